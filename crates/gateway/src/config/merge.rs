@@ -72,11 +72,12 @@ fn check(entry: &Entry, mistakes: &mut Mistakes) -> Option<Value> {
 }
 
 /// An entry whose path is no key.
-fn refuse_name(Entry { path, raw, shown, place }: &Entry, mistakes: &mut Mistakes) {
+fn refuse_name(Entry { path, raw, place, .. }: &Entry, mistakes: &mut Mistakes) {
     if keys::is_table(path) {
         // `[limits]` with nothing in it says nothing, and `[namespaces.room]` says that there is a room.
         if !matches!(raw, Raw::Table { empty: true }) {
-            mistakes.at(path, format!("{path} = {shown}: a table of keys is expected"), place);
+            // The value is not shown: it may be a key of the API that was put a step too high.
+            mistakes.at(path, format!("{path}: a table of keys is expected"), place);
         }
         return;
     }

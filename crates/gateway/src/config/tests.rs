@@ -123,7 +123,7 @@ fn values_of_the_wrong_type_are_refused_where_they_stand() {
             "[limits.connections]\nmax = 1",
             "limits.connections: a whole number from 1 to 10000000 is expected, not a table (fanfare.toml, line 1)",
         ),
-        ("limits = 5", "limits = 5: a table of keys is expected (fanfare.toml, line 1)"),
+        ("limits = 5", "limits: a table of keys is expected (fanfare.toml, line 1)"),
         (
             "[broker]\nkind = \"nats\"",
             "broker.kind = \"nats\": \"memory\" or \"redis\" is expected (fanfare.toml, line 2)",
