@@ -1,1 +1,3 @@
-//! Placeholder.
+//! The shell of a node: sockets, tasks, clocks and configuration.
+
+pub mod admin;

@@ -35,13 +35,17 @@ export class Tabs {
     this.#browser = browser;
   }
 
-  /** `expected` matches the errors that this test provokes, such as those of a connection that is cut. */
-  async open(url, { expected, ...options } = {}) {
+  /**
+   * `expected` matches the errors that this test provokes, such as those of a connection that is cut;
+   * `prepare` meets the page before it has loaded anything.
+   */
+  async open(url, { expected, prepare, ...options } = {}) {
     const context = await this.#browser.newContext({ viewport: { width: 1280, height: 860 }, ...options });
     this.#contexts.push(context);
     const page = await context.newPage();
     page.setDefaultTimeout(WAIT_MS);
     this.watch(page, new URL(url).origin, expected);
+    prepare?.(page);
     await page.goto(url);
     return page;
   }

@@ -165,6 +165,7 @@ const connection = new Connection(endpoint, {
     if (state.name === 'open') {
       write($('node'), state.node);
       write($('session'), state.session);
+      $('session').title = state.session;
       write($('user'), state.user ?? 'anonymous');
       welcomes += 1;
       if (welcomes > 1) note(`Connected again, to ${state.node}.`, 'note good');

@@ -1,0 +1,3 @@
+//! What a node tells people and machines about itself.
+
+pub mod console;
