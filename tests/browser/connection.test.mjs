@@ -249,6 +249,12 @@ test('a channel with history is resumed from the last message heard', () => {
   world.close(1006);
   world.wait();
   world.welcome();
+  world.asked();
+  world.tell({ type: 'subscribed', channel: 'a', epoch: 'e', offset: 9, recovered: true });
+  assert.equal(world.connection.channels.get('a').since.offset, 7, 'nothing was heard since');
+  world.close(1006);
+  world.wait();
+  world.welcome();
   world.tell({ type: 'subscribed', channel: 'a', epoch: 'f', offset: 2, recovered: false });
   assert.deepEqual(world.connection.channels.get('a').since, { epoch: 'f', offset: 2 });
   assert.equal(world.heard.troubles.length, 1, 'a gap is told, never hidden');
