@@ -1,3 +1,4 @@
-//! The shell of a node: sockets, tasks, clocks and configuration.
+//! The shell of a Fanfare node.
 
 pub mod admin;
+pub mod config;
