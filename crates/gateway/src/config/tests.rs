@@ -140,7 +140,7 @@ fn values_of_the_wrong_type_are_refused_where_they_stand() {
         ),
         (
             "[node]\nname = \"a b\"",
-            "node.name = \"a b\": text of 1 to 64 letters, digits and any of . _ - is expected (fanfare.toml, line 2)",
+            "node.name = \"a b\": text of 1 to 64 letters, digits and any of \"._-\" is expected (fanfare.toml, line 2)",
         ),
         (
             "[log]\nlevel = \"info,=x=\"",
@@ -154,7 +154,7 @@ fn values_of_the_wrong_type_are_refused_where_they_stand() {
         ),
         (
             "[namespaces.\"a b\"]\n",
-            "namespaces.a b: the name of a namespace is 1 to 64 letters, digits and any of _ - (fanfare.toml, line 1)",
+            "namespaces.a b: the name of a namespace is 1 to 64 letters, digits and any of \"_-\" (fanfare.toml, line 1)",
         ),
         (
             "[namespaces.room]\nsubscribe = \"all\"",
