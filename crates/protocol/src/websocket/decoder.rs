@@ -236,6 +236,13 @@ impl Decoder {
         Ok(None)
     }
 
+    /// The memory held for payloads, in bytes.
+    #[cfg(test)]
+    pub(super) fn held_bytes(&self) -> usize {
+        self.assembly.as_ref().map_or(0, |assembly| assembly.capacity())
+            + self.control.as_ref().map_or(0, |control| size_of_val(&**control))
+    }
+
     /// Hears nothing more, and lets go of what was half received.
     fn end(&mut self, step: Step) {
         self.step = step;
