@@ -203,6 +203,26 @@ fn a_closed_or_failed_decoder_is_idle_holds_nothing_and_stays_so() {
 }
 
 #[test]
+fn a_decoder_is_idle_only_between_messages() {
+    let messages = [
+        vec![frame(BINARY, true, b"whole")],
+        vec![frame(TEXT, false, b""), frame(PING, true, b"inside"), frame(CONTINUATION, true, b"last")],
+        vec![frame(PONG, true, b"alone")],
+    ];
+    for message in messages {
+        let mut decoder = Decoder::new(BYTES_MAX);
+        let stream = message.concat();
+        for (at, byte) in stream.iter().enumerate() {
+            assert_eq!(decoder.is_idle(), at == 0, "after {at} bytes of {stream:x?}");
+            let heard = decoder.next(&mut Input::new(&mut [*byte])).unwrap().is_some();
+            assert!(heard || !decoder.is_idle());
+        }
+        assert!(decoder.is_idle());
+        assert_eq!(decoder.held_bytes(), 0);
+    }
+}
+
+#[test]
 fn a_whole_frame_is_not_copied() {
     for cut in [0, 3] {
         let mut stream = frame(TEXT, true, b"in place");
