@@ -73,7 +73,10 @@ mod tests {
             assert_eq!(rate.take(&limits(), at(0)), Verdict::Allowed);
         }
         assert_eq!(rate.take(&limits(), at(0)), Verdict::Refused { retry_after: Duration::from_secs(1) });
-        assert_eq!(rate.take(&limits(), at(99)), Verdict::Refused { retry_after: Duration::from_millis(901) });
+        assert_eq!(
+            rate.take(&limits(), at(99)),
+            Verdict::Refused { retry_after: Duration::from_millis(901) }
+        );
         assert_eq!(rate.take(&limits(), at(100)), Verdict::Allowed);
     }
 
