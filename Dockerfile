@@ -37,5 +37,5 @@ USER 10001:10001
 EXPOSE 8000 8001
 # SIGTERM drains: readiness fails, clients are told to reconnect elsewhere, exit 0.
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=5s --timeout=3s --start-period=5s --retries=3 CMD ["fanfare", "health"]
+HEALTHCHECK --interval=3s --timeout=3s --start-period=5s --retries=3 CMD ["fanfare", "health"]
 ENTRYPOINT ["fanfare"]
