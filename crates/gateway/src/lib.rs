@@ -1,1 +1,3 @@
-//! Placeholder.
+//! The shell of a Fanfare node.
+
+pub mod config;
