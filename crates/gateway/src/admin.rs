@@ -3,6 +3,7 @@
 use ::http::{HeaderMap, StatusCode, header};
 use bytes::Bytes;
 use fanfare_fanout::broker::Link;
+use http_body_util::Full;
 use serde::Serialize;
 
 use crate::http::{Answer, json, text, with_type};
@@ -69,4 +70,9 @@ pub(crate) fn metrics(services: &Services) -> Answer {
     services.metrics.channels_watched(services.hub.channels_watched() as u64);
     let body = Bytes::from(services.metrics.render());
     with_type(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", body)
+}
+
+/// A file of the page.
+pub(crate) fn page(asset: &console::Asset, headers: &HeaderMap) -> Answer {
+    asset.response(headers.get(header::IF_NONE_MATCH)).map(Full::new)
 }

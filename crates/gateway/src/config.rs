@@ -9,7 +9,7 @@
 //!                      place
 //! ```
 //!
-//! **Invariants.** A key exists by being a line of [`keys`]: parsing, bounds, suggestions, `fanfare default-config` and
+//! **Invariants.** A key exists by being a line of `keys`: parsing, bounds, suggestions, `fanfare default-config` and
 //! `docs/configuration.md` read that line. A value is checked in the layer that wrote it, before layers are merged, so a
 //! mistake in the file is told even where the environment overrides it, and each message ends with the place to mend.
 //! Merging is the work of the `config` crate; it is handed values that already have their type, since left to itself it

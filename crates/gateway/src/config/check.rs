@@ -118,10 +118,7 @@ impl fmt::Display for Kind {
                 let (last, others) = words.split_last().expect("a choice has words");
                 write!(f, "\"{}\" or \"{last}\"", others.join("\", \""))
             }
-            Self::Text { max, also } => {
-                let also: Vec<_> = also.chars().map(String::from).collect();
-                write!(f, "text of 1 to {max} letters, digits and any of {}", also.join(" "))
-            }
+            Self::Text { max, also } => write!(f, "text of 1 to {max} letters, digits and any of \"{also}\""),
             Self::Address => f.write_str("an address and port such as \"127.0.0.1:8000\" or \"[::1]:8000\""),
             Self::Filter => {
                 f.write_str("a level such as \"info\", or directives such as \"info,fanfare_fanout=debug\"")

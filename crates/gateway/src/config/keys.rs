@@ -196,7 +196,7 @@ pub(super) const SECTIONS: &[Section] = &[
                 "limits.messages_per_second",
                 whole(0, 1_000_000),
                 "100",
-                "Messages a client may send in a second, as `welcome` tells it; 0 is no bound.",
+                "Messages in a second that `welcome` tells clients to keep to; 0 is any number.",
             )
             .reloadable(),
             key(

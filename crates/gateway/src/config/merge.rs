@@ -51,7 +51,7 @@ fn check(entry: &Entry, mistakes: &mut Mistakes) -> Option<Value> {
     if let Some(name) = path.strip_prefix("namespaces.").and_then(|rest| rest.split('.').next())
         && !is_name(name, 64, "_-")
     {
-        let text = format!("{path}: the name of a namespace is 1 to 64 letters, digits and any of _ -");
+        let text = format!("{path}: the name of a namespace is 1 to 64 letters, digits and any of \"_-\"");
         mistakes.at(path, text, place);
         return None;
     }

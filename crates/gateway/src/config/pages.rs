@@ -43,7 +43,8 @@ pub fn default_toml() -> String {
             line(&mut text, format_args!("[{}]", section.name));
         }
         for key in section.keys {
-            comment(&mut text, &format!("{} {}.", key.help, sentence(&key.kind.to_string())));
+            comment(&mut text, key.help);
+            comment(&mut text, &format!("Takes {}.", key.kind));
             match key.default {
                 Default::Value(value) if named => line(&mut text, format_args!("# {} = {value}", key.name())),
                 Default::Value(value) => line(&mut text, format_args!("{} = {value}", key.name())),
@@ -84,11 +85,6 @@ fn table(text: &mut String, section: &Section) {
     });
     let variables: Vec<_> = variables.collect();
     line(text, format_args!("\nAs variables: {}.", variables.join(", ")));
-}
-
-fn sentence(text: &str) -> String {
-    let mut rest = text.chars();
-    rest.next().map(|first| first.to_uppercase().chain(rest).collect()).unwrap_or_default()
 }
 
 /// `words` as comment lines of at most [`WIDTH`] characters.

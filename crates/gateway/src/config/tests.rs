@@ -94,8 +94,8 @@ fn a_namespace_exists_by_being_written_down() {
     let config = load(&file("[namespaces.room]\n[namespaces.My-news]\npublish = \"none\"\n")).unwrap();
     assert_eq!(config.namespaces.keys().collect::<Vec<_>>(), ["My-news", "room"]);
     let room = Namespace { publish: PublishBy::Subscribers, subscribe: SubscribeBy::Anyone, max_bytes: None };
-    assert_eq!(config.namespaces["My-news"], Namespace { publish: PublishBy::None, ..room.clone() });
     assert_eq!(config.namespaces["room"], room);
+    assert_eq!(config.namespaces["My-news"], Namespace { publish: PublishBy::None, ..room });
 }
 
 #[test]
@@ -123,6 +123,7 @@ fn values_of_the_wrong_type_are_refused_where_they_stand() {
             "[limits.connections]\nmax = 1",
             "limits.connections: a whole number from 1 to 10000000 is expected, not a table (fanfare.toml, line 1)",
         ),
+        ("api = \"hunter2\"", "api: a table of keys is expected (fanfare.toml, line 1)"),
         ("limits = 5", "limits: a table of keys is expected (fanfare.toml, line 1)"),
         (
             "[broker]\nkind = \"nats\"",
@@ -139,7 +140,7 @@ fn values_of_the_wrong_type_are_refused_where_they_stand() {
         ),
         (
             "[node]\nname = \"a b\"",
-            "node.name = \"a b\": text of 1 to 64 letters, digits and any of . _ - is expected (fanfare.toml, line 2)",
+            "node.name = \"a b\": text of 1 to 64 letters, digits and any of \"._-\" is expected (fanfare.toml, line 2)",
         ),
         (
             "[log]\nlevel = \"info,=x=\"",
@@ -153,7 +154,7 @@ fn values_of_the_wrong_type_are_refused_where_they_stand() {
         ),
         (
             "[namespaces.\"a b\"]\n",
-            "namespaces.a b: the name of a namespace is 1 to 64 letters, digits and any of _ - (fanfare.toml, line 1)",
+            "namespaces.a b: the name of a namespace is 1 to 64 letters, digits and any of \"_-\" (fanfare.toml, line 1)",
         ),
         (
             "[namespaces.room]\nsubscribe = \"all\"",
@@ -280,6 +281,11 @@ fn keys_that_must_agree_are_held_to_it() {
     ] {
         refused(text, &[message]);
     }
+    let source = with(file("[limits]\nqueue_bytes = 3000"), &[("FANFARE__LIMITS__QUEUE_BYTES", "2000")], &[]);
+    assert_eq!(
+        load(&source).unwrap_err().to_string(),
+        "limits.queue_bytes = 2000: less than limits.message_bytes = 65536 (variable FANFARE__LIMITS__QUEUE_BYTES)"
+    );
     let free = load(&file("[listen]\npublic = \"127.0.0.1:0\"\ninternal = \"127.0.0.1:0\"")).unwrap();
     assert_eq!(free.listen.public, free.listen.internal);
     load(&file("[listen]\ninternal = \"0.0.0.0:8001\"\n[api]\nkeys = [\"k\"]")).unwrap();
