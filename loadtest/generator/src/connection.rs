@@ -20,6 +20,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 use tungstenite::client::IntoClientRequest as _;
@@ -160,7 +161,7 @@ pub(crate) enum Ended {
 /// The writing half: shared by the reader, which answers pings, and a publisher.
 #[derive(Debug)]
 pub(crate) struct Line {
-    stream: TcpStream,
+    socket: OwnedWriteHalf,
     /// Whole frames that the socket has not taken yet, but for the bytes that it has.
     unsent: RefCell<Vec<u8>>,
 }
@@ -175,7 +176,7 @@ impl Line {
     pub(crate) fn flush(&self) -> io::Result<bool> {
         let mut unsent = self.unsent.borrow_mut();
         while !unsent.is_empty() {
-            match self.stream.try_write(&unsent) {
+            match self.socket.try_write(&unsent) {
                 Ok(count) => drop(unsent.drain(..count)),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
                 Err(error) => return Err(error),
@@ -187,21 +188,20 @@ impl Line {
     /// Waits until the socket has taken everything.
     pub(crate) async fn drained(&self) -> io::Result<()> {
         while !self.flush()? {
-            self.stream.writable().await?;
+            self.socket.writable().await?;
         }
         Ok(())
     }
 
-    /// Ready when there is something to read. Meanwhile sends what is left to send, so that a pong is never
-    /// stuck behind a full socket, nor the reader behind a pong.
-    fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// Sends what is left to send, as far as the socket takes it now, and wakes the task when it takes more.
+    fn poll_flush(&self, context: &mut Context<'_>) -> io::Result<()> {
         while !self.unsent.borrow().is_empty() {
-            match self.stream.poll_write_ready(context)? {
+            match self.socket.as_ref().poll_write_ready(context)? {
                 Poll::Ready(()) => self.flush()?,
                 Poll::Pending => break,
             };
         }
-        self.stream.poll_read_ready(context)
+        Ok(())
     }
 }
 
@@ -209,6 +209,7 @@ impl Line {
 #[derive(Debug)]
 pub(crate) struct Connection {
     line: Rc<Line>,
+    socket: OwnedReadHalf,
     /// The start of a frame whose end has not arrived.
     carried: Vec<u8>,
     /// The name of the node behind it, as `welcome` has it.
@@ -225,8 +226,9 @@ impl Connection {
     ) -> Result<Self> {
         let opening = async {
             let (stream, after_head) = target.dial(index).await?;
-            let line = Rc::new(Line { stream, unsent: RefCell::default() });
-            let mut connection = Self { line, carried: Vec::new(), node: String::new() };
+            let (socket, write_half) = stream.into_split();
+            let line = Rc::new(Line { socket: write_half, unsent: RefCell::default() });
+            let mut connection = Self { line, socket, carried: Vec::new(), node: String::new() };
             connection.greet(channel, &after_head, scratch).await?;
             Ok(connection)
         };
@@ -262,24 +264,31 @@ impl Connection {
 
     /// Waits for bytes, reads once, and tells `hear` all that has become whole.
     pub(crate) async fn read(&mut self, scratch: &Scratch, hear: impl FnMut(Heard)) -> Result<(), Ended> {
-        loop {
-            poll_fn(|context| self.line.poll_readable(context)).await?;
-            let mut bytes = scratch.bytes.borrow_mut();
-            let start = self.carried.len();
-            if bytes.len() < start + SCRATCH_BYTES {
-                bytes.resize(start + SCRATCH_BYTES, 0);
-            }
-            match self.line.stream.try_read(&mut bytes[start..]) {
-                Ok(0) => return Err(Ended::Eof),
-                Ok(count) => {
-                    bytes[..start].copy_from_slice(&self.carried);
-                    self.carried.clear();
-                    return self.take(&bytes[..start + count], &scratch.finder, hear);
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error.into()),
-            }
+        let end = poll_fn(|context| self.poll_read(scratch, context)).await?;
+        let bytes = scratch.bytes.borrow();
+        self.take(&bytes[..end], &scratch.finder, hear)
+    }
+
+    /// Fills the scratch buffer with what was carried and what one read brings; returns where it ends.
+    fn poll_read(&mut self, scratch: &Scratch, context: &mut Context<'_>) -> Poll<Result<usize, Ended>> {
+        // Meanwhile, so that neither a pong waits behind a full socket nor the reader behind a pong.
+        self.line.poll_flush(context)?;
+        let mut bytes = scratch.bytes.borrow_mut();
+        let start = self.carried.len();
+        if bytes.len() < start + SCRATCH_BYTES {
+            bytes.resize(start + SCRATCH_BYTES, 0);
         }
+        let mut output = ReadBuf::new(&mut bytes[start..]);
+        // Unlike `try_read`, this knows that a read which did not fill the buffer has emptied the socket, and
+        // saves the system call that would find nothing.
+        ready!(Pin::new(&mut self.socket).poll_read(context, &mut output))?;
+        let count = output.filled().len();
+        if count == 0 {
+            return Poll::Ready(Err(Ended::Eof));
+        }
+        bytes[..start].copy_from_slice(&self.carried);
+        self.carried.clear();
+        Poll::Ready(Ok(start + count))
     }
 
     /// Tells the whole frames and carries the rest.

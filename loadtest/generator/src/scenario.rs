@@ -62,5 +62,5 @@ async fn open_all<'a>(
 
 /// Adds what went wrong on connections to the failures.
 fn blame(troubles: &BTreeMap<String, u64>, failures: &mut Vec<String>) {
-    failures.extend(troubles.iter().map(|(what, count)| format!("{count} × {what}")));
+    failures.extend(troubles.iter().map(|(what, count)| format!("{what}: {count}")));
 }
