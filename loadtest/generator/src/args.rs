@@ -29,7 +29,8 @@ Exit codes: 0 all well; 1 something was lost, doubled, out of order, refused, cu
 
 /// Load for a WebSocket publish/subscribe gateway, and what it costs the gateway.
 #[derive(Debug, Parser)]
-#[command(version, after_help = EXAMPLES, max_term_width = 100)]
+// Scripts give defaults and pass on what they are given: the last of a repeated option counts.
+#[command(version, after_help = EXAMPLES, max_term_width = 100, args_override_self = true)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     pub(crate) scenario: Scenario,
@@ -210,6 +211,15 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn the_last_counts_but_addresses_add_up() {
+        let line = "x idle --url ws://a --connections 5 --url ws://b --connections 7 --pid 1 --pid 2";
+        let Scenario::Idle(idle) = Arguments::try_parse_from(line.split(' ')).unwrap().scenario else {
+            panic!("not idle");
+        };
+        assert_eq!((idle.connections, idle.common.url.len(), idle.common.pid), (7, 2, vec![1, 2]));
     }
 
     #[test]
