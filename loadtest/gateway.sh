@@ -1,3 +1,4 @@
+# shellcheck shell=bash disable=SC2034
 # Sourced by the scripts beside this file: builds the release gateway and the load generator, and runs one
 # gateway on free loopback ports for as long as the script lives.
 #

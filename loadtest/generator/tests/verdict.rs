@@ -162,45 +162,49 @@ const CHECK: &str = "check --connections 40 --publishers 1 --messages 10 --rate 
 const FANOUT: &str = "fanout --subscribers 20 --in-flight 4 --seconds 0.5 --warm-up 0.1 --patience 0.5";
 const ROOMS: &str = "rooms --rooms 5 --size 4 --rate 200 --seconds 0.5 --warm-up 0.1 --patience 0.5";
 
+/// Judges each case, all at once: most of a run is waiting.
+fn expect(cases: &[(Fault, &str, i32, &str)]) {
+    std::thread::scope(|scope| {
+        for &(fault, scenario, expected, verdict) in cases {
+            scope.spawn(move || {
+                let (code, output) = judge(fault, scenario);
+                assert_eq!(code, expected, "{fault:?} {scenario}: {output}");
+                assert!(output.contains(verdict), "{fault:?} {scenario}: {output}");
+            });
+        }
+    });
+}
+
 #[test]
 fn a_faultless_gateway_passes() {
-    for scenario in [CHECK, FANOUT, ROOMS, "idle --connections 50"] {
-        let (code, output) = judge(Fault::None, scenario);
-        assert_eq!(code, 0, "{scenario}: {output}");
-    }
+    expect(
+        &[CHECK, FANOUT, ROOMS, "idle --connections 50"].map(|scenario| (Fault::None, scenario, 0, "\nok\n")),
+    );
 }
 
 #[test]
 fn each_fault_fails_and_is_named() {
     for scenario in [CHECK, FANOUT, ROOMS] {
-        for (fault, verdict) in [
-            (Fault::Drop, "FAILED: messages lost: 1\n"),
-            (Fault::Double, "FAILED: messages doubled: 1\n"),
-            (Fault::Swap, "FAILED: messages out of order: 1\n"),
-            (Fault::Cut, "FAILED: connection ended: close 4508 slow_consumer: 1\n"),
-        ] {
-            let (code, output) = judge(fault, scenario);
-            assert_eq!(code, 1, "{fault:?} {scenario}: {output}");
-            assert!(output.contains(verdict), "{fault:?} {scenario}: {output}");
-        }
+        expect(&[
+            (Fault::Drop, scenario, 1, "FAILED: messages lost: 1\n"),
+            (Fault::Double, scenario, 1, "FAILED: messages doubled: 1\n"),
+            (Fault::Swap, scenario, 1, "FAILED: messages out of order: 1\n"),
+            (Fault::Cut, scenario, 1, "FAILED: connection ended: close 4508 slow_consumer: 1\n"),
+        ]);
     }
 }
 
 /// With several publishers, each of them heard in order is not enough: all must hear the same order.
 #[test]
 fn an_order_that_others_do_not_share_fails() {
-    let (code, output) = judge(Fault::Swap, &CHECK.replace("--publishers 1", "--publishers 5"));
-    assert_eq!(code, 1, "{output}");
-    assert!(output.contains("FAILED: channels whose subscribers heard different"), "{output}");
+    let several = CHECK.replace("--publishers 1", "--publishers 5");
+    expect(&[(Fault::Swap, &several, 1, "FAILED: channels whose subscribers heard different")]);
 }
 
 #[test]
-fn a_message_for_another_channel_is_stray() {
-    for scenario in [CHECK, ROOMS] {
-        let (code, output) = judge(Fault::Stray, scenario);
-        assert_eq!(code, 1, "{scenario}: {output}");
-        assert!(output.contains("heard by somebody they were not for"), "{scenario}: {output}");
-    }
+fn what_is_heard_in_another_channel_is_stray() {
+    let verdict = "FAILED: messages heard by somebody they were not for";
+    expect(&[(Fault::Stray, CHECK, 1, verdict), (Fault::Stray, ROOMS, 1, verdict)]);
 }
 
 #[test]
@@ -208,23 +212,18 @@ fn limits_that_are_exceeded_fail() {
     let pid = std::process::id();
     let idle = format!("idle --connections 200 --pid {pid} --max-bytes-per-connection 1");
     let fanout = format!("{FANOUT} --pid {pid} --max-cpu-per-message 0.000001");
-    for (scenario, verdict) in [
-        (idle.as_str(), "bytes a connection, 1 allowed"),
-        (fanout.as_str(), "µs of CPU a delivered message"),
-        (&format!("{CHECK} --min-nodes 2"), "served by 1 nodes, not 2"),
-    ] {
-        let (code, output) = judge(Fault::None, scenario);
-        assert_eq!(code, 1, "{scenario}: {output}");
-        assert!(output.contains(verdict), "{scenario}: {output}");
-    }
+    let check = format!("{CHECK} --min-nodes 2");
+    expect(&[
+        (Fault::None, &idle, 1, "bytes a connection, 1 allowed"),
+        (Fault::None, &fanout, 1, "µs of CPU a delivered message"),
+        (Fault::None, &check, 1, "served by 1 nodes, not 2"),
+    ]);
 }
 
 #[test]
-fn a_gateway_that_refuses_or_is_not_there_is_an_error() {
-    let (code, output) = judge(Fault::Refuse, "idle --connections 10");
-    assert_eq!(code, 2, "{output}");
-    assert!(output.contains("error 4403 forbidden"), "{output}");
-    let (code, output) = judge(Fault::None, "check --url wss://127.0.0.1/ws");
-    assert_eq!(code, 2, "{output}");
-    assert!(output.contains("only ws:// is supported"), "{output}");
+fn a_run_that_cannot_be_done_is_told_from_a_failed_one() {
+    expect(&[
+        (Fault::Refuse, "idle --connections 10", 2, "error 4403 forbidden"),
+        (Fault::None, "check --url wss://127.0.0.1/ws", 2, "only ws:// is supported"),
+    ]);
 }
