@@ -1,1 +1,70 @@
-//! Placeholder.
+//! What a node counts: named facts with typed labels.
+//!
+//! Call sites state one fact, `metrics.outbox_overflowed()`, and know neither the metric's name nor its labels. Each
+//! module here declares the metrics of one subject and, below the declarations, the facts that move them.
+//!
+//! **Invariants.** Labels are enums ([`Refusal`], [`Command`], …): a channel, user or address cannot become a series. All
+//! handles are resolved when [`Metrics`] is built: counting is one or a few atomic additions, without a lock, a lookup or an
+//! allocation. A metric is declared once; registration, `docs/metrics.md` and the tests read that one declaration.
+//!
+//! **Deliberately absent:** any other crate of Fanfare, a global registry, and timers. Whoever measures a time owns the clock.
+
+mod broker;
+mod catalog;
+mod connections;
+mod document;
+mod labels;
+mod node;
+mod stripes;
+mod traffic;
+
+use prometheus::TextEncoder;
+use prometheus::process_collector::ProcessCollector;
+
+use crate::catalog::Catalog;
+pub use crate::document::document;
+pub use crate::labels::{ApiMethod, BrokerCall, Command, Outcome, Refusal};
+
+/// The content type of [`Metrics::render`].
+pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
+
+/// All that one node counts. Built once, shared behind an `Arc`.
+#[derive(Debug)]
+pub struct Metrics {
+    connections: connections::Connections,
+    traffic: traffic::Traffic,
+    broker: broker::Broker,
+    node: node::Node,
+    catalog: Catalog,
+}
+
+impl Metrics {
+    /// Everything at zero, in a registry of its own: several nodes in one process do not mix.
+    #[must_use]
+    pub fn new() -> Self {
+        let mut catalog = Catalog::default();
+        let connections = connections::Connections::declare(&mut catalog);
+        let traffic = traffic::Traffic::declare(&mut catalog);
+        let broker = broker::Broker::declare(&mut catalog);
+        let node = node::Node::declare(&mut catalog);
+        catalog
+            .registry
+            .register(Box::new(ProcessCollector::for_self()))
+            .expect("process metrics have a prefix of their own");
+        Self { connections, traffic, broker, node, catalog }
+    }
+
+    /// Every metric in Prometheus' text format 0.0.4, sorted by name.
+    #[must_use]
+    pub fn render(&self) -> String {
+        TextEncoder::new()
+            .encode_to_string(&self.catalog.registry.gather())
+            .expect("every family has a metric")
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}

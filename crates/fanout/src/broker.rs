@@ -1,0 +1,102 @@
+//! What carries publications between nodes.
+//!
+//! A broker *places* publications: it takes a [`Draft`], gives every publication of a channel one order, and puts it
+//! into the [`Lanes`] of every node that watches the channel, the publisher's own included. It knows nothing of
+//! subscribers.
+//!
+//! The contract, which `contract` tests against every implementation:
+//!
+//! 1. Once [`Broker::watch`] has answered, every publication placed after that reaches this node's lanes, until
+//!    [`Broker::unwatch`] is called.
+//! 2. All nodes that watch a channel throughout see its publications in the same order, each at most once.
+//! 3. Drafts whose `publish` futures are first polled in some order, for one channel and from one node, are placed in
+//!    that order.
+//! 4. `publish` answers `Ok` only for a publication that was placed. An error means that it was not, or, for
+//!    [`BrokerError::Timeout`], that nobody knows.
+//! 5. While the broker is away calls fail with [`BrokerError::Unavailable`] within the deadline, and when it is back
+//!    everything watched is heard again without being asked for.
+//! 6. What is not watched is not delivered.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fanfare_protocol::publication::{Draft, Position};
+use fanfare_protocol::{Channel, Publication};
+use futures_util::future::BoxFuture;
+use tokio::sync::mpsc;
+
+pub mod memory;
+pub mod redis;
+
+#[cfg(test)]
+mod contract;
+
+/// See the [module's contract](self).
+pub trait Broker: fmt::Debug + Send + Sync + 'static {
+    /// Places a draft, and answers with its position on a channel with history.
+    fn publish(&self, draft: Draft) -> BoxFuture<'_, Result<Option<Position>, BrokerError>>;
+
+    /// Asks for a channel's publications. Never called for a channel that is watched or being watched.
+    fn watch(&self, channel: &Channel) -> BoxFuture<'_, Result<(), BrokerError>>;
+
+    /// Asks for them no more. Never called for a channel that is not watched. Answers when the broker has forgotten
+    /// the channel or is away: there is nothing a caller could do about a failure.
+    fn unwatch(&self, channel: &Channel) -> BoxFuture<'_, ()>;
+
+    /// Whether it can be reached, as far as is known now.
+    fn link(&self) -> Link;
+
+    /// Its name in configuration and status: `memory` or `redis`.
+    fn kind(&self) -> &'static str;
+}
+
+/// Whether a broker can be reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Link {
+    /// Yes.
+    Up,
+    /// Not now; it is being tried.
+    Down,
+}
+
+/// Why a broker could not do what it was asked.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum BrokerError {
+    /// It cannot be reached, or refuses to work; the text says which.
+    #[error("the broker is unavailable: {0}")]
+    Unavailable(Arc<str>),
+    /// More calls wait for it than the bound allows.
+    #[error("the broker is unavailable: {0} calls are waiting for it already")]
+    Busy(usize),
+    /// It has not answered in time.
+    #[error("the broker has not answered within {0:?}")]
+    Timeout(Duration),
+}
+
+/// Where a broker puts what it hears: a few bounded queues, one picked by channel, so that a channel keeps its order and
+/// channels do not wait for each other.
+#[derive(Debug, Clone)]
+pub struct Lanes(Arc<[mpsc::Sender<Arc<Publication>>]>);
+
+/// The other ends, for the hub.
+#[derive(Debug)]
+pub struct LaneEnds(pub(crate) Vec<mpsc::Receiver<Arc<Publication>>>);
+
+impl Lanes {
+    /// `count` lanes (at least one) that hold `depth` publications each.
+    pub fn new(count: usize, depth: usize) -> (Self, LaneEnds) {
+        let (starts, ends): (Vec<_>, Vec<_>) = (0..count.max(1)).map(|_| mpsc::channel(depth)).unzip();
+        (Self(starts.into()), LaneEnds(ends))
+    }
+
+    /// The lane of a channel.
+    pub fn lane(&self, channel: &Channel) -> &mpsc::Sender<Arc<Publication>> {
+        // FNV-1a: the same lane on every node and in every run, which makes a test's schedule repeatable.
+        let hash = channel.as_str().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        let count = self.0.len() as u64;
+        &self.0[usize::try_from((hash >> 32) % count).expect("less than the lanes")]
+    }
+}

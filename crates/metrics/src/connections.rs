@@ -1,0 +1,148 @@
+//! Who came, who was turned away, who left and why, and what they asked for.
+
+use prometheus::{IntCounter, IntGauge};
+
+use crate::Metrics;
+use crate::catalog::{By, Catalog, fact};
+use crate::labels::{CloseCode, Command, Refusal, RefusalCode};
+
+#[derive(Debug)]
+pub(crate) struct Connections {
+    pub(crate) open: IntGauge,
+    accepted: IntCounter,
+    closed: By<CloseCode, IntCounter>,
+    refused: By<Refusal, IntCounter>,
+    pub(crate) subscriptions: IntGauge,
+    pub(crate) channels: IntGauge,
+    commands: By<Command, IntCounter>,
+    errors: By<RefusalCode, IntCounter>,
+    heartbeats: IntCounter,
+    heartbeat_timeouts: IntCounter,
+}
+
+impl Connections {
+    pub(crate) fn declare(catalog: &mut Catalog) -> Self {
+        Self {
+            open: catalog.gauge(
+                fact("fanfare_connections", "Connections open now.")
+                    .query("sum(fanfare_connections) by (instance)"),
+            ),
+            accepted: catalog.counter(
+                fact("fanfare_connections_accepted_total", "Connections whose upgrade succeeded.")
+                    .query("sum(rate(fanfare_connections_accepted_total[1m]))"),
+            ),
+            closed: catalog.counters(
+                fact(
+                    "fanfare_connections_closed_total",
+                    "Connections that ended, by close code; 1006 when none was exchanged.",
+                )
+                .query("sum(rate(fanfare_connections_closed_total[5m])) by (code)"),
+            ),
+            refused: catalog.counters(
+                fact("fanfare_handshakes_refused_total", "Upgrades that were refused, by reason.")
+                    .query("sum(rate(fanfare_handshakes_refused_total[5m])) by (reason)"),
+            ),
+            subscriptions: catalog.gauge(fact(
+                "fanfare_subscriptions",
+                "Subscriptions of this node's connections, all channels together.",
+            )),
+            channels: catalog
+                .gauge(fact("fanfare_channels", "Channels with at least one subscriber on this node.")),
+            commands: catalog.counters(
+                fact("fanfare_commands_total", "Commands received from clients, by type.")
+                    .query("sum(rate(fanfare_commands_total[1m])) by (command)"),
+            ),
+            errors: catalog.counters(
+                fact("fanfare_command_errors_total", "Commands answered with an error, by code.")
+                    .query("sum(rate(fanfare_command_errors_total[5m])) by (code)"),
+            ),
+            heartbeats: catalog.counter(fact("fanfare_heartbeats_sent_total", "Pings sent to idle peers.")),
+            heartbeat_timeouts: catalog.counter(fact(
+                "fanfare_heartbeat_timeouts_total",
+                "Peers given up because no pong came in time.",
+            )),
+        }
+    }
+}
+
+impl Metrics {
+    /// An upgrade succeeded and the connection lives.
+    pub fn connection_opened(&self) {
+        self.connections.accepted.inc();
+        self.connections.open.inc();
+    }
+
+    /// A connection that was opened is gone. `code` is the one sent or received first, 1006 without any.
+    pub fn connection_closed(&self, code: u16) {
+        self.connections.closed.of(CloseCode::of(code)).inc();
+        self.connections.open.dec();
+    }
+
+    /// An upgrade was refused.
+    pub fn handshake_refused(&self, reason: Refusal) {
+        self.connections.refused.of(reason).inc();
+    }
+
+    /// A connection joined a channel.
+    pub fn subscription_added(&self) {
+        self.connections.subscriptions.inc();
+    }
+
+    /// A connection left a channel, or ended while in it.
+    pub fn subscription_removed(&self) {
+        self.connections.subscriptions.dec();
+    }
+
+    /// The first subscriber of a channel came.
+    pub fn channel_opened(&self) {
+        self.connections.channels.inc();
+    }
+
+    /// The last subscriber of a channel left.
+    pub fn channel_closed(&self) {
+        self.connections.channels.dec();
+    }
+
+    /// A client asked for something.
+    pub fn command_received(&self, command: Command) {
+        self.connections.commands.of(command).inc();
+    }
+
+    /// A command was answered with an error of this code.
+    pub fn command_refused(&self, code: u16) {
+        self.connections.errors.of(RefusalCode::of(code)).inc();
+    }
+
+    /// An idle peer was pinged.
+    pub fn heartbeat_sent(&self) {
+        self.connections.heartbeats.inc();
+    }
+
+    /// A peer did not answer in time and is closed with 4408.
+    pub fn heartbeat_timed_out(&self) {
+        self.connections.heartbeat_timeouts.inc();
+    }
+
+    /// Connections open now.
+    #[must_use]
+    pub fn connections(&self) -> u64 {
+        level(&self.connections.open)
+    }
+
+    /// Subscriptions held now, all channels together.
+    #[must_use]
+    pub fn subscriptions(&self) -> u64 {
+        level(&self.connections.subscriptions)
+    }
+
+    /// Channels with a subscriber on this node.
+    #[must_use]
+    pub fn channels(&self) -> u64 {
+        level(&self.connections.channels)
+    }
+}
+
+/// A gauge that is only ever raised before it is lowered. A reader may meet the two steps in the other order: not below 0.
+fn level(gauge: &IntGauge) -> u64 {
+    u64::try_from(gauge.get()).unwrap_or(0)
+}

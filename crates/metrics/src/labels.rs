@@ -1,0 +1,288 @@
+//! Labels are enums: a value that is not in the list cannot be spelt, so a series cannot be made by a client.
+
+/// A label whose values are the variants of an enum.
+pub(crate) trait Label: Copy + Into<usize> + 'static {
+    /// The label's name in Prometheus.
+    const NAME: &'static str;
+    /// What the variants are called there, in the order of their discriminants.
+    const VALUES: &'static [&'static str];
+
+    /// What this variant is called there.
+    fn value(self) -> &'static str {
+        Self::VALUES[self.into()]
+    }
+}
+
+/// The labels of one metric family: none of them has more combinations than its enums multiply to.
+pub(crate) trait Labels: Copy {
+    /// Name and possible values of each label, in the order in which they are declared.
+    const COLUMNS: &'static [(&'static str, &'static [&'static str])];
+    /// The place of this combination among all of them, the last label varying fastest.
+    fn index(self) -> usize;
+}
+
+impl<L: Label> Labels for L {
+    const COLUMNS: &'static [(&'static str, &'static [&'static str])] = &[(L::NAME, L::VALUES)];
+
+    fn index(self) -> usize {
+        self.into()
+    }
+}
+
+impl<A: Label, B: Label> Labels for (A, B) {
+    const COLUMNS: &'static [(&'static str, &'static [&'static str])] =
+        &[(A::NAME, A::VALUES), (B::NAME, B::VALUES)];
+
+    fn index(self) -> usize {
+        self.0.into() * B::VALUES.len() + self.1.into()
+    }
+}
+
+/// Declares an enum, its label's name and its values in one place.
+macro_rules! label {
+    ($(#[$outer:meta])* $vis:vis enum $name:ident as $label:literal {
+        $($(#[$inner:meta])* $variant:ident = $value:literal,)+
+    }) => {
+        $(#[$outer])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        $vis enum $name {
+            $($(#[$inner])* $variant,)+
+        }
+
+        impl From<$name> for usize {
+            fn from(it: $name) -> Self {
+                it as Self
+            }
+        }
+
+        impl Label for $name {
+            const NAME: &'static str = $label;
+            const VALUES: &'static [&'static str] = &[$($value),+];
+        }
+    };
+}
+
+label! {
+    /// Why an upgrade was refused.
+    pub enum Refusal as "reason" {
+        /// 400: the handshake breaks RFC 6455.
+        BadRequest = "bad_request",
+        /// 401: the request carried a token that was refused.
+        Unauthorized = "unauthorized",
+        /// 403: the page's origin is not on the list.
+        ForbiddenOrigin = "forbidden_origin",
+        /// 404: nothing is served at this path.
+        NotFound = "not_found",
+        /// 426: another version of WebSocket was asked for.
+        BadVersion = "bad_version",
+        /// 429: the address has too many connections or opens them too fast.
+        TooManyFromAddress = "too_many_from_address",
+        /// 503: the node is draining.
+        Draining = "draining",
+        /// 503: the node is full.
+        AtCapacity = "at_capacity",
+        /// The request head did not arrive in time.
+        HeaderTimeout = "header_timeout",
+        /// Anything else.
+        Other = "other",
+    }
+}
+
+label! {
+    /// What a client asked for.
+    pub enum Command as "command" {
+        /// Presents a token.
+        Auth = "auth",
+        /// Joins a channel.
+        Subscribe = "subscribe",
+        /// Leaves a channel.
+        Unsubscribe = "unsubscribe",
+        /// Publishes to a channel.
+        Publish = "publish",
+        /// Asks who is there.
+        Presence = "presence",
+        /// Asks what was said.
+        History = "history",
+        /// Asks for a sign of life.
+        Ping = "ping",
+        /// A type that the protocol does not know.
+        Unknown = "unknown",
+    }
+}
+
+label! {
+    /// Which call of the broker was made.
+    pub enum BrokerCall as "call" {
+        /// Hands over a publication.
+        Publish = "publish",
+        /// Starts hearing a channel.
+        Watch = "watch",
+        /// Stops hearing a channel.
+        Unwatch = "unwatch",
+        /// Asks whether the broker lives.
+        Ping = "ping",
+    }
+}
+
+/// How a call of the broker ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// As it should.
+    Ok,
+    /// The broker could not be reached, or refused.
+    Unavailable,
+    /// The broker did not answer before the call's deadline.
+    Timeout,
+}
+
+label! {
+    /// The outcomes that are errors: `ok` would be a series that never moves.
+    pub(crate) enum Failure as "outcome" {
+        Unavailable = "unavailable",
+        Timeout = "timeout",
+    }
+}
+
+impl Outcome {
+    pub(crate) fn failure(self) -> Option<Failure> {
+        match self {
+            Self::Ok => None,
+            Self::Unavailable => Some(Failure::Unavailable),
+            Self::Timeout => Some(Failure::Timeout),
+        }
+    }
+}
+
+label! {
+    /// Which method of the server API was called.
+    pub enum ApiMethod as "method" {
+        /// `POST /api/publish`.
+        Publish = "publish",
+        /// A path under `/api/` that does not exist.
+        Other = "other",
+    }
+}
+
+label! {
+    /// An HTTP status by its class.
+    pub(crate) enum StatusClass as "status" {
+        Success = "2xx",
+        Client = "4xx",
+        Server = "5xx",
+        Other = "other",
+    }
+}
+
+impl StatusClass {
+    pub(crate) fn of(status: u16) -> Self {
+        match status / 100 {
+            2 => Self::Success,
+            4 => Self::Client,
+            5 => Self::Server,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// The labels that call sites name can be spelt in logs too.
+macro_rules! spelt {
+    ($($name:ident)+) => {$(
+        impl $name {
+            /// The label's value in Prometheus.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                self.value()
+            }
+        }
+    )+};
+}
+
+spelt! { Refusal Command BrokerCall ApiMethod }
+
+/// Declares a label whose values are numbers and `other`, and the way from a number to its variant.
+macro_rules! code_label {
+    ($(#[$outer:meta])* $vis:vis enum $name:ident { $($variant:ident = $value:literal,)+ }) => {
+        label! {
+            $(#[$outer])*
+            $vis enum $name as "code" {
+                $($variant = $value,)+
+                Other = "other",
+            }
+        }
+
+        impl $name {
+            const NUMBERED: &'static [Self] = &[$(Self::$variant),+];
+
+            /// The variant of this number. The lists are short and read once per close or error: a walk will do.
+            $vis fn of(code: u16) -> Self {
+                let named = |it: &Self| it.value().parse() == Ok(code);
+                Self::NUMBERED.iter().copied().find(named).unwrap_or(Self::Other)
+            }
+        }
+    };
+}
+
+code_label! {
+    /// The codes a connection may end with.
+    pub(crate) enum CloseCode {
+        Normal = "1000",
+        GoingAway = "1001",
+        ProtocolError = "1002",
+        UnsupportedData = "1003",
+        Abnormal = "1006",
+        InvalidPayload = "1007",
+        TooBig = "1009",
+        Internal = "1011",
+        TryAgainLater = "1013",
+        BadRequest = "4400",
+        Unauthorized = "4401",
+        Forbidden = "4403",
+        HeartbeatTimeout = "4408",
+        RateLimited = "4429",
+        SlowConsumer = "4508",
+    }
+}
+
+code_label! {
+    /// The codes a command may be refused with.
+    pub(crate) enum RefusalCode {
+        BadRequest = "4400",
+        Unauthorized = "4401",
+        Forbidden = "4403",
+        NotFound = "4404",
+        Conflict = "4409",
+        Gap = "4410",
+        TooLarge = "4413",
+        LimitReached = "4422",
+        RateLimited = "4429",
+        Unavailable = "4503",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_has_its_own_value_and_the_rest_share_one() {
+        for code in 0..=u16::MAX {
+            let value = CloseCode::of(code).value();
+            assert!(value == code.to_string() || value == "other", "{code} became {value}");
+        }
+        assert_eq!(CloseCode::of(1006), CloseCode::Abnormal);
+        assert_eq!(CloseCode::of(4508).value(), "4508");
+        assert_eq!(CloseCode::of(3000), CloseCode::Other);
+        assert_eq!(RefusalCode::of(4404).value(), "4404");
+        assert_eq!(RefusalCode::of(4508), RefusalCode::Other);
+    }
+
+    #[test]
+    fn pairs_of_labels_have_distinct_places() {
+        let places: Vec<_> = [BrokerCall::Publish, BrokerCall::Watch, BrokerCall::Unwatch, BrokerCall::Ping]
+            .into_iter()
+            .flat_map(|call| [(call, Failure::Unavailable), (call, Failure::Timeout)])
+            .map(Labels::index)
+            .collect();
+        assert_eq!(places, (0..8).collect::<Vec<_>>());
+    }
+}

@@ -1,0 +1,126 @@
+//! Dialects: how clients spell commands, and how events are spelt for them.
+//!
+//! A dialect is a pure function in each direction. It knows the neutral vocabulary ([`crate::command`],
+//! [`crate::event`], [`crate::publication`]) and nothing of sessions, sockets or other dialects; and nobody outside this
+//! module knows which dialects there are. A new one is a folder here, an [`Encoding`] or two, and a line in each table
+//! below.
+
+use crate::close::CloseReason;
+use crate::command::Decoded;
+use crate::event::Reply;
+use crate::publication::Publication;
+use crate::websocket::Frame;
+
+pub mod native;
+
+/// One spelling on the wire: a dialect in one of its formats. Subscribers of one encoding share the same bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Encoding {
+    /// `fanfare.v1.json`.
+    NativeJson,
+}
+
+impl Encoding {
+    /// Every encoding, in the order of their discriminants.
+    pub const ALL: [Self; 1] = [Self::NativeJson];
+
+    /// The name of the WebSocket subprotocol.
+    pub const fn subprotocol(self) -> &'static str {
+        match self {
+            Self::NativeJson => "fanfare.v1.json",
+        }
+    }
+
+    /// The code that speaks it.
+    pub fn dialect(self) -> &'static dyn Dialect {
+        match self {
+            Self::NativeJson => &native::Json,
+        }
+    }
+}
+
+/// One whole message of a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Incoming<'a> {
+    /// A text message.
+    Text(&'a str),
+    /// A binary message.
+    Binary(&'a [u8]),
+}
+
+/// How one kind of client spells things.
+pub trait Dialect: Sync {
+    /// Reads the commands of one message, at most `batch_max`, in order.
+    ///
+    /// What cannot be understood is a [`crate::command::Rejection`] in its place; the commands after it still count.
+    ///
+    /// # Errors
+    /// The reason to close the connection, when the message as such has no place in the dialect.
+    fn decode(
+        &self,
+        incoming: Incoming<'_>,
+        batch_max: usize,
+        on_command: &mut dyn FnMut(Decoded),
+    ) -> Result<(), CloseReason>;
+
+    /// Spells an event for one client.
+    fn encode(&self, reply: &Reply) -> Frame;
+
+    /// Spells a publication for all its subscribers.
+    fn encode_publication(&self, publication: &Publication) -> Frame;
+}
+
+/// The outcome of subprotocol negotiation (RFC 6455 section 4.2.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Negotiated {
+    /// The client offered this one: the answer names it.
+    Chosen(Encoding),
+    /// The client offered none, or none that is known: the native dialect, and the answer names nothing.
+    Default {
+        /// Whether it did offer some.
+        offered_unknown: bool,
+    },
+}
+
+impl Negotiated {
+    /// What will be spoken.
+    pub const fn encoding(self) -> Encoding {
+        match self {
+            Self::Chosen(encoding) => encoding,
+            Self::Default { .. } => Encoding::NativeJson,
+        }
+    }
+}
+
+/// Picks the first known one of the subprotocols that a client offers in its order of preference.
+pub fn negotiate<'a>(offered: impl IntoIterator<Item = &'a str>) -> Negotiated {
+    let mut offered_unknown = false;
+    for name in offered {
+        if let Some(encoding) = Encoding::ALL.into_iter().find(|encoding| encoding.subprotocol() == name) {
+            return Negotiated::Chosen(encoding);
+        }
+        offered_unknown = true;
+    }
+    Negotiated::Default { offered_unknown }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn encodings_index_their_table() {
+        for (index, encoding) in Encoding::ALL.into_iter().enumerate() {
+            assert_eq!(encoding as usize, index);
+        }
+    }
+
+    #[test]
+    fn the_first_known_subprotocol_is_chosen() {
+        let json = Negotiated::Chosen(Encoding::NativeJson);
+        assert_eq!(negotiate(["fanfare.v1.json"]), json);
+        assert_eq!(negotiate(["graphql-ws", "fanfare.v1.json"]), json);
+        assert_eq!(negotiate(["graphql-ws"]), Negotiated::Default { offered_unknown: true });
+        assert_eq!(negotiate([]), Negotiated::Default { offered_unknown: false });
+    }
+}

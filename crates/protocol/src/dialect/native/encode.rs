@@ -1,0 +1,187 @@
+//! From events to JSON text.
+//!
+//! Every event is one object on one line. Publications are written by hand, since that is the hot path and their data
+//! is JSON already; the rest goes through `serde_json`.
+
+use serde::Serialize;
+
+use crate::close::{CloseReason, Reconnect};
+use crate::error::Failure;
+use crate::event::{Event, Reply, Welcome};
+use crate::id::RequestId;
+use crate::publication::{Position, Publication};
+use crate::websocket::{Frame, FrameKind};
+
+/// The fields of any event, in the order they are written; what does not apply is left out.
+#[derive(Default, Serialize)]
+pub(super) struct Fields<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<Id<'a>>,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    welcome: Option<WelcomeFields<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    channel: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    epoch: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    offset: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    time: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reconnect: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    after: Option<u64>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Id<'a> {
+    Number(i64),
+    Text(&'a str),
+}
+
+#[derive(Serialize)]
+struct WelcomeFields<'a> {
+    session: String,
+    node: &'a str,
+    user: Option<&'a str>,
+    expires: Option<u64>,
+    heartbeat: u64,
+    limits: LimitFields,
+    channels: Vec<&'a str>,
+}
+
+#[derive(Serialize)]
+struct LimitFields {
+    message_bytes: usize,
+    channels: usize,
+    messages_per_second: u32,
+}
+
+pub(super) fn reply(reply: &Reply) -> Frame {
+    let mut fields = fields(&reply.event);
+    fields.id = reply.id.as_ref().map(|id| match id {
+        RequestId::Number(number) => Id::Number(*number),
+        RequestId::Text(text) => Id::Text(text),
+    });
+    Frame::build(FrameKind::Text, 256, |out| write_json(out, &fields))
+}
+
+fn fields(event: &Event) -> Fields<'_> {
+    match event {
+        Event::Welcome(welcome) => {
+            Fields { kind: "welcome", welcome: Some(welcome_fields(welcome)), ..Fields::default() }
+        }
+        Event::Subscribed { channel, position } => at("subscribed", channel.as_str(), position.as_ref()),
+        Event::Unsubscribed { channel, cause } => Fields {
+            code: cause.map(|code| code.number()),
+            reason: cause.map(|code| code.slug()),
+            ..at("unsubscribed", channel.as_str(), None)
+        },
+        Event::Published { channel, position } => at("published", channel.as_str(), position.as_ref()),
+        Event::Pong { time } => Fields { kind: "pong", time: Some(time.millis()), ..Fields::default() },
+        Event::Refused { failure, channel } => Fields {
+            kind: "error",
+            channel: channel.as_ref().map(|channel| channel.as_str()),
+            ..failure_fields(failure)
+        },
+        Event::Closing { reason, after } => closing(*reason, after.as_millis()),
+    }
+}
+
+fn welcome_fields(welcome: &Welcome) -> WelcomeFields<'_> {
+    WelcomeFields {
+        session: welcome.session.to_string(),
+        node: &welcome.node,
+        user: welcome.user.as_ref().map(|user| user.as_str()),
+        expires: None,
+        heartbeat: welcome.heartbeat.as_secs(),
+        limits: LimitFields {
+            message_bytes: welcome.message_bytes,
+            channels: welcome.channels,
+            messages_per_second: welcome.messages_per_second,
+        },
+        channels: welcome.subscribed.iter().map(|channel| channel.as_str()).collect(),
+    }
+}
+
+/// An event that speaks of a channel and perhaps of a place in its stream.
+pub(super) fn at<'a>(kind: &'static str, channel: &'a str, position: Option<&'a Position>) -> Fields<'a> {
+    Fields {
+        kind,
+        channel: Some(channel),
+        epoch: position.map(|position| &*position.epoch.0),
+        offset: position.map(|position| position.offset.0),
+        ..Fields::default()
+    }
+}
+
+/// The error object that WebSocket clients and callers of the server API get alike.
+pub(super) fn failure_fields(failure: &Failure) -> Fields<'_> {
+    Fields {
+        kind: "error",
+        code: Some(failure.code.number()),
+        reason: Some(failure.code.slug()),
+        message: Some(&failure.explanation),
+        retry_after: failure.retry_after.map(|after| saturating_millis(after.as_millis())),
+        ..Fields::default()
+    }
+}
+
+fn closing(reason: CloseReason, after: u128) -> Fields<'static> {
+    Fields {
+        kind: "closing",
+        code: Some(reason.number()),
+        reason: Some(reason.slug()),
+        message: Some(reason.explanation()),
+        reconnect: Some(reason.reconnect() == Reconnect::Yes),
+        after: Some(saturating_millis(after)),
+        ..Fields::default()
+    }
+}
+
+fn saturating_millis(millis: u128) -> u64 {
+    u64::try_from(millis).unwrap_or(u64::MAX)
+}
+
+pub(super) fn write_json(out: &mut Vec<u8>, fields: &Fields<'_>) {
+    serde_json::to_writer(out, fields).expect("these fields have string keys and a vector takes every byte");
+}
+
+pub(super) fn publication(publication: &Publication) -> Frame {
+    let room = publication.payload.as_bytes().len() + publication.channel.as_str().len() + 64;
+    Frame::build(FrameKind::Text, room, |out| {
+        out.extend_from_slice(br#"{"type":"message","channel":"#);
+        write_string(out, publication.channel.as_str());
+        if let Some(position) = &publication.position {
+            out.extend_from_slice(br#","offset":"#);
+            out.extend_from_slice(position.offset.0.to_string().as_bytes());
+        }
+        if let Some(sender) = &publication.sender {
+            out.extend_from_slice(br#","from":{"user":"#);
+            write_string(out, sender.user.as_str());
+            if let Some(profile) = &sender.profile {
+                out.extend_from_slice(br#","info":"#);
+                out.extend_from_slice(profile.as_bytes());
+            }
+            out.push(b'}');
+        }
+        out.extend_from_slice(br#","data":"#);
+        out.extend_from_slice(publication.payload.as_bytes());
+        out.push(b'}');
+    })
+}
+
+fn write_string(out: &mut Vec<u8>, text: &str) {
+    serde_json::to_writer(out, text).expect("a string is JSON and a vector takes every byte");
+}

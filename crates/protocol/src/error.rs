@@ -1,0 +1,114 @@
+//! The one table of what can go wrong with a command while the connection lives on.
+
+/// Why a command was refused. Numbers are 4000 + the HTTP status that means the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ErrorCode {
+    /// Not the agreed syntax, a field missing or of the wrong type, a bad channel name.
+    BadRequest,
+    /// A token was refused.
+    Unauthorized,
+    /// Not allowed on this channel.
+    Forbidden,
+    /// Unknown command, unknown namespace, or not subscribed.
+    NotFound,
+    /// Already subscribed.
+    Conflict,
+    /// The position in the stream is lost: reload, then resubscribe.
+    Gap,
+    /// The data exceeds the namespace's bound.
+    TooLarge,
+    /// Too many channels on one connection.
+    LimitReached,
+    /// Too many commands: this one was dropped.
+    RateLimited,
+    /// The broker is away: nothing was published.
+    Unavailable,
+}
+
+impl ErrorCode {
+    /// Every code, in the order of their numbers.
+    pub const ALL: [Self; 10] = [
+        Self::BadRequest,
+        Self::Unauthorized,
+        Self::Forbidden,
+        Self::NotFound,
+        Self::Conflict,
+        Self::Gap,
+        Self::TooLarge,
+        Self::LimitReached,
+        Self::RateLimited,
+        Self::Unavailable,
+    ];
+
+    /// The number on the wire: 4000 + [`Self::http_status`].
+    pub const fn number(self) -> u16 {
+        4000 + self.http_status()
+    }
+
+    /// The HTTP status with the same meaning, which the server API answers with.
+    pub const fn http_status(self) -> u16 {
+        self.row().0
+    }
+
+    /// The stable word for programs.
+    pub const fn slug(self) -> &'static str {
+        self.row().1
+    }
+
+    const fn row(self) -> (u16, &'static str) {
+        match self {
+            Self::BadRequest => (400, "bad_request"),
+            Self::Unauthorized => (401, "unauthorized"),
+            Self::Forbidden => (403, "forbidden"),
+            Self::NotFound => (404, "not_found"),
+            Self::Conflict => (409, "conflict"),
+            Self::Gap => (410, "gap"),
+            Self::TooLarge => (413, "too_large"),
+            Self::LimitReached => (422, "limit_reached"),
+            Self::RateLimited => (429, "rate_limited"),
+            Self::Unavailable => (503, "unavailable"),
+        }
+    }
+}
+
+/// A refusal in full: the code, the sentence for people, and whether waiting helps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// What kind of refusal.
+    pub code: ErrorCode,
+    /// What was wrong and what would be right, in one sentence.
+    pub explanation: Box<str>,
+    /// Try again after this long.
+    pub retry_after: Option<std::time::Duration>,
+}
+
+impl Failure {
+    /// A refusal that waiting does not mend.
+    pub fn new(code: ErrorCode, explanation: impl Into<Box<str>>) -> Self {
+        Self { code, explanation: explanation.into(), retry_after: None }
+    }
+
+    /// A refusal that may be gone after `retry_after`.
+    pub fn retry(
+        code: ErrorCode,
+        explanation: impl Into<Box<str>>,
+        retry_after: std::time::Duration,
+    ) -> Self {
+        Self { code, explanation: explanation.into(), retry_after: Some(retry_after) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_and_slugs_name_one_code_each() {
+        let mut numbers: Vec<_> = ErrorCode::ALL.iter().map(|code| code.number()).collect();
+        assert!(numbers.is_sorted(), "ALL is in the order of the numbers");
+        numbers.dedup();
+        assert_eq!(numbers.len(), ErrorCode::ALL.len());
+        let slugs: std::collections::HashSet<_> = ErrorCode::ALL.iter().map(|code| code.slug()).collect();
+        assert_eq!(slugs.len(), ErrorCode::ALL.len());
+    }
+}

@@ -1,0 +1,511 @@
+//! One conversation: what each input means, decided without I/O, clock or randomness.
+//!
+//! ```text
+//!              Input                        Effect
+//!  socket ──► Request, Rejected ──►┌─────────┐──► Send, Ping, Close ──► socket
+//!  sweep  ──► Tick             ──►│ Session │
+//!  hub    ──► Joined, Placed   ──►└─────────┘──► Join, GoLive, Leave, Publish ──► hub
+//!  node   ──► Drain, Overflowed
+//! ```
+//!
+//! The shell that owns a session feeds it inputs and performs its effects one after the other. Effects that ask the hub
+//! something ([`Effect::Join`], [`Effect::Publish`]) come back as an input with the answer. Publications are *not* an
+//! input: they go from the hub to the outbox without waking the session.
+//!
+//! **Invariants.**
+//! - After [`Effect::Close`] or [`Effect::EchoClose`] the session sends nothing more.
+//! - A channel is in [`Session::channels`] from its [`Effect::Join`] until its [`Effect::Leave`] or a refused join, so
+//!   whoever tears a connection down leaves exactly those.
+//! - [`Session::deadline`] never lies in the past after a [`Input::Tick`] at that time: ticking always makes progress.
+//!
+//! Deliberately absent: tokens, history and presence. They are commands, inputs and effects beside these, and
+//! `Authenticating` is a state beside [`State::Open`].
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::channel::Channel;
+use crate::close::CloseReason;
+use crate::command::{Command, Rejection, Request};
+use crate::error::{ErrorCode, Failure};
+use crate::event::{Event, Reply, Welcome};
+use crate::id::{RequestId, SessionId};
+use crate::limits::{Heartbeat, Limits};
+use crate::publication::{Draft, Payload, Position};
+use crate::rules::{MayPublish, MaySubscribe, Rules};
+use crate::time::{Moment, Now};
+
+mod keepalive;
+mod rate;
+
+use keepalive::{Due, Keepalive};
+use rate::{Rate, Verdict};
+
+/// What a node has decided for all of its sessions.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Policy {
+    /// The node's name, told in `welcome`.
+    pub node: Box<str>,
+    /// The bounds.
+    pub limits: Limits,
+    /// When to ask for a sign of life.
+    pub heartbeat: Heartbeat,
+    /// What the namespaces allow.
+    pub rules: Rules,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// Bytes came from the peer, of whatever kind: it is alive.
+    Heard,
+    /// A command.
+    Request(Request),
+    /// A command that could not be understood.
+    Rejected(Rejection),
+    /// The answer to [`Effect::Join`].
+    Joined {
+        /// The request that asked for it.
+        id: Option<RequestId>,
+        /// Which channel.
+        channel: Channel,
+        /// Where its stream goes on, or why it cannot be heard.
+        outcome: Result<Option<Position>, Failure>,
+    },
+    /// The answer to [`Effect::Publish`].
+    Placed {
+        /// The request that asked for it.
+        id: Option<RequestId>,
+        /// Which channel.
+        channel: Channel,
+        /// Its place, or why it was not published.
+        outcome: Result<Option<Position>, Failure>,
+    },
+    /// The time of [`Session::deadline`] has come.
+    Tick,
+    /// The queue of this connection went over its bound and was emptied.
+    Overflowed,
+    /// The node is draining; the client is to wait this long before it comes back.
+    Drain(Duration),
+    /// The peer broke a rule of the transport.
+    Violated(CloseReason),
+    /// The peer's Close frame, with its code if it had one.
+    PeerClosed(Option<u16>),
+    /// The peer is gone without a Close: end of file, or an error of the socket.
+    Gone,
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Tell the client.
+    Send(Reply),
+    /// Send a ping frame.
+    Ping,
+    /// Join the channel at the hub, its gate closed, and answer with [`Input::Joined`].
+    Join {
+        /// To be repeated in the answer.
+        id: Option<RequestId>,
+        /// Which.
+        channel: Channel,
+    },
+    /// Queue the reply and open the channel's gate, in one step.
+    GoLive {
+        /// Which.
+        channel: Channel,
+        /// What to tell the client first.
+        reply: Reply,
+    },
+    /// Leave the channel at the hub; nothing of it is queued from then on.
+    Leave {
+        /// Which.
+        channel: Channel,
+    },
+    /// Publish, and answer with [`Input::Placed`].
+    Publish {
+        /// To be repeated in the answer.
+        id: Option<RequestId>,
+        /// What.
+        draft: Draft,
+    },
+    /// Queue the farewell and a Close frame with this reason, even over the bound, and nothing after them.
+    Close {
+        /// Why.
+        reason: CloseReason,
+        /// The event that says so in the dialect.
+        farewell: Reply,
+    },
+    /// Answer the peer's Close with its own code, and queue nothing after it.
+    EchoClose(Option<u16>),
+}
+
+/// How far a conversation has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Commands are served.
+    Open,
+    /// Our Close is out; the peer's is awaited until the deadline.
+    Closing,
+    /// Both sides have closed: once our last bytes have left, hang up.
+    Finishing,
+    /// Nothing more to say or hear: hang up now.
+    Over,
+}
+
+/// One conversation. See the [module's essay](self).
+#[derive(Debug)]
+pub struct Session {
+    id: SessionId,
+    policy: Arc<Policy>,
+    state: State,
+    subscriptions: HashMap<Channel, Subscription>,
+    /// The code that this conversation ends or ended with, for logs and counters; 1006 while nobody closed it.
+    outcome: u16,
+}
+
+#[derive(Debug)]
+enum State {
+    Open(Open),
+    Closing { deadline: Moment },
+    Finishing { deadline: Moment },
+    Over,
+}
+
+/// What is only known while commands are served.
+#[derive(Debug)]
+struct Open {
+    keepalive: Keepalive,
+    rate: Rate,
+    bad_requests: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Subscription {
+    /// The hub was asked.
+    Joining,
+    /// The client has been told.
+    Live,
+}
+
+/// The code for a connection that ended without a Close frame (RFC 6455 section 7.4.1; never sent).
+pub const ABNORMAL: u16 = 1006;
+
+impl Session {
+    /// Opens a conversation with an anonymous client and greets it.
+    pub fn open(id: SessionId, policy: Arc<Policy>, now: Now, effects: &mut Vec<Effect>) -> Self {
+        let open = Open {
+            keepalive: Keepalive::new(policy.heartbeat, id, now.moment),
+            rate: Rate::new(now.moment),
+            bad_requests: 0,
+        };
+        let welcome = Welcome {
+            session: id,
+            node: policy.node.clone(),
+            user: None,
+            heartbeat: policy.heartbeat.interval,
+            message_bytes: policy.limits.message_bytes,
+            channels: policy.limits.channels,
+            messages_per_second: policy.limits.messages_per_second,
+            subscribed: Vec::new(),
+        };
+        effects.push(Effect::Send(Reply::unasked(Event::Welcome(welcome))));
+        Self { id, policy, state: State::Open(open), subscriptions: HashMap::new(), outcome: ABNORMAL }
+    }
+
+    /// Takes one input and appends what is to be done, in order.
+    pub fn handle(&mut self, now: Now, input: Input, effects: &mut Vec<Effect>) {
+        match input {
+            Input::Heard => self.heard(),
+            Input::Request(request) => self.request(now, request, effects),
+            Input::Rejected(rejection) => self.rejected(now, rejection, effects),
+            Input::Joined { id, channel, outcome } => self.joined(id, channel, outcome, effects),
+            Input::Placed { id, channel, outcome } => self.placed(id, channel, outcome, effects),
+            Input::Tick => self.tick(now, effects),
+            Input::Overflowed => self.close(now, CloseReason::SlowConsumer, Duration::ZERO, effects),
+            Input::Drain(after) => self.close(now, CloseReason::GoingAway, after, effects),
+            Input::Violated(reason) => self.fail(now, reason, effects),
+            Input::PeerClosed(code) => self.peer_closed(now, code, effects),
+            Input::Gone => self.state = State::Over,
+        }
+    }
+
+    /// When [`Input::Tick`] is due next; `None` when nothing is waited for.
+    pub fn deadline(&self) -> Option<Moment> {
+        match &self.state {
+            State::Open(open) => Some(open.keepalive.deadline(self.policy.heartbeat)),
+            State::Closing { deadline } | State::Finishing { deadline } => Some(*deadline),
+            State::Over => None,
+        }
+    }
+
+    /// How far the conversation has come.
+    pub fn stage(&self) -> Stage {
+        match self.state {
+            State::Open(_) => Stage::Open,
+            State::Closing { .. } => Stage::Closing,
+            State::Finishing { .. } => Stage::Finishing,
+            State::Over => Stage::Over,
+        }
+    }
+
+    /// The channels joined at the hub, in no order.
+    pub fn channels(&self) -> impl Iterator<Item = &Channel> {
+        self.subscriptions.keys()
+    }
+
+    /// The conversation's name.
+    pub fn id(&self) -> SessionId {
+        self.id
+    }
+
+    /// The bounds it enforces.
+    pub fn limits(&self) -> &Limits {
+        &self.policy.limits
+    }
+
+    /// The close code it ended with: ours, the peer's, or [`ABNORMAL`].
+    pub fn outcome(&self) -> u16 {
+        self.outcome
+    }
+
+    fn heard(&mut self) {
+        if let State::Open(open) = &mut self.state {
+            open.keepalive.heard(self.policy.heartbeat);
+        }
+    }
+
+    fn request(&mut self, now: Now, request: Request, effects: &mut Vec<Effect>) {
+        let State::Open(open) = &mut self.state else { return };
+        let Request { id, command } = request;
+        match open.rate.take(&self.policy.limits, now.moment) {
+            Verdict::Allowed => {}
+            Verdict::Refused { retry_after } => {
+                let failure = Failure::retry(
+                    ErrorCode::RateLimited,
+                    format!("at most {} commands a second", self.policy.limits.messages_per_second),
+                    retry_after,
+                );
+                return refuse(id, channel_of(command), failure, effects);
+            }
+            Verdict::GraceIsOver => {
+                return self.close(now, CloseReason::RateLimited, Duration::ZERO, effects);
+            }
+        }
+        match command {
+            Command::Subscribe { channel } => self.subscribe(id, channel, effects),
+            Command::Unsubscribe { channel } => self.unsubscribe(id, channel, effects),
+            Command::Publish { channel, payload, echo } => {
+                self.publish(now, id, channel, payload, echo, effects);
+            }
+            Command::Ping => effects.push(Effect::Send(Reply { id, event: Event::Pong { time: now.unix } })),
+        }
+    }
+
+    fn rejected(&mut self, now: Now, rejection: Rejection, effects: &mut Vec<Effect>) {
+        let State::Open(open) = &mut self.state else { return };
+        let Rejection { id, channel, failure } = rejection;
+        let is_bad = failure.code == ErrorCode::BadRequest;
+        open.bad_requests += u32::from(is_bad);
+        let too_many = open.bad_requests > self.policy.limits.errors;
+        refuse(id, channel, failure, effects);
+        if too_many {
+            self.close(now, CloseReason::BadRequest, Duration::ZERO, effects);
+        }
+    }
+
+    fn subscribe(&mut self, id: Option<RequestId>, channel: Channel, effects: &mut Vec<Effect>) {
+        match self.may_subscribe(&channel) {
+            Ok(()) => {
+                self.subscriptions.insert(channel.clone(), Subscription::Joining);
+                effects.push(Effect::Join { id, channel });
+            }
+            Err(failure) => refuse(id, Some(channel), failure, effects),
+        }
+    }
+
+    fn may_subscribe(&self, channel: &Channel) -> Result<(), Failure> {
+        let rule = self.policy.rules.rule(channel)?;
+        if self.subscriptions.contains_key(channel) {
+            return Err(Failure::new(ErrorCode::Conflict, "already subscribed to this channel"));
+        }
+        match rule.subscribe {
+            MaySubscribe::Anyone => {}
+            MaySubscribe::Authenticated | MaySubscribe::Token => {
+                return Err(Failure::new(ErrorCode::Forbidden, "subscribing here takes a token"));
+            }
+        }
+        let most = self.policy.limits.channels;
+        if self.subscriptions.len() >= most {
+            let text = format!("a connection may subscribe to {most} channels: unsubscribe from one first");
+            return Err(Failure::new(ErrorCode::LimitReached, text));
+        }
+        Ok(())
+    }
+
+    fn joined(
+        &mut self,
+        id: Option<RequestId>,
+        channel: Channel,
+        outcome: Result<Option<Position>, Failure>,
+        effects: &mut Vec<Effect>,
+    ) {
+        match outcome {
+            Ok(position) => {
+                if let State::Open(_) = self.state {
+                    self.subscriptions.insert(channel.clone(), Subscription::Live);
+                    let event = Event::Subscribed { channel: channel.clone(), position };
+                    effects.push(Effect::GoLive { channel, reply: Reply { id, event } });
+                }
+            }
+            Err(failure) => {
+                self.subscriptions.remove(&channel);
+                self.tell_refusal(id, channel, failure, effects);
+            }
+        }
+    }
+
+    fn unsubscribe(&mut self, id: Option<RequestId>, channel: Channel, effects: &mut Vec<Effect>) {
+        match self.subscriptions.remove(&channel) {
+            None => {
+                let failure = Failure::new(ErrorCode::NotFound, "not subscribed to this channel");
+                refuse(id, Some(channel), failure, effects);
+            }
+            Some(Subscription::Joining | Subscription::Live) => {
+                effects.push(Effect::Leave { channel: channel.clone() });
+                if id.is_some() {
+                    effects.push(Effect::Send(Reply {
+                        id,
+                        event: Event::Unsubscribed { channel, cause: None },
+                    }));
+                }
+            }
+        }
+    }
+
+    fn publish(
+        &mut self,
+        now: Now,
+        id: Option<RequestId>,
+        channel: Channel,
+        payload: Payload,
+        echo: bool,
+        effects: &mut Vec<Effect>,
+    ) {
+        if let Err(failure) = self.may_publish(&channel, &payload) {
+            return refuse(id, Some(channel), failure, effects);
+        }
+        let exclude = (!echo).then_some(self.id);
+        let draft = Draft { channel, payload, sender: None, exclude, received: now.unix };
+        effects.push(Effect::Publish { id, draft });
+    }
+
+    fn may_publish(&self, channel: &Channel, payload: &Payload) -> Result<(), Failure> {
+        let rule = self.policy.rules.rule(channel)?;
+        let subscribed = self.subscriptions.contains_key(channel);
+        match rule.publish {
+            MayPublish::Anyone => {}
+            MayPublish::Subscribers if subscribed => {}
+            MayPublish::Subscribers => {
+                return Err(Failure::new(
+                    ErrorCode::Forbidden,
+                    "only subscribers may publish here: subscribe first",
+                ));
+            }
+            MayPublish::Nobody => {
+                return Err(Failure::new(ErrorCode::Forbidden, "clients may not publish here"));
+            }
+        }
+        rule.check_size(payload)
+    }
+
+    fn placed(
+        &self,
+        id: Option<RequestId>,
+        channel: Channel,
+        outcome: Result<Option<Position>, Failure>,
+        effects: &mut Vec<Effect>,
+    ) {
+        match outcome {
+            Err(failure) => self.tell_refusal(id, channel, failure, effects),
+            Ok(position) => {
+                if let (State::Open(_), Some(id)) = (&self.state, id) {
+                    let event = Event::Published { channel, position };
+                    effects.push(Effect::Send(Reply { id: Some(id), event }));
+                }
+            }
+        }
+    }
+
+    /// Refuses what the hub could not do, unless nobody listens any more.
+    fn tell_refusal(
+        &self,
+        id: Option<RequestId>,
+        channel: Channel,
+        failure: Failure,
+        effects: &mut Vec<Effect>,
+    ) {
+        if let State::Open(_) = self.state {
+            refuse(id, Some(channel), failure, effects);
+        }
+    }
+
+    fn tick(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        match &mut self.state {
+            State::Open(open) => match open.keepalive.tick(self.policy.heartbeat, now.moment) {
+                Due::Nothing => {}
+                Due::Ping => effects.push(Effect::Ping),
+                Due::Close => self.close(now, CloseReason::HeartbeatTimeout, Duration::ZERO, effects),
+            },
+            State::Closing { deadline } | State::Finishing { deadline } if *deadline <= now.moment => {
+                self.state = State::Over;
+            }
+            State::Closing { .. } | State::Finishing { .. } | State::Over => {}
+        }
+    }
+
+    fn peer_closed(&mut self, now: Now, code: Option<u16>, effects: &mut Vec<Effect>) {
+        let deadline = now.moment + self.policy.limits.close_timeout;
+        match self.state {
+            State::Open(_) => {
+                // RFC 6455 section 5.5.1: answer with a Close; and section 7.1.5: no code is 1005, to us a normal end.
+                self.outcome = code.unwrap_or(CloseReason::Normal.number());
+                effects.push(Effect::EchoClose(code));
+                self.state = State::Finishing { deadline };
+            }
+            State::Closing { .. } => self.state = State::Finishing { deadline },
+            State::Finishing { .. } | State::Over => {}
+        }
+    }
+
+    fn close(&mut self, now: Now, reason: CloseReason, after: Duration, effects: &mut Vec<Effect>) {
+        let State::Open(_) = self.state else { return };
+        self.outcome = reason.number();
+        effects.push(Effect::Close { reason, farewell: Reply::unasked(Event::Closing { reason, after }) });
+        self.state = State::Closing { deadline: now.moment + self.policy.limits.close_timeout };
+    }
+
+    /// Closes without waiting for an answer: what the peer sends cannot be understood (RFC 6455 section 7.1.7).
+    fn fail(&mut self, now: Now, reason: CloseReason, effects: &mut Vec<Effect>) {
+        self.close(now, reason, Duration::ZERO, effects);
+        if let State::Closing { deadline } = self.state {
+            self.state = State::Finishing { deadline };
+        }
+    }
+}
+
+fn refuse(id: Option<RequestId>, channel: Option<Channel>, failure: Failure, effects: &mut Vec<Effect>) {
+    effects.push(Effect::Send(Reply { id, event: Event::Refused { failure, channel } }));
+}
+
+fn channel_of(command: Command) -> Option<Channel> {
+    match command {
+        Command::Subscribe { channel }
+        | Command::Unsubscribe { channel }
+        | Command::Publish { channel, .. } => Some(channel),
+        Command::Ping => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;
