@@ -6,7 +6,7 @@
 //! publication to the last; the [`Tally`] of speed can be taken and started anew, so that a measured window
 //! leaves out warming up.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
@@ -24,8 +24,9 @@ pub(crate) struct Run {
     started: Instant,
     pub(crate) scratch: Scratch,
     pub(crate) audience: RefCell<Audience>,
-    /// Notified when a publication has reached everyone.
-    pub(crate) completed: Notify,
+    /// Notified when a publication has reached everyone, and when publishing is to stop.
+    pub(crate) progressed: Notify,
+    stopped: Cell<bool>,
 }
 
 impl Run {
@@ -35,8 +36,20 @@ impl Run {
             started: Instant::now(),
             scratch: Scratch::default(),
             audience: RefCell::new(Audience::new(rooms, room_size, publishers_per_room)),
-            completed: Notify::new(),
+            progressed: Notify::new(),
+            stopped: Cell::new(false),
         })
+    }
+
+    /// Asks the publisher to end once what it has numbered is sent.
+    pub(crate) fn stop(&self) {
+        self.stopped.set(true);
+        self.progressed.notify_one();
+    }
+
+    /// Whether [`Run::stop`] was called.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stopped.get()
     }
 
     /// Nanoseconds since the run began.
@@ -63,7 +76,7 @@ impl Run {
                     count += 1;
                     let now_nanos = *now_nanos.get_or_insert_with(|| self.now_nanos());
                     if self.audience.borrow_mut().heard(subscriber, stamp, now_nanos) {
-                        self.completed.notify_one();
+                        self.progressed.notify_one();
                     }
                 }
                 Heard::Event(event) => self.audience.borrow_mut().event(event),

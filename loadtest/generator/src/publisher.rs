@@ -46,12 +46,13 @@ pub(crate) struct Publisher {
 }
 
 impl Publisher {
-    /// Publishes until `publications_max` or until it is dropped.
+    /// Publishes until `publications_max`, or until the run is stopped: not to be dropped before, since what is
+    /// numbered and not sent would pass for lost.
     pub(crate) async fn publish(mut self) -> Result<()> {
         let streams = self.run.audience.borrow().streams();
         let (start, mut text) = (Instant::now(), String::new());
         let mut next = 0;
-        while next < self.publications_max {
+        while next < self.publications_max && !self.run.is_stopped() {
             let due = self.due(start, next).await.min(self.publications_max - next);
             for index in next..next + due {
                 if let Pace::PerSecond(rate) = self.pace {
@@ -66,22 +67,30 @@ impl Publisher {
         Ok(())
     }
 
-    /// Waits until at least one publication may leave; returns how many may.
+    /// Waits until at least one publication may leave; returns how many may: 0 once the run is stopped.
     async fn due(&self, start: Instant, next: u64) -> u64 {
-        match self.pace {
-            Pace::InFlight(window) => loop {
-                let in_flight = self.run.audience.borrow().in_flight;
-                if in_flight < window {
-                    return (window - in_flight) as u64;
+        while !self.run.is_stopped() {
+            match self.pace {
+                Pace::InFlight(window) => {
+                    let in_flight = self.run.audience.borrow().in_flight;
+                    if in_flight < window {
+                        return (window - in_flight) as u64;
+                    }
+                    self.run.progressed.notified().await;
                 }
-                self.run.completed.notified().await;
-            },
-            Pace::PerSecond(rate) => {
-                sleep_until(start + offset(next, rate)).await;
-                let elapsed = (start.elapsed().as_secs_f64() * rate) as u64;
-                (elapsed + 1).saturating_sub(next).max(1)
+                Pace::PerSecond(rate) => {
+                    let due = (start.elapsed().as_secs_f64() * rate) as u64 + 1;
+                    if due > next {
+                        return due - next;
+                    }
+                    tokio::select! {
+                        () = sleep_until(start + offset(next, rate)) => {}
+                        () = self.run.progressed.notified() => {}
+                    }
+                }
             }
         }
+        0
     }
 
     async fn send(&mut self, stream: usize, text: &mut String) -> Result<()> {

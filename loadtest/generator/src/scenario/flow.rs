@@ -1,16 +1,17 @@
 //! `fanout` and `rooms`: publications to many, in one channel or in many small ones.
 //!
 //! The order of events: open all subscribers, then the publishers; publish; after the warm-up take the tally
-//! and the CPU times, after the window take them again; stop publishing; wait until what is on its way has
-//! arrived or nothing arrives any more; linger a moment, since a double comes last; judge.
+//! and the CPU times, after the window take them again; stop publishing, but send what is numbered; wait until
+//! what is on its way has arrived or nothing arrives any more; linger a moment, since a double comes last; judge.
 
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use serde::Serialize;
 use tokio::task::spawn_local;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{Place, blame, open_all, run_name, targets};
 use crate::args::{Flow, PublishBy};
@@ -75,14 +76,17 @@ pub(crate) async fn run(arguments: &Flow, rooms: usize, size: usize) -> Result<F
         publications_max: u64::MAX,
     };
     progress("publishing");
+    let mut publishing = pin!(publisher.publish());
     let measured = tokio::select! {
         biased; // The window ends on time; a publisher that fails ends it sooner.
         measured = measure(arguments, &run) => measured?,
-        failed = publisher.publish() => match failed {
-            Err(error) => return Err(error),
-            Ok(()) => unreachable!("it publishes without end"),
-        },
+        failed = &mut publishing => return Err(failed.err().context("the publisher ended by itself")?),
     };
+    run.stop();
+    match timeout(arguments.patience, publishing).await {
+        Ok(published) => published?,
+        Err(_) => run.audience.borrow_mut().trouble("the publisher's messages are not read".to_owned()),
+    }
     arrived(&run, arguments.patience).await;
     sleep(LINGER).await;
     Ok(findings(arguments, rooms, size, &run, &measured))
