@@ -68,9 +68,9 @@ impl Admission {
 }
 
 fn take(count: &Arc<Count>) -> Option<Place> {
-    let taken = count.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |open| {
-        (open < count.most).then_some(open + 1)
-    });
+    let taken = count
+        .open
+        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |open| (open < count.most).then_some(open + 1));
     taken.is_ok().then(|| Place(count.clone()))
 }
 

@@ -72,7 +72,9 @@ pub(crate) fn failure(failure: &Failure) -> Answer {
     let status = StatusCode::from_u16(failure.code.http_status()).expect("the table holds HTTP statuses");
     let mut answer = json(status, native::api::encode_failure(failure));
     if let Some(after) = failure.retry_after {
-        answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(after.as_millis().div_ceil(1000) as u64));
+        answer
+            .headers_mut()
+            .insert(header::RETRY_AFTER, HeaderValue::from(after.as_millis().div_ceil(1000) as u64));
     }
     answer
 }
