@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Version, header};
+use bytes::Bytes;
 use fanfare_metrics::Refusal;
 use fanfare_protocol::dialect::{Negotiated, negotiate};
 use hyper::body::Incoming;
@@ -63,7 +64,9 @@ pub(super) fn upgrade(mut request: Request<Incoming>, services: &Arc<Services>) 
 fn start(upgraded: Upgraded, negotiated: Negotiated, place: Place, services: &Arc<Services>) {
     let parts =
         upgraded.downcast::<TokioIo<TcpStream>>().expect("the listener hands out nothing but TCP streams");
-    let (socket, early) = (parts.io.into_inner(), parts.read_buf);
+    // Even when it is empty, what hyper read shares the whole of its buffer.
+    let early = Bytes::copy_from_slice(&parts.read_buf);
+    let socket = parts.io.into_inner();
     let connection = Connection::open(socket, early, negotiated.encoding(), place, services.clone());
     services.spawn_guarded(connection.run());
 }
@@ -91,7 +94,9 @@ fn examine(request: &Request<Incoming>, services: &Services) -> Result<Accepted,
         headers.get(header::SEC_WEBSOCKET_KEY).and_then(|key| key.to_str().ok()).filter(|key| is_key(key));
     let key = key.ok_or_else(|| bad("Sec-WebSocket-Key must be 16 bytes in base64\n"))?.to_owned();
     let origin = headers.get(header::ORIGIN).map(|origin| origin.to_str().unwrap_or("null"));
-    if !services.admission.allows_origin(origin) {
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    let host = host.ok_or_else(|| bad("a request of HTTP/1.1 names its Host\n"))?;
+    if !services.admission.allows_origin(origin, host) {
         return Err(Refused {
             status: StatusCode::FORBIDDEN,
             reason: Refusal::ForbiddenOrigin,
@@ -128,7 +133,7 @@ fn refusal(refused: &Refused) -> Answer {
 }
 
 fn switching_protocols(key: &str, negotiated: Negotiated) -> Answer {
-    let mut answer = with_type(StatusCode::SWITCHING_PROTOCOLS, "", bytes::Bytes::new());
+    let mut answer = with_type(StatusCode::SWITCHING_PROTOCOLS, "", Bytes::new());
     let headers = answer.headers_mut();
     headers.clear();
     headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
