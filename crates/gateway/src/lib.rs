@@ -1,1 +1,15 @@
-//! Placeholder.
+//! The shell of a Fanfare node: sockets, tasks, clocks, configuration.
+//!
+//! The way in is [`node::Node`]: it builds everything from a [`config::Config`], serves, and drains. A socket goes through
+//! [`admission`], `http` routes it to a transport and a dialect, and [`connection`] lives its life.
+
+mod admin;
+pub mod admission;
+mod api;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod connection;
+mod http;
+pub mod node;
+mod transport;

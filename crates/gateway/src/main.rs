@@ -1,2 +1,7 @@
-//! The gateway.
-fn main() {}
+//! The `fanfare` program.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    fanfare_gateway::cli::main()
+}

@@ -1,8 +1,12 @@
 //! One declaration per metric: it names, explains, registers, and later documents it.
 
+use std::collections::HashMap;
+use std::fmt;
 use std::marker::PhantomData;
+use std::sync::Arc;
 
-use prometheus::core::Collector;
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::{self, MetricFamily, MetricType};
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
@@ -88,6 +92,63 @@ impl Catalog {
         By::new(|values| family.with_label_values(values))
     }
 
+    /// A counter that is read from elsewhere.
+    pub(crate) fn counter_of(&mut self, fact: Fact, read: impl Fn() -> u64 + Send + Sync + 'static) {
+        self.read_out(fact, "counter", MetricType::COUNTER, move |metric| {
+            let mut counter = proto::Counter::default();
+            counter.set_value(read() as f64);
+            metric.set_counter(counter);
+        });
+    }
+
+    /// A gauge that is read from elsewhere, a sum of additions and subtractions modulo 2⁶⁴.
+    pub(crate) fn gauge_of(&mut self, fact: Fact, read: impl Fn() -> u64 + Send + Sync + 'static) {
+        self.read_out(fact, "gauge", MetricType::GAUGE, move |metric| {
+            let mut gauge = proto::Gauge::default();
+            gauge.set_value(read().cast_signed() as f64);
+            metric.set_gauge(gauge);
+        });
+    }
+
+    /// A histogram in seconds that is read from elsewhere: the sum in nanoseconds, and the count of each of the buckets with
+    /// these upper bounds in nanoseconds, and of the one above them.
+    pub(crate) fn histogram_of(
+        &mut self,
+        fact: Fact,
+        bounds: &'static [u64],
+        read: impl Fn() -> (u64, Vec<u64>) + Send + Sync + 'static,
+    ) {
+        self.read_out(fact, "histogram", MetricType::HISTOGRAM, move |metric| {
+            let (nanos, counts) = read();
+            let mut cumulative = 0;
+            let mut buckets = Vec::with_capacity(bounds.len());
+            for (bound, count) in bounds.iter().zip(&counts) {
+                cumulative += count;
+                let mut bucket = proto::Bucket::default();
+                bucket.set_upper_bound(*bound as f64 / 1e9);
+                bucket.set_cumulative_count(cumulative);
+                buckets.push(bucket);
+            }
+            let mut histogram = proto::Histogram::default();
+            histogram.set_bucket(buckets);
+            histogram.set_sample_count(counts.iter().sum());
+            histogram.set_sample_sum(nanos as f64 / 1e9);
+            metric.set_histogram(histogram);
+        });
+    }
+
+    fn read_out(
+        &mut self,
+        fact: Fact,
+        kind: &'static str,
+        field_type: MetricType,
+        fill: impl Fn(&mut proto::Metric) + Send + Sync + 'static,
+    ) {
+        let desc = Desc::new(fact.name.into(), fact.help.into(), Vec::new(), HashMap::new())
+            .expect("declared names are valid");
+        self.declare(fact, kind, &[], ReadOut { desc, field_type, fill: Arc::new(fill) });
+    }
+
     fn declare<C: Collector + Clone + 'static>(
         &mut self,
         fact: Fact,
@@ -98,6 +159,37 @@ impl Catalog {
         self.registry.register(Box::new(collector.clone())).expect("no two metrics share a name");
         self.declarations.push(Declaration { fact, kind, columns });
         collector
+    }
+}
+
+/// A metric without labels that is computed when it is asked for.
+#[derive(Clone)]
+struct ReadOut {
+    desc: Desc,
+    field_type: MetricType,
+    fill: Arc<dyn Fn(&mut proto::Metric) + Send + Sync>,
+}
+
+impl fmt::Debug for ReadOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ReadOut").field(&self.desc.fq_name).finish()
+    }
+}
+
+impl Collector for ReadOut {
+    fn desc(&self) -> Vec<&Desc> {
+        vec![&self.desc]
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let mut metric = proto::Metric::default();
+        (self.fill)(&mut metric);
+        let mut family = MetricFamily::default();
+        family.set_name(self.desc.fq_name.clone());
+        family.set_help(self.desc.help.clone());
+        family.set_field_type(self.field_type);
+        family.set_metric(vec![metric]);
+        vec![family]
     }
 }
 

@@ -15,6 +15,7 @@ mod connections;
 mod document;
 mod labels;
 mod node;
+mod stripes;
 mod traffic;
 
 use prometheus::TextEncoder;

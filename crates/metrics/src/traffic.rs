@@ -1,55 +1,78 @@
 //! What is read, delivered, queued and written: the metrics of the hot path.
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use prometheus::{Histogram, IntCounter, IntGauge};
+use prometheus::{Histogram, IntCounter};
 
 use crate::Metrics;
 use crate::catalog::{Catalog, fact};
+use crate::stripes::Stripes;
 
 const RECEIVERS: &[f64] = &[0.0, 1.0, 10.0, 100.0, 1_000.0, 10_000.0, 100_000.0];
 const FANOUT_SECONDS: &[f64] = &[1e-6, 5e-6, 2.5e-5, 1e-4, 5e-4, 2.5e-3, 0.01, 0.05, 0.25, 1.0];
-const LATENCY_SECONDS: &[f64] =
-    &[5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+/// Upper bounds of the latency buckets in nanoseconds, 50 µs to 10 s; one more bucket holds the rest.
+const LATENCY_NANOS: [u64; 17] = [
+    50_000,
+    100_000,
+    250_000,
+    500_000,
+    1_000_000,
+    2_500_000,
+    5_000_000,
+    10_000_000,
+    25_000_000,
+    50_000_000,
+    100_000_000,
+    250_000_000,
+    500_000_000,
+    1_000_000_000,
+    2_500_000_000,
+    5_000_000_000,
+    10_000_000_000,
+];
+
+/// An age over this is counted as this: the sum of nanoseconds must not overflow in the life of a node.
+const LATENCY_NANOS_MAX: u64 = 3_600_000_000_000;
+
+// The slots of the striped counters. What one fact adds to lies together.
+const SENT: usize = 0;
+const SENT_BYTES: usize = 1;
+const WRITES: usize = 2;
+const OUTBOX_BYTES: usize = 3;
+const RECEIVED: usize = 4;
+const RECEIVED_BYTES: usize = 5;
+const LATENCY_SUM: usize = 6;
+const LATENCY: usize = 7;
+const SLOTS: usize = LATENCY + LATENCY_NANOS.len() + 1;
 
 #[derive(Debug)]
 pub(crate) struct Traffic {
-    received: IntCounter,
-    received_bytes: IntCounter,
-    sent: IntCounter,
-    sent_bytes: IntCounter,
-    writes: IntCounter,
+    /// Whatever is counted once per read, push or write.
+    hot: Arc<Stripes<SLOTS>>,
     publications: IntCounter,
     receivers: Histogram,
     fanout: Histogram,
-    publish_to_write: Histogram,
-    outbox_bytes: IntGauge,
     overflows: IntCounter,
 }
 
 impl Traffic {
     pub(crate) fn declare(catalog: &mut Catalog) -> Self {
+        let hot = Arc::new(Stripes::new());
+        declare_hot(catalog, &hot);
         Self {
-            received: catalog.counter(
-                fact("fanfare_messages_received_total", "WebSocket messages received from clients.")
-                    .query("sum(rate(fanfare_messages_received_total[1m]))"),
-            ),
-            received_bytes: catalog
-                .counter(fact("fanfare_received_bytes_total", "Bytes read from clients' sockets after the upgrade.")),
-            sent: catalog.counter(
-                fact("fanfare_messages_sent_total", "WebSocket messages written to clients.")
-                    .query("sum(rate(fanfare_messages_sent_total[1m])) by (instance)"),
-            ),
-            sent_bytes: catalog
-                .counter(fact("fanfare_sent_bytes_total", "Bytes written to clients' sockets after the upgrade.")),
-            writes: catalog.counter(
-                fact("fanfare_writes_total", "Writes to clients' sockets; each carries one or more messages.")
-                    .query("rate(fanfare_messages_sent_total[1m]) / rate(fanfare_writes_total[1m])"),
-            ),
-            publications: catalog
-                .counter(fact("fanfare_fanout_publications_total", "Publications handed to this node's subscribers.")),
+            hot,
+            publications: catalog.counter(fact(
+                "fanfare_fanout_publications_total",
+                "Publications handed to this node's subscribers.",
+            )),
             receivers: catalog.histogram(
-                fact("fanfare_fanout_receivers", "Subscribers of this node that a batch of publications was offered to."),
+                fact(
+                    "fanfare_fanout_receivers",
+                    "Subscribers of this node that a batch of publications was offered to.",
+                ),
                 RECEIVERS,
             ),
             fanout: catalog.histogram(
@@ -57,41 +80,101 @@ impl Traffic {
                     "fanfare_fanout_duration_seconds",
                     "Time to put one batch of publications into the outboxes of all its subscribers.",
                 )
-                .query("histogram_quantile(0.99, sum(rate(fanfare_fanout_duration_seconds_bucket[5m])) by (le))"),
+                .query(
+                    "histogram_quantile(0.99, sum(rate(fanfare_fanout_duration_seconds_bucket[5m])) by (le))",
+                ),
                 FANOUT_SECONDS,
             ),
-            publish_to_write: catalog.histogram(
-                fact(
-                    "fanfare_publish_to_write_seconds",
-                    "Time from the publisher's node taking a publication in to a subscriber's socket taking it.",
-                )
-                .query("histogram_quantile(0.99, sum(rate(fanfare_publish_to_write_seconds_bucket[5m])) by (le))"),
-                LATENCY_SECONDS,
-            ),
-            outbox_bytes: catalog.gauge(
-                fact("fanfare_outbox_bytes", "Bytes queued for clients and not yet taken by their sockets.")
-                    .query("fanfare_outbox_bytes / fanfare_connections"),
-            ),
             overflows: catalog.counter(
-                fact("fanfare_outbox_overflows_total", "Connections closed with 4508 because their queue was full.")
-                    .query("sum(rate(fanfare_outbox_overflows_total[5m]))"),
+                fact(
+                    "fanfare_outbox_overflows_total",
+                    "Connections closed with 4508 because their queue was full.",
+                )
+                .query("sum(rate(fanfare_outbox_overflows_total[5m]))"),
             ),
         }
     }
 }
 
+/// Declares the metrics that are sums over stripes.
+fn declare_hot(catalog: &mut Catalog, hot: &Arc<Stripes<SLOTS>>) {
+    let sum = |slot| {
+        let hot = Arc::clone(hot);
+        move || hot.sum(slot)
+    };
+    catalog.counter_of(
+        fact("fanfare_messages_received_total", "WebSocket messages received from clients.")
+            .query("sum(rate(fanfare_messages_received_total[1m]))"),
+        sum(RECEIVED),
+    );
+    catalog.counter_of(
+        fact("fanfare_received_bytes_total", "Bytes read from clients' sockets after the upgrade."),
+        sum(RECEIVED_BYTES),
+    );
+    catalog.counter_of(
+        fact("fanfare_messages_sent_total", "WebSocket messages written to clients.")
+            .query("sum(rate(fanfare_messages_sent_total[1m])) by (instance)"),
+        sum(SENT),
+    );
+    catalog.counter_of(
+        fact("fanfare_sent_bytes_total", "Bytes written to clients' sockets after the upgrade."),
+        sum(SENT_BYTES),
+    );
+    catalog.counter_of(
+        fact("fanfare_writes_total", "Writes to clients' sockets; each carries one or more messages.")
+            .query("rate(fanfare_messages_sent_total[1m]) / rate(fanfare_writes_total[1m])"),
+        sum(WRITES),
+    );
+    catalog.gauge_of(
+        fact("fanfare_outbox_bytes", "Bytes queued for clients and not yet taken by their sockets.")
+            .query("fanfare_outbox_bytes / fanfare_connections"),
+        sum(OUTBOX_BYTES),
+    );
+    let hot = Arc::clone(hot);
+    catalog.histogram_of(
+        fact(
+            "fanfare_publish_to_write_seconds",
+            "Time from the publisher's node taking a publication in to a subscriber's socket taking it.",
+        )
+        .query("histogram_quantile(0.99, sum(rate(fanfare_publish_to_write_seconds_bucket[5m])) by (le))"),
+        &LATENCY_NANOS,
+        move || (hot.sum(LATENCY_SUM), (LATENCY..SLOTS).map(|slot| hot.sum(slot)).collect()),
+    );
+}
+
 impl Metrics {
     /// `messages` whole messages came out of `bytes` bytes read.
+    #[inline]
     pub fn read(&self, messages: u64, bytes: u64) {
-        self.traffic.received.inc_by(messages);
-        self.traffic.received_bytes.inc_by(bytes);
+        let cells = self.traffic.hot.mine();
+        cells[RECEIVED].fetch_add(messages, Relaxed);
+        cells[RECEIVED_BYTES].fetch_add(bytes, Relaxed);
     }
 
     /// One write to a socket took `bytes` bytes, and with them the last byte of `messages` messages.
+    #[inline]
     pub fn written(&self, messages: u64, bytes: u64) {
-        self.traffic.sent.inc_by(messages);
-        self.traffic.sent_bytes.inc_by(bytes);
-        self.traffic.writes.inc();
+        let cells = self.traffic.hot.mine();
+        cells[SENT].fetch_add(messages, Relaxed);
+        cells[SENT_BYTES].fetch_add(bytes, Relaxed);
+        cells[WRITES].fetch_add(1, Relaxed);
+    }
+
+    /// A publication of this age was taken by a subscriber's socket. Once per write will do: the oldest of the batch. An age
+    /// of more than an hour is counted as an hour.
+    #[inline]
+    pub fn publish_to_write(&self, age: Duration) {
+        let nanos = u64::try_from(age.as_nanos()).unwrap_or(u64::MAX).min(LATENCY_NANOS_MAX);
+        let bucket = LATENCY_NANOS.partition_point(|bound| *bound < nanos);
+        let cells = self.traffic.hot.mine();
+        cells[LATENCY + bucket].fetch_add(1, Relaxed);
+        cells[LATENCY_SUM].fetch_add(nanos, Relaxed);
+    }
+
+    /// The outboxes together grew by `bytes`, or shrank when it is negative.
+    #[inline]
+    pub fn outbox_queued(&self, bytes: i64) {
+        self.traffic.hot.mine()[OUTBOX_BYTES].fetch_add(bytes.cast_unsigned(), Relaxed);
     }
 
     /// A batch of `publications` of one channel was offered to `receivers` subscribers of this node.
@@ -99,16 +182,6 @@ impl Metrics {
         self.traffic.publications.inc_by(publications);
         self.traffic.receivers.observe(receivers as f64);
         self.traffic.fanout.observe(elapsed.as_secs_f64());
-    }
-
-    /// A publication of this age was taken by a subscriber's socket. Once per write will do: the oldest of the batch.
-    pub fn publish_to_write(&self, age: Duration) {
-        self.traffic.publish_to_write.observe(age.as_secs_f64());
-    }
-
-    /// The outboxes together grew by `bytes`, or shrank when it is negative.
-    pub fn outbox_queued(&self, bytes: i64) {
-        self.traffic.outbox_bytes.add(bytes);
     }
 
     /// A queue went over its bound and the connection is closed with 4508.
@@ -119,12 +192,12 @@ impl Metrics {
     /// WebSocket messages received since the start.
     #[must_use]
     pub fn messages_received(&self) -> u64 {
-        self.traffic.received.get()
+        self.traffic.hot.sum(RECEIVED)
     }
 
     /// WebSocket messages written since the start.
     #[must_use]
     pub fn messages_sent(&self) -> u64 {
-        self.traffic.sent.get()
+        self.traffic.hot.sum(SENT)
     }
 }

@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 
 use crate::channel::Channel;
+use crate::error::{ErrorCode, Failure};
+use crate::publication::Payload;
 
 /// Who may publish on a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +39,23 @@ pub struct Rule {
     pub payload_bytes: Option<usize>,
 }
 
+impl Rule {
+    /// Whether a publication's data is within the namespace's bound.
+    ///
+    /// # Errors
+    /// 4413, with both sizes.
+    pub fn check_size(&self, payload: &Payload) -> Result<(), Failure> {
+        let bytes = payload.as_bytes().len();
+        match self.payload_bytes {
+            Some(most) if bytes > most => {
+                let text = format!("`data` has {bytes} bytes, at most {most} are taken here");
+                Err(Failure::new(ErrorCode::TooLarge, text))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 /// The rules of all namespaces.
 ///
 /// With no namespace configured every channel is open; with any configured, the others do not exist.
@@ -59,9 +78,16 @@ impl Rules {
         if namespaces.is_empty() { Self::open() } else { Self { namespaces, open: None } }
     }
 
-    /// The rule of a channel's namespace; `None` when there is no such namespace.
-    pub fn rule(&self, channel: &Channel) -> Option<&Rule> {
-        self.open.as_ref().or_else(|| self.namespaces.get(channel.namespace()))
+    /// The rule of a channel's namespace.
+    ///
+    /// # Errors
+    /// 4404 when there is no such namespace.
+    pub fn rule(&self, channel: &Channel) -> Result<&Rule, Failure> {
+        let namespace = channel.namespace();
+        self.open
+            .as_ref()
+            .or_else(|| self.namespaces.get(namespace))
+            .ok_or_else(|| Failure::new(ErrorCode::NotFound, format!("there is no namespace {namespace:?}")))
     }
 }
 
@@ -80,8 +106,8 @@ mod tests {
         let rule = Rule { publish: MayPublish::Nobody, subscribe: MaySubscribe::Anyone, payload_bytes: None };
         let rules = Rules::of([("room".into(), rule.clone())]);
         let channel = |name| Channel::parse(name).unwrap();
-        assert_eq!(rules.rule(&channel("room:1")), Some(&rule));
-        assert_eq!(rules.rule(&channel("lobby")), None);
-        assert!(Rules::of([]).rule(&channel("lobby")).is_some());
+        assert_eq!(rules.rule(&channel("room:1")), Ok(&rule));
+        assert_eq!(rules.rule(&channel("lobby")).unwrap_err().code, ErrorCode::NotFound);
+        assert!(Rules::of([]).rule(&channel("lobby")).is_ok());
     }
 }

@@ -14,7 +14,7 @@
 //! input: they go from the hub to the outbox without waking the session.
 //!
 //! **Invariants.**
-//! - After [`Effect::Close`] the session sends nothing more.
+//! - After [`Effect::Close`] or [`Effect::EchoClose`] the session sends nothing more.
 //! - A channel is in [`Session::channels`] from its [`Effect::Join`] until its [`Effect::Leave`] or a refused join, so
 //!   whoever tears a connection down leaves exactly those.
 //! - [`Session::deadline`] never lies in the past after a [`Input::Tick`] at that time: ticking always makes progress.
@@ -34,7 +34,7 @@ use crate::event::{Event, Reply, Welcome};
 use crate::id::{RequestId, SessionId};
 use crate::limits::{Heartbeat, Limits};
 use crate::publication::{Draft, Payload, Position};
-use crate::rules::{MayPublish, MaySubscribe, Rule, Rules};
+use crate::rules::{MayPublish, MaySubscribe, Rules};
 use crate::time::{Moment, Now};
 
 mod keepalive;
@@ -130,8 +130,15 @@ pub enum Effect {
         /// What.
         draft: Draft,
     },
-    /// Queue a Close frame with this reason, and nothing after it.
-    Close(CloseReason),
+    /// Queue the farewell and a Close frame with this reason, even over the bound, and nothing after them.
+    Close {
+        /// Why.
+        reason: CloseReason,
+        /// The event that says so in the dialect.
+        farewell: Reply,
+    },
+    /// Answer the peer's Close with its own code, and queue nothing after it.
+    EchoClose(Option<u16>),
 }
 
 /// How far a conversation has come.
@@ -218,7 +225,7 @@ impl Session {
             Input::Tick => self.tick(now, effects),
             Input::Overflowed => self.close(now, CloseReason::SlowConsumer, Duration::ZERO, effects),
             Input::Drain(after) => self.close(now, CloseReason::GoingAway, after, effects),
-            Input::Violated(reason) => self.close(now, reason, Duration::ZERO, effects),
+            Input::Violated(reason) => self.fail(now, reason, effects),
             Input::PeerClosed(code) => self.peer_closed(now, code, effects),
             Input::Gone => self.state = State::Over,
         }
@@ -332,7 +339,7 @@ impl Session {
     }
 
     fn may_subscribe(&self, channel: &Channel) -> Result<(), Failure> {
-        let rule = self.rule(channel)?;
+        let rule = self.policy.rules.rule(channel)?;
         if self.subscriptions.contains_key(channel) {
             return Err(Failure::new(ErrorCode::Conflict, "already subscribed to this channel"));
         }
@@ -411,7 +418,7 @@ impl Session {
     }
 
     fn may_publish(&self, channel: &Channel, payload: &Payload) -> Result<(), Failure> {
-        let rule = self.rule(channel)?;
+        let rule = self.policy.rules.rule(channel)?;
         let subscribed = self.subscriptions.contains_key(channel);
         match rule.publish {
             MayPublish::Anyone => {}
@@ -426,14 +433,7 @@ impl Session {
                 return Err(Failure::new(ErrorCode::Forbidden, "clients may not publish here"));
             }
         }
-        match rule.payload_bytes {
-            Some(most) if payload.as_bytes().len() > most => {
-                let text =
-                    format!("`data` has {} bytes, at most {most} are taken here", payload.as_bytes().len());
-                Err(Failure::new(ErrorCode::TooLarge, text))
-            }
-            _ => Ok(()),
-        }
+        rule.check_size(payload)
     }
 
     fn placed(
@@ -487,7 +487,7 @@ impl Session {
             State::Open(_) => {
                 // RFC 6455 section 5.5.1: answer with a Close; and section 7.1.5: no code is 1005, to us a normal end.
                 self.outcome = code.unwrap_or(CloseReason::Normal.number());
-                effects.push(Effect::Close(CloseReason::Normal));
+                effects.push(Effect::EchoClose(code));
                 self.state = State::Finishing { deadline };
             }
             State::Closing { .. } => self.state = State::Finishing { deadline },
@@ -498,15 +498,16 @@ impl Session {
     fn close(&mut self, now: Now, reason: CloseReason, after: Duration, effects: &mut Vec<Effect>) {
         let State::Open(_) = self.state else { return };
         self.outcome = reason.number();
-        effects.push(Effect::Send(Reply::unasked(Event::Closing { reason, after })));
-        effects.push(Effect::Close(reason));
+        effects.push(Effect::Close { reason, farewell: Reply::unasked(Event::Closing { reason, after }) });
         self.state = State::Closing { deadline: now.moment + self.policy.limits.close_timeout };
     }
 
-    fn rule(&self, channel: &Channel) -> Result<&Rule, Failure> {
-        self.policy.rules.rule(channel).ok_or_else(|| {
-            Failure::new(ErrorCode::NotFound, format!("there is no namespace {:?}", channel.namespace()))
-        })
+    /// Closes without waiting for an answer: what the peer sends cannot be understood (RFC 6455 section 7.1.7).
+    fn fail(&mut self, now: Now, reason: CloseReason, effects: &mut Vec<Effect>) {
+        self.close(now, reason, Duration::ZERO, effects);
+        if let State::Closing { deadline } = self.state {
+            self.state = State::Finishing { deadline };
+        }
     }
 }
 

@@ -1,0 +1,78 @@
+//! What operators ask: is it alive, is it ready, what is it doing; and the page that shows it to a newcomer.
+
+use ::http::{HeaderMap, StatusCode, header};
+use bytes::Bytes;
+use fanfare_fanout::broker::Link;
+use http_body_util::Full;
+use serde::Serialize;
+
+use crate::http::{Answer, json, text, with_type};
+use crate::node::Services;
+
+pub(crate) mod console;
+
+/// The process answers: nothing more is claimed.
+pub(crate) fn health() -> Answer {
+    text(StatusCode::OK, "ok\n")
+}
+
+/// Whether new clients should be sent here, and if not why.
+pub(crate) fn ready(services: &Services) -> Answer {
+    if services.readiness.is_draining() {
+        return text(StatusCode::SERVICE_UNAVAILABLE, "draining\n");
+    }
+    match services.hub.link() {
+        Link::Up => text(StatusCode::OK, "ready\n"),
+        Link::Down => text(StatusCode::SERVICE_UNAVAILABLE, "broker unreachable\n"),
+    }
+}
+
+#[derive(Serialize)]
+struct Status<'a> {
+    node: &'a str,
+    version: &'static str,
+    uptime_seconds: u64,
+    connections: u64,
+    subscriptions: u64,
+    channels: u64,
+    messages_received: u64,
+    messages_sent: u64,
+    broker: BrokerStatus,
+    draining: bool,
+}
+
+#[derive(Serialize)]
+struct BrokerStatus {
+    kind: &'static str,
+    connected: bool,
+}
+
+/// What the node is doing, for the page and for people.
+pub(crate) fn status(services: &Services) -> Answer {
+    let metrics = &services.metrics;
+    let status = Status {
+        node: &services.policy.node,
+        version: env!("CARGO_PKG_VERSION"),
+        uptime_seconds: services.clock.moment().since_start().as_secs(),
+        connections: metrics.connections(),
+        subscriptions: metrics.subscriptions(),
+        channels: metrics.channels(),
+        messages_received: metrics.messages_received(),
+        messages_sent: metrics.messages_sent(),
+        broker: BrokerStatus { kind: services.hub.broker_kind(), connected: services.hub.link() == Link::Up },
+        draining: services.readiness.is_draining(),
+    };
+    json(StatusCode::OK, serde_json::to_vec(&status).expect("plain fields are JSON"))
+}
+
+/// Everything the node counts, in Prometheus' text format.
+pub(crate) fn metrics(services: &Services) -> Answer {
+    services.metrics.channels_watched(services.hub.channels_watched() as u64);
+    let body = Bytes::from(services.metrics.render());
+    with_type(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", body)
+}
+
+/// A file of the page.
+pub(crate) fn page(asset: &console::Asset, headers: &HeaderMap) -> Answer {
+    asset.response(headers.get(header::IF_NONE_MATCH)).map(Full::new)
+}

@@ -1,0 +1,125 @@
+//! The server API on the internal listener: flavour → [`ApiCall`] → hub → flavour.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use ::http::{HeaderMap, Method, Request, StatusCode, header};
+use bytes::Bytes;
+use fanfare_metrics::ApiMethod;
+use fanfare_protocol::dialect::native;
+use fanfare_protocol::error::{ErrorCode, Failure};
+use fanfare_protocol::publication::Draft;
+use fanfare_protocol::server_api::{ApiCall, ApiReply};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use tokio::time::timeout;
+
+use crate::config::Secret;
+use crate::connection::broker_failure;
+use crate::http::{self, Answer};
+use crate::node::Services;
+
+/// What the JSON around the data may add to `limits.message_bytes`.
+const ENVELOPE_BYTES: usize = 4096;
+
+/// Answers one call.
+pub(crate) async fn answer(peer: SocketAddr, request: Request<Incoming>, services: &Arc<Services>) -> Answer {
+    let method = request.uri().path().trim_start_matches("/api/").to_owned();
+    let label = if method == "publish" { ApiMethod::Publish } else { ApiMethod::Other };
+    let answer = if request.method() == Method::POST {
+        match call(peer, &method, request, services).await {
+            Ok(reply) => http::json(StatusCode::OK, native::api::encode_reply(&reply)),
+            Err(failure) => http::failure(&failure),
+        }
+    } else {
+        http::use_instead("POST")
+    };
+    services.metrics.api_request(label, answer.status().as_u16());
+    answer
+}
+
+async fn call(
+    peer: SocketAddr,
+    method: &str,
+    request: Request<Incoming>,
+    services: &Services,
+) -> Result<ApiReply, Failure> {
+    authorise(peer, request.headers(), &services.api_keys)?;
+    let body = read(request.into_body(), services).await?;
+    perform(native::api::decode(method, &body)?, services).await
+}
+
+async fn perform(call: ApiCall, services: &Services) -> Result<ApiReply, Failure> {
+    match call {
+        ApiCall::Publish { channel, payload } => {
+            services.policy.rules.rule(&channel)?.check_size(&payload)?;
+            let draft = Draft {
+                channel: channel.clone(),
+                payload,
+                sender: None,
+                exclude: None,
+                received: services.clock.unix(),
+            };
+            match services.hub.publish(draft).await {
+                Ok(position) => Ok(ApiReply::Published { channel, position }),
+                Err(error) => Err(broker_failure(&error)),
+            }
+        }
+    }
+}
+
+/// Whether the caller may call: with one of the keys, or from this machine where there are none.
+fn authorise(peer: SocketAddr, headers: &HeaderMap, keys: &[Secret]) -> Result<(), Failure> {
+    if keys.is_empty() {
+        return if peer.ip().to_canonical().is_loopback() {
+            Ok(())
+        } else {
+            let text = "without api.keys the server API answers callers on this machine alone";
+            Err(Failure::new(ErrorCode::Forbidden, text))
+        };
+    }
+    let presented = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let presented = presented.and_then(|value| {
+        let (scheme, key) = value.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
+    });
+    // Every key is compared, each in the same time wherever it differs: what is learnt from the clock is their lengths.
+    let known = presented.is_some_and(|presented| {
+        keys.iter().fold(false, |known, key| known | equal(key.expose().as_bytes(), presented.as_bytes()))
+    });
+    if known {
+        return Ok(());
+    }
+    Err(Failure::new(ErrorCode::Unauthorized, "send Authorization: Bearer with one of api.keys"))
+}
+
+fn equal(one: &[u8], other: &[u8]) -> bool {
+    one.len() == other.len() && one.iter().zip(other).fold(0, |difference, (a, b)| difference | (a ^ b)) == 0
+}
+
+/// The whole body, bounded in size before it is read and in the time it may take.
+async fn read(body: Incoming, services: &Services) -> Result<Bytes, Failure> {
+    let most = services.policy.limits.message_bytes + ENVELOPE_BYTES;
+    match timeout(services.header_timeout, Limited::new(body, most).collect()).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            let text = format!("the body is over {most} bytes: data may have limits.message_bytes");
+            Err(Failure::new(ErrorCode::TooLarge, text))
+        }
+        Ok(Err(_)) => Err(Failure::new(ErrorCode::BadRequest, "the body ended early")),
+        Err(_) => Err(Failure::new(ErrorCode::BadRequest, "the body did not arrive in time")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_equal_only_when_all_of_them_is() {
+        assert!(equal(b"secret", b"secret"));
+        for other in ["", "secre", "secrets", "Secret", "secreT"] {
+            assert!(!equal(b"secret", other.as_bytes()), "{other}");
+        }
+    }
+}

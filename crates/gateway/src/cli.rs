@@ -1,0 +1,102 @@
+//! The command line: `fanfare` serves; the subcommands help to set it up and to watch it.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{self, Config, Flag, Source};
+
+mod health;
+mod serve;
+
+/// A horizontally scaled WebSocket publish/subscribe gateway.
+///
+/// Without any configuration it serves on loopback alone: open http://127.0.0.1:8000/ in two tabs.
+#[derive(Debug, Parser)]
+#[command(name = "fanfare", version)]
+struct Arguments {
+    /// Configuration file (TOML).
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Address for clients, over listen.public.
+    #[arg(long, global = true, value_name = "ADDRESS")]
+    listen: Option<String>,
+    /// Address for metrics and the server API, over listen.internal.
+    #[arg(long, global = true, value_name = "ADDRESS")]
+    internal: Option<String>,
+    /// Any other key, as often as needed: --set broker.kind=redis.
+    #[arg(long, global = true, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve until told to stop: SIGTERM drains, a second one stops at once. This is the default.
+    Serve,
+    /// Check the configuration as `serve` would read it, and report every mistake at once.
+    CheckConfig,
+    /// Print the whole configuration file with its defaults and comments.
+    DefaultConfig,
+    /// Ask a node whether it is alive; exit 0 when it is.
+    Health {
+        /// What to ask.
+        #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8000/health")]
+        url: String,
+    },
+}
+
+/// Runs the program and says how it went.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let outcome = match &arguments.command {
+        None | Some(Command::Serve) => configuration(&arguments).and_then(|config| serve::run(&config)),
+        Some(Command::CheckConfig) => configuration(&arguments).map(|config| {
+            print(&format!("the configuration is good: {}\n", config.summary()));
+        }),
+        Some(Command::DefaultConfig) => {
+            print(&config::default_toml());
+            Ok(())
+        }
+        Some(Command::Health { url }) => health::check(url),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn configuration(arguments: &Arguments) -> anyhow::Result<Config> {
+    let mut flags = Vec::new();
+    let named = [
+        ("--listen", "listen.public", &arguments.listen),
+        ("--internal", "listen.internal", &arguments.internal),
+    ];
+    for (name, path, value) in named {
+        if let Some(value) = value {
+            flags.push(Flag { name: name.into(), path: path.into(), value: value.clone() });
+        }
+    }
+    for pair in &arguments.set {
+        let Some((path, value)) = pair.split_once('=') else {
+            anyhow::bail!("--set takes KEY=VALUE, such as --set broker.kind=redis, not {pair:?}");
+        };
+        flags.push(Flag { name: "--set".into(), path: path.into(), value: value.into() });
+    }
+    let source = Source::of_process(arguments.config.as_deref(), flags)?;
+    Ok(config::load(&source)?)
+}
+
+#[expect(clippy::print_stdout, reason = "what was asked for on the command line goes to standard output")]
+fn print(text: &str) {
+    print!("{text}");
+}
+
+fn complain(error: &anyhow::Error) {
+    eprintln!("fanfare: {error:#}");
+}

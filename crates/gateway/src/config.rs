@@ -1,0 +1,57 @@
+//! The only reader of files and environment: raw text goes in, a checked [`Config`] comes out, or every mistake at once.
+//!
+//! ```text
+//!  keys (the table) ──────┬──────────────┬────────────────┬──────────────────┐
+//!                         ▼              ▼                ▼                  ▼
+//!  Source ─► layers ─► entries ─► check each ─► merge ─► typed Config ─► cross checks    default file, docs
+//!  file, environment,  path,      in its own    last     SocketAddr,     what no single
+//!  flags               text,      layer         wins     Duration, …     key can know
+//!                      place
+//! ```
+//!
+//! **Invariants.** A key exists by being a line of `keys`: parsing, bounds, suggestions, `fanfare default-config` and
+//! `docs/configuration.md` read that line. A value is checked in the layer that wrote it, before layers are merged, so a
+//! mistake in the file is told even where the environment overrides it, and each message ends with the place to mend.
+//! Merging is the work of the `config` crate; it is handed values that already have their type, since left to itself it
+//! rounds 5.7 into 6 and takes "yes" for 1. Nothing here prints a secret: see [`Secret`].
+//!
+//! **Deliberately absent:** globals. A [`Source`] is plain data, and [`Source::of_process`] is the one function that
+//! looks at the machine.
+
+mod check;
+mod choice;
+mod keys;
+mod layer;
+mod merge;
+mod mistake;
+mod pages;
+mod rules;
+mod secret;
+mod source;
+mod suggest;
+mod typed;
+
+#[cfg(test)]
+mod tests;
+
+pub use choice::{BrokerKind, LogFormat, PublishBy, RedisMode, SubscribeBy};
+pub use keys::reloadable;
+pub use mistake::Mistakes;
+pub use pages::{default_toml, document};
+pub use secret::Secret;
+pub use source::{File, Flag, Source};
+pub use typed::{Api, Auth, Config, Console, Heartbeat, Limits, Listen, Log, Namespace, Node, Origin, Redis};
+
+/// Reads the layers, the later over the earlier: defaults, file, environment, flags.
+///
+/// # Errors
+///
+/// All mistakes of all layers at once, each with its place; then nothing is configured.
+pub fn load(source: &Source) -> Result<Config, Mistakes> {
+    let mut mistakes = Mistakes::default();
+    let layers = layer::read(source, &mut mistakes);
+    let merged = merge::merge(layers, &mut mistakes);
+    let config = typed::build(&merged, source);
+    rules::check(&config, &merged, &mut mistakes);
+    mistakes.or(config)
+}

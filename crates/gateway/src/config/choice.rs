@@ -1,0 +1,89 @@
+//! Values that are one of a few words: the enum and its words in one declaration.
+
+/// Declares an enum whose variants are spelt in the configuration.
+macro_rules! choice {
+    ($(#[$outer:meta])* pub enum $name:ident { $($(#[$inner:meta])* $variant:ident = $word:literal,)+ }) => {
+        $(#[$outer])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $name {
+            $($(#[$inner])* $variant,)+
+        }
+
+        impl $name {
+            pub(super) const WORDS: &'static [&'static str] = &[$($word),+];
+            const VARIANTS: &'static [Self] = &[$(Self::$variant),+];
+
+            /// The word that the configuration uses.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $word,)+
+                }
+            }
+
+            /// The variant of a word that was checked against [`Self::WORDS`].
+            pub(super) fn of(word: &str) -> Self {
+                let variant = Self::VARIANTS.iter().copied().find(|it| it.as_str() == word);
+                variant.expect("a checked word names a variant")
+            }
+        }
+    };
+}
+
+choice! {
+    /// What carries publications between the nodes.
+    pub enum BrokerKind {
+        /// Nothing: one node, alone.
+        Memory = "memory",
+        /// Redis publish/subscribe.
+        Redis = "redis",
+    }
+}
+
+choice! {
+    /// How the Redis servers are arranged.
+    pub enum RedisMode {
+        /// One server.
+        Single = "single",
+        /// A primary and replicas, watched by Sentinels.
+        Sentinel = "sentinel",
+        /// Redis Cluster.
+        Cluster = "cluster",
+        /// Several independent servers, channels spread over them.
+        Sharded = "sharded",
+    }
+}
+
+choice! {
+    /// Who may publish to the channels of a namespace.
+    pub enum PublishBy {
+        /// No client: the server API alone.
+        None = "none",
+        /// Clients that are subscribed to the channel.
+        Subscribers = "subscribers",
+        /// Every client.
+        Anyone = "anyone",
+    }
+}
+
+choice! {
+    /// Who may subscribe to the channels of a namespace.
+    pub enum SubscribeBy {
+        /// Clients whose token names the channel.
+        Token = "token",
+        /// Clients with a user.
+        Authenticated = "authenticated",
+        /// Every client.
+        Anyone = "anyone",
+    }
+}
+
+choice! {
+    /// How log lines are written.
+    pub enum LogFormat {
+        /// For people.
+        Text = "text",
+        /// One JSON object a line.
+        Json = "json",
+    }
+}

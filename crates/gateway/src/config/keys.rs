@@ -1,0 +1,324 @@
+//! The table of all keys: one line makes a key parsed, bounded, suggested, printed and documented.
+
+use super::check::Kind;
+use super::choice::{BrokerKind, LogFormat, PublishBy, RedisMode, SubscribeBy};
+
+/// What stands for a namespace's name in the path of a key.
+pub(super) const ANY: &str = "*";
+
+/// One key of the configuration.
+#[derive(Debug)]
+pub(super) struct Key {
+    /// `section.name`; a segment [`ANY`] stands for a name of the operator's choice.
+    pub(super) path: &'static str,
+    pub(super) kind: Kind,
+    pub(super) default: Default,
+    pub(super) reload: bool,
+    /// A sentence or two.
+    pub(super) help: &'static str,
+}
+
+/// What a key is when nobody sets it.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Default {
+    /// A value, in TOML's spelling.
+    Value(&'static str),
+    /// Nothing, which means something of its own; and a value to show as an example.
+    Unset { meaning: &'static str, example: &'static str },
+}
+
+/// A section: the first segment of its keys' paths.
+#[derive(Debug)]
+pub(super) struct Section {
+    pub(super) name: &'static str,
+    pub(super) help: &'static str,
+    pub(super) keys: &'static [Key],
+}
+
+const fn key(path: &'static str, kind: Kind, default: &'static str, help: &'static str) -> Key {
+    Key { path, kind, default: Default::Value(default), reload: false, help }
+}
+
+const fn unset(
+    path: &'static str,
+    kind: Kind,
+    meaning: &'static str,
+    example: &'static str,
+    help: &'static str,
+) -> Key {
+    Key { path, kind, default: Default::Unset { meaning, example }, reload: false, help }
+}
+
+const fn whole(min: u64, max: u64) -> Kind {
+    Kind::Whole { min, max }
+}
+
+impl Key {
+    /// A running node can take a new value.
+    const fn reloadable(self) -> Self {
+        Self { reload: true, ..self }
+    }
+
+    /// Whether this is the key of `path`.
+    pub(super) fn matches(&self, path: &str) -> bool {
+        let mut ours = self.path.split('.');
+        let mut theirs = path.split('.');
+        loop {
+            match (ours.next(), theirs.next()) {
+                (None, None) => return true,
+                (Some(a), Some(b)) if a == ANY || a == b => {}
+                _ => return false,
+            }
+        }
+    }
+
+    /// The path without its section.
+    pub(super) fn name(&self) -> &'static str {
+        self.path.rsplit('.').next().unwrap_or(self.path)
+    }
+}
+
+const NAME: Kind = Kind::Text { max: 64, also: "._-" };
+
+pub(super) const SECTIONS: &[Section] = &[
+    Section {
+        name: "listen",
+        help: "Where the node listens. Port 0 takes a free one.",
+        keys: &[
+            key("listen.public", Kind::Address, "\"127.0.0.1:8000\"", "Clients, health checks, and the console page."),
+            key(
+                "listen.internal",
+                Kind::Address,
+                "\"127.0.0.1:8001\"",
+                "Metrics and the server API. Beyond loopback it needs `api.keys`.",
+            ),
+        ],
+    },
+    Section {
+        name: "node",
+        help: "This process.",
+        keys: &[
+            unset(
+                "node.name",
+                NAME,
+                "the host's name and a random suffix",
+                "\"gateway-1\"",
+                "What the node is called, in `welcome` and in logs. Unique in the cluster.",
+            ),
+            key(
+                "node.drain_seconds",
+                whole(0, 3_600),
+                "30",
+                "On SIGTERM, the time over which connections are told to go elsewhere.",
+            ),
+            key("node.workers", whole(0, 1_024), "0", "Threads that serve connections; 0 is one per core."),
+        ],
+    },
+    Section {
+        name: "broker",
+        help: "What carries publications between the nodes.",
+        keys: &[key(
+            "broker.kind",
+            Kind::Choice(BrokerKind::WORDS),
+            "\"memory\"",
+            "`memory` is one node alone; `redis` makes nodes a cluster.",
+        )],
+    },
+    Section {
+        name: "redis",
+        help: "The broker's servers, when `broker.kind` is `redis`.",
+        keys: &[
+            key(
+                "redis.urls",
+                Kind::RedisUrls,
+                "[\"redis://127.0.0.1:6379\"]",
+                "Where they are: `redis://[user:password@]host[:port]`.",
+            ),
+            key(
+                "redis.mode",
+                Kind::Choice(RedisMode::WORDS),
+                "\"single\"",
+                "How they are arranged. This version serves `single` alone.",
+            ),
+            key(
+                "redis.prefix",
+                Kind::Text { max: 64, also: "._:-" },
+                "\"fanfare\"",
+                "What begins the name of every key and channel in Redis. Clusters that share a Redis need different ones.",
+            ),
+            key("redis.timeout_ms", whole(10, 60_000), "2000", "Milliseconds after which a call to Redis has failed."),
+        ],
+    },
+    Section {
+        name: "auth",
+        help: "Who may connect.",
+        keys: &[unset(
+            "auth.anonymous",
+            Kind::Switch,
+            "`true` while `listen.public` is a loopback address; elsewhere it has to be written down",
+            "true",
+            "Whether clients without a token may connect.",
+        )],
+    },
+    Section {
+        name: "origin",
+        help: "Which pages may connect. Clients that are no browser send no Origin and are not concerned.",
+        keys: &[key(
+            "origin.allow",
+            Kind::Origins,
+            "[]",
+            "Origins such as `https://app.example.com`; `https://*.example.com` is all subdomains, `*` every origin. Empty: pages \
+             from the host that they connect to, whatever the port.",
+        )
+        .reloadable()],
+    },
+    Section {
+        name: "limits",
+        help: "Bounds, each of one connection unless it says otherwise.",
+        keys: &[
+            key("limits.connections", whole(1, 10_000_000), "100000", "Connections of the whole node.").reloadable(),
+            key(
+                "limits.message_bytes",
+                whole(128, 1 << 30),
+                "65536",
+                "Bytes of one message from a client; more closes the connection with 1009.",
+            )
+            .reloadable(),
+            key("limits.channels", whole(1, 1_000_000), "128", "Channels subscribed to at once.").reloadable(),
+            key("limits.batch", whole(1, 100_000), "128", "Commands in one message.").reloadable(),
+            key(
+                "limits.max_errors",
+                whole(1, 1_000_000),
+                "32",
+                "Malformed commands until the connection is closed with 4400.",
+            )
+            .reloadable(),
+            key(
+                "limits.messages_per_second",
+                whole(0, 1_000_000),
+                "100",
+                "Messages in a second that `welcome` tells clients to keep to; 0 is any number.",
+            )
+            .reloadable(),
+            key(
+                "limits.queue_bytes",
+                whole(1_024, 1 << 32),
+                "1048576",
+                "Bytes waiting for a client that reads too slowly; more closes the connection with 4508. At least \
+                 `limits.message_bytes`.",
+            )
+            .reloadable(),
+            key(
+                "limits.header_seconds",
+                whole(1, 600),
+                "10",
+                "Time to send the head of a request, from the moment the socket is open.",
+            ),
+        ],
+    },
+    Section {
+        name: "heartbeat",
+        help: "How dead peers are found.",
+        keys: &[
+            key("heartbeat.interval_seconds", whole(1, 3_600), "30", "Silence after which a peer is pinged."),
+            key(
+                "heartbeat.timeout_seconds",
+                whole(1, 3_600),
+                "10",
+                "Time to answer a ping, else the connection is closed with 4408. At most \
+                 `heartbeat.interval_seconds`.",
+            ),
+        ],
+    },
+    Section {
+        name: "api",
+        help: "The server API, on the internal listener.",
+        keys: &[key(
+            "api.keys",
+            Kind::Secrets,
+            "[]",
+            "Keys that callers present as `Authorization: Bearer`. Empty: loopback peers need none, and others are refused.",
+        )
+        .reloadable()],
+    },
+    Section {
+        name: "console",
+        help: "The page at `/` of the public listener.",
+        keys: &[unset(
+            "console.enabled",
+            Kind::Switch,
+            "`true` while `listen.public` is a loopback address",
+            "true",
+            "Whether the page is served.",
+        )],
+    },
+    Section {
+        name: "log",
+        help: "What the node writes to standard error.",
+        keys: &[
+            key("log.format", Kind::Choice(LogFormat::WORDS), "\"text\"", "`text` for people, `json` for machines."),
+            key(
+                "log.level",
+                Kind::Filter,
+                "\"info\"",
+                "`error`, `warn`, `info`, `debug` or `trace`, or such directives as `info,fanfare_fanout=debug`.",
+            )
+            .reloadable(),
+        ],
+    },
+    Section {
+        name: "namespaces",
+        help: "What holds for the channels of a namespace: those whose name begins with `<name>:`, or has no `:` for the \
+               namespace `default`. Once one namespace is written down, channels of the others are refused; with none, \
+               every channel is open.",
+        keys: &[
+            key(
+                "namespaces.*.publish",
+                Kind::Choice(PublishBy::WORDS),
+                "\"subscribers\"",
+                "Who may publish: `none` of the clients, `subscribers` of the channel, or `anyone`.",
+            )
+            .reloadable(),
+            key(
+                "namespaces.*.subscribe",
+                Kind::Choice(SubscribeBy::WORDS),
+                "\"anyone\"",
+                "Who may subscribe: clients whose `token` names the channel, the `authenticated`, or `anyone`.",
+            )
+            .reloadable(),
+            unset(
+                "namespaces.*.max_bytes",
+                whole(1, 1 << 30),
+                "`limits.message_bytes` alone bounds it",
+                "4096",
+                "Bytes of the `data` of one publication; more is refused with 4413.",
+            )
+            .reloadable(),
+        ],
+    },
+];
+
+/// All keys, in the order of the table.
+pub(super) fn all() -> impl Iterator<Item = &'static Key> {
+    SECTIONS.iter().flat_map(|section| section.keys)
+}
+
+/// The key of `path`, `namespaces.room.publish` among them.
+pub(super) fn find(path: &str) -> Option<&'static Key> {
+    all().find(|key| key.matches(path))
+}
+
+/// Whether a running node can take a new value of this key. False for a path that is no key.
+#[must_use]
+pub fn reloadable(path: &str) -> bool {
+    find(path).is_some_and(|key| key.reload)
+}
+
+/// Whether `path` is above keys: a section, or one namespace.
+pub(super) fn is_table(path: &str) -> bool {
+    all().any(|key| {
+        let mut theirs = path.split('.');
+        let mut ours = key.path.split('.');
+        theirs.all(|it| ours.next().is_some_and(|our| our == ANY || our == it)) && ours.next().is_some()
+    })
+}

@@ -1,0 +1,103 @@
+//! What no single key can know: keys that must agree with each other.
+
+use std::net::SocketAddr;
+
+use super::choice::{BrokerKind, RedisMode};
+use super::merge::Merged;
+use super::mistake::Mistakes;
+use super::typed::Config;
+
+/// Checks the rules between keys. A rule is silent about keys that are mistaken already.
+pub(super) fn check(config: &Config, merged: &Merged, mistakes: &mut Mistakes) {
+    let mut rules = Rules { merged, mistakes };
+    rules.listeners(config);
+    rules.doors(config);
+    rules.redis(config);
+    rules.bounds(config);
+}
+
+struct Rules<'a> {
+    merged: &'a Merged,
+    mistakes: &'a mut Mistakes,
+}
+
+impl Rules<'_> {
+    /// Writes down that `holds` is false, in the place of the first of `paths` that a layer has set. Values that were
+    /// refused are not judged again.
+    fn require(&mut self, holds: bool, paths: &[&str], text: impl FnOnce() -> String) {
+        if holds || paths.iter().any(|path| self.mistakes.touch(path)) {
+            return;
+        }
+        match paths.iter().find_map(|path| self.merged.place(path)) {
+            Some(place) => self.mistakes.at(paths[0], text(), place),
+            None => self.mistakes.add(text()),
+        }
+    }
+
+    fn listeners(&mut self, config: &Config) {
+        let (public, internal) = (config.listen.public, config.listen.internal);
+        self.require(!overlap(public, internal), &["listen.internal", "listen.public"], || {
+            format!("listen.internal = \"{internal}\": listen.public = \"{public}\" takes this port already")
+        });
+        let kept = internal.ip().is_loopback() || !config.api.keys.is_empty();
+        self.require(kept, &["listen.internal", "api.keys"], || {
+            format!(
+                "listen.internal = \"{internal}\": beyond loopback the server API needs api.keys, and there are none"
+            )
+        });
+    }
+
+    fn doors(&mut self, config: &Config) {
+        let anonymous = self.merged.switch("auth.anonymous");
+        let public = config.listen.public;
+        let decided = config.is_loopback() || anonymous.is_some();
+        self.require(decided, &["listen.public", "auth.anonymous"], || {
+            format!(
+                "listen.public = \"{public}\": beyond loopback anyone could connect; if that is meant, write \
+                 `anonymous = true` under [auth], or set FANFARE__AUTH__ANONYMOUS=true"
+            )
+        });
+        self.require(anonymous != Some(false), &["auth.anonymous"], || {
+            "auth.anonymous = false: nobody could connect, since this version has no tokens to ask for".into()
+        });
+    }
+
+    fn redis(&mut self, config: &Config) {
+        let mode = config.redis.mode;
+        self.require(mode == RedisMode::Single, &["redis.mode"], || {
+            format!("redis.mode = \"{}\": not in this version, which serves \"single\" alone", mode.as_str())
+        });
+        let count = config.redis.urls.len();
+        let one = mode != RedisMode::Single || config.broker == BrokerKind::Memory || count == 1;
+        self.require(one, &["redis.urls", "redis.mode"], || {
+            format!("redis.urls: redis.mode = \"single\" takes one URL, and there are {count}")
+        });
+    }
+
+    fn bounds(&mut self, config: &Config) {
+        let (queue, message) = (config.limits.queue_bytes, config.limits.message_bytes);
+        self.require(queue >= message, &["limits.queue_bytes", "limits.message_bytes"], || {
+            format!("limits.queue_bytes = {queue}: less than limits.message_bytes = {message}")
+        });
+        let (interval, timeout) = (config.heartbeat.interval.as_secs(), config.heartbeat.timeout.as_secs());
+        let paths = ["heartbeat.timeout_seconds", "heartbeat.interval_seconds"];
+        self.require(timeout <= interval, &paths, || {
+            format!(
+                "heartbeat.timeout_seconds = {timeout}: more than heartbeat.interval_seconds = {interval}"
+            )
+        });
+        for (name, namespace) in &config.namespaces {
+            let path = format!("namespaces.{name}.max_bytes");
+            let Some(bytes) = namespace.max_bytes else { continue };
+            self.require(bytes <= message, &[&path, "limits.message_bytes"], || {
+                format!("{path} = {bytes}: more than limits.message_bytes = {message}")
+            });
+        }
+    }
+}
+
+/// Whether two listeners would want the same port of the same address. Port 0 is a free one and clashes with nothing.
+fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
+    let same_address = a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified();
+    a.port() != 0 && a.port() == b.port() && same_address
+}

@@ -1,0 +1,263 @@
+//! The configuration as the rest of the gateway sees it: no strings that stand for something else.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::time::Duration;
+
+use super::choice::{BrokerKind, LogFormat, PublishBy, RedisMode, SubscribeBy};
+use super::merge::Merged;
+use super::secret::Secret;
+use super::source::Source;
+
+/// A node's whole configuration, checked. `Debug` shows no secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Where the node listens.
+    pub listen: Listen,
+    /// This process.
+    pub node: Node,
+    /// What carries publications between the nodes.
+    pub broker: BrokerKind,
+    /// The broker's servers, for [`BrokerKind::Redis`].
+    pub redis: Redis,
+    /// Who may connect.
+    pub auth: Auth,
+    /// Which pages may connect.
+    pub origin: Origin,
+    /// Every bound.
+    pub limits: Limits,
+    /// How dead peers are found.
+    pub heartbeat: Heartbeat,
+    /// What holds in each namespace. Empty: every channel is open.
+    pub namespaces: BTreeMap<String, Namespace>,
+    /// The server API.
+    pub api: Api,
+    /// The page at `/`.
+    pub console: Console,
+    /// What is logged, and how.
+    pub log: Log,
+}
+
+/// Where the node listens. The two differ, unless a port is 0.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listen {
+    /// For clients.
+    pub public: SocketAddr,
+    /// For metrics and the server API.
+    pub internal: SocketAddr,
+}
+
+/// This process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// What it is called: 1 to 64 letters, digits and `.`, `_`, `-`.
+    pub name: String,
+    /// The time over which a draining node tells its clients to go.
+    pub drain: Duration,
+    /// Threads that serve connections. None: one per core.
+    pub workers: Option<NonZeroUsize>,
+}
+
+/// The broker's servers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Redis {
+    /// At least one URL. They may hold a password.
+    pub urls: Vec<Secret>,
+    /// How the servers are arranged; [`RedisMode::Single`] with one URL, in this version.
+    pub mode: RedisMode,
+    /// What begins every name in Redis.
+    pub prefix: String,
+    /// The deadline of every call.
+    pub timeout: Duration,
+}
+
+/// Who may connect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Auth {
+    /// Whether clients without a token may. Always true in this version, which has no tokens.
+    pub anonymous: bool,
+}
+
+/// Which pages may connect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// `scheme://host[:port]` in lower case; the host may begin with `*.`, for all subdomains; `*` is
+    /// every origin. Empty: the host that the page connects to, on any port.
+    pub allow: Vec<String>,
+}
+
+/// Every bound; of one connection unless it says otherwise.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections of the whole node.
+    pub connections: NonZeroUsize,
+    /// Bytes of one message from a client.
+    pub message_bytes: NonZeroUsize,
+    /// Channels subscribed to at once.
+    pub channels: NonZeroUsize,
+    /// Commands in one message.
+    pub batch: NonZeroUsize,
+    /// Malformed commands until the connection is closed.
+    pub max_errors: NonZeroU32,
+    /// Messages a client may send in a second. None: any number.
+    pub messages_per_second: Option<NonZeroU32>,
+    /// Bytes waiting for a slow client. At least `message_bytes`.
+    pub queue_bytes: NonZeroUsize,
+    /// Time to send the head of a request.
+    pub header_timeout: Duration,
+}
+
+/// How dead peers are found. `timeout` is at most `interval`: one ping at a time waits for its answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Heartbeat {
+    /// Silence after which a peer is pinged.
+    pub interval: Duration,
+    /// Time to answer.
+    pub timeout: Duration,
+}
+
+/// What holds in one namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Namespace {
+    /// Who may publish.
+    pub publish: PublishBy,
+    /// Who may subscribe.
+    pub subscribe: SubscribeBy,
+    /// Bytes of one publication's data, at most [`Limits::message_bytes`]. None: that alone.
+    pub max_bytes: Option<NonZeroUsize>,
+}
+
+/// The server API.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Api {
+    /// Keys that callers present. Empty: loopback peers need none, and others are refused.
+    pub keys: Vec<Secret>,
+}
+
+/// The page at `/`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Console {
+    /// Whether it is served.
+    pub enabled: bool,
+}
+
+/// What is logged, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// For people or for machines.
+    pub format: LogFormat,
+    /// Directives that `EnvFilter` understands.
+    pub level: String,
+}
+
+impl Config {
+    /// Whether clients can only come from this machine.
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
+        self.listen.public.ip().is_loopback()
+    }
+
+    /// One line for the log that says how open the node is:
+    /// `serving on loopback only, memory broker, anonymous clients, every channel open` without any configuration.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let place =
+            if self.is_loopback() { "on loopback only".into() } else { format!("on {}", self.listen.public) };
+        let clients = if self.auth.anonymous { "anonymous clients" } else { "clients with a token" };
+        let channels = match self.namespaces.len() {
+            0 => "every channel open".into(),
+            1 => "channels of 1 namespace".into(),
+            count => format!("channels of {count} namespaces"),
+        };
+        format!("serving {place}, {} broker, {clients}, {channels}", self.broker.as_str())
+    }
+}
+
+/// Gives each value its type. It never fails: a value that was refused left its default behind.
+pub(super) fn build(merged: &Merged, source: &Source) -> Config {
+    let listen =
+        Listen { public: address(merged, "listen.public"), internal: address(merged, "listen.internal") };
+    let loopback = listen.public.ip().is_loopback();
+    let namespaces = merged.namespaces.iter().map(|name| (name.clone(), namespace(merged, name)));
+    Config {
+        node: Node {
+            name: merged.text("node.name").unwrap_or_else(|| source.default_name.clone()),
+            drain: seconds(merged, "node.drain_seconds"),
+            workers: NonZeroUsize::new(size(merged, "node.workers")),
+        },
+        broker: BrokerKind::of(&text(merged, "broker.kind")),
+        redis: Redis {
+            urls: merged.list("redis.urls").into_iter().map(Secret::new).collect(),
+            mode: RedisMode::of(&text(merged, "redis.mode")),
+            prefix: text(merged, "redis.prefix"),
+            timeout: Duration::from_millis(whole(merged, "redis.timeout_ms")),
+        },
+        auth: Auth { anonymous: merged.switch("auth.anonymous").unwrap_or(loopback) },
+        origin: Origin { allow: merged.list("origin.allow") },
+        limits: limits(merged),
+        heartbeat: Heartbeat {
+            interval: seconds(merged, "heartbeat.interval_seconds"),
+            timeout: seconds(merged, "heartbeat.timeout_seconds"),
+        },
+        namespaces: namespaces.collect(),
+        api: Api { keys: merged.list("api.keys").into_iter().map(Secret::new).collect() },
+        console: Console { enabled: merged.switch("console.enabled").unwrap_or(loopback) },
+        log: Log { format: LogFormat::of(&text(merged, "log.format")), level: text(merged, "log.level") },
+        listen,
+    }
+}
+
+fn limits(merged: &Merged) -> Limits {
+    Limits {
+        connections: positive(merged, "limits.connections"),
+        message_bytes: positive(merged, "limits.message_bytes"),
+        channels: positive(merged, "limits.channels"),
+        batch: positive(merged, "limits.batch"),
+        max_errors: small(merged, "limits.max_errors").expect("bounded from below by 1"),
+        messages_per_second: small(merged, "limits.messages_per_second"),
+        queue_bytes: positive(merged, "limits.queue_bytes"),
+        header_timeout: seconds(merged, "limits.header_seconds"),
+    }
+}
+
+fn namespace(merged: &Merged, name: &str) -> Namespace {
+    let path = |key| format!("namespaces.{name}.{key}");
+    Namespace {
+        publish: PublishBy::of(&text(merged, &path("publish"))),
+        subscribe: SubscribeBy::of(&text(merged, &path("subscribe"))),
+        max_bytes: merged.whole(&path("max_bytes")).and_then(|it| NonZeroUsize::new(word(it))),
+    }
+}
+
+fn whole(merged: &Merged, path: &str) -> u64 {
+    merged.whole(path).expect("the key has a default")
+}
+
+fn text(merged: &Merged, path: &str) -> String {
+    merged.text(path).expect("the key has a default")
+}
+
+fn address(merged: &Merged, path: &str) -> SocketAddr {
+    text(merged, path).parse().expect("checked to be an address")
+}
+
+fn seconds(merged: &Merged, path: &str) -> Duration {
+    Duration::from_secs(whole(merged, path))
+}
+
+fn word(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+fn size(merged: &Merged, path: &str) -> usize {
+    word(whole(merged, path))
+}
+
+fn positive(merged: &Merged, path: &str) -> NonZeroUsize {
+    NonZeroUsize::new(size(merged, path)).expect("bounded from below by 1")
+}
+
+fn small(merged: &Merged, path: &str) -> Option<NonZeroU32> {
+    NonZeroU32::new(u32::try_from(whole(merged, path)).expect("bounded from above by a million"))
+}

@@ -1,0 +1,281 @@
+//! The life of one connection, from the upgrade to the last byte.
+//!
+//! ```text
+//!   socket ──► decode ──► Session ──► effects ──► hub          one task, one loop:
+//!   outbox ◄── encode ◄──────┘           │                     wait for something to happen (a turn),
+//!     └──────► socket  ◄── hub ◄─────────┘                     then perform what the session makes of it
+//! ```
+//!
+//! The task owns the socket and the session; others reach it through its [`Outbox`] alone. In a turn it takes, rarest
+//! first, the orders from other tasks, then writes what waits, then reads: a flood of frames starves neither the clock nor
+//! the shutdown. While it waits for the broker it goes on writing, and does not read: a client that publishes faster than
+//! the broker places is slowed down by TCP.
+//!
+//! **Invariants.**
+//! - Whatever way the task ends, a panic and a dropped runtime included, `Drop` leaves every channel, frees the place
+//!   and counts the close.
+//! - While the peer is silent and nothing is published the task sleeps, and owns no heap memory beyond its outbox and
+//!   its session's subscriptions.
+
+use std::future::poll_fn;
+use std::mem;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use fanfare_fanout::{Order, Outbox};
+use fanfare_metrics::Metrics;
+use fanfare_protocol::command::Decoded;
+use fanfare_protocol::dialect::Incoming;
+use fanfare_protocol::session::{Effect, Input, Session, Stage};
+use fanfare_protocol::time::{Moment, Now};
+use fanfare_protocol::websocket::{Event, Frame, Violation};
+use fanfare_protocol::{CloseReason, Encoding, SessionId};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tracing::debug;
+
+use crate::admission::Place;
+use crate::node::Services;
+use crate::transport::websocket::{Read, WebSocket};
+
+mod effects;
+mod facts;
+mod roster;
+mod wheel;
+
+pub(crate) use effects::failure as broker_failure;
+pub(crate) use roster::Roster;
+pub(crate) use wheel::Wheel;
+
+/// See the [module's essay](self).
+#[derive(Debug)]
+pub(crate) struct Connection<S> {
+    socket: WebSocket<S>,
+    session: Session,
+    outbox: Arc<Outbox>,
+    /// What the session has decided and nobody has performed yet.
+    effects: Vec<Effect>,
+    /// The tick that the wheel owes us.
+    tick_due: Option<Moment>,
+    services: Arc<Services>,
+    _place: Place,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    /// Takes over a socket after its upgrade, with the bytes that came behind the handshake, and greets the client.
+    pub(crate) fn open(
+        io: S,
+        early: Bytes,
+        encoding: Encoding,
+        place: Place,
+        services: Arc<Services>,
+    ) -> Self {
+        let mut effects = Vec::new();
+        let policy = services.policy.clone();
+        let limits = &policy.limits;
+        let (message_bytes, queue_bytes) = (limits.message_bytes, limits.queue_bytes);
+        let session = Session::open(new_session_id(), policy, services.clock.now(), &mut effects);
+        let outbox = Outbox::new(session.id(), encoding, queue_bytes);
+        services.roster.enter(&outbox);
+        services.metrics.connection_opened();
+        Self {
+            socket: WebSocket::new(io, early, message_bytes),
+            session,
+            outbox,
+            effects,
+            tick_due: None,
+            services,
+            _place: place,
+        }
+    }
+
+    /// Lives until the connection has ended, for whatever reason.
+    pub(crate) async fn run(mut self) {
+        self.perform_effects().await;
+        while self.session.stage() != Stage::Over {
+            self.schedule_tick();
+            poll_fn(|cx| self.poll_turn(cx)).await;
+            self.perform_effects().await;
+        }
+        debug!(session = ?self.session.id(), code = self.session.outcome(), "connection ended");
+    }
+
+    /// Waits until there is something to perform, or the session is over.
+    fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while let Poll::Ready(order) = self.outbox.poll_order(cx) {
+            self.take_order(order);
+        }
+        self.write_what_waits(cx);
+        loop {
+            match self.session.stage() {
+                Stage::Over => return Poll::Ready(()),
+                _ if !self.effects.is_empty() => return Poll::Ready(()),
+                Stage::Finishing if self.socket.is_flushed() && self.outbox.is_empty() => {
+                    std::task::ready!(self.socket.poll_linger(cx));
+                    self.take(Input::Gone);
+                }
+                Stage::Finishing => return Poll::Pending,
+                Stage::Open | Stage::Closing => std::task::ready!(self.poll_read(cx)),
+            }
+        }
+    }
+
+    fn take(&mut self, input: Input) {
+        self.session.handle(self.services.clock.now(), input, &mut self.effects);
+    }
+
+    fn take_order(&mut self, order: Order) {
+        match order {
+            Order::Tick => {
+                self.tick_due = None;
+                self.take(Input::Tick);
+            }
+            Order::Overflowed => {
+                self.services.metrics.outbox_overflowed();
+                self.take(Input::Overflowed);
+            }
+            Order::Drain { after } => self.take(Input::Drain(after)),
+        }
+        // An order may only have moved the deadline, in which case no effect ends the turn.
+        self.schedule_tick();
+    }
+
+    /// Writes until nothing waits or the socket is full.
+    fn write_what_waits(&mut self, cx: &mut Context<'_>) {
+        let Services { metrics, clock, .. } = &*self.services;
+        while let Poll::Ready(outcome) = self.socket.poll_write(cx, &self.outbox) {
+            let Ok(written) = outcome else { return self.take(Input::Gone) };
+            if written.taken > 0 {
+                metrics.outbox_queued(-i64::try_from(written.taken).expect("a batch is bounded"));
+            }
+            if written.bytes > 0 {
+                metrics.written(written.frames, written.bytes as u64);
+            }
+            if let Some(received) = written.oldest {
+                metrics.publish_to_write(clock.unix().since(received));
+            }
+        }
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let now = self.services.clock.now();
+        let mut reader = Reader {
+            now,
+            session: &mut self.session,
+            effects: &mut self.effects,
+            outbox: &self.outbox,
+            metrics: &self.services.metrics,
+            messages: 0,
+        };
+        let outcome = std::task::ready!(self.socket.poll_read(cx, &mut |event| reader.event(event)));
+        let messages = reader.messages;
+        match outcome {
+            Ok(Read::Bytes(bytes)) => {
+                self.services.metrics.read(messages, bytes as u64);
+                self.session.handle(now, Input::Heard, &mut self.effects);
+            }
+            Ok(Read::End) => self.take(Input::Gone),
+            Err(violation) => self.violated(&violation),
+        }
+        Poll::Ready(())
+    }
+
+    fn violated(&mut self, violation: &Violation) {
+        debug!(session = ?self.session.id(), %violation, "the peer broke the protocol");
+        let reason = CloseReason::from_number(violation.close_code()).unwrap_or(CloseReason::ProtocolError);
+        self.take(Input::Violated(reason));
+    }
+
+    /// Sees to it that the session's next deadline rings.
+    fn schedule_tick(&mut self) {
+        let Some(deadline) = self.session.deadline() else { return };
+        if self.tick_due.is_none_or(|due| deadline < due) {
+            self.services.wheel.schedule(deadline, &self.outbox);
+            self.tick_due = Some(deadline);
+        }
+    }
+
+    /// Waits for something, and goes on writing meanwhile.
+    async fn while_writing<T>(&mut self, answer: impl Future<Output = T>) -> T {
+        let mut answer = pin!(answer);
+        poll_fn(|cx| {
+            let polled = answer.as_mut().poll(cx);
+            if polled.is_pending() {
+                self.write_what_waits(cx);
+            }
+            polled
+        })
+        .await
+    }
+}
+
+impl<S> Drop for Connection<S> {
+    fn drop(&mut self) {
+        let Services { hub, metrics, roster, .. } = &*self.services;
+        for channel in self.session.channels() {
+            hub.unsubscribe(channel, &self.outbox);
+        }
+        let discarded = self.outbox.discard();
+        metrics.outbox_queued(-i64::try_from(discarded).expect("a queue is bounded"));
+        roster.leave(&self.outbox);
+        let outcome = self.session.outcome();
+        if outcome == CloseReason::HeartbeatTimeout.number() {
+            metrics.heartbeat_timed_out();
+        }
+        metrics.connection_closed(outcome);
+    }
+}
+
+/// What reading needs of a connection while its socket is borrowed.
+struct Reader<'a> {
+    now: Now,
+    session: &'a mut Session,
+    effects: &'a mut Vec<Effect>,
+    outbox: &'a Outbox,
+    metrics: &'a Metrics,
+    messages: u64,
+}
+
+impl Reader<'_> {
+    fn event(&mut self, event: Event<'_>) {
+        match event {
+            Event::Text(text) => self.incoming(Incoming::Text(text)),
+            Event::Binary(bytes) => self.incoming(Incoming::Binary(bytes)),
+            Event::Ping(payload) => effects::queue(self.outbox, self.metrics, Frame::pong(payload)),
+            Event::Pong(_) => {} // A sign of life like any other byte.
+            Event::Close(close) => self.take(Input::PeerClosed(close.map(|(code, _)| code))),
+        }
+    }
+
+    fn incoming(&mut self, incoming: Incoming<'_>) {
+        self.messages += 1;
+        if self.session.stage() != Stage::Open {
+            return;
+        }
+        let batch_max = self.session.limits().batch;
+        let dialect = self.outbox.encoding().dialect();
+        let outcome = dialect.decode(incoming, batch_max, &mut |command| self.command(command));
+        if let Err(reason) = outcome {
+            self.take(Input::Violated(reason));
+        }
+    }
+
+    fn command(&mut self, command: Decoded) {
+        self.metrics.command_received(facts::kind(&command));
+        self.take(match command {
+            Ok(request) => Input::Request(request),
+            Err(rejection) => Input::Rejected(rejection),
+        });
+    }
+
+    fn take(&mut self, input: Input) {
+        self.session.handle(self.now, input, self.effects);
+    }
+}
+
+fn new_session_id() -> SessionId {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).expect("the system has random numbers");
+    SessionId::from_random(bytes)
+}

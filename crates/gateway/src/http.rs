@@ -1,0 +1,108 @@
+//! The routing tables of both listeners: path → transport and dialect, or server API, or admin.
+//!
+//! The public listener serves clients and nothing that could hurt them; what operators and backends need is on the
+//! internal one, and there is no path from the first to the second.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use ::http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use bytes::Bytes;
+use fanfare_protocol::dialect::native;
+use fanfare_protocol::error::{ErrorCode, Failure};
+use http_body_util::Full;
+use hyper::body::Incoming;
+
+use crate::node::Services;
+use crate::{admin, api};
+
+mod handshake;
+
+/// What every route answers with: bodies are small and whole.
+pub(crate) type Answer = Response<Full<Bytes>>;
+
+/// Which of the node's two listeners a request came in by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Door {
+    /// For clients.
+    Public,
+    /// For metrics and the server API.
+    Internal,
+}
+
+/// Answers one request.
+pub(crate) async fn answer(
+    door: Door,
+    peer: SocketAddr,
+    request: Request<Incoming>,
+    services: &Arc<Services>,
+) -> Answer {
+    let path = request.uri().path();
+    match (door, path) {
+        (Door::Public, "/ws") => handshake::upgrade(request, services),
+        (Door::Internal, _) if path.starts_with("/api/") => api::answer(peer, request, services).await,
+        (Door::Internal, "/metrics") => only_get(request.method(), || admin::metrics(services)),
+        (_, "/health") => only_get(request.method(), admin::health),
+        (_, "/ready") => only_get(request.method(), || admin::ready(services)),
+        (_, "/status") => only_get(request.method(), || admin::status(services)),
+        (Door::Public, _) if services.console => match admin::console::asset(path) {
+            Some(asset) => only_get(request.method(), || admin::page(&asset, request.headers())),
+            None => not_found(path),
+        },
+        _ => not_found(path),
+    }
+}
+
+fn only_get(method: &Method, answer: impl FnOnce() -> Answer) -> Answer {
+    if matches!(*method, Method::GET | Method::HEAD) {
+        return answer();
+    }
+    use_instead("GET, HEAD")
+}
+
+/// The answer to a method that the path does not have.
+pub(crate) fn use_instead(methods: &'static str) -> Answer {
+    let mut refused = text(StatusCode::METHOD_NOT_ALLOWED, "this method is not served here: see Allow\n");
+    refused.headers_mut().insert(header::ALLOW, HeaderValue::from_static(methods));
+    refused
+}
+
+fn not_found(path: &str) -> Answer {
+    let shown: String = path.chars().take(64).collect();
+    failure(&Failure::new(ErrorCode::NotFound, format!("nothing is served at {shown:?}")))
+}
+
+/// The error object, under the HTTP status that means the same.
+pub(crate) fn failure(failure: &Failure) -> Answer {
+    let status = StatusCode::from_u16(failure.code.http_status()).expect("the table holds HTTP statuses");
+    let mut answer = json(status, native::api::encode_failure(failure));
+    let headers = answer.headers_mut();
+    if let Some(after) = failure.retry_after {
+        let seconds = u64::try_from(after.as_millis().div_ceil(1000)).unwrap_or(u64::MAX);
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if failure.code == ErrorCode::Unauthorized {
+        headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    answer
+}
+
+/// A JSON body.
+pub(crate) fn json(status: StatusCode, body: Vec<u8>) -> Answer {
+    with_type(status, "application/json", Bytes::from(body))
+}
+
+/// A line for people.
+pub(crate) fn text(status: StatusCode, body: &'static str) -> Answer {
+    with_type(status, "text/plain; charset=utf-8", Bytes::from_static(body.as_bytes()))
+}
+
+/// Any body; never cached, since everything here speaks of now.
+pub(crate) fn with_type(status: StatusCode, content_type: &'static str, body: Bytes) -> Answer {
+    let mut answer = Response::new(Full::new(body));
+    *answer.status_mut() = status;
+    let headers = answer.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer
+}

@@ -1,0 +1,242 @@
+//! A node: builds everything, serves, and drains. The wiring diagram, in code.
+//!
+//! ```text
+//!  Config ─► metrics, clock ─► lanes ─► broker ─► hub ─┐
+//!                    └────────► wheel, roster, admission ─► Services ─► listeners: public, internal
+//! ```
+//!
+//! Stopping is the same road backwards: readiness fails first, so that load balancers look elsewhere; then the clients are
+//! told to go, paced over the drain window; then the listeners stop; then every task is waited for, until a deadline.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use fanfare_fanout::broker::memory::{Bus, MemoryBroker};
+use fanfare_fanout::broker::{Broker, LaneEnds, Lanes};
+use fanfare_fanout::{Hub, HubOptions};
+use fanfare_metrics::Metrics;
+use fanfare_protocol::limits;
+use fanfare_protocol::rules::{MayPublish, MaySubscribe, Rule, Rules};
+use fanfare_protocol::session::Policy;
+use futures_util::FutureExt;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+
+use crate::admission::Admission;
+use crate::clock::Clock;
+use crate::config::{BrokerKind, Config, PublishBy, Secret, SubscribeBy};
+use crate::connection::{Roster, Wheel};
+use crate::http::Door;
+
+mod drain;
+mod listener;
+
+/// The publications that may wait in one lane before a broker is made to wait.
+const LANE_DEPTH: usize = 4096;
+
+/// The longest that any call of the memory broker may take: it waits for nothing but a full lane.
+const MEMORY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long after the drain window the last tasks may take.
+const JOIN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What every connection and every request of a node shares.
+#[derive(Debug)]
+pub(crate) struct Services {
+    pub(crate) policy: Arc<Policy>,
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) clock: Clock,
+    pub(crate) wheel: Wheel,
+    pub(crate) roster: Roster,
+    pub(crate) admission: Admission,
+    pub(crate) readiness: Readiness,
+    pub(crate) tasks: TaskTracker,
+    pub(crate) api_keys: Vec<Secret>,
+    /// Whether the page is served.
+    pub(crate) console: bool,
+    /// How long the head of a request, or the body of an API call, may take to arrive.
+    pub(crate) header_timeout: Duration,
+}
+
+impl Services {
+    /// Runs a connection's task so that a bug in it ends that connection and nothing else.
+    pub(crate) fn spawn_guarded(self: &Arc<Self>, task: impl Future<Output = ()> + Send + 'static) {
+        let services = self.clone();
+        let guarded = std::panic::AssertUnwindSafe(task).catch_unwind();
+        self.tasks.spawn(async move {
+            if guarded.await.is_err() {
+                services.metrics.panicked(); // The panic hook has logged it.
+            }
+        });
+    }
+}
+
+/// Whether the node wants new clients, as far as it decides that itself.
+#[derive(Debug, Default)]
+pub(crate) struct Readiness {
+    draining: AtomicBool,
+}
+
+impl Readiness {
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A serving node.
+#[derive(Debug)]
+pub struct Node {
+    services: Arc<Services>,
+    public: SocketAddr,
+    internal: SocketAddr,
+    drain_window: Duration,
+    /// Stops the listeners, the wheel and the broker.
+    stop: CancellationToken,
+}
+
+impl Node {
+    /// Builds a node and starts serving.
+    ///
+    /// # Errors
+    /// An address cannot be bound, or the broker's configuration makes no sense to its client.
+    pub async fn start(config: &Config) -> anyhow::Result<Self> {
+        Self::start_on(config, &Bus::default()).await
+    }
+
+    /// The same, on a memory bus that other nodes of this process share. A node whose broker is Redis ignores it.
+    ///
+    /// # Errors
+    /// Those of [`Node::start`].
+    pub async fn start_on(config: &Config, bus: &Bus) -> anyhow::Result<Self> {
+        let stop = CancellationToken::new();
+        let tasks = TaskTracker::new();
+        let metrics = Arc::new(Metrics::new());
+        let workers = config.node.workers.or_else(|| std::thread::available_parallelism().ok());
+        let (lanes, ends) = Lanes::new(workers.map_or(1, usize::from), LANE_DEPTH);
+        let broker = broker(config, bus, lanes, &metrics, &tasks, &stop)?;
+        let services = Arc::new(services(config, broker, ends, metrics, tasks.clone()));
+
+        let public = listener::bind(config.listen.public).await.context("listen.public")?;
+        let internal = listener::bind(config.listen.internal).await.context("listen.internal")?;
+        let node = Self {
+            public: public.local_addr()?,
+            internal: internal.local_addr()?,
+            drain_window: config.node.drain,
+            services: services.clone(),
+            stop: stop.clone(),
+        };
+        tasks.spawn(listener::serve(Door::Public, public, services.clone(), stop.clone()));
+        tasks.spawn(listener::serve(Door::Internal, internal, services.clone(), stop.clone()));
+        let wheel_stop = stop.clone();
+        tasks.spawn(async move { services.wheel.turn(wheel_stop).await });
+        info!(public = %node.public, internal = %node.internal, node = config.node.name, "serving");
+        Ok(node)
+    }
+
+    /// Where clients connect: the address that was bound, so the real port where port 0 was asked for.
+    pub fn public_addr(&self) -> SocketAddr {
+        self.public
+    }
+
+    /// Where metrics and the server API are.
+    pub fn internal_addr(&self) -> SocketAddr {
+        self.internal
+    }
+
+    /// Tells every client to go, paced over the drain window, and returns when all tasks have ended, or when they
+    /// should have.
+    pub async fn drain(self) {
+        drain::run(&self.services, self.drain_window).await;
+        self.stop.cancel();
+        self.services.tasks.close();
+        if timeout(JOIN_TIMEOUT, self.services.tasks.wait()).await.is_err() {
+            warn!(tasks = self.services.tasks.len(), "some tasks have not ended in time");
+        }
+        info!("stopped");
+    }
+}
+
+fn broker(
+    config: &Config,
+    bus: &Bus,
+    lanes: Lanes,
+    metrics: &Arc<Metrics>,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) -> anyhow::Result<Arc<dyn Broker>> {
+    let _ = (metrics, tasks, stop);
+    match config.broker {
+        BrokerKind::Memory => Ok(Arc::new(MemoryBroker::new(bus, lanes))),
+        BrokerKind::Redis => anyhow::bail!("not yet"),
+    }
+}
+
+fn services(
+    config: &Config,
+    broker: Arc<dyn Broker>,
+    lanes: LaneEnds,
+    metrics: Arc<Metrics>,
+    tasks: TaskTracker,
+) -> Services {
+    let clock = Clock::start();
+    let broker_timeout = match config.broker {
+        BrokerKind::Memory => MEMORY_TIMEOUT,
+        BrokerKind::Redis => config.redis.timeout,
+    };
+    let hub = Hub::start(broker, lanes, metrics.clone(), &tasks, HubOptions { broker_timeout });
+    Services {
+        policy: Arc::new(policy(config)),
+        hub,
+        metrics,
+        clock,
+        wheel: Wheel::new(clock),
+        roster: Roster::default(),
+        admission: Admission::new(config.limits.connections.get(), &config.origin.allow),
+        readiness: Readiness::default(),
+        tasks,
+        api_keys: config.api.keys.clone(),
+        console: config.console.enabled,
+        header_timeout: config.limits.header_timeout,
+    }
+}
+
+fn policy(config: &Config) -> Policy {
+    let limits = limits::Limits {
+        message_bytes: config.limits.message_bytes.get(),
+        channels: config.limits.channels.get(),
+        batch: config.limits.batch.get(),
+        errors: config.limits.max_errors.get(),
+        messages_per_second: config.limits.messages_per_second.map_or(0, |most| most.get()),
+        queue_bytes: config.limits.queue_bytes.get(),
+        ..limits::Limits::default()
+    };
+    let heartbeat =
+        limits::Heartbeat { interval: config.heartbeat.interval, timeout: config.heartbeat.timeout };
+    let namespaces = config.namespaces.iter().map(|(name, namespace)| {
+        let rule = Rule {
+            publish: match namespace.publish {
+                PublishBy::None => MayPublish::Nobody,
+                PublishBy::Subscribers => MayPublish::Subscribers,
+                PublishBy::Anyone => MayPublish::Anyone,
+            },
+            subscribe: match namespace.subscribe {
+                SubscribeBy::Token => MaySubscribe::Token,
+                SubscribeBy::Authenticated => MaySubscribe::Authenticated,
+                SubscribeBy::Anyone => MaySubscribe::Anyone,
+            },
+            payload_bytes: namespace.max_bytes.map(usize::from),
+        };
+        (name.as_str().into(), rule)
+    });
+    Policy { node: config.node.name.as_str().into(), limits, heartbeat, rules: Rules::of(namespaces) }
+}

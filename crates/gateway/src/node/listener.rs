@@ -1,0 +1,106 @@
+//! Accepting sockets and speaking HTTP/1.1 on them until they go, or are upgraded.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use super::Services;
+use crate::admission::Place;
+use crate::http::{self, Door};
+
+/// Connections that have completed the TCP handshake and wait to be accepted. Each one over that costs its client a
+/// second; a reconnect storm brings thousands.
+const BACKLOG: u32 = 4096;
+
+/// The most bytes in the head of a request.
+const HEAD_BYTES: usize = 16 * 1024;
+
+/// The pause after a failed accept: running out of descriptors fails at once, over and over.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Binds an address, ready for a storm.
+pub(super) async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address).map_err(|error| io::Error::new(error.kind(), format!("{address}: {error}")))?;
+    socket.listen(BACKLOG)
+}
+
+/// Accepts until told to stop.
+pub(super) async fn serve(
+    door: Door,
+    listener: TcpListener,
+    services: Arc<Services>,
+    stop: CancellationToken,
+) {
+    while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
+        match accepted {
+            Ok((socket, peer)) => {
+                // A peer over the bound is hung up on: there may be no descriptor left to answer it with.
+                if let Some(place) = services.admission.socket() {
+                    services.tasks.spawn(converse(door, socket, peer, place, services.clone(), stop.clone()));
+                }
+            }
+            Err(error) if is_the_peers(&error) => {}
+            Err(error) => {
+                warn!(%error, "cannot accept");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Whether accepting failed because that one peer has gone already.
+fn is_the_peers(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset)
+}
+
+/// Answers requests on one socket. An upgrade takes the socket away with it.
+async fn converse(
+    door: Door,
+    socket: TcpStream,
+    peer: SocketAddr,
+    place: Place,
+    services: Arc<Services>,
+    stop: CancellationToken,
+) {
+    if let Err(error) = socket.set_nodelay(true) {
+        return debug!(%error, "the peer left at once");
+    }
+    let service = service_fn(|request| {
+        let services = services.clone();
+        async move { Ok::<_, Infallible>(http::answer(door, peer, request, &services).await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(services.header_timeout)
+        .max_buf_size(HEAD_BYTES)
+        .serve_connection(TokioIo::new(socket), service)
+        .with_upgrades();
+    let mut connection = pin!(connection);
+    let outcome = match stop.run_until_cancelled(connection.as_mut()).await {
+        Some(outcome) => outcome,
+        None => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    drop(place);
+    if let Err(error) = outcome {
+        if error.is_timeout() {
+            services.metrics.handshake_refused(fanfare_metrics::Refusal::HeaderTimeout);
+        }
+        debug!(%error, "an HTTP connection ended early");
+    }
+}

@@ -1,0 +1,3 @@
+//! Transports carry whole messages in and frames out; what is in them is opaque here.
+
+pub(crate) mod websocket;

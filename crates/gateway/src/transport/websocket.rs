@@ -1,0 +1,182 @@
+//! A WebSocket over any byte stream (RFC 6455): bytes in, events out; frames from an outbox, gathered into few writes.
+//!
+//! Reading goes through a buffer that all connections of a thread share, because what a read brought is decoded before
+//! the thread does anything else: a connection owns memory only for a message that is split over reads. Writing takes
+//! everything that waits in the outbox and hands it to the socket in one vectored write; only what the socket did not
+//! take stays with the connection.
+//!
+//! **Invariant.** An idle connection owns no buffer, neither for reading nor for writing.
+
+use std::cell::RefCell;
+use std::io;
+use std::mem;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use fanfare_fanout::{Batch, Outbox};
+use fanfare_protocol::time::UnixMicros;
+use fanfare_protocol::websocket::{Decoder, Event, Input, Violation};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// What one read brings at most. Larger messages are assembled from several.
+const READ_BYTES: usize = 16 * 1024;
+
+/// The most frames in one write.
+const SLICES: usize = 64;
+
+thread_local! {
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into());
+    static BATCH: RefCell<Batch> = RefCell::default();
+}
+
+/// See the [module's essay](self).
+#[derive(Debug)]
+pub(crate) struct WebSocket<S> {
+    io: S,
+    decoder: Decoder,
+    /// Bytes that arrived behind the handshake, to be decoded before the first read.
+    early: Bytes,
+    /// What the socket has not taken yet.
+    unsent: Batch,
+}
+
+/// What one read came to.
+#[derive(Debug)]
+pub(crate) enum Read {
+    /// So many bytes, and perhaps events.
+    Bytes(usize),
+    /// The peer has shut down its side, or the socket failed.
+    End,
+}
+
+/// What one write came to.
+#[derive(Debug)]
+pub(crate) struct Written {
+    pub(crate) bytes: usize,
+    /// The frames whose last byte was among them.
+    pub(crate) frames: u64,
+    /// By how many bytes the outbox shrank to feed this write.
+    pub(crate) taken: usize,
+    /// When the oldest publication in it entered the gateway, the first time a batch is written.
+    pub(crate) oldest: Option<UnixMicros>,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
+    pub(crate) fn new(io: S, early: Bytes, message_bytes_max: usize) -> Self {
+        Self { io, decoder: Decoder::new(message_bytes_max), early, unsent: Batch::default() }
+    }
+
+    /// Reads once and hands every event that it completes to `on_event`.
+    ///
+    /// # Errors
+    /// The peer broke RFC 6455; nothing after that is understood.
+    pub(crate) fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        on_event: &mut dyn FnMut(Event<'_>),
+    ) -> Poll<Result<Read, Violation>> {
+        if !self.early.is_empty() {
+            let mut early = Vec::from(mem::take(&mut self.early));
+            decode(&mut self.decoder, &mut early, on_event)?;
+            return Poll::Ready(Ok(Read::Bytes(early.len())));
+        }
+        SCRATCH.with_borrow_mut(|scratch| {
+            let mut buffer = ReadBuf::new(scratch);
+            match ready!(Pin::new(&mut self.io).poll_read(cx, &mut buffer)) {
+                Ok(()) if !buffer.filled().is_empty() => {
+                    decode(&mut self.decoder, buffer.filled_mut(), on_event)?;
+                    Poll::Ready(Ok(Read::Bytes(buffer.filled().len())))
+                }
+                Ok(()) | Err(_) => Poll::Ready(Ok(Read::End)),
+            }
+        })
+    }
+
+    /// Makes one write of what waits. Pending when nothing waits or the socket is full; the task is woken when that
+    /// changes.
+    ///
+    /// # Errors
+    /// Those of the socket: the peer is gone.
+    pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>, outbox: &Outbox) -> Poll<io::Result<Written>> {
+        if !self.unsent.is_empty() {
+            let mut unsent = mem::take(&mut self.unsent);
+            let outcome = self.poll_write_batch(cx, &mut unsent, 0);
+            self.unsent = unsent;
+            return outcome;
+        }
+        BATCH.with_borrow_mut(|batch| {
+            let taken = ready!(outbox.poll_take(cx, batch));
+            let outcome = match self.poll_write_batch(cx, batch, taken) {
+                // The outbox has been drawn from, so the caller hears of it even though nothing was written.
+                Poll::Pending => Poll::Ready(Ok(Written { bytes: 0, frames: 0, taken, oldest: None })),
+                ready @ Poll::Ready(_) => ready,
+            };
+            if !batch.is_empty() {
+                self.unsent = mem::take(batch);
+            }
+            outcome
+        })
+    }
+
+    /// Ends the conversation on the level of TCP: shuts our side down, then reads and forgets until the peer has shut
+    /// down its own. Hanging up at once, with bytes unread, would reset the connection, and the reset can overtake the
+    /// Close frame on its way to the application.
+    pub(crate) fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if ready!(Pin::new(&mut self.io).poll_shutdown(cx)).is_err() {
+            return Poll::Ready(());
+        }
+        SCRATCH.with_borrow_mut(|scratch| {
+            loop {
+                let mut buffer = ReadBuf::new(scratch);
+                match ready!(Pin::new(&mut self.io).poll_read(cx, &mut buffer)) {
+                    Ok(()) if !buffer.filled().is_empty() => {}
+                    Ok(()) | Err(_) => return Poll::Ready(()),
+                }
+            }
+        })
+    }
+
+    /// Whether everything that was taken from the outbox has been written.
+    pub(crate) fn is_flushed(&self) -> bool {
+        self.unsent.is_empty()
+    }
+
+    fn poll_write_batch(
+        &mut self,
+        cx: &mut Context<'_>,
+        batch: &mut Batch,
+        taken: usize,
+    ) -> Poll<io::Result<Written>> {
+        let mut slices = [io::IoSlice::new(&[]); SLICES];
+        let mut count = 0;
+        for (slice, frame) in slices.iter_mut().zip(&batch.frames) {
+            *slice = io::IoSlice::new(frame);
+            count += 1;
+        }
+        match Pin::new(&mut self.io).poll_write_vectored(cx, &slices[..count]) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Ok(0)) => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+            Poll::Ready(Err(error)) => {
+                *batch = Batch::default();
+                Poll::Ready(Err(error))
+            }
+            Poll::Ready(Ok(bytes)) => {
+                let oldest = batch.oldest.take();
+                Poll::Ready(Ok(Written { bytes, frames: batch.advance(bytes), taken, oldest }))
+            }
+        }
+    }
+}
+
+fn decode(
+    decoder: &mut Decoder,
+    bytes: &mut [u8],
+    on_event: &mut dyn FnMut(Event<'_>),
+) -> Result<(), Violation> {
+    let mut input = Input::new(bytes);
+    while let Some(event) = decoder.next(&mut input)? {
+        on_event(event);
+    }
+    Ok(())
+}
