@@ -1,7 +1,7 @@
 use std::collections::HashSet;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Waker};
 use std::thread;
 
 use fanfare_protocol::publication::{Draft, Payload};
@@ -38,7 +38,7 @@ fn reply() -> Frame {
 fn heard(outbox: &Outbox) -> Vec<Option<usize>> {
     let mut heard = Vec::new();
     let mut batch = Batch::default();
-    while let Poll::Ready(_) = outbox.poll_take(&Context::from_waker(Waker::noop()), &mut batch) {
+    while outbox.poll_take(&Context::from_waker(Waker::noop()), &mut batch).is_ready() {
         for frame in std::mem::take(&mut batch).frames {
             let text = std::str::from_utf8(&frame[2..]).unwrap().to_owned();
             let number = text.rsplit_once(":").and_then(|(_, end)| end.strip_suffix('}'));

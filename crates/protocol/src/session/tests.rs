@@ -6,6 +6,7 @@ use std::collections::{HashMap, HashSet};
 use proptest::prelude::*;
 
 use super::*;
+use crate::rules::Rule;
 
 const CHANNELS: u8 = 6;
 
@@ -250,7 +251,13 @@ impl Play {
                     self.told(reply);
                 }
                 Effect::Leave { channel } => assert!(self.joined.remove(&channel), "left, never joined"),
-                Effect::Close(_) => self.closed = true,
+                Effect::Close { reason, farewell } => {
+                    let told =
+                        matches!(&farewell.event, Event::Closing { reason: told, .. } if *told == reason);
+                    assert!(told && farewell.id.is_none(), "a farewell says why: {farewell:?}");
+                    self.closed = true;
+                }
+                Effect::EchoClose(_) => self.closed = true,
                 Effect::Ping => {}
                 asked @ (Effect::Join { .. } | Effect::Publish { .. }) => {
                     if let Effect::Join { channel, .. } = &asked {
@@ -276,7 +283,6 @@ impl Play {
                 panic!("these answer nothing, not {id:?}")
             }
             (Some(id), _) => *self.answers.entry(id).or_default() += 1,
-            (None, Event::Closing { .. }) => {}
             (None, Event::Pong { .. } | Event::Subscribed { .. } | Event::Refused { .. }) => {
                 self.unnamed_answers += 1;
             }
