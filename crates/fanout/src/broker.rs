@@ -69,7 +69,8 @@ pub enum BrokerError {
     /// More calls wait for it than the bound allows.
     #[error("the broker is unavailable: {0} calls are waiting for it already")]
     Busy(usize),
-    /// It has not answered in time.
+    /// It has not answered in time, or the connection was lost before it did: nobody knows whether it did what it was
+    /// asked.
     #[error("the broker has not answered within {0:?}")]
     Timeout(Duration),
 }
