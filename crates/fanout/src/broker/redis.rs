@@ -166,8 +166,8 @@ impl RedisBroker {
             .map(|server| ["publish", "watch"].map(|name| board.half(name, server.to_string())))
             .collect();
         let servers = servers.into_iter().zip(halves).map(|(server, [publishing, watching])| Ends {
-            publisher: Publisher::start(shared.clone(), server.clone(), publishing),
-            watcher: Watcher::start(shared.clone(), server, watching, lanes.clone()),
+            publisher: Publisher::start(&shared, server.clone(), publishing),
+            watcher: Watcher::start(&shared, server, watching, lanes.clone()),
         });
         Ok(Self { board, route, servers: servers.collect() })
     }

@@ -266,6 +266,6 @@ mod tests {
         ] {
             assert_eq!(open(draft.channel.clone(), &bad).err(), Some(Malformed), "{why}");
         }
-        assert!(open(draft.channel.clone(), &good).is_ok());
+        assert!(open(draft.channel, &good).is_ok());
     }
 }

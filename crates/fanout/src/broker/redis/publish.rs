@@ -28,7 +28,7 @@ use fanfare_protocol::publication::{Draft, Position};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Cmd, Pipeline, ServerErrorKind, Value};
+use redis::{AsyncConnectionConfig, Cmd, Pipeline, ServerError, ServerErrorKind, Value};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::coop::unconstrained;
 use tokio::time::{Instant, sleep, timeout};
@@ -68,7 +68,7 @@ pub(super) struct Publisher {
 
 impl Publisher {
     /// Starts the task that keeps a server's connection for publishing.
-    pub(super) fn start(shared: Arc<Shared>, server: Server, half: Arc<Half>) -> Self {
+    pub(super) fn start(shared: &Arc<Shared>, server: Server, half: Arc<Half>) -> Self {
         let (jobs, queue) = mpsc::channel(QUEUE_MAX);
         let publisher = Self { shared: shared.clone(), half: half.clone(), jobs };
         let task = Task { shared: shared.clone(), server, half, queue };
@@ -111,7 +111,7 @@ impl Job {
     fn read(value: Value) -> Result<Option<Position>, BrokerError> {
         match value {
             Value::Int(_receivers) => Ok(None),
-            Value::ServerError(error) => Err(BrokerError::Unavailable(error.to_string().into())),
+            Value::ServerError(error) => Err(BrokerError::Unavailable(words(&error).into())),
             _ => Err(BrokerError::Unavailable("redis is not understood".into())),
         }
     }
@@ -251,7 +251,7 @@ fn refusal(value: &Value) -> Option<Lost> {
         ServerErrorKind::BusyLoading
         | ServerErrorKind::ClusterDown
         | ServerErrorKind::MasterDown
-        | ServerErrorKind::ReadOnly => Some(Lost::Refused(error.to_string())),
+        | ServerErrorKind::ReadOnly => Some(Lost::Refused(words(error))),
         _ => None,
     }
 }
@@ -282,9 +282,14 @@ async fn introduce(connection: &mut MultiplexedConnection, name: &str) -> Result
     pipeline.cmd("CLIENT").arg("SETNAME").arg(name).cmd("PING");
     let values = connection.send_packed_commands(&pipeline, 0, 2).await.map_err(Lost::Failed)?;
     match values.last() {
-        Some(Value::ServerError(error)) => Err(Lost::Refused(error.to_string())),
+        Some(Value::ServerError(error)) => Err(Lost::Refused(words(error))),
         _ => Ok(()),
     }
+}
+
+/// An error as the server worded it.
+fn words(error: &ServerError) -> String {
+    format!("{} {}", error.code(), error.details().unwrap_or_default())
 }
 
 fn shutting_down() -> BrokerError {

@@ -34,8 +34,9 @@ use ledger::{Ask, BATCH_MAX, Disagreement, Ledger};
 /// The most calls that wait to be asked; further ones wait for a place.
 const QUEUE_MAX: usize = 1024;
 
-/// The most questions that are open at the server. Bounds what waits to be written.
-const OPEN_MAX: usize = 8;
+/// The most questions that are open at the server. Bounds what waits to be written, and makes batches grow: what is asked
+/// while so many are open goes out together.
+const OPEN_MAX: usize = 2;
 
 /// How much is read at once, and kept when idle.
 const BUFFER_BYTES: usize = 64 * 1024;
@@ -52,7 +53,7 @@ pub(super) struct Watcher {
 
 impl Watcher {
     /// Starts the task that keeps a server's connection for hearing.
-    pub(super) fn start(shared: Arc<Shared>, server: Server, half: Arc<Half>, lanes: Lanes) -> Self {
+    pub(super) fn start(shared: &Arc<Shared>, server: Server, half: Arc<Half>, lanes: Lanes) -> Self {
         let (asks, queue) = mpsc::channel(QUEUE_MAX);
         let watcher = Self { half: half.clone(), asks };
         let task = Task { shared: shared.clone(), server, half, lanes, queue, ledger: Ledger::default() };
