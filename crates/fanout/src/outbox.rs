@@ -189,7 +189,7 @@ impl Outbox {
             }
         }
         let grown = signed(state.bytes) - signed(before);
-        if grown != 0 {
+        if grown != 0 || state.phase == Phase::Overflowed {
             wake(state, Wants::Frames);
         }
         grown
@@ -261,6 +261,7 @@ impl Outbox {
         if state.queue.is_empty() {
             return state.sleep(cx, Wants::Frames);
         }
+        batch.oldest = None;
         while batch.frames.len() < BATCH_FRAMES && batch.bytes < BATCH_BYTES {
             let Some(outgoing) = state.queue.pop_front() else { break };
             let frame = match outgoing {

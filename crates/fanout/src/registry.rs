@@ -30,8 +30,10 @@ const SHARDS: usize = 64;
 #[derive(Debug)]
 pub(crate) struct Registry {
     hasher: RandomState,
-    shards: Box<[Mutex<HashMap<Channel, Arc<Subscribers>>>]>,
+    shards: Box<[Shard]>,
 }
+
+type Shard = Mutex<HashMap<Channel, Arc<Subscribers>>>;
 
 /// The subscribers of one channel.
 #[derive(Debug, Default)]
@@ -143,7 +145,7 @@ impl Registry {
         self.shard(channel).lock().get(channel).cloned()
     }
 
-    fn shard(&self, channel: &Channel) -> &Mutex<HashMap<Channel, Arc<Subscribers>>> {
+    fn shard(&self, channel: &Channel) -> &Shard {
         let hash =
             usize::try_from(self.hasher.hash_one(channel) % SHARDS as u64).expect("less than the shards");
         &self.shards[hash]

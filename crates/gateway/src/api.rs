@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use ::http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
+use ::http::{HeaderMap, Method, Request, StatusCode, header};
 use bytes::Bytes;
 use fanfare_metrics::ApiMethod;
 use fanfare_protocol::dialect::native;
@@ -26,9 +26,13 @@ const ENVELOPE_BYTES: usize = 4096;
 pub(crate) async fn answer(peer: SocketAddr, request: Request<Incoming>, services: &Arc<Services>) -> Answer {
     let method = request.uri().path().trim_start_matches("/api/").to_owned();
     let label = if method == "publish" { ApiMethod::Publish } else { ApiMethod::Other };
-    let answer = match call(peer, &method, request, services).await {
-        Ok(reply) => http::json(StatusCode::OK, native::api::encode_reply(&reply)),
-        Err(refused) => refused,
+    let answer = if request.method() == Method::POST {
+        match call(peer, &method, request, services).await {
+            Ok(reply) => http::json(StatusCode::OK, native::api::encode_reply(&reply)),
+            Err(failure) => http::failure(&failure),
+        }
+    } else {
+        http::use_instead("POST")
     };
     services.metrics.api_request(label, answer.status().as_u16());
     answer
@@ -39,16 +43,10 @@ async fn call(
     method: &str,
     request: Request<Incoming>,
     services: &Services,
-) -> Result<ApiReply, Answer> {
+) -> Result<ApiReply, Failure> {
     authorise(peer, request.headers(), &services.api_keys)?;
-    if request.method() != Method::POST {
-        let mut refused = http::text(StatusCode::METHOD_NOT_ALLOWED, "use POST with a JSON body\n");
-        refused.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
-        return Err(refused);
-    }
     let body = read(request.into_body(), services).await?;
-    let call = native::api::decode(method, &body).map_err(|failure| http::failure(&failure))?;
-    perform(call, services).await.map_err(|failure| http::failure(&failure))
+    perform(native::api::decode(method, &body)?, services).await
 }
 
 async fn perform(call: ApiCall, services: &Services) -> Result<ApiReply, Failure> {
@@ -71,13 +69,13 @@ async fn perform(call: ApiCall, services: &Services) -> Result<ApiReply, Failure
 }
 
 /// Whether the caller may call: with one of the keys, or from this machine where there are none.
-fn authorise(peer: SocketAddr, headers: &HeaderMap, keys: &[Secret]) -> Result<(), Answer> {
+fn authorise(peer: SocketAddr, headers: &HeaderMap, keys: &[Secret]) -> Result<(), Failure> {
     if keys.is_empty() {
         return if peer.ip().to_canonical().is_loopback() {
             Ok(())
         } else {
             let text = "without api.keys the server API answers callers on this machine alone";
-            Err(http::failure(&Failure::new(ErrorCode::Forbidden, text)))
+            Err(Failure::new(ErrorCode::Forbidden, text))
         };
     }
     let presented = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
@@ -92,12 +90,7 @@ fn authorise(peer: SocketAddr, headers: &HeaderMap, keys: &[Secret]) -> Result<(
     if known {
         return Ok(());
     }
-    let mut refused = http::failure(&Failure::new(
-        ErrorCode::Unauthorized,
-        "send Authorization: Bearer with one of api.keys",
-    ));
-    refused.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-    Err(refused)
+    Err(Failure::new(ErrorCode::Unauthorized, "send Authorization: Bearer with one of api.keys"))
 }
 
 fn equal(one: &[u8], other: &[u8]) -> bool {
@@ -105,16 +98,16 @@ fn equal(one: &[u8], other: &[u8]) -> bool {
 }
 
 /// The whole body, bounded in size before it is read and in the time it may take.
-async fn read(body: Incoming, services: &Services) -> Result<Bytes, Answer> {
+async fn read(body: Incoming, services: &Services) -> Result<Bytes, Failure> {
     let most = services.policy.limits.message_bytes + ENVELOPE_BYTES;
     match timeout(services.header_timeout, Limited::new(body, most).collect()).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => {
             let text = format!("the body is over {most} bytes: data may have limits.message_bytes");
-            Err(http::failure(&Failure::new(ErrorCode::TooLarge, text)))
+            Err(Failure::new(ErrorCode::TooLarge, text))
         }
-        Ok(Err(_)) => Err(http::failure(&Failure::new(ErrorCode::BadRequest, "the body ended early"))),
-        Err(_) => Err(http::text(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time\n")),
+        Ok(Err(_)) => Err(Failure::new(ErrorCode::BadRequest, "the body ended early")),
+        Err(_) => Err(Failure::new(ErrorCode::BadRequest, "the body did not arrive in time")),
     }
 }
 

@@ -73,7 +73,10 @@ pub fn main() -> ExitCode {
 
 fn configuration(arguments: &Arguments) -> anyhow::Result<Config> {
     let mut flags = Vec::new();
-    let named = [("--listen", "listen.public", &arguments.listen), ("--internal", "listen.internal", &arguments.internal)];
+    let named = [
+        ("--listen", "listen.public", &arguments.listen),
+        ("--internal", "listen.internal", &arguments.internal),
+    ];
     for (name, path, value) in named {
         if let Some(value) = value {
             flags.push(Flag { name: name.into(), path: path.into(), value: value.clone() });

@@ -64,7 +64,13 @@ pub(crate) struct Connection<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Takes over a socket after its upgrade, with the bytes that came behind the handshake, and greets the client.
-    pub(crate) fn open(io: S, early: Bytes, encoding: Encoding, place: Place, services: Arc<Services>) -> Self {
+    pub(crate) fn open(
+        io: S,
+        early: Bytes,
+        encoding: Encoding,
+        place: Place,
+        services: Arc<Services>,
+    ) -> Self {
         let mut effects = Vec::new();
         let policy = services.policy.clone();
         let limits = &policy.limits;

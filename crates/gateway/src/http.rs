@@ -57,8 +57,13 @@ fn only_get(method: &Method, answer: impl FnOnce() -> Answer) -> Answer {
     if matches!(*method, Method::GET | Method::HEAD) {
         return answer();
     }
-    let mut refused = text(StatusCode::METHOD_NOT_ALLOWED, "use GET\n");
-    refused.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+    use_instead("GET, HEAD")
+}
+
+/// The answer to a method that the path does not have.
+pub(crate) fn use_instead(methods: &'static str) -> Answer {
+    let mut refused = text(StatusCode::METHOD_NOT_ALLOWED, "this method is not served here: see Allow\n");
+    refused.headers_mut().insert(header::ALLOW, HeaderValue::from_static(methods));
     refused
 }
 
@@ -71,8 +76,13 @@ fn not_found(path: &str) -> Answer {
 pub(crate) fn failure(failure: &Failure) -> Answer {
     let status = StatusCode::from_u16(failure.code.http_status()).expect("the table holds HTTP statuses");
     let mut answer = json(status, native::api::encode_failure(failure));
+    let headers = answer.headers_mut();
     if let Some(after) = failure.retry_after {
-        answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(after.as_millis().div_ceil(1000) as u64));
+        let seconds = u64::try_from(after.as_millis().div_ceil(1000)).unwrap_or(u64::MAX);
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if failure.code == ErrorCode::Unauthorized {
+        headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
     answer
 }

@@ -3,8 +3,8 @@
 //! The way in is [`node::Node`]: it builds everything from a [`config::Config`], serves, and drains. A socket goes through
 //! [`admission`], `http` routes it to a transport and a dialect, and [`connection`] lives its life.
 
-pub mod admission;
 mod admin;
+pub mod admission;
 mod api;
 pub mod cli;
 pub mod clock;

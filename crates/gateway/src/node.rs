@@ -18,9 +18,9 @@ use fanfare_fanout::broker::memory::{Bus, MemoryBroker};
 use fanfare_fanout::broker::{Broker, LaneEnds, Lanes};
 use fanfare_fanout::{Hub, HubOptions};
 use fanfare_metrics::Metrics;
+use fanfare_protocol::limits;
 use fanfare_protocol::rules::{MayPublish, MaySubscribe, Rule, Rules};
 use fanfare_protocol::session::Policy;
-use fanfare_protocol::{limits, session};
 use futures_util::FutureExt;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -238,5 +238,5 @@ fn policy(config: &Config) -> Policy {
         };
         (name.as_str().into(), rule)
     });
-    session::Policy { node: config.node.name.as_str().into(), limits, heartbeat, rules: Rules::of(namespaces) }
+    Policy { node: config.node.name.as_str().into(), limits, heartbeat, rules: Rules::of(namespaces) }
 }

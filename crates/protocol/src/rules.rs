@@ -84,9 +84,10 @@ impl Rules {
     /// 4404 when there is no such namespace.
     pub fn rule(&self, channel: &Channel) -> Result<&Rule, Failure> {
         let namespace = channel.namespace();
-        self.open.as_ref().or_else(|| self.namespaces.get(namespace)).ok_or_else(|| {
-            Failure::new(ErrorCode::NotFound, format!("there is no namespace {namespace:?}"))
-        })
+        self.open
+            .as_ref()
+            .or_else(|| self.namespaces.get(namespace))
+            .ok_or_else(|| Failure::new(ErrorCode::NotFound, format!("there is no namespace {namespace:?}")))
     }
 }
 

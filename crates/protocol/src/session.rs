@@ -9,7 +9,8 @@
 //! ```
 //!
 //! The shell that owns a session feeds it inputs and performs its effects one after the other. Effects that ask the hub
-//! something ([`Effect::Join`], [`Effect::Publish`]) come back as an input with the answer. Publications are *not* an
+//! something ([`Effect::Join`], [`Effect::Publish`]) come back as an input with the answer; until then the shell feeds no
+//! further command, so a session waits for at most one answer and replies keep the order of the commands. Publications are *not* an
 //! input: they go from the hub to the outbox without waking the session.
 //!
 //! **Invariants.**
@@ -276,21 +277,9 @@ impl Session {
     }
 
     fn request(&mut self, now: Now, request: Request, effects: &mut Vec<Effect>) {
-        let State::Open(open) = &mut self.state else { return };
         let Request { id, command } = request;
-        match open.rate.take(&self.policy.limits, now.moment) {
-            Verdict::Allowed => {}
-            Verdict::Refused { retry_after } => {
-                let failure = Failure::retry(
-                    ErrorCode::RateLimited,
-                    format!("at most {} commands a second", self.policy.limits.messages_per_second),
-                    retry_after,
-                );
-                return refuse(id, channel_of(command), failure, effects);
-            }
-            Verdict::GraceIsOver => {
-                return self.close(now, CloseReason::RateLimited, Duration::ZERO, effects);
-            }
+        if !self.within_rate(now, id.as_ref(), channel_of(&command), effects) {
+            return;
         }
         match command {
             Command::Subscribe { channel } => self.subscribe(id, channel, effects),
@@ -302,9 +291,13 @@ impl Session {
         }
     }
 
+    /// A mistake costs as much as a command: it is read and answered like one.
     fn rejected(&mut self, now: Now, rejection: Rejection, effects: &mut Vec<Effect>) {
-        let State::Open(open) = &mut self.state else { return };
         let Rejection { id, channel, failure } = rejection;
+        if !self.within_rate(now, id.as_ref(), channel.as_ref(), effects) {
+            return;
+        }
+        let State::Open(open) = &mut self.state else { return };
         let is_bad = failure.code == ErrorCode::BadRequest;
         open.bad_requests += u32::from(is_bad);
         let too_many = open.bad_requests > self.policy.limits.errors;
@@ -312,6 +305,27 @@ impl Session {
         if too_many {
             self.close(now, CloseReason::BadRequest, Duration::ZERO, effects);
         }
+    }
+
+    /// Counts a command against the rate. One that is over it is refused here, or ends the conversation.
+    fn within_rate(
+        &mut self,
+        now: Now,
+        id: Option<&RequestId>,
+        channel: Option<&Channel>,
+        effects: &mut Vec<Effect>,
+    ) -> bool {
+        let State::Open(open) = &mut self.state else { return false };
+        match open.rate.take(&self.policy.limits, now.moment) {
+            Verdict::Allowed => return true,
+            Verdict::Refused { retry_after } => {
+                let text = format!("at most {} commands a second", self.policy.limits.messages_per_second);
+                let failure = Failure::retry(ErrorCode::RateLimited, text, retry_after);
+                refuse(id.cloned(), channel.cloned(), failure, effects);
+            }
+            Verdict::GraceIsOver => self.close(now, CloseReason::RateLimited, Duration::ZERO, effects),
+        }
+        false
     }
 
     fn subscribe(&mut self, id: Option<RequestId>, channel: Channel, effects: &mut Vec<Effect>) {
@@ -350,6 +364,9 @@ impl Session {
         outcome: Result<Option<Position>, Failure>,
         effects: &mut Vec<Effect>,
     ) {
+        if self.subscriptions.get(&channel) != Some(&Subscription::Joining) {
+            return; // Left meanwhile: the channel is not ours to open any more.
+        }
         match outcome {
             Ok(position) => {
                 if let State::Open(_) = self.state {
@@ -498,7 +515,7 @@ fn refuse(id: Option<RequestId>, channel: Option<Channel>, failure: Failure, eff
     effects.push(Effect::Send(Reply { id, event: Event::Refused { failure, channel } }));
 }
 
-fn channel_of(command: Command) -> Option<Channel> {
+fn channel_of(command: &Command) -> Option<&Channel> {
     match command {
         Command::Subscribe { channel }
         | Command::Unsubscribe { channel }

@@ -17,7 +17,7 @@ use http::{HeaderValue, Response, StatusCode, header};
 ///
 /// `no-cache` means "ask before you use it": a browser revalidates by [`Asset::etag`], so an upgraded node
 /// never serves half of an old page.
-pub const HEADERS: [(&str, &str); 4] = [
+pub(crate) const HEADERS: [(&str, &str); 4] = [
     (
         "content-security-policy",
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
@@ -30,16 +30,16 @@ pub const HEADERS: [(&str, &str); 4] = [
 
 /// A file of the page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Asset {
+pub(crate) struct Asset {
     /// The media type, with its charset where it is text.
-    pub content_type: &'static str,
+    pub(crate) content_type: &'static str,
     /// The file, byte for byte.
-    pub body: &'static [u8],
+    pub(crate) body: &'static [u8],
     hash: u64,
 }
 
 /// The file at `path` of the public listener; `None` where the console has nothing.
-pub fn asset(path: &str) -> Option<Asset> {
+pub(crate) fn asset(path: &str) -> Option<Asset> {
     ASSETS.iter().find(|(at, _)| *at == path).map(|(_, asset)| *asset)
 }
 
@@ -49,12 +49,12 @@ impl Asset {
     }
 
     /// The strong validator of this file, quoted as the header has it.
-    pub fn etag(&self) -> String {
+    pub(crate) fn etag(&self) -> String {
         format!("\"{:016x}\"", self.hash)
     }
 
     /// The whole answer: 304 without a body when `if_none_match` names this very file, else 200 with it.
-    pub fn response(&self, if_none_match: Option<&HeaderValue>) -> Response<Bytes> {
+    pub(crate) fn response(&self, if_none_match: Option<&HeaderValue>) -> Response<Bytes> {
         let etag = self.etag();
         let known = if_none_match.and_then(|tags| tags.to_str().ok()).is_some_and(|tags| names(tags, &etag));
         let (status, body) = match known {

@@ -16,7 +16,8 @@ pub(super) fn check(url: &str) -> anyhow::Result<()> {
     let (Some("http"), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
         bail!("{url:?} must be a URL such as http://127.0.0.1:8000/health");
     };
-    let status = status(authority.host(), authority.port_u16().unwrap_or(80), uri.path()).with_context(|| url.to_owned())?;
+    let status = status(authority.host(), authority.port_u16().unwrap_or(80), uri.path())
+        .with_context(|| url.to_owned())?;
     if status != "200" {
         bail!("{url} answers {status}");
     }
@@ -32,6 +33,7 @@ fn status(host: &str, port: u16, path: &str) -> anyhow::Result<String> {
     let mut head = [0; "HTTP/1.1 200".len()];
     socket.read_exact(&mut head)?;
     let head = std::str::from_utf8(&head).context("the answer is not HTTP")?;
-    let status = head.strip_prefix("HTTP/1.").and_then(|rest| rest.get(2..5)).context("the answer is not HTTP")?;
+    let status =
+        head.strip_prefix("HTTP/1.").and_then(|rest| rest.get(2..5)).context("the answer is not HTTP")?;
     Ok(status.to_owned())
 }

@@ -36,7 +36,8 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
 }
 
 fn runtime(config: &Config) -> anyhow::Result<Runtime> {
-    let workers = config.node.workers.map_or_else(|| available_parallelism().map_or(1, usize::from), usize::from);
+    let workers =
+        config.node.workers.map_or_else(|| available_parallelism().map_or(1, usize::from), usize::from);
     Builder::new_multi_thread().worker_threads(workers).enable_all().build().context("the runtime")
 }
 

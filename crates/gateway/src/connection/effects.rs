@@ -42,7 +42,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                         let channel = draft.channel.clone();
                         let answer = services.hub.publish(draft);
                         placing.push_back(Box::pin(async move {
-                            Input::Placed { id, channel, outcome: answer.await.map_err(|error| failure(&error)) }
+                            Input::Placed {
+                                id,
+                                channel,
+                                outcome: answer.await.map_err(|error| failure(&error)),
+                            }
                         }));
                     }
                     Effect::Join { id, channel } => {

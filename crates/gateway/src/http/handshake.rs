@@ -61,7 +61,8 @@ pub(super) fn upgrade(mut request: Request<Incoming>, services: &Arc<Services>) 
 /// Takes the bare socket back out of the HTTP machinery and lets the connection live in a small task of its own, so that
 /// nothing of the handshake stays in memory.
 fn start(upgraded: Upgraded, negotiated: Negotiated, place: Place, services: &Arc<Services>) {
-    let parts = upgraded.downcast::<TokioIo<TcpStream>>().expect("the listener hands out nothing but TCP streams");
+    let parts =
+        upgraded.downcast::<TokioIo<TcpStream>>().expect("the listener hands out nothing but TCP streams");
     let (socket, early) = (parts.io.into_inner(), parts.read_buf);
     let connection = Connection::open(socket, early, negotiated.encoding(), place, services.clone());
     services.spawn_guarded(connection.run());
@@ -69,11 +70,14 @@ fn start(upgraded: Upgraded, negotiated: Negotiated, place: Place, services: &Ar
 
 fn examine(request: &Request<Incoming>, services: &Services) -> Result<Accepted, Refused> {
     let headers = request.headers();
-    let bad = |explanation| Refused { status: StatusCode::BAD_REQUEST, reason: Refusal::BadRequest, explanation };
+    let bad =
+        |explanation| Refused { status: StatusCode::BAD_REQUEST, reason: Refusal::BadRequest, explanation };
     if request.method() != Method::GET || request.version() != Version::HTTP_11 {
         return Err(bad("a WebSocket handshake is a GET request of HTTP/1.1\n"));
     }
-    if !lists_token(headers, &header::CONNECTION, "upgrade") || !lists_token(headers, &header::UPGRADE, "websocket") {
+    if !lists_token(headers, &header::CONNECTION, "upgrade")
+        || !lists_token(headers, &header::UPGRADE, "websocket")
+    {
         return Err(bad("this path speaks WebSocket: send Connection: Upgrade and Upgrade: websocket\n"));
     }
     if headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
@@ -83,10 +87,13 @@ fn examine(request: &Request<Incoming>, services: &Services) -> Result<Accepted,
             explanation: "Sec-WebSocket-Version must be 13\n",
         });
     }
-    let key = headers.get(header::SEC_WEBSOCKET_KEY).and_then(|key| key.to_str().ok()).filter(|key| is_key(key));
+    let key =
+        headers.get(header::SEC_WEBSOCKET_KEY).and_then(|key| key.to_str().ok()).filter(|key| is_key(key));
     let key = key.ok_or_else(|| bad("Sec-WebSocket-Key must be 16 bytes in base64\n"))?.to_owned();
     let origin = headers.get(header::ORIGIN).map(|origin| origin.to_str().unwrap_or("null"));
-    if !services.admission.allows_origin(origin) {
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    let host = host.ok_or_else(|| bad("a request of HTTP/1.1 names its Host\n"))?;
+    if !services.admission.allows_origin(origin, host) {
         return Err(Refused {
             status: StatusCode::FORBIDDEN,
             reason: Refusal::ForbiddenOrigin,
@@ -129,7 +136,10 @@ fn switching_protocols(key: &str, negotiated: Negotiated) -> Answer {
     headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
     headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     let accept = derive_accept_key(key.as_bytes());
-    headers.insert(header::SEC_WEBSOCKET_ACCEPT, HeaderValue::try_from(accept).expect("base64 is a header value"));
+    headers.insert(
+        header::SEC_WEBSOCKET_ACCEPT,
+        HeaderValue::try_from(accept).expect("base64 is a header value"),
+    );
     if let Negotiated::Chosen(encoding) = negotiated {
         let name = HeaderValue::from_static(encoding.subprotocol());
         headers.insert(header::SEC_WEBSOCKET_PROTOCOL, name);
@@ -155,5 +165,6 @@ fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item =
 /// Sixteen bytes in base64 are 22 digits and two signs of padding (RFC 6455 section 4.1).
 fn is_key(key: &str) -> bool {
     let digits = key.strip_suffix("==").unwrap_or_default();
-    digits.len() == 22 && digits.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/'))
+    digits.len() == 22
+        && digits.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/'))
 }

@@ -25,14 +25,12 @@ pub(super) async fn run(services: &Services, window: Duration) {
 
     let steps = usize::try_from(window.as_millis() / STEP.as_millis()).unwrap_or(usize::MAX).max(1);
     let per_step = leaving.len().div_ceil(steps).max(1);
-    let mut step = 0;
-    for few in leaving.chunks(per_step) {
+    for (few, step) in leaving.chunks(per_step).zip(0..) {
         sleep_until(began + STEP * step).await;
         for outbox in few {
             let after = Duration::from_millis(fastrand::u64(0..=millis(AFTER_MAX)));
             outbox.order(Order::Drain { after });
         }
-        step += 1;
     }
     // Those whose handshake was under way when the drain began have come in since.
     for outbox in services.roster.all() {

@@ -38,7 +38,12 @@ pub(super) async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Accepts until told to stop.
-pub(super) async fn serve(door: Door, listener: TcpListener, services: Arc<Services>, stop: CancellationToken) {
+pub(super) async fn serve(
+    door: Door,
+    listener: TcpListener,
+    services: Arc<Services>,
+    stop: CancellationToken,
+) {
     while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
         match accepted {
             Ok((socket, peer)) => {

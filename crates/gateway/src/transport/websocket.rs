@@ -110,7 +110,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
             let outcome = match self.poll_write_batch(cx, batch, taken) {
                 // The outbox has been drawn from, so the caller hears of it even though nothing was written.
                 Poll::Pending => Poll::Ready(Ok(Written { bytes: 0, frames: 0, taken, oldest: None })),
-                ready => ready,
+                ready @ Poll::Ready(_) => ready,
             };
             if !batch.is_empty() {
                 self.unsent = mem::take(batch);

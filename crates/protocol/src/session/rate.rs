@@ -1,8 +1,9 @@
 //! How many commands a connection may send: a token bucket that holds one second's worth, and a grace.
 //!
 //! The bucket is kept as the one moment at which it would be empty of debt (the generic cell rate algorithm), so it
-//! costs 16 bytes and no timer. A command over the rate is refused and told when to come back; a connection that goes on
-//! over the rate without a pause for the whole grace is closed.
+//! costs 16 bytes and no timer. A command over the rate is refused and told when the bucket will be full again; a
+//! connection that goes on over the rate without ever letting it fill, for the whole grace, is closed. So whoever waits
+//! as told is never closed, and loses nothing by it: it may then send a second's worth at once.
 
 use std::time::Duration;
 
@@ -49,7 +50,7 @@ impl Rate {
         if now.since(since) > limits.burst_grace {
             return Verdict::GraceIsOver;
         }
-        Verdict::Refused { retry_after: debt + cost - BURST }
+        Verdict::Refused { retry_after: debt }
     }
 }
 
@@ -71,8 +72,11 @@ mod tests {
         for _ in 0..10 {
             assert_eq!(rate.take(&limits(), at(0)), Verdict::Allowed);
         }
-        assert_eq!(rate.take(&limits(), at(0)), Verdict::Refused { retry_after: Duration::from_millis(100) });
-        assert_eq!(rate.take(&limits(), at(99)), Verdict::Refused { retry_after: Duration::from_millis(1) });
+        assert_eq!(rate.take(&limits(), at(0)), Verdict::Refused { retry_after: Duration::from_secs(1) });
+        assert_eq!(
+            rate.take(&limits(), at(99)),
+            Verdict::Refused { retry_after: Duration::from_millis(901) }
+        );
         assert_eq!(rate.take(&limits(), at(100)), Verdict::Allowed);
     }
 
@@ -83,7 +87,7 @@ mod tests {
         for _ in 0..1_000 {
             match rate.take(&limits(), now) {
                 Verdict::Allowed => {}
-                Verdict::Refused { retry_after } => now = now + retry_after.max(Duration::from_secs(2)),
+                Verdict::Refused { retry_after } => now = now + retry_after,
                 Verdict::GraceIsOver => panic!("closed at {now:?}"),
             }
         }

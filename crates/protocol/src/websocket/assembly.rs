@@ -53,7 +53,7 @@ impl Assembly {
                 if len > text.capacity() {
                     text.reserve_exact(capacity_for(len, bytes_max) - text.len());
                 }
-                self.tail.push(text, piece).map_err(|NotUtf8| not_utf8(text))
+                self.tail.push(text, piece).map_err(|NotUtf8| Violation::text_not_utf8(text.len()))
             }
             Body::Binary(bytes) => {
                 if len > bytes.capacity() {
@@ -86,7 +86,7 @@ impl Assembly {
     /// The whole message, when its last byte has been received.
     pub(super) fn finish(self) -> Result<Body, Violation> {
         match &self.body {
-            Body::Text(text) if self.tail.len() > 0 => Err(not_utf8(text)),
+            Body::Text(text) if self.tail.len() > 0 => Err(Violation::text_not_utf8(text.len())),
             Body::Text(_) | Body::Binary(_) => Ok(self.body),
         }
     }
@@ -95,11 +95,6 @@ impl Assembly {
 /// Room for `len` bytes and as many again, so that growing costs a constant per byte, but no more than can come.
 fn capacity_for(len: usize, bytes_max: usize) -> usize {
     len.saturating_mul(2).min(bytes_max).max(len)
-}
-
-/// The first byte that is not text follows all that is.
-fn not_utf8(text: &str) -> Violation {
-    Violation::TextNotUtf8 { at: u32::try_from(text.len()).unwrap_or(u32::MAX) }
 }
 
 /// A Ping, Pong or Close of which only a part came with one read.

@@ -196,10 +196,10 @@ impl Decoder {
             Op::Control(op) => {
                 let control = self.control.get_or_insert_with(|| Box::new(SplitControl::new(op)));
                 control.push(input.slice(range));
-                Ok(self
-                    .control
-                    .take_if(|_| ends)
-                    .map(|control| Complete::Assembled(Finished::Control(control))))
+                if !ends {
+                    return Ok(None);
+                }
+                Ok(self.control.take().map(|control| Complete::Assembled(Finished::Control(control))))
             }
             Op::Start(kind) if ends && rest.is_final && self.assembly.is_none() => {
                 Ok(Some(Complete::Message(kind, range)))
@@ -215,7 +215,9 @@ impl Decoder {
     fn assemble(&mut self, rest: &Payload, piece: &[u8]) -> Result<Option<Body>, Violation> {
         let assembly = match rest.op {
             Op::Start(kind) => self.assembly.get_or_insert_with(|| Box::new(Assembly::new(kind))),
-            Op::Continuation | Op::Control(_) => self.assembly.as_mut().expect("a continuation was admitted"),
+            Op::Continuation | Op::Control(_) => {
+                self.assembly.as_mut().expect("continuations are admitted only inside a message")
+            }
         };
         let bytes_max = if rest.is_final {
             assembly.len() + piece.len() + rest.missing as usize
@@ -234,6 +236,13 @@ impl Decoder {
             assembly.count_empty_fragment()?;
         }
         Ok(None)
+    }
+
+    /// The memory held for payloads, in bytes.
+    #[cfg(test)]
+    pub(super) fn held_bytes(&self) -> usize {
+        self.assembly.as_ref().map_or(0, |assembly| assembly.capacity())
+            + self.control.as_ref().map_or(0, |control| size_of_val(&**control))
     }
 
     /// Hears nothing more, and lets go of what was half received.
@@ -284,10 +293,9 @@ impl Payload {
 fn present<'a>(complete: Complete, input: &'a mut Input<'_>) -> Result<Event<'a>, Violation> {
     match complete {
         Complete::Message(Kind::Binary, range) => Ok(Event::Binary(input.slice(range))),
-        Complete::Message(Kind::Text, range) => match str::from_utf8(input.slice(range)) {
-            Ok(text) => Ok(Event::Text(text)),
-            Err(error) => Err(Violation::TextNotUtf8 { at: error.valid_up_to() as u32 }),
-        },
+        Complete::Message(Kind::Text, range) => str::from_utf8(input.slice(range))
+            .map(Event::Text)
+            .map_err(|error| Violation::text_not_utf8(error.valid_up_to())),
         Complete::Control(op, range) => control_event(op, input.slice(range)),
         Complete::Assembled(finished) => match input.finished.insert(finished) {
             Finished::Body(Body::Text(text)) => Ok(Event::Text(text)),

@@ -85,6 +85,11 @@ impl Violation {
             Self::TooBig { .. } | Self::TooManyEmptyFragments => 1009,
         }
     }
+
+    /// Text whose first `valid_bytes` bytes are valid, and not the character after them.
+    pub(super) fn text_not_utf8(valid_bytes: usize) -> Self {
+        Self::TextNotUtf8 { at: u32::try_from(valid_bytes).expect("a message's size fits 32 bits") }
+    }
 }
 
 #[cfg(test)]

@@ -30,6 +30,10 @@ pub fn decode(method: &str, body: &[u8]) -> Result<ApiCall, Failure> {
 
 fn publish(body: &[u8]) -> Result<ApiCall, Failure> {
     let bad = |explanation: String| Failure::new(ErrorCode::BadRequest, explanation);
+    // To serde an array is a struct without its field names; to us it is a mistake.
+    if body.trim_ascii_start().starts_with(b"[") {
+        return Err(bad("publish takes {\"channel\": …, \"data\": …}, not an array".into()));
+    }
     let fields: Publish<'_> = serde_json::from_slice(body)
         .map_err(|error| bad(format!("publish takes {{\"channel\": …, \"data\": …}}: {error}")))?;
     let name: String =
@@ -74,6 +78,7 @@ mod tests {
     fn a_bad_call_says_what_would_be_right() {
         for (method, body, code, part) in [
             ("publish", "", ErrorCode::BadRequest, "publish takes {\"channel\": …, \"data\": …}"),
+            ("publish", "[\"a\",1]", ErrorCode::BadRequest, "not an array"),
             ("publish", "{\"channel\":\"a\"}", ErrorCode::BadRequest, "missing field `data`"),
             ("publish", "{\"channel\":1,\"data\":1}", ErrorCode::BadRequest, "`channel` must be a string"),
             ("publish", "{\"channel\":\"a b\",\"data\":1}", ErrorCode::BadRequest, "0x20"),

@@ -53,24 +53,22 @@ pub(super) fn commands(text: &str, batch_max: usize, on_command: &mut dyn FnMut(
 }
 
 fn command(text: &str) -> Decoded {
+    if text.trim_start().starts_with('[') {
+        return Err(unnamed("a command is a JSON object, and a batch holds no batches"));
+    }
     let fields: Fields<'_> = serde_json::from_str(text).map_err(|error| not_understood(&error))?;
     let id = fields.id.map(request_id).transpose().map_err(unnamed)?;
-    let mut channel = None;
-    match meaning(&fields, &mut channel) {
+    match meaning(&fields) {
         Ok(command) => Ok(Request { id, command }),
-        Err(failure) => Err(Rejection { id, channel, failure }),
+        Err(failure) => Err(Rejection { id, channel: readable_channel(&fields), failure }),
     }
 }
 
-/// Reads what the command needs; leaves the channel behind for the rejection once it is known.
-fn meaning(fields: &Fields<'_>, seen: &mut Option<Channel>) -> Result<Command, Failure> {
+/// Reads what the command needs.
+fn meaning(fields: &Fields<'_>) -> Result<Command, Failure> {
     let kind = fields.kind.ok_or_else(|| bad("`type` is missing: say which command this is"))?;
     let kind = text(kind).ok_or_else(|| bad("`type` must be a string"))?;
-    let mut channel = || -> Result<Channel, Failure> {
-        let channel = channel_of(fields.channel, &kind)?;
-        *seen = Some(channel.clone());
-        Ok(channel)
-    };
+    let channel = || channel_of(fields.channel, &kind);
     match &*kind {
         "subscribe" => Ok(Command::Subscribe { channel: channel()? }),
         "unsubscribe" => Ok(Command::Unsubscribe { channel: channel()? }),
@@ -96,6 +94,11 @@ fn channel_of(field: Option<&RawValue>, kind: &str) -> Result<Channel, Failure> 
     let raw = field.ok_or_else(|| bad(format!("`channel` is missing: {kind} needs one")))?;
     let name = text(raw).ok_or_else(|| bad("`channel` must be a string"))?;
     Channel::parse(&name).map_err(|error| bad(format!("`channel` is not a channel name: {error}")))
+}
+
+/// What a rejection says about its channel: the name, where it is one.
+fn readable_channel(fields: &Fields<'_>) -> Option<Channel> {
+    fields.channel.and_then(text).and_then(|name| Channel::parse(&name).ok())
 }
 
 fn request_id(raw: &RawValue) -> Result<RequestId, String> {

@@ -3,6 +3,8 @@
 //! Every event is one object on one line. Publications are written by hand, since that is the hot path and their data
 //! is JSON already; the rest goes through `serde_json`.
 
+use std::time::Duration;
+
 use serde::Serialize;
 
 use crate::close::{CloseReason, Reconnect};
@@ -95,7 +97,7 @@ fn fields(event: &Event) -> Fields<'_> {
             channel: channel.as_ref().map(|channel| channel.as_str()),
             ..failure_fields(failure)
         },
-        Event::Closing { reason, after } => closing(*reason, after.as_millis()),
+        Event::Closing { reason, after } => closing(*reason, *after),
     }
 }
 
@@ -133,25 +135,26 @@ pub(super) fn failure_fields(failure: &Failure) -> Fields<'_> {
         code: Some(failure.code.number()),
         reason: Some(failure.code.slug()),
         message: Some(&failure.explanation),
-        retry_after: failure.retry_after.map(|after| saturating_millis(after.as_millis())),
+        retry_after: failure.retry_after.map(millis_rounded_up),
         ..Fields::default()
     }
 }
 
-fn closing(reason: CloseReason, after: u128) -> Fields<'static> {
+fn closing(reason: CloseReason, after: Duration) -> Fields<'static> {
     Fields {
         kind: "closing",
         code: Some(reason.number()),
         reason: Some(reason.slug()),
         message: Some(reason.explanation()),
         reconnect: Some(reason.reconnect() == Reconnect::Yes),
-        after: Some(saturating_millis(after)),
+        after: Some(millis_rounded_up(after)),
         ..Fields::default()
     }
 }
 
-fn saturating_millis(millis: u128) -> u64 {
-    u64::try_from(millis).unwrap_or(u64::MAX)
+/// Whole milliseconds to wait. Rounded up: whoever waits as told must not come too early.
+fn millis_rounded_up(wait: Duration) -> u64 {
+    u64::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
 }
 
 pub(super) fn write_json(out: &mut Vec<u8>, fields: &Fields<'_>) {

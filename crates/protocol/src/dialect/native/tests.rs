@@ -1,1 +1,331 @@
+//! Golden conversations: every file in `transcripts/` is replayed through decode, session and encode, on a fake clock
+//! and with a hub that answers at once, and must come out as it is written, to the letter.
+//!
+//! | line | means |
+//! |---|---|
+//! | `# …` | a remark |
+//! | `! limit <name> <n>` | sets a bound of the conversations that are opened from here on; times in seconds |
+//! | `! namespace <name> key=value …` | configures a namespace (`publish`, `subscribe`, `max_bytes`) for them |
+//! | `! open` | a client connects |
+//! | `! +500ms`, `! +30s` | time passes; the session ticks at its deadlines |
+//! | `! published <channel> <json>` | somebody else publishes |
+//! | `! broker away`, `! broker back` | what the hub answers from here on |
+//! | `! overflow`, `! drain <ms>`, `! violated <code>`, `! gone` | the other inputs of a session |
+//! | `> …`, `< …` | text of the client, and of the server |
+//! | `>> …`, `<< …` | other frames of the client (`pong`, `binary`, `close`, `close <code>`), and of the server |
+//! | `= …` | the conversation enters this stage; with the close code it ended with |
 
+use std::collections::{HashMap, HashSet};
+use std::fmt::Write;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Json;
+use crate::channel::Channel;
+use crate::close::CloseReason;
+use crate::dialect::{Dialect, Encoding, Incoming};
+use crate::error::{ErrorCode, Failure};
+use crate::event::{Event, Reply};
+use crate::id::{SessionId, UserId};
+use crate::publication::{Draft, Epoch, Offset, Payload, Position, Publication, Sender};
+use crate::rules::{MayPublish, MaySubscribe, Rule, Rules};
+use crate::session::{Effect, Input, Policy, Session, Stage};
+use crate::time::{Moment, Now, UnixMicros};
+
+/// The first half decides when the first ping comes: with this one, half an interval after the start.
+const SESSION: SessionId =
+    SessionId::from_random(0x6b1e_4f0a_92d7_8938_c1a5_52e3_7d90_04bf_u128.to_be_bytes());
+
+/// 2026-01-01T00:00:00Z, when every transcript begins.
+const BEGINNING: Duration = Duration::from_secs(1_767_225_600);
+
+#[test]
+fn every_transcript_is_what_is_said() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/dialect/native/transcripts");
+    let mut files: Vec<_> = folder.read_dir().unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    assert!(files.len() >= 10, "the transcripts are in {}", folder.display());
+    let mut wrong = String::new();
+    for file in files {
+        let written = std::fs::read_to_string(&file).unwrap();
+        let said = replay(&written);
+        if said != written {
+            let name = file.file_name().unwrap().to_string_lossy();
+            writeln!(wrong, "=== {name} ought to be\n{said}").unwrap();
+        }
+    }
+    assert!(wrong.is_empty(), "\n{wrong}=== end");
+}
+
+/// What a transcript would be if all of its server lines were what is said now.
+fn replay(written: &str) -> String {
+    let mut theatre = Theatre::default();
+    for line in written.lines() {
+        let is_spoken = ["<", "="].iter().any(|mark| line.starts_with(mark));
+        if !is_spoken {
+            theatre.said.push_str(line);
+            theatre.said.push('\n');
+            theatre.perform(line);
+        }
+    }
+    theatre.said
+}
+
+/// One client's shell, its clock and its hub.
+#[derive(Default)]
+struct Theatre {
+    policy: Policy,
+    namespaces: HashMap<Box<str>, Rule>,
+    session: Option<Session>,
+    clock: Duration,
+    live: HashSet<Channel>,
+    broker_is_away: bool,
+    said: String,
+}
+
+impl Theatre {
+    fn perform(&mut self, line: &str) {
+        match line.split_once(' ') {
+            None => assert!(line.is_empty(), "not a line of a transcript: {line:?}"),
+            Some(("#", _)) => {}
+            Some((">", text)) => self.hear(Incoming::Text(text)),
+            Some((">>", frame)) => self.hear_frame(frame),
+            Some(("!", directive)) => self.direct(directive),
+            Some(_) => panic!("not a line of a transcript: {line:?}"),
+        }
+    }
+
+    fn hear(&mut self, incoming: Incoming<'_>) {
+        self.feed(Input::Heard);
+        let mut commands = Vec::new();
+        let batch_max = self.policy.limits.batch;
+        match Json.decode(incoming, batch_max, &mut |command| commands.push(command)) {
+            Err(reason) => self.feed(Input::Violated(reason)),
+            Ok(()) => commands.into_iter().for_each(|command| {
+                self.feed(match command {
+                    Ok(request) => Input::Request(request),
+                    Err(rejection) => Input::Rejected(rejection),
+                });
+            }),
+        }
+    }
+
+    fn hear_frame(&mut self, frame: &str) {
+        match frame.split_once(' ').unwrap_or((frame, "")) {
+            ("pong", _) => self.feed(Input::Heard),
+            ("binary", _) => self.hear(Incoming::Binary(&[1, 2, 3])),
+            ("close", code) => self.feed(Input::PeerClosed(code.parse().ok())),
+            _ => panic!("no frame {frame:?}"),
+        }
+    }
+
+    fn direct(&mut self, directive: &str) {
+        let (verb, rest) = directive.split_once(' ').unwrap_or((directive, ""));
+        match verb {
+            "limit" => self.limit(rest),
+            "namespace" => self.namespace(rest),
+            "open" => self.open(),
+            "published" => {
+                let (channel, json) = rest.split_once(' ').unwrap();
+                self.deliver(draft(channel, json));
+            }
+            "broker" => self.broker_is_away = rest == "away",
+            "overflow" => self.feed(Input::Overflowed),
+            "drain" => self.feed(Input::Drain(Duration::from_millis(rest.parse().unwrap()))),
+            "violated" => {
+                self.feed(Input::Violated(CloseReason::from_number(rest.parse().unwrap()).unwrap()));
+            }
+            "gone" => self.feed(Input::Gone),
+            time => self.pass(time.strip_prefix('+').unwrap_or_else(|| panic!("no directive {directive:?}"))),
+        }
+    }
+
+    fn limit(&mut self, rest: &str) {
+        let (name, number) = rest.split_once(' ').unwrap();
+        let number: u32 = number.parse().unwrap();
+        let limits = &mut self.policy.limits;
+        match name {
+            "channels" => limits.channels = number as usize,
+            "batch" => limits.batch = number as usize,
+            "errors" => limits.errors = number,
+            "messages_per_second" => limits.messages_per_second = number,
+            "burst_grace" => limits.burst_grace = Duration::from_secs(number.into()),
+            _ => panic!("no limit {name:?}"),
+        }
+    }
+
+    fn namespace(&mut self, rest: &str) {
+        let mut words = rest.split(' ');
+        let name = words.next().unwrap();
+        let mut rule =
+            Rule { publish: MayPublish::Anyone, subscribe: MaySubscribe::Anyone, payload_bytes: None };
+        for word in words {
+            match word.split_once('=').unwrap() {
+                ("publish", "none") => rule.publish = MayPublish::Nobody,
+                ("publish", "subscribers") => rule.publish = MayPublish::Subscribers,
+                ("subscribe", "authenticated") => rule.subscribe = MaySubscribe::Authenticated,
+                ("subscribe", "token") => rule.subscribe = MaySubscribe::Token,
+                ("max_bytes", bytes) => rule.payload_bytes = Some(bytes.parse().unwrap()),
+                _ => panic!("no rule {word:?}"),
+            }
+        }
+        self.namespaces.insert(name.into(), rule);
+    }
+
+    fn open(&mut self) {
+        self.live.clear();
+        self.policy.node = "node-1".into();
+        self.policy.rules = Rules::of(self.namespaces.clone());
+        let mut effects = Vec::new();
+        let session = Session::open(SESSION, Arc::new(self.policy.clone()), self.now(), &mut effects);
+        self.session = Some(session);
+        effects.into_iter().for_each(|effect| self.effect(effect));
+    }
+
+    /// Lets time pass as a sweep would: the session ticks whenever it asked to, and at the end.
+    fn pass(&mut self, time: &str) {
+        let millis = match (time.strip_suffix("ms"), time.strip_suffix('s')) {
+            (Some(millis), _) => millis.parse().unwrap(),
+            (None, Some(seconds)) => 1_000 * seconds.parse::<u64>().unwrap(),
+            (None, None) => panic!("no time {time:?}"),
+        };
+        let end = self.clock + Duration::from_millis(millis);
+        while let Some(deadline) = self.session.as_ref().unwrap().deadline().map(Moment::since_start)
+            && deadline <= end
+        {
+            self.clock = deadline;
+            self.feed(Input::Tick);
+        }
+        self.clock = end;
+        self.feed(Input::Tick);
+    }
+
+    fn feed(&mut self, input: Input) {
+        let now = self.now();
+        let session = self.session.as_mut().expect("the transcript opens a session");
+        let before = session.stage();
+        let mut effects = Vec::new();
+        session.handle(now, input, &mut effects);
+        let (after, outcome) = (session.stage(), session.outcome());
+        effects.into_iter().for_each(|effect| self.effect(effect));
+        if after != before {
+            let stage = match after {
+                Stage::Open => unreachable!("a conversation opens once"),
+                Stage::Closing => "closing",
+                Stage::Finishing => "finishing",
+                Stage::Over => "over",
+            };
+            writeln!(self.said, "= {stage} {outcome}").unwrap();
+        }
+    }
+
+    fn effect(&mut self, effect: Effect) {
+        match effect {
+            Effect::Send(reply) => self.say(Json.encode(&reply).payload()),
+            Effect::Ping => self.said.push_str("<< ping\n"),
+            Effect::Join { id, channel } => {
+                let outcome = self.answer();
+                self.feed(Input::Joined { id, channel, outcome });
+            }
+            Effect::GoLive { channel, reply } => {
+                self.say(Json.encode(&reply).payload());
+                assert!(self.live.insert(channel), "joined twice");
+            }
+            Effect::Leave { channel } => assert!(self.live.remove(&channel), "left what it had not joined"),
+            Effect::Publish { id, draft } => {
+                let outcome = self.answer();
+                let placed = outcome.is_ok();
+                self.feed(Input::Placed { id, channel: draft.channel.clone(), outcome });
+                if placed {
+                    self.deliver(draft);
+                }
+            }
+            Effect::Close(reason) => {
+                writeln!(self.said, "<< close {} {}", reason.number(), reason.slug()).unwrap();
+            }
+        }
+    }
+
+    fn answer(&self) -> Result<Option<Position>, Failure> {
+        let wait = Duration::from_secs(1);
+        match self.broker_is_away {
+            true => Err(Failure::retry(ErrorCode::Unavailable, "the broker is away: nothing was done", wait)),
+            false => Ok(None),
+        }
+    }
+
+    fn deliver(&mut self, draft: Draft) {
+        if self.live.contains(&draft.channel) && draft.exclude != Some(SESSION) {
+            let publication = Publication::new(draft, None);
+            self.say(publication.encoded(Encoding::NativeJson).payload());
+        }
+    }
+
+    fn say(&mut self, payload: &[u8]) {
+        let text = str::from_utf8(payload).unwrap();
+        assert!(!text.contains('\n'), "an event is one line: {text:?}");
+        writeln!(self.said, "< {text}").unwrap();
+    }
+
+    fn now(&self) -> Now {
+        let unix = UnixMicros(u64::try_from((BEGINNING + self.clock).as_micros()).unwrap());
+        Now { moment: Moment::after_start(self.clock), unix }
+    }
+}
+
+fn draft(channel: &str, json: &str) -> Draft {
+    Draft {
+        channel: Channel::parse(channel).unwrap(),
+        payload: Payload::parse(json).unwrap(),
+        sender: None,
+        exclude: None,
+        received: UnixMicros(0),
+    }
+}
+
+fn position(offset: u64) -> Option<Position> {
+    Some(Position { epoch: Epoch("Zk3q".into()), offset: Offset(offset) })
+}
+
+/// What no broker gives yet is spelt already.
+#[test]
+fn positions_and_senders_are_spelt_where_there_are_any() {
+    let channel = Channel::parse("room:\"1\\").unwrap();
+    let sender = |profile: Option<&str>| Sender {
+        user: UserId::new("zoë \"z\""),
+        profile: profile.map(|json| Payload::parse(json).unwrap()),
+    };
+    let encoded = |sender, position| {
+        let publication = Publication::new(Draft { sender, ..draft(channel.as_str(), "[1]") }, position);
+        String::from_utf8(Json.encode_publication(&publication).payload().to_vec()).unwrap()
+    };
+    assert_eq!(
+        encoded(Some(sender(Some(r#"{"age":7}"#))), position(42)),
+        r#"{"type":"message","channel":"room:\"1\\","offset":42,"from":{"user":"zoë \"z\"","info":{"age":7}},"data":[1]}"#
+    );
+    assert_eq!(
+        encoded(Some(sender(None)), None),
+        r#"{"type":"message","channel":"room:\"1\\","from":{"user":"zoë \"z\""},"data":[1]}"#
+    );
+    let reply = Reply::unasked(Event::Published { channel: channel.clone(), position: position(u64::MAX) });
+    assert_eq!(
+        str::from_utf8(Json.encode(&reply).payload()).unwrap(),
+        r#"{"type":"published","channel":"room:\"1\\","epoch":"Zk3q","offset":18446744073709551615}"#
+    );
+    let reply = Reply::unasked(Event::Unsubscribed { channel, cause: Some(ErrorCode::Gap) });
+    assert_eq!(
+        str::from_utf8(Json.encode(&reply).payload()).unwrap(),
+        r#"{"type":"unsubscribed","channel":"room:\"1\\","code":4410,"reason":"gap"}"#
+    );
+}
+
+#[test]
+fn a_wait_is_never_told_shorter_than_it_is() {
+    for (wait, told) in [(0, 0), (1, 1), (1_000_000, 1), (1_000_001, 2), (333_333_333, 334)] {
+        let failure = Failure::retry(ErrorCode::RateLimited, "slower", Duration::from_nanos(wait));
+        let frame = Json.encode(&Reply::unasked(Event::Refused { failure, channel: None }));
+        let text = str::from_utf8(frame.payload()).unwrap();
+        assert!(text.ends_with(&format!(r#""retry_after":{told}}}"#)), "{wait} ns: {text}");
+    }
+}
