@@ -16,11 +16,17 @@
 //! 5. While the broker is away calls fail with [`BrokerError::Unavailable`] within the deadline, and when it is back
 //!    everything watched is heard again without being asked for.
 //! 6. What is not watched is not delivered.
+//! 7. A draft with retention is appended to its channel's stream and given the next offset in the same step in which it is
+//!    placed: nobody hears what history does not have, and offsets in an epoch are consecutive from 1.
+//! 8. [`Broker::history`] answers with the stream as it was at one moment, and every channel has an epoch once it was asked
+//!    for. A stream that was lost comes back under another epoch, never under the same one with other offsets.
+//! 9. Two drafts with one idempotency key on one channel, within the retention's time, are placed once, and answered alike.
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use fanfare_protocol::history::{Page, Query};
 use fanfare_protocol::publication::{Draft, Position};
 use fanfare_protocol::{Channel, Publication};
 use futures_util::future::BoxFuture;
@@ -36,6 +42,19 @@ mod contract;
 pub trait Broker: fmt::Debug + Send + Sync + 'static {
     /// Places a draft, and answers with its position on a channel with history.
     fn publish(&self, draft: Draft) -> BoxFuture<'_, Result<Option<Position>, BrokerError>>;
+
+    /// Reads a part of a channel's history.
+    fn history(&self, channel: &Channel, query: Query) -> BoxFuture<'_, Result<Page, BrokerError>>;
+
+    /// Where the streams of these channels stand, in the same order, by a bounded number of round trips; `None` for a
+    /// channel that has no stream (any more).
+    fn positions(&self, channels: Vec<Channel>) -> BoxFuture<'_, Result<Vec<Option<Position>>, BrokerError>>;
+
+    /// Forgets what was published on a channel. The epoch stays, and offsets go on where they were.
+    fn remove_history(&self, channel: &Channel) -> BoxFuture<'_, Result<(), BrokerError>>;
+
+    /// Counts up whenever this node may have missed something of any channel it watches: its link was lost and is back.
+    fn losses(&self) -> u64;
 
     /// Asks for a channel's publications. Never called for a channel that is watched or being watched.
     fn watch(&self, channel: &Channel) -> BoxFuture<'_, Result<(), BrokerError>>;

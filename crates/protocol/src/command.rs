@@ -3,7 +3,7 @@
 use crate::channel::Channel;
 use crate::error::Failure;
 use crate::id::RequestId;
-use crate::publication::Payload;
+use crate::publication::{IdempotencyKey, Payload, Position};
 
 /// One command and the name its sender gave it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +21,10 @@ pub enum Command {
     Subscribe {
         /// Which.
         channel: Channel,
+        /// From which point of its stream.
+        start: Start,
+        /// Whether to be told who joins and leaves.
+        presence: bool,
     },
     /// Stop hearing a channel.
     Unsubscribe {
@@ -35,9 +39,41 @@ pub enum Command {
         payload: Payload,
         /// Whether the publisher's own connection hears it too.
         echo: bool,
+        /// What makes it the same publication when it is sent again.
+        key: Option<IdempotencyKey>,
+    },
+    /// Read a part of a channel's past.
+    History {
+        /// Which.
+        channel: Channel,
+        /// Only what was published after this position; before it, in reverse.
+        since: Option<Position>,
+        /// The most publications to answer with.
+        limit: usize,
+        /// The newest first.
+        reverse: bool,
+    },
+    /// Ask who is subscribed to a channel.
+    Presence {
+        /// Which.
+        channel: Channel,
+        /// Whether to name them, or only to count.
+        members: bool,
     },
     /// Is anyone there, and what time is it?
     Ping,
+}
+
+/// From which point of its stream a channel is heard.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Start {
+    /// From now on.
+    #[default]
+    Live,
+    /// After the last position that the client has seen.
+    Since(Position),
+    /// After the last so many publications, which are replayed.
+    Rewind(u32),
 }
 
 /// A command that could not be understood, with as much of it as could be.

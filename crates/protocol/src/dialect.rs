@@ -8,7 +8,7 @@
 use crate::close::CloseReason;
 use crate::command::Decoded;
 use crate::event::Reply;
-use crate::publication::Publication;
+use crate::publication::{Delivery, Publication};
 use crate::websocket::Frame;
 
 pub mod native;
@@ -66,8 +66,8 @@ pub trait Dialect: Sync {
     /// Spells an event for one client.
     fn encode(&self, reply: &Reply) -> Frame;
 
-    /// Spells a publication for all its subscribers.
-    fn encode_publication(&self, publication: &Publication) -> Frame;
+    /// Spells a publication for all the subscribers to whom it comes in the same way.
+    fn encode_publication(&self, publication: &Publication, delivery: Delivery) -> Frame;
 }
 
 /// The outcome of subprotocol negotiation (RFC 6455 section 4.2.2).

@@ -5,8 +5,9 @@ use std::time::Duration;
 use crate::channel::Channel;
 use crate::close::CloseReason;
 use crate::error::{ErrorCode, Failure};
+use crate::history::Page;
 use crate::id::{RequestId, SessionId, UserId};
-use crate::publication::Position;
+use crate::publication::{Payload, Position};
 use crate::time::UnixMicros;
 
 /// An event, and the request it answers, if it does.
@@ -35,8 +36,8 @@ pub enum Event {
     Subscribed {
         /// Which.
         channel: Channel,
-        /// Where its stream goes on, on a channel with history.
-        position: Option<Position>,
+        /// On a channel with history, where its stream goes on.
+        entry: Option<Entry>,
     },
     /// The channel is silent from here on.
     Unsubscribed {
@@ -51,6 +52,34 @@ pub enum Event {
         channel: Channel,
         /// Its place, on a channel with history.
         position: Option<Position>,
+    },
+    /// A part of a channel's past.
+    Past {
+        /// Which channel's.
+        channel: Channel,
+        /// What was found.
+        page: Page,
+    },
+    /// Who is subscribed to a channel.
+    Present {
+        /// Which channel.
+        channel: Channel,
+        /// Whom it was found to have.
+        crowd: Crowd,
+    },
+    /// Somebody has come to a channel.
+    Joined {
+        /// Which.
+        channel: Channel,
+        /// Who.
+        member: Member,
+    },
+    /// Somebody has left a channel.
+    Left {
+        /// Which.
+        channel: Channel,
+        /// Who.
+        member: Member,
     },
     /// The answer to a ping.
     Pong {
@@ -71,6 +100,37 @@ pub enum Event {
         /// How long to wait before coming back, where coming back makes sense.
         after: Duration,
     },
+}
+
+/// Where a subscriber enters a channel's stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The position after which publications are live.
+    pub position: Position,
+    /// Whether everything from the point that the subscriber asked for up to there follows as replayed.
+    pub recovered: bool,
+}
+
+/// One subscriber of a channel, as others see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Who; `None` for an anonymous client.
+    pub user: Option<UserId>,
+    /// By which connection.
+    pub session: SessionId,
+    /// The `info` of the user's token.
+    pub profile: Option<Payload>,
+}
+
+/// Who is subscribed to a channel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Crowd {
+    /// Users; several connections of one count once, and each anonymous connection is one.
+    pub users: u64,
+    /// Connections.
+    pub connections: u64,
+    /// Each connection, where names were asked for.
+    pub members: Option<Vec<Member>>,
 }
 
 /// The first event of a conversation.

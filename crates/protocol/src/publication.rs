@@ -1,6 +1,9 @@
 //! What travels: a draft before the broker has placed it, a publication ever after.
 
-use std::sync::{Arc, OnceLock};
+use std::fmt;
+use std::num::NonZeroU32;
+use std::sync::OnceLock;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::value::RawValue;
@@ -63,7 +66,7 @@ pub struct Sender {
 }
 
 /// Where a publication stands in its channel's stream.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Position {
     /// Names the stream: another epoch means that the earlier history is lost.
     pub epoch: Epoch,
@@ -71,9 +74,32 @@ pub struct Position {
     pub offset: Offset,
 }
 
-/// The name of one life of a channel's stream.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Epoch(pub Arc<str>);
+/// The name of one life of a channel's stream: 64 random bits, 16 hexadecimal digits to clients.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Epoch(pub u64);
+
+impl Epoch {
+    /// The epoch that no stream ever has.
+    pub const NEVER: Self = Self(0);
+
+    /// Reads what [`Epoch`]'s `Display` wrote; `None` for anything else, which then is an epoch that never was.
+    pub fn parse(text: &str) -> Option<Self> {
+        let digits = text.len() == 16 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        digits.then(|| u64::from_str_radix(text, 16).ok().map(Self)).flatten()
+    }
+}
+
+impl fmt::Display for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl fmt::Debug for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
 
 /// A place within an epoch; the first publication has offset 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -92,6 +118,62 @@ pub struct Draft {
     pub exclude: Option<SessionId>,
     /// When the gateway received it.
     pub received: UnixMicros,
+    /// How the broker keeps it, on a channel with history.
+    pub retention: Option<Retention>,
+    /// The same key on the same channel is placed once: a repetition is answered with the first one's position. Takes
+    /// retention; without it there is nowhere to remember the key.
+    pub key: Option<IdempotencyKey>,
+}
+
+/// How long and how much of a channel the broker keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// The most publications.
+    pub size: NonZeroU32,
+    /// How long after the last publication.
+    pub ttl: Duration,
+    /// How long an idempotency key is remembered.
+    pub idempotency_ttl: Duration,
+}
+
+impl Retention {
+    /// Enough to come back from a lost connection: a hundred publications, five minutes.
+    pub const SHORT: Self = Self {
+        size: NonZeroU32::new(100).unwrap(),
+        ttl: Duration::from_secs(300),
+        idempotency_ttl: Duration::from_secs(300),
+    };
+}
+
+/// The longest idempotency key, in bytes.
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 128;
+
+/// What a publisher calls a publication, so that sending it again does not publish it again: 1 to
+/// [`IDEMPOTENCY_KEY_BYTES_MAX`] bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct IdempotencyKey(Box<str>);
+
+impl IdempotencyKey {
+    /// Takes a key; `None` when it is empty or too long.
+    pub fn parse(text: &str) -> Option<Self> {
+        (1..=IDEMPOTENCY_KEY_BYTES_MAX).contains(&text.len()).then(|| Self(text.into()))
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// How a publication comes to a subscriber, as far as the subscriber is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// As it was published.
+    Live,
+    /// Out of history, to one who missed it.
+    Replayed,
+    /// On a channel where only the newest counts: so many older ones were dropped for this connection.
+    Conflated(u64),
 }
 
 /// A publication as every subscriber gets it: immutable, shared, and encoded at most once per [`Encoding`].
@@ -110,18 +192,43 @@ pub struct Publication {
     /// Its place in the stream, on a channel with history.
     pub position: Option<Position>,
     encoded: [OnceLock<Frame>; Encoding::ALL.len()],
+    replayed: [OnceLock<Frame>; Encoding::ALL.len()],
 }
+
+/// What was published, whatever has been encoded of it so far.
+impl PartialEq for Publication {
+    fn eq(&self, other: &Self) -> bool {
+        let parts =
+            |it: &Self| (it.channel.clone(), it.payload.clone(), it.sender.clone(), it.exclude, it.received);
+        parts(self) == parts(other) && self.position == other.position
+    }
+}
+
+impl Eq for Publication {}
 
 impl Publication {
     /// A draft that has found its place.
     pub fn new(draft: Draft, position: Option<Position>) -> Self {
-        let Draft { channel, payload, sender, exclude, received } = draft;
-        Self { channel, payload, sender, exclude, received, position, encoded: Default::default() }
+        let Draft { channel, payload, sender, exclude, received, retention: _, key: _ } = draft;
+        let (encoded, replayed) = Default::default();
+        Self { channel, payload, sender, exclude, received, position, encoded, replayed }
     }
 
     /// The frame that carries it to every subscriber of one encoding: computed for the first, shared by the rest.
     pub fn encoded(&self, encoding: Encoding) -> &Frame {
-        self.encoded[encoding as usize].get_or_init(|| encoding.dialect().encode_publication(self))
+        self.encoded[encoding as usize]
+            .get_or_init(|| encoding.dialect().encode_publication(self, Delivery::Live))
+    }
+
+    /// The same for those who recover it: marked as replayed, and shared by all who missed it.
+    pub fn replayed(&self, encoding: Encoding) -> &Frame {
+        self.replayed[encoding as usize]
+            .get_or_init(|| encoding.dialect().encode_publication(self, Delivery::Replayed))
+    }
+
+    /// Its place in the stream; 0 on a channel without history.
+    pub fn offset(&self) -> Offset {
+        self.position.map_or(Offset(0), |position| position.offset)
     }
 }
 
@@ -152,6 +259,8 @@ mod tests {
             sender: None,
             exclude: None,
             received: UnixMicros(0),
+            retention: None,
+            key: None,
         };
         let publication = Publication::new(draft, None);
         let first = publication.encoded(Encoding::NativeJson).bytes().as_ptr();

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::channel::Channel;
 use crate::error::{ErrorCode, Failure};
-use crate::publication::Payload;
+use crate::publication::{IdempotencyKey, Payload, Retention};
 
 /// Who may publish on a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +28,18 @@ pub enum MaySubscribe {
     Anyone,
 }
 
+/// What becomes of a subscriber that reads more slowly than its channels speak, once `limits.queue_bytes` wait for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Overflow {
+    /// It is disconnected with 4508, and may recover what it missed.
+    #[default]
+    Disconnect,
+    /// The oldest waiting publications of such channels give way.
+    DropOldest,
+    /// Only the newest publication of a channel waits, at all times: for values, not for events.
+    Conflate,
+}
+
 /// The rules of one namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
@@ -37,21 +49,46 @@ pub struct Rule {
     pub subscribe: MaySubscribe,
     /// The most bytes of data in one publication; `None` leaves it to the message bound.
     pub payload_bytes: Option<usize>,
+    /// What the broker keeps; `None` for a channel without history.
+    pub history: Option<Retention>,
+    /// Whether it is known who is subscribed.
+    pub presence: bool,
+    /// What becomes of slow subscribers.
+    pub overflow: Overflow,
 }
 
 impl Rule {
-    /// Whether a publication's data is within the namespace's bound.
+    /// Everyone may everything, and a short history is kept: the development default.
+    pub const OPEN: Self = Self {
+        publish: MayPublish::Anyone,
+        subscribe: MaySubscribe::Anyone,
+        payload_bytes: None,
+        history: Some(Retention::SHORT),
+        presence: true,
+        overflow: Overflow::Disconnect,
+    };
+
+    /// Whether this may be published here, and how it is kept.
     ///
     /// # Errors
-    /// 4413, with both sizes.
-    pub fn check_size(&self, payload: &Payload) -> Result<(), Failure> {
+    /// 4413 when the data is over the namespace's bound, with both sizes; 4400 for an idempotency key where there is no
+    /// history to remember it.
+    pub fn check(
+        &self,
+        payload: &Payload,
+        key: Option<&IdempotencyKey>,
+    ) -> Result<Option<Retention>, Failure> {
         let bytes = payload.as_bytes().len();
         match self.payload_bytes {
             Some(most) if bytes > most => {
                 let text = format!("`data` has {bytes} bytes, at most {most} are taken here");
                 Err(Failure::new(ErrorCode::TooLarge, text))
             }
-            _ => Ok(()),
+            _ if key.is_some() && self.history.is_none() => Err(Failure::new(
+                ErrorCode::BadRequest,
+                "`key` works where history is kept, and none is kept here",
+            )),
+            _ => Ok(self.history),
         }
     }
 }
@@ -68,8 +105,7 @@ pub struct Rules {
 impl Rules {
     /// Every channel open to everyone: the development default.
     pub fn open() -> Self {
-        let open = Rule { publish: MayPublish::Anyone, subscribe: MaySubscribe::Anyone, payload_bytes: None };
-        Self { namespaces: HashMap::new(), open: Some(open) }
+        Self { namespaces: HashMap::new(), open: Some(Rule::OPEN) }
     }
 
     /// These namespaces and no others; none at all is [`Rules::open`].
@@ -103,7 +139,7 @@ mod tests {
 
     #[test]
     fn a_namespace_that_is_not_configured_does_not_exist_once_any_is() {
-        let rule = Rule { publish: MayPublish::Nobody, subscribe: MaySubscribe::Anyone, payload_bytes: None };
+        let rule = Rule { publish: MayPublish::Nobody, ..Rule::OPEN };
         let rules = Rules::of([("room".into(), rule.clone())]);
         let channel = |name| Channel::parse(name).unwrap();
         assert_eq!(rules.rule(&channel("room:1")), Ok(&rule));

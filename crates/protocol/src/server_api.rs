@@ -1,7 +1,8 @@
 //! What a backend may ask of the gateway, whatever the flavour of its API.
 
 use crate::channel::Channel;
-use crate::publication::{Payload, Position};
+use crate::history::Page;
+use crate::publication::{IdempotencyKey, Payload, Position};
 
 /// One call of a backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,6 +13,24 @@ pub enum ApiCall {
         channel: Channel,
         /// What.
         payload: Payload,
+        /// What makes it the same publication when it is sent again.
+        key: Option<IdempotencyKey>,
+    },
+    /// Read a part of a channel's past.
+    History {
+        /// Which.
+        channel: Channel,
+        /// Where the page begins.
+        since: Option<Position>,
+        /// The most publications to answer with.
+        limit: usize,
+        /// The newest first.
+        reverse: bool,
+    },
+    /// Forget a channel's past.
+    RemoveHistory {
+        /// Which.
+        channel: Channel,
     },
 }
 
@@ -25,4 +44,13 @@ pub enum ApiReply {
         /// Its place, on a channel with history.
         position: Option<Position>,
     },
+    /// A part of a channel's past.
+    Past {
+        /// Which channel's.
+        channel: Channel,
+        /// What was found.
+        page: Page,
+    },
+    /// Done, and there is nothing more to say.
+    Done,
 }

@@ -19,7 +19,7 @@
 //!   whoever tears a connection down leaves exactly those.
 //! - [`Session::deadline`] never lies in the past after a [`Input::Tick`] at that time: ticking always makes progress.
 //!
-//! Deliberately absent: tokens, history and presence. They are commands, inputs and effects beside these, and
+//! Deliberately absent: tokens and presence. They are commands, inputs and effects beside these, and
 //! `Authenticating` is a state beside [`State::Open`].
 
 use std::collections::HashMap;
@@ -28,13 +28,14 @@ use std::time::Duration;
 
 use crate::channel::Channel;
 use crate::close::CloseReason;
-use crate::command::{Command, Rejection, Request};
+use crate::command::{Command, Rejection, Request, Start};
 use crate::error::{ErrorCode, Failure};
-use crate::event::{Event, Reply, Welcome};
+use crate::event::{Entry, Event, Reply, Welcome};
+use crate::history::{Page, Query};
 use crate::id::{RequestId, SessionId};
 use crate::limits::{Heartbeat, Limits};
-use crate::publication::{Draft, Payload, Position};
-use crate::rules::{MayPublish, MaySubscribe, Rules};
+use crate::publication::{Draft, Position, Retention};
+use crate::rules::{MayPublish, MaySubscribe, Overflow, Rule, Rules};
 use crate::time::{Moment, Now};
 
 mod keepalive;
@@ -71,8 +72,8 @@ pub enum Input {
         id: Option<RequestId>,
         /// Which channel.
         channel: Channel,
-        /// Where its stream goes on, or why it cannot be heard.
-        outcome: Result<Option<Position>, Failure>,
+        /// Where it enters the channel's stream, if that has history, or why it cannot be heard.
+        outcome: Result<Option<Entry>, Failure>,
     },
     /// The answer to [`Effect::Publish`].
     Placed {
@@ -82,6 +83,22 @@ pub enum Input {
         channel: Channel,
         /// Its place, or why it was not published.
         outcome: Result<Option<Position>, Failure>,
+    },
+    /// The answer to [`Effect::Read`].
+    Read {
+        /// The request that asked for it.
+        id: Option<RequestId>,
+        /// Which channel.
+        channel: Channel,
+        /// The position that the page was to begin at.
+        since: Option<Position>,
+        /// What was found, or why nothing was.
+        outcome: Result<Page, Failure>,
+    },
+    /// The node can no longer keep the promise that nothing of this channel is missed.
+    Lost {
+        /// Which channel.
+        channel: Channel,
     },
     /// The time of [`Session::deadline`] has come.
     Tick,
@@ -110,6 +127,19 @@ pub enum Effect {
         id: Option<RequestId>,
         /// Which.
         channel: Channel,
+        /// How.
+        terms: Terms,
+    },
+    /// Read history, and answer with [`Input::Read`].
+    Read {
+        /// To be repeated in the answer.
+        id: Option<RequestId>,
+        /// Which channel's.
+        channel: Channel,
+        /// Where the page begins.
+        since: Option<Position>,
+        /// Which part.
+        query: Query,
     },
     /// Queue the reply and open the channel's gate, in one step.
     GoLive {
@@ -139,6 +169,17 @@ pub enum Effect {
     },
     /// Answer the peer's Close with its own code, and queue nothing after it.
     EchoClose(Option<u16>),
+}
+
+/// How a subscriber hears a channel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Terms {
+    /// From which point.
+    pub start: Start,
+    /// Whether the channel has a stream to enter.
+    pub history: bool,
+    /// What becomes of it when it is slow.
+    pub overflow: Overflow,
 }
 
 /// How far a conversation has come.
@@ -222,6 +263,8 @@ impl Session {
             Input::Rejected(rejection) => self.rejected(now, rejection, effects),
             Input::Joined { id, channel, outcome } => self.joined(id, channel, outcome, effects),
             Input::Placed { id, channel, outcome } => self.placed(id, channel, outcome, effects),
+            Input::Read { id, channel, since, outcome } => self.read(id, channel, since, outcome, effects),
+            Input::Lost { channel } => self.lost(channel, effects),
             Input::Tick => self.tick(now, effects),
             Input::Overflowed => self.close(now, CloseReason::SlowConsumer, Duration::ZERO, effects),
             Input::Drain(after) => self.close(now, CloseReason::GoingAway, after, effects),
@@ -282,10 +325,27 @@ impl Session {
             return;
         }
         match command {
-            Command::Subscribe { channel } => self.subscribe(id, channel, effects),
+            Command::Subscribe { channel, start, presence } => {
+                self.subscribe(id, channel, start, presence, effects);
+            }
             Command::Unsubscribe { channel } => self.unsubscribe(id, channel, effects),
-            Command::Publish { channel, payload, echo } => {
-                self.publish(now, id, channel, payload, echo, effects);
+            Command::Publish { channel, payload, echo, key } => {
+                let exclude = (!echo).then_some(self.id);
+                let sender = None;
+                let retention = None;
+                let draft = Draft { channel, payload, sender, exclude, received: now.unix, retention, key };
+                self.publish(id, draft, effects);
+            }
+            Command::History { channel, since, limit, reverse } => {
+                let query = Query { since: since.map(|position| position.offset), limit, reverse };
+                match self.may_read(&channel) {
+                    Ok(()) => effects.push(Effect::Read { id, channel, since, query }),
+                    Err(failure) => refuse(id, Some(channel), failure, effects),
+                }
+            }
+            Command::Presence { channel, members: _ } => {
+                let failure = Failure::new(ErrorCode::NotFound, "presence is not served yet");
+                refuse(id, Some(channel), failure, effects);
             }
             Command::Ping => effects.push(Effect::Send(Reply { id, event: Event::Pong { time: now.unix } })),
         }
@@ -328,50 +388,93 @@ impl Session {
         false
     }
 
-    fn subscribe(&mut self, id: Option<RequestId>, channel: Channel, effects: &mut Vec<Effect>) {
-        match self.may_subscribe(&channel) {
-            Ok(()) => {
+    fn subscribe(
+        &mut self,
+        id: Option<RequestId>,
+        channel: Channel,
+        start: Start,
+        _presence: bool,
+        effects: &mut Vec<Effect>,
+    ) {
+        match self.may_subscribe(&channel, start) {
+            Ok(terms) => {
                 self.subscriptions.insert(channel.clone(), Subscription::Joining);
-                effects.push(Effect::Join { id, channel });
+                effects.push(Effect::Join { id, channel, terms });
             }
             Err(failure) => refuse(id, Some(channel), failure, effects),
         }
     }
 
-    fn may_subscribe(&self, channel: &Channel) -> Result<(), Failure> {
+    fn may_subscribe(&self, channel: &Channel, start: Start) -> Result<Terms, Failure> {
         let rule = self.policy.rules.rule(channel)?;
         if self.subscriptions.contains_key(channel) {
             return Err(Failure::new(ErrorCode::Conflict, "already subscribed to this channel"));
         }
-        match rule.subscribe {
-            MaySubscribe::Anyone => {}
-            MaySubscribe::Authenticated | MaySubscribe::Token => {
-                return Err(Failure::new(ErrorCode::Forbidden, "subscribing here takes a token"));
-            }
-        }
+        may_hear(rule)?;
         let most = self.policy.limits.channels;
         if self.subscriptions.len() >= most {
             let text = format!("a connection may subscribe to {most} channels: unsubscribe from one first");
             return Err(Failure::new(ErrorCode::LimitReached, text));
         }
-        Ok(())
+        Ok(Terms { start, history: rule.history.is_some(), overflow: rule.overflow })
+    }
+
+    fn may_read(&self, channel: &Channel) -> Result<(), Failure> {
+        let rule = self.policy.rules.rule(channel)?;
+        may_hear(rule)?;
+        match rule.history {
+            Some(_) => Ok(()),
+            None => Err(Failure::new(ErrorCode::NotFound, "no history is kept here")),
+        }
+    }
+
+    fn read(
+        &self,
+        id: Option<RequestId>,
+        channel: Channel,
+        since: Option<Position>,
+        outcome: Result<Page, Failure>,
+        effects: &mut Vec<Effect>,
+    ) {
+        match outcome {
+            Err(failure) => self.tell_refusal(id, channel, failure, effects),
+            Ok(page) if since.is_some_and(|since| since.epoch != page.epoch) => {
+                let text = "`since` is of a stream that is lost: read without it";
+                self.tell_refusal(id, channel, Failure::new(ErrorCode::Gap, text), effects);
+            }
+            Ok(page) => {
+                if let State::Open(_) = self.state {
+                    effects.push(Effect::Send(Reply { id, event: Event::Past { channel, page } }));
+                }
+            }
+        }
+    }
+
+    fn lost(&mut self, channel: Channel, effects: &mut Vec<Effect>) {
+        if self.subscriptions.remove(&channel).is_some() {
+            effects.push(Effect::Leave { channel: channel.clone() });
+            if let State::Open(_) = self.state {
+                let event = Event::Unsubscribed { channel, cause: Some(ErrorCode::Gap) };
+                effects.push(Effect::Send(Reply::unasked(event)));
+            }
+        }
     }
 
     fn joined(
         &mut self,
         id: Option<RequestId>,
         channel: Channel,
-        outcome: Result<Option<Position>, Failure>,
+        outcome: Result<Option<Entry>, Failure>,
         effects: &mut Vec<Effect>,
     ) {
         if self.subscriptions.get(&channel) != Some(&Subscription::Joining) {
             return; // Left meanwhile: the channel is not ours to open any more.
         }
         match outcome {
-            Ok(position) => {
+            Ok(entry) => {
                 if let State::Open(_) = self.state {
                     self.subscriptions.insert(channel.clone(), Subscription::Live);
-                    let event = Event::Subscribed { channel: channel.clone(), position };
+                    let event = Event::Subscribed { channel: channel.clone(), entry };
                     effects.push(Effect::GoLive { channel, reply: Reply { id, event } });
                 }
             }
@@ -400,24 +503,18 @@ impl Session {
         }
     }
 
-    fn publish(
-        &mut self,
-        now: Now,
-        id: Option<RequestId>,
-        channel: Channel,
-        payload: Payload,
-        echo: bool,
-        effects: &mut Vec<Effect>,
-    ) {
-        if let Err(failure) = self.may_publish(&channel, &payload) {
-            return refuse(id, Some(channel), failure, effects);
+    fn publish(&mut self, id: Option<RequestId>, mut draft: Draft, effects: &mut Vec<Effect>) {
+        match self.may_publish(&draft) {
+            Ok(retention) => {
+                draft.retention = retention;
+                effects.push(Effect::Publish { id, draft });
+            }
+            Err(failure) => refuse(id, Some(draft.channel), failure, effects),
         }
-        let exclude = (!echo).then_some(self.id);
-        let draft = Draft { channel, payload, sender: None, exclude, received: now.unix };
-        effects.push(Effect::Publish { id, draft });
     }
 
-    fn may_publish(&self, channel: &Channel, payload: &Payload) -> Result<(), Failure> {
+    fn may_publish(&self, draft: &Draft) -> Result<Option<Retention>, Failure> {
+        let channel = &draft.channel;
         let rule = self.policy.rules.rule(channel)?;
         let subscribed = self.subscriptions.contains_key(channel);
         match rule.publish {
@@ -433,7 +530,7 @@ impl Session {
                 return Err(Failure::new(ErrorCode::Forbidden, "clients may not publish here"));
             }
         }
-        rule.check_size(payload)
+        rule.check(&draft.payload, draft.key.as_ref())
     }
 
     fn placed(
@@ -515,11 +612,22 @@ fn refuse(id: Option<RequestId>, channel: Option<Channel>, failure: Failure, eff
     effects.push(Effect::Send(Reply { id, event: Event::Refused { failure, channel } }));
 }
 
+fn may_hear(rule: &Rule) -> Result<(), Failure> {
+    match rule.subscribe {
+        MaySubscribe::Anyone => Ok(()),
+        MaySubscribe::Authenticated | MaySubscribe::Token => {
+            Err(Failure::new(ErrorCode::Forbidden, "subscribing here takes a token"))
+        }
+    }
+}
+
 fn channel_of(command: &Command) -> Option<&Channel> {
     match command {
-        Command::Subscribe { channel }
+        Command::Subscribe { channel, .. }
         | Command::Unsubscribe { channel }
-        | Command::Publish { channel, .. } => Some(channel),
+        | Command::Publish { channel, .. }
+        | Command::History { channel, .. }
+        | Command::Presence { channel, .. } => Some(channel),
         Command::Ping => None,
     }
 }

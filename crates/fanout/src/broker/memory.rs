@@ -8,14 +8,20 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use fanfare_protocol::history::{Page, Query};
 use fanfare_protocol::publication::{Draft, Position};
 use fanfare_protocol::{Channel, Publication};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
 use parking_lot::RwLock;
+use tokio::sync::MutexGuard;
 use tokio::task::coop::unconstrained;
 
 use crate::broker::{Broker, BrokerError, Lanes, Link, spread};
+
+mod streams;
+
+use streams::{Appended, Streams};
 
 /// What connects the memory brokers of one process.
 #[derive(Debug, Clone, Default)]
@@ -25,12 +31,12 @@ pub struct Bus(Arc<Shared>);
 const TURNS: usize = 32;
 
 /// Fair, and made to be held while one waits for a lane: nothing that empties lanes ever publishes.
-type Turn = tokio::sync::Mutex<()>;
+type Turn = tokio::sync::Mutex<Streams>;
 
 #[derive(Debug, Default)]
 struct Shared {
     nodes: RwLock<Vec<Arc<Node>>>,
-    /// Which publication of a channel is put into lanes now. A turn is shared by the channels that hash to it.
+    /// Which publication of a channel is placed now, and the past of the channels that share the turn by hash.
     turns: [Turn; TURNS],
 }
 
@@ -56,6 +62,22 @@ impl MemoryBroker {
     }
 }
 
+impl Bus {
+    async fn turn(&self, channel: &Channel) -> MutexGuard<'_, Streams> {
+        // The first poll must queue for the turn: tokio's budget, used up, would let a later draft overtake.
+        unconstrained(self.0.turns[spread(channel, TURNS)].lock()).await
+    }
+
+    fn watching(&self, channel: &Channel) -> Vec<Arc<Node>> {
+        let nodes = self.0.nodes.read();
+        nodes.iter().filter(|node| node.watched.read().contains(channel)).cloned().collect()
+    }
+
+    fn is_watched(&self, channel: &Channel) -> bool {
+        self.0.nodes.read().iter().any(|node| node.watched.read().contains(channel))
+    }
+}
+
 impl Drop for MemoryBroker {
     fn drop(&mut self) {
         self.bus.0.nodes.write().retain(|node| !Arc::ptr_eq(node, &self.node));
@@ -65,28 +87,60 @@ impl Drop for MemoryBroker {
 impl Broker for MemoryBroker {
     fn publish(&self, draft: Draft) -> BoxFuture<'_, Result<Option<Position>, BrokerError>> {
         async move {
-            let publication = Arc::new(Publication::new(draft, None));
-            let channel = &publication.channel;
-            // The first poll must queue for the turn: tokio's budget, used up, would let a later draft overtake.
-            let _turn = unconstrained(self.bus.0.turns[spread(channel, TURNS)].lock()).await;
-            let watching: Vec<_> = {
-                let nodes = self.bus.0.nodes.read();
-                nodes.iter().filter(|node| node.watched.read().contains(channel)).cloned().collect()
-            };
+            let mut streams = self.bus.turn(&draft.channel).await;
+            let watching = self.bus.watching(&draft.channel);
             let mut places = Vec::with_capacity(watching.len());
             for node in &watching {
                 // A lane that is gone belongs to a node that has shut down: it hears nothing, and that is right.
-                if let Ok(place) = node.lanes.lane(channel).reserve().await {
+                if let Ok(place) = node.lanes.lane(&draft.channel).reserve().await {
                     places.push(place);
                 }
             }
+            let publication = match draft.retention {
+                None => Arc::new(Publication::new(draft, None)),
+                Some(retention) => {
+                    match streams.append(draft, retention, |channel| self.bus.is_watched(channel)) {
+                        Appended::New(publication) => publication,
+                        Appended::Repeated(position) => return Ok(Some(position)),
+                    }
+                }
+            };
             // All places or none: a publisher that gives up half-way has reached nobody.
             for place in places {
                 place.send(publication.clone());
             }
-            Ok(None)
+            Ok(publication.position)
         }
         .boxed()
+    }
+
+    fn history(&self, channel: &Channel, query: Query) -> BoxFuture<'_, Result<Page, BrokerError>> {
+        let channel = channel.clone();
+        async move { Ok(self.bus.turn(&channel).await.read(&channel, query)) }.boxed()
+    }
+
+    fn positions(&self, channels: Vec<Channel>) -> BoxFuture<'_, Result<Vec<Option<Position>>, BrokerError>> {
+        async move {
+            let mut positions = Vec::with_capacity(channels.len());
+            for channel in &channels {
+                positions.push(self.bus.turn(channel).await.position(channel));
+            }
+            Ok(positions)
+        }
+        .boxed()
+    }
+
+    fn remove_history(&self, channel: &Channel) -> BoxFuture<'_, Result<(), BrokerError>> {
+        let channel = channel.clone();
+        async move {
+            self.bus.turn(&channel).await.remove(&channel);
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn losses(&self) -> u64 {
+        0
     }
 
     fn watch(&self, channel: &Channel) -> BoxFuture<'_, Result<(), BrokerError>> {

@@ -40,9 +40,10 @@ use std::time::Duration;
 
 use fanfare_metrics::Metrics;
 use fanfare_protocol::Channel;
+use fanfare_protocol::history::{Page, Query};
 use fanfare_protocol::publication::{Draft, Position};
 use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, ready};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -180,6 +181,25 @@ impl RedisBroker {
 impl Broker for RedisBroker {
     fn publish(&self, draft: Draft) -> BoxFuture<'_, Result<Option<Position>, BrokerError>> {
         async move { self.server(&draft.channel).publisher.publish(&draft).await }.boxed()
+    }
+
+    fn history(&self, _channel: &Channel, _query: Query) -> BoxFuture<'_, Result<Page, BrokerError>> {
+        ready(Err(BrokerError::Unavailable("history on redis is not built yet".into()))).boxed()
+    }
+
+    fn positions(
+        &self,
+        _channels: Vec<Channel>,
+    ) -> BoxFuture<'_, Result<Vec<Option<Position>>, BrokerError>> {
+        ready(Err(BrokerError::Unavailable("history on redis is not built yet".into()))).boxed()
+    }
+
+    fn remove_history(&self, _channel: &Channel) -> BoxFuture<'_, Result<(), BrokerError>> {
+        ready(Err(BrokerError::Unavailable("history on redis is not built yet".into()))).boxed()
+    }
+
+    fn losses(&self) -> u64 {
+        0
     }
 
     fn watch(&self, channel: &Channel) -> BoxFuture<'_, Result<(), BrokerError>> {

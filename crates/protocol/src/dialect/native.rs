@@ -7,7 +7,7 @@ use crate::close::CloseReason;
 use crate::command::Decoded;
 use crate::dialect::{Dialect, Incoming};
 use crate::event::Reply;
-use crate::publication::Publication;
+use crate::publication::{Delivery, Publication};
 use crate::websocket::Frame;
 
 pub mod api;
@@ -36,8 +36,8 @@ impl Dialect for Json {
         encode::reply(reply)
     }
 
-    fn encode_publication(&self, publication: &Publication) -> Frame {
-        encode::publication(publication)
+    fn encode_publication(&self, publication: &Publication, delivery: Delivery) -> Frame {
+        encode::publication(publication, delivery)
     }
 }
 

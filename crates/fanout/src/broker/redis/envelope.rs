@@ -2,9 +2,8 @@
 //!
 //! ```text
 //!  u8  version = 1
-//!  u8  length of the epoch, 0 without a position ┐
-//!  …   the epoch, UTF-8                          ├ the position
-//!  u64 the offset, only with an epoch            ┘
+//!  u64 the epoch, 0 without a position ┐ the position
+//!  u64 the offset, only with an epoch  ┘
 //!  u8  flags: 1 exclude, 2 sender, 4 profile        ┐
 //!  u64 received, µs since the Unix epoch            │
 //!  16  the session that must not hear it, if flag 1 │ the body: what a publisher knows
@@ -54,26 +53,19 @@ pub(super) struct Malformed;
 impl Envelope<'_> {
     /// The length of its bytes.
     pub(super) fn len(&self) -> usize {
-        let position = self.position.map_or(0, |it| it.epoch.0.len() + 8);
+        let position = self.position.map_or(0, |_| 8);
         let exclude = if self.draft.exclude.is_some() { 16 } else { 0 };
         let sender = self.draft.sender.as_ref().map_or(0, |it| {
             4 + it.user.as_str().len() + it.profile.as_ref().map_or(0, |profile| 4 + profile.as_bytes().len())
         });
-        2 + position + 9 + exclude + sender + self.draft.payload.as_bytes().len()
+        9 + position + 9 + exclude + sender + self.draft.payload.as_bytes().len()
     }
 
     fn write(&self, out: &mut impl Write) -> io::Result<()> {
-        match self.position {
-            None => out.write_all(&[VERSION, 0])?,
-            Some(position) => {
-                let epoch = position.epoch.0.as_bytes();
-                out.write_all(&[
-                    VERSION,
-                    u8::try_from(epoch.len()).expect("an epoch is short, for Redis made it"),
-                ])?;
-                out.write_all(epoch)?;
-                out.write_all(&position.offset.0.to_be_bytes())?;
-            }
+        out.write_all(&[VERSION])?;
+        out.write_all(&self.position.map_or(0, |position| position.epoch.0).to_be_bytes())?;
+        if let Some(position) = self.position {
+            out.write_all(&position.offset.0.to_be_bytes())?;
         }
         let Draft { payload, sender, exclude, received, .. } = self.draft;
         let profile = sender.as_ref().and_then(|it| it.profile.as_ref());
@@ -107,12 +99,9 @@ pub(super) fn open(channel: Channel, envelope: &[u8]) -> Result<Publication, Mal
     if envelope.len() > ENVELOPE_BYTES_MAX || rest.byte()? != VERSION {
         return Err(Malformed);
     }
-    let position = match rest.byte()? {
+    let position = match u64::from_be_bytes(rest.array()?) {
         0 => None,
-        length => {
-            let epoch = Epoch(rest.text(length.into())?.into());
-            Some(Position { epoch, offset: Offset(u64::from_be_bytes(rest.array()?)) })
-        }
+        epoch => Some(Position { epoch: Epoch(epoch), offset: Offset(u64::from_be_bytes(rest.array()?)) }),
     };
     let flags = rest.byte()?;
     if flags & !flag::ALL != 0 || flags & (flag::SENDER | flag::PROFILE) == flag::PROFILE {
@@ -134,7 +123,10 @@ pub(super) fn open(channel: Channel, envelope: &[u8]) -> Result<Publication, Mal
         }),
     };
     let payload = payload(rest.text(rest.0.len())?)?;
-    Ok(Publication::new(Draft { channel, payload, sender, exclude, received }, position))
+    Ok(Publication::new(
+        Draft { channel, payload, sender, exclude, received, retention: None, key: None },
+        position,
+    ))
 }
 
 fn payload(json: &str) -> Result<Payload, Malformed> {

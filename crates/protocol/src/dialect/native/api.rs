@@ -1,54 +1,47 @@
 //! The native flavour of the server API: a JSON body each way, the method in the path.
 
-use serde::Deserialize;
-use serde_json::value::RawValue;
-
+use super::decode::Fields;
 use super::encode;
-use crate::channel::Channel;
 use crate::error::{ErrorCode, Failure};
-use crate::publication::Payload;
 use crate::server_api::{ApiCall, ApiReply};
-
-#[derive(Deserialize)]
-#[serde(expecting = "a JSON object")]
-struct Publish<'a> {
-    channel: &'a RawValue,
-    #[serde(borrow)]
-    data: &'a RawValue,
-}
 
 /// Reads a call.
 ///
 /// # Errors
 /// 4404 when there is no such method, 4400 when the body is not what it takes.
 pub fn decode(method: &str, body: &[u8]) -> Result<ApiCall, Failure> {
+    let read = || Fields::of_body(method, body);
     match method {
-        "publish" => publish(body),
+        "publish" => {
+            let fields = read()?;
+            Ok(ApiCall::Publish {
+                channel: fields.channel(method)?,
+                payload: fields.payload()?,
+                key: fields.key()?,
+            })
+        }
+        "history" => {
+            let fields = read()?;
+            Ok(ApiCall::History {
+                channel: fields.channel(method)?,
+                since: fields.since()?,
+                limit: fields.limit()?,
+                reverse: fields.reverse()?,
+            })
+        }
+        "history/remove" => Ok(ApiCall::RemoveHistory { channel: read()?.channel(method)? }),
         other => Err(Failure::new(ErrorCode::NotFound, format!("the server API has no method {other:?}"))),
     }
-}
-
-fn publish(body: &[u8]) -> Result<ApiCall, Failure> {
-    let bad = |explanation: String| Failure::new(ErrorCode::BadRequest, explanation);
-    // To serde an array is a struct without its field names; to us it is a mistake.
-    if body.trim_ascii_start().starts_with(b"[") {
-        return Err(bad("publish takes {\"channel\": …, \"data\": …}, not an array".into()));
-    }
-    let fields: Publish<'_> = serde_json::from_slice(body)
-        .map_err(|error| bad(format!("publish takes {{\"channel\": …, \"data\": …}}: {error}")))?;
-    let name: String =
-        serde_json::from_str(fields.channel.get()).map_err(|_| bad("`channel` must be a string".into()))?;
-    let channel =
-        Channel::parse(&name).map_err(|error| bad(format!("`channel` is not a channel name: {error}")))?;
-    Ok(ApiCall::Publish { channel, payload: Payload::from_raw(fields.data) })
 }
 
 /// Spells the result of a call that succeeded.
 pub fn encode_reply(reply: &ApiReply) -> Vec<u8> {
     match reply {
         ApiReply::Published { channel, position } => {
-            encode_fields(&encode::at("published", channel.as_str(), position.as_ref()))
+            encode_fields(&encode::at("published", channel.as_str(), *position))
         }
+        ApiReply::Past { channel, page } => encode_fields(&encode::past(channel, page)),
+        ApiReply::Done => b"{}".to_vec(),
     }
 }
 
@@ -70,7 +63,7 @@ mod tests {
     #[test]
     fn publish_reads_a_channel_and_any_json() {
         let call = decode("publish", br#"{"data": null, "channel": "room:1", "more": 1}"#).unwrap();
-        let ApiCall::Publish { channel, payload } = call;
+        let ApiCall::Publish { channel, payload, key: None } = call else { panic!("{call:?}") };
         assert_eq!((channel.as_str(), payload.as_bytes()), ("room:1", &b"null"[..]));
     }
 

@@ -10,15 +10,19 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use crate::channel::Channel;
-use crate::command::{Command, Decoded, Rejection, Request};
+use crate::command::{Command, Decoded, Rejection, Request, Start};
 use crate::error::{ErrorCode, Failure};
+use crate::history::PAGE_MAX;
 use crate::id::{REQUEST_ID_BYTES_MAX, RequestId};
-use crate::publication::Payload;
+use crate::publication::{Epoch, IDEMPOTENCY_KEY_BYTES_MAX, IdempotencyKey, Offset, Payload, Position};
+
+/// What a page of history holds when the client does not say.
+const PAGE_DEFAULT: usize = 100;
 
 /// The fields of any command. Those that the dialect does not know are skipped.
 #[derive(Default, Deserialize)]
 #[serde(default, expecting = "a JSON object")]
-struct Fields<'a> {
+pub(super) struct Fields<'a> {
     #[serde(borrow, rename = "type", deserialize_with = "present")]
     kind: Option<&'a RawValue>,
     #[serde(borrow, deserialize_with = "present")]
@@ -29,6 +33,28 @@ struct Fields<'a> {
     data: Option<&'a RawValue>,
     #[serde(borrow, deserialize_with = "present")]
     echo: Option<&'a RawValue>,
+    #[serde(borrow, deserialize_with = "present")]
+    key: Option<&'a RawValue>,
+    #[serde(borrow, deserialize_with = "present")]
+    since: Option<&'a RawValue>,
+    #[serde(borrow, deserialize_with = "present")]
+    rewind: Option<&'a RawValue>,
+    #[serde(borrow, deserialize_with = "present")]
+    presence: Option<&'a RawValue>,
+    #[serde(borrow, deserialize_with = "present")]
+    members: Option<&'a RawValue>,
+    #[serde(borrow, deserialize_with = "present")]
+    limit: Option<&'a RawValue>,
+    #[serde(borrow, deserialize_with = "present")]
+    reverse: Option<&'a RawValue>,
+}
+
+/// A position as clients spell it.
+#[derive(Deserialize)]
+struct Since<'a> {
+    #[serde(borrow)]
+    epoch: Cow<'a, str>,
+    offset: u64,
 }
 
 /// A field that is there, `null` included: `"data": null` is data.
@@ -68,20 +94,28 @@ fn command(text: &str) -> Decoded {
 fn meaning(fields: &Fields<'_>) -> Result<Command, Failure> {
     let kind = fields.kind.ok_or_else(|| bad("`type` is missing: say which command this is"))?;
     let kind = text(kind).ok_or_else(|| bad("`type` must be a string"))?;
-    let channel = || channel_of(fields.channel, &kind);
+    let channel = || fields.channel(&kind);
     match &*kind {
-        "subscribe" => Ok(Command::Subscribe { channel: channel()? }),
+        "subscribe" => Ok(Command::Subscribe {
+            channel: channel()?,
+            start: fields.start()?,
+            presence: switch(fields.presence, "presence", false)?,
+        }),
         "unsubscribe" => Ok(Command::Unsubscribe { channel: channel()? }),
-        "publish" => {
-            let channel = channel()?;
-            let data =
-                fields.data.ok_or_else(|| bad("`data` is missing: publish needs it, `null` will do"))?;
-            let echo = match fields.echo.map(RawValue::get) {
-                None | Some("true") => true,
-                Some("false") => false,
-                Some(_) => return Err(bad("`echo` must be true or false")),
-            };
-            Ok(Command::Publish { channel, payload: Payload::from_raw(data), echo })
+        "publish" => Ok(Command::Publish {
+            channel: channel()?,
+            payload: fields.payload()?,
+            echo: switch(fields.echo, "echo", true)?,
+            key: fields.key()?,
+        }),
+        "history" => Ok(Command::History {
+            channel: channel()?,
+            since: fields.since()?,
+            limit: fields.limit()?,
+            reverse: fields.reverse()?,
+        }),
+        "presence" => {
+            Ok(Command::Presence { channel: channel()?, members: switch(fields.members, "members", true)? })
         }
         "ping" => Ok(Command::Ping),
         other => {
@@ -90,10 +124,74 @@ fn meaning(fields: &Fields<'_>) -> Result<Command, Failure> {
     }
 }
 
-fn channel_of(field: Option<&RawValue>, kind: &str) -> Result<Channel, Failure> {
-    let raw = field.ok_or_else(|| bad(format!("`channel` is missing: {kind} needs one")))?;
-    let name = text(raw).ok_or_else(|| bad("`channel` must be a string"))?;
-    Channel::parse(&name).map_err(|error| bad(format!("`channel` is not a channel name: {error}")))
+/// Each reads one field, and says what would be right where it is not.
+impl<'a> Fields<'a> {
+    /// The fields of a call of the server API, which has its command in the path.
+    pub(super) fn of_body(method: &str, body: &'a [u8]) -> Result<Self, Failure> {
+        // To serde an array is a struct without its field names; to us it is a mistake.
+        if body.trim_ascii_start().starts_with(b"[") {
+            return Err(bad(format!("{method} takes a JSON object, not an array")));
+        }
+        serde_json::from_slice(body).map_err(|error| bad(format!("{method} takes a JSON object: {error}")))
+    }
+
+    pub(super) fn channel(&self, kind: &str) -> Result<Channel, Failure> {
+        let raw = self.channel.ok_or_else(|| bad(format!("`channel` is missing: {kind} needs one")))?;
+        let name = text(raw).ok_or_else(|| bad("`channel` must be a string"))?;
+        Channel::parse(&name).map_err(|error| bad(format!("`channel` is not a channel name: {error}")))
+    }
+
+    pub(super) fn payload(&self) -> Result<Payload, Failure> {
+        let data = self.data.ok_or_else(|| bad("`data` is missing: publish needs it, `null` will do"))?;
+        Ok(Payload::from_raw(data))
+    }
+
+    pub(super) fn key(&self) -> Result<Option<IdempotencyKey>, Failure> {
+        let Some(raw) = self.key else { return Ok(None) };
+        let key = text(raw).and_then(|key| IdempotencyKey::parse(&key));
+        key.map(Some)
+            .ok_or_else(|| bad(format!("`key` must be a string of 1 to {IDEMPOTENCY_KEY_BYTES_MAX} bytes")))
+    }
+
+    pub(super) fn since(&self) -> Result<Option<Position>, Failure> {
+        let Some(raw) = self.since else { return Ok(None) };
+        let since: Since<'_> = serde_json::from_str(raw.get()).map_err(|_| {
+            bad("`since` must be {\"epoch\": string, \"offset\": number} as the server sent them")
+        })?;
+        let epoch = Epoch::parse(&since.epoch).unwrap_or(Epoch::NEVER);
+        Ok(Some(Position { epoch, offset: Offset(since.offset) }))
+    }
+
+    pub(super) fn limit(&self) -> Result<usize, Failure> {
+        let Some(raw) = self.limit else { return Ok(PAGE_DEFAULT) };
+        let limit = serde_json::from_str(raw.get()).ok().filter(|limit| *limit <= PAGE_MAX);
+        limit.ok_or_else(|| bad(format!("`limit` must be a number from 0 to {PAGE_MAX}")))
+    }
+
+    pub(super) fn reverse(&self) -> Result<bool, Failure> {
+        switch(self.reverse, "reverse", false)
+    }
+
+    fn start(&self) -> Result<Start, Failure> {
+        match (self.since()?, self.rewind) {
+            (None, None) => Ok(Start::Live),
+            (Some(since), None) => Ok(Start::Since(since)),
+            (None, Some(rewind)) => match serde_json::from_str(rewind.get()) {
+                Ok(count) => Ok(Start::Rewind(count)),
+                Err(_) => Err(bad("`rewind` must be a number of messages")),
+            },
+            (Some(_), Some(_)) => Err(bad("`since` and `rewind` name two places to start from: send one")),
+        }
+    }
+}
+
+fn switch(field: Option<&RawValue>, name: &str, default: bool) -> Result<bool, Failure> {
+    match field.map(RawValue::get) {
+        None => Ok(default),
+        Some("true") => Ok(true),
+        Some("false") => Ok(false),
+        Some(_) => Err(bad(format!("`{name}` must be true or false"))),
+    }
 }
 
 /// What a rejection says about its channel: the name, where it is one.

@@ -6,12 +6,15 @@
 use std::time::Duration;
 
 use serde::Serialize;
+use serde_json::value::RawValue;
 
+use crate::channel::Channel;
 use crate::close::{CloseReason, Reconnect};
 use crate::error::Failure;
-use crate::event::{Event, Reply, Welcome};
+use crate::event::{Event, Member, Reply, Welcome};
+use crate::history::Page;
 use crate::id::RequestId;
-use crate::publication::{Position, Publication};
+use crate::publication::{Delivery, Payload, Position, Publication};
 use crate::websocket::{Frame, FrameKind};
 
 /// The fields of any event, in the order they are written; what does not apply is left out.
@@ -26,9 +29,21 @@ pub(super) struct Fields<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     channel: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    epoch: Option<&'a str>,
+    epoch: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     offset: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    recovered: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    users: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    connections: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    members: Option<Vec<MemberFields<'a>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    member: Option<MemberFields<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    messages: Option<Vec<PastFields<'a>>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     time: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -64,6 +79,29 @@ struct WelcomeFields<'a> {
 }
 
 #[derive(Serialize)]
+struct MemberFields<'a> {
+    user: Option<&'a str>,
+    session: String,
+    info: Option<&'a RawValue>,
+}
+
+/// A message of the past: what a live one has, less what the page says once for all.
+#[derive(Serialize)]
+struct PastFields<'a> {
+    offset: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from: Option<SenderFields<'a>>,
+    data: &'a RawValue,
+}
+
+#[derive(Serialize)]
+struct SenderFields<'a> {
+    user: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    info: Option<&'a RawValue>,
+}
+
+#[derive(Serialize)]
 struct LimitFields {
     message_bytes: usize,
     channels: usize,
@@ -84,13 +122,29 @@ fn fields(event: &Event) -> Fields<'_> {
         Event::Welcome(welcome) => {
             Fields { kind: "welcome", welcome: Some(welcome_fields(welcome)), ..Fields::default() }
         }
-        Event::Subscribed { channel, position } => at("subscribed", channel.as_str(), position.as_ref()),
+        Event::Subscribed { channel, entry } => Fields {
+            recovered: entry.map(|entry| entry.recovered),
+            ..at("subscribed", channel.as_str(), entry.map(|entry| entry.position))
+        },
         Event::Unsubscribed { channel, cause } => Fields {
             code: cause.map(|code| code.number()),
             reason: cause.map(|code| code.slug()),
             ..at("unsubscribed", channel.as_str(), None)
         },
-        Event::Published { channel, position } => at("published", channel.as_str(), position.as_ref()),
+        Event::Published { channel, position } => at("published", channel.as_str(), *position),
+        Event::Past { channel, page } => past(channel, page),
+        Event::Present { channel, crowd } => Fields {
+            users: Some(crowd.users),
+            connections: Some(crowd.connections),
+            members: crowd.members.as_ref().map(|members| members.iter().map(member_fields).collect()),
+            ..at("presence", channel.as_str(), None)
+        },
+        Event::Joined { channel, member } => {
+            Fields { member: Some(member_fields(member)), ..at("joined", channel.as_str(), None) }
+        }
+        Event::Left { channel, member } => {
+            Fields { member: Some(member_fields(member)), ..at("left", channel.as_str(), None) }
+        }
         Event::Pong { time } => Fields { kind: "pong", time: Some(time.millis()), ..Fields::default() },
         Event::Refused { failure, channel } => Fields {
             kind: "error",
@@ -117,12 +171,45 @@ fn welcome_fields(welcome: &Welcome) -> WelcomeFields<'_> {
     }
 }
 
+fn member_fields(member: &Member) -> MemberFields<'_> {
+    MemberFields {
+        user: member.user.as_ref().map(|user| user.as_str()),
+        session: member.session.to_string(),
+        info: member.profile.as_ref().map(raw),
+    }
+}
+
+/// A page of history, for WebSocket clients and callers of the server API alike.
+pub(super) fn past<'a>(channel: &'a Channel, page: &'a Page) -> Fields<'a> {
+    Fields {
+        messages: Some(page.publications.iter().map(|publication| past_fields(publication)).collect()),
+        ..at("history", channel.as_str(), Some(page.position()))
+    }
+}
+
+fn past_fields(publication: &Publication) -> PastFields<'_> {
+    let sender = publication.sender.as_ref();
+    PastFields {
+        offset: publication.offset().0,
+        from: sender.map(|sender| SenderFields {
+            user: sender.user.as_str(),
+            info: sender.profile.as_ref().map(raw),
+        }),
+        data: raw(&publication.payload),
+    }
+}
+
+/// JSON inside JSON. It was checked when it came in; checking it again is the price of asking for the past.
+fn raw(payload: &Payload) -> &RawValue {
+    serde_json::from_slice(payload.as_bytes()).expect("a payload is JSON")
+}
+
 /// An event that speaks of a channel and perhaps of a place in its stream.
-pub(super) fn at<'a>(kind: &'static str, channel: &'a str, position: Option<&'a Position>) -> Fields<'a> {
+pub(super) fn at<'a>(kind: &'static str, channel: &'a str, position: Option<Position>) -> Fields<'a> {
     Fields {
         kind,
         channel: Some(channel),
-        epoch: position.map(|position| &*position.epoch.0),
+        epoch: position.map(|position| position.epoch.to_string()),
         offset: position.map(|position| position.offset.0),
         ..Fields::default()
     }
@@ -161,7 +248,7 @@ pub(super) fn write_json(out: &mut Vec<u8>, fields: &Fields<'_>) {
     serde_json::to_writer(out, fields).expect("these fields have string keys and a vector takes every byte");
 }
 
-pub(super) fn publication(publication: &Publication) -> Frame {
+pub(super) fn publication(publication: &Publication, delivery: Delivery) -> Frame {
     let room = publication.payload.as_bytes().len() + publication.channel.as_str().len() + 64;
     Frame::build(FrameKind::Text, room, |out| {
         out.extend_from_slice(br#"{"type":"message","channel":"#);
@@ -178,6 +265,14 @@ pub(super) fn publication(publication: &Publication) -> Frame {
                 out.extend_from_slice(profile.as_bytes());
             }
             out.push(b'}');
+        }
+        match delivery {
+            Delivery::Live => {}
+            Delivery::Replayed => out.extend_from_slice(br#","recovered":true"#),
+            Delivery::Conflated(dropped) => {
+                out.extend_from_slice(br#","conflated":"#);
+                out.extend_from_slice(dropped.to_string().as_bytes());
+            }
         }
         out.extend_from_slice(br#","data":"#);
         out.extend_from_slice(publication.payload.as_bytes());
