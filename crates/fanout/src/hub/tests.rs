@@ -374,6 +374,19 @@ async fn a_busy_lane_lets_others_run() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn whoever_subscribes_twice_counts_once() {
+    let (bus, tasks) = (Bus::default(), TaskTracker::new());
+    let node = Node::start(&bus, &tasks, 1);
+    let mut client = Client::new(&node, 1);
+    for _ in 0..2 {
+        while client.subscribe(0).await.is_err() {}
+    }
+    client.leave();
+    client.leave();
+    node.comes_to_rest().await;
+}
+
 /// Dropped at any point, a subscription has not happened.
 #[tokio::test(start_paused = true)]
 async fn a_subscription_that_is_given_up_has_not_happened() {

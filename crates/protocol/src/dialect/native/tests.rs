@@ -253,7 +253,11 @@ impl Theatre {
     fn answer(&self) -> Result<Option<Position>, Failure> {
         let wait = Duration::from_secs(1);
         match self.broker_is_away {
-            true => Err(Failure::retry(ErrorCode::Unavailable, "the broker is away: nothing was done", wait)),
+            true => Err(Failure::retry(
+                ErrorCode::Unavailable,
+                "the broker is away: nothing was done, try again",
+                wait,
+            )),
             false => Ok(None),
         }
     }
