@@ -1,5 +1,7 @@
 //! Holds `docs/protocol.md` and `docs/protocol.schema.json` against the transcripts, and both against the code's tables.
 
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
