@@ -160,11 +160,14 @@ impl Node {
     /// Tells every client to go, paced over the drain window, and returns when all tasks have ended, or when they
     /// should have.
     pub async fn drain(self) {
-        drain::run(&self.services, self.drain_window).await;
-        self.stop.cancel();
-        self.services.tasks.close();
-        if timeout(JOIN_TIMEOUT, self.services.tasks.wait()).await.is_err() {
-            warn!(tasks = self.services.tasks.len(), "some tasks have not ended in time");
+        let Self { services, stop, drain_window, .. } = self;
+        drain::run(&services, drain_window).await;
+        stop.cancel();
+        let tasks = services.tasks.clone();
+        drop(services); // The lanes' tasks end with the last holder of the hub.
+        tasks.close();
+        if timeout(JOIN_TIMEOUT, tasks.wait()).await.is_err() {
+            warn!(tasks = tasks.len(), "some tasks have not ended in time");
         }
         info!("stopped");
     }
