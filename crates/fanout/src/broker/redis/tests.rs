@@ -124,6 +124,38 @@ async fn a_restart_loses_no_watch_and_tells_no_lie() {
     }
 }
 
+/// Redis executes the publication and drops its answer with the connection: that is neither a success nor a refusal.
+#[tokio::test]
+async fn what_was_sent_and_never_answered_is_admitted_to_be_unknown() {
+    let redis = RealRedis::start().await;
+    let mut node = redis.node().await;
+    node.watch("a").await;
+    let mut connection = redis.server.connect().await;
+    // A frozen server finds both in its sockets when it wakes, and takes them in this order in one round.
+    redis.server.freeze().await;
+    let broker = node.broker.clone();
+    let mut published = broker.publish(draft("a", 1));
+    assert!(futures_util::poll!(&mut published).is_pending());
+    let mut kill = cmd("CLIENT");
+    let kill = kill.arg("KILL").arg("TYPE").arg("normal").query_async::<u64>(&mut connection);
+    let mut kill = std::pin::pin!(kill);
+    // One thread, so every task that can run does so before this one runs again: both are written in the end.
+    for _ in 0..20 {
+        tokio::task::yield_now().await;
+    }
+    assert!(futures_util::poll!(&mut kill).is_pending());
+    for _ in 0..20 {
+        tokio::task::yield_now().await;
+    }
+    redis.server.thaw().await;
+    let (killed, published) = tokio::join!(kill, published);
+    assert_eq!(killed.unwrap(), 1);
+    assert!(matches!(published, Err(BrokerError::Timeout(_))), "{published:?}");
+    assert_eq!(node.next().await, ("a".to_owned(), 1));
+    node.is_up().await;
+    node.hears_again("a").await;
+}
+
 #[tokio::test]
 async fn a_cut_subscription_is_made_anew() {
     let redis = RealRedis::start().await;
