@@ -127,36 +127,52 @@ async fn a_restart_loses_no_watch_and_tells_no_lie() {
     }
 }
 
-/// Redis executes the publication and drops its answer with the connection: that is neither a success nor a refusal.
+/// Redis may execute a publication and drop its answer with the connection: that is neither a success nor a refusal.
 #[tokio::test]
 async fn what_was_sent_and_never_answered_is_admitted_to_be_unknown() {
     let redis = RealRedis::start().await;
     let mut node = redis.node().await;
     node.watch("a").await;
+    // Which of the two Redis takes first when it wakes is its own affair, so this may need a few rounds.
+    for round in 0..50 {
+        let published = publish_while_killed(&redis, &node, round).await;
+        node.is_up().await;
+        node.publish("a", u64::MAX).await.unwrap();
+        let heard = node.next().await.1 == round;
+        assert!(!heard || node.next().await.1 == u64::MAX);
+        match published {
+            Ok(()) => assert!(heard, "it was answered before the freeze"),
+            Err(BrokerError::Timeout(_)) if heard => return,
+            Err(BrokerError::Timeout(_)) => {}
+            Err(error) => panic!("it had been sent, so nobody may claim that it was not placed: {error}"),
+        }
+    }
+    panic!("no publication was executed and cut off from its answer");
+}
+
+/// A frozen server finds a publication and the killing of its connection in its sockets when it wakes.
+async fn publish_while_killed(redis: &RealRedis, node: &Node, number: u64) -> Result<(), BrokerError> {
     let mut connection = redis.server.connect().await;
-    // A frozen server finds both in its sockets when it wakes, and takes them in this order in one round.
     redis.server.freeze().await;
-    let broker = node.broker.clone();
-    let mut published = broker.publish(draft("a", 1));
-    assert!(futures_util::poll!(&mut published).is_pending());
+    let mut published = Box::pin(node.publish("a", number));
     let mut kill = cmd("CLIENT");
-    let kill = kill.arg("KILL").arg("TYPE").arg("normal").query_async::<u64>(&mut connection);
-    let mut kill = std::pin::pin!(kill);
-    // One thread, so every task that can run does so before this one runs again: both are written in the end.
-    for _ in 0..20 {
-        tokio::task::yield_now().await;
-    }
-    assert!(futures_util::poll!(&mut kill).is_pending());
-    for _ in 0..20 {
-        tokio::task::yield_now().await;
-    }
+    let mut kill = Box::pin(kill.arg("KILL").arg("TYPE").arg("normal").query_async::<u64>(&mut connection));
+    let first = futures_util::poll!(&mut published);
+    let write = async || {
+        // One thread: every task that can run does so before this one runs again, until all is written.
+        for _ in 0..20 {
+            tokio::task::yield_now().await;
+        }
+    };
+    write().await;
+    let _ = futures_util::poll!(&mut kill); // Not answered yet, of course.
+    write().await;
     redis.server.thaw().await;
-    let (killed, published) = tokio::join!(kill, published);
-    assert_eq!(killed.unwrap(), 1);
-    assert!(matches!(published, Err(BrokerError::Timeout(_))), "{published:?}");
-    assert_eq!(node.next().await, ("a".to_owned(), 1));
-    node.is_up().await;
-    node.hears_again("a").await;
+    kill.await.unwrap();
+    match first {
+        std::task::Poll::Ready(published) => published,
+        std::task::Poll::Pending => published.await,
+    }
 }
 
 #[tokio::test]
@@ -345,7 +361,7 @@ async fn a_full_lane_holds_redis_back_without_a_loss() {
     for number in 0..COUNT {
         assert_eq!(slow.next().await, ("a".to_owned(), number));
         if began.elapsed() < 4 * TIMEOUT {
-            tokio::time::sleep(Duration::from_millis(5)).await; // The slow reader itself, not a wait for anything.
+            tokio::time::sleep(Duration::from_millis(1)).await; // The slow reader itself, not a wait for anything.
         }
     }
     assert_eq!(
