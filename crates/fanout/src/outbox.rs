@@ -26,7 +26,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use fanfare_protocol::time::UnixMicros;
 use fanfare_protocol::websocket::Frame;
-use fanfare_protocol::{Encoding, Publication, SessionId};
+use fanfare_protocol::{Channel, Encoding, Publication, SessionId};
 use parking_lot::{Mutex, MutexGuard};
 
 /// The most frames in one gathered write. Past some thirty a frame costs next to nothing more, and Linux takes 1024.
@@ -50,12 +50,17 @@ impl SubscriberId {
 }
 
 /// What another task has to tell a connection's task.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Order {
     /// The deadline that the connection asked for has come.
     Tick,
     /// The queue passed its bound and was emptied.
     Overflowed,
+    /// The hub can no longer keep its promise for this channel.
+    Lost {
+        /// Which.
+        channel: Channel,
+    },
     /// The node is draining: close, and tell the client to wait this long before it comes back.
     Drain {
         /// The wait.
@@ -173,7 +178,11 @@ impl Outbox {
 
     /// Queues publications of one channel, in order; returns by how many bytes the queue grew, which is negative when it
     /// overflowed and was emptied. Those that the session asked not to hear are left out.
-    pub(crate) fn offer(&self, publications: &[Arc<Publication>]) -> i64 {
+    pub(crate) fn offer(
+        &self,
+        publications: &[Arc<Publication>],
+        _overflow: fanfare_protocol::rules::Overflow,
+    ) -> i64 {
         let mut state = self.state.lock();
         if state.phase != Phase::Open {
             return 0;
@@ -193,6 +202,15 @@ impl Outbox {
             wake(state, Wants::Frames);
         }
         grown
+    }
+
+    /// Queues publications as replayed.
+    pub(crate) fn replay(&self, publications: &[Arc<Publication>]) -> Result<usize, Full> {
+        let mut grown = 0;
+        for publication in publications {
+            grown += self.push(publication.replayed(self.encoding).clone())?;
+        }
+        Ok(grown)
     }
 
     /// Queues a frame of the session's own; returns by how many bytes the queue grew.

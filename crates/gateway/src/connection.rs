@@ -145,6 +145,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
                 self.services.metrics.outbox_overflowed();
                 self.take(Input::Overflowed);
             }
+            Order::Lost { channel } => self.take(Input::Lost { channel }),
             Order::Drain { after } => self.take(Input::Drain(after)),
         }
         // An order may only have moved the deadline, in which case no effect ends the turn.

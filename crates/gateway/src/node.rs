@@ -43,6 +43,9 @@ const LANE_DEPTH: usize = 4096;
 /// The longest that any call of the memory broker may take: it waits for nothing but a full lane.
 const MEMORY_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How often a quiet channel is compared with what the broker says of it.
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
+
 /// How long a connection to Redis may be idle before a sign of life is asked for.
 const REDIS_PING_INTERVAL: Duration = Duration::from_secs(3);
 
@@ -207,7 +210,7 @@ fn services(
         BrokerKind::Memory => MEMORY_TIMEOUT,
         BrokerKind::Redis => config.redis.timeout,
     };
-    let hub = Hub::start(broker, lanes, metrics.clone(), &tasks, HubOptions { broker_timeout });
+    let hub = Hub::start(broker, lanes, metrics.clone(), &tasks, HubOptions { broker_timeout, check_interval: CHECK_INTERVAL });
     Services {
         policy: Arc::new(policy(config)),
         hub,

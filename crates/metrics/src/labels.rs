@@ -119,6 +119,8 @@ label! {
         Watch = "watch",
         /// Stops hearing a channel.
         Unwatch = "unwatch",
+        /// Reads or removes what was published, or asks where streams stand.
+        History = "history",
         /// Asks whether the broker lives.
         Ping = "ping",
     }

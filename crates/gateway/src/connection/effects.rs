@@ -49,11 +49,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             }
             match effect {
                 Effect::Publish { id, draft } => placing.push_back(place(&services.hub, id, draft).boxed()),
-                Effect::Join { id, channel } => {
+                Effect::Join { id, channel, terms } => {
                     let outbox = self.outbox.clone();
-                    let answer = self.while_writing(services.hub.subscribe(&channel, &outbox)).await;
+                    let answer = self.while_writing(services.hub.subscribe(&channel, &outbox, terms)).await;
                     let outcome = answer.map_err(|error| failure(&error));
                     self.answer(Input::Joined { id, channel, outcome });
+                }
+                Effect::Read { id, channel, since, query } => {
+                    let answer = self.while_writing(services.hub.history(&channel, query)).await;
+                    let outcome = answer.map_err(|error| failure(&error));
+                    self.answer(Input::Read { id, channel, since, outcome });
                 }
                 prompt => self.perform(prompt),
             }
@@ -93,7 +98,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             Effect::EchoClose(code) => {
                 self.conclude([code.map_or_else(Frame::close_without_code, |code| Frame::close(code, ""))]);
             }
-            Effect::Join { .. } | Effect::Publish { .. } => {
+            Effect::Join { .. } | Effect::Publish { .. } | Effect::Read { .. } => {
                 unreachable!("an answer of the hub makes the session tell the client, not ask again")
             }
         }
@@ -118,7 +123,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
 
 /// Whether an effect waits for the hub.
 fn asks_hub(effect: &Effect) -> bool {
-    matches!(effect, Effect::Join { .. } | Effect::Publish { .. })
+    matches!(effect, Effect::Join { .. } | Effect::Publish { .. } | Effect::Read { .. })
 }
 
 async fn place(hub: &Hub, id: Option<RequestId>, draft: Draft) -> Input {
