@@ -466,12 +466,11 @@ impl Session {
     }
 
     fn lost(&mut self, channel: Channel, effects: &mut Vec<Effect>) {
+        let State::Open(_) = self.state else { return };
         if self.let_go(&channel) {
             effects.push(Effect::Leave { channel: channel.clone() });
-            if let State::Open(_) = self.state {
-                let event = Event::Unsubscribed { channel, cause: Some(ErrorCode::Gap) };
-                effects.push(Effect::Send(Reply::unasked(event)));
-            }
+            let event = Event::Unsubscribed { channel, cause: Some(ErrorCode::Gap) };
+            effects.push(Effect::Send(Reply::unasked(event)));
         }
     }
 
