@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::error::{ErrorCode, Failure};
 use crate::publication::{Epoch, Offset, Position, Publication};
 
 /// The most publications in one page.
@@ -33,5 +34,29 @@ impl Page {
     /// Where the stream stood.
     pub fn position(&self) -> Position {
         Position { epoch: self.epoch, offset: self.top }
+    }
+
+    /// The page, for one who asked for what was published since a position.
+    ///
+    /// # Errors
+    /// 4410 when that position is of another stream than the page: its offset says nothing about this one.
+    pub fn following(self, since: Option<Position>) -> Result<Self, Failure> {
+        match since {
+            Some(since) if since.epoch != self.epoch => {
+                Err(Failure::new(ErrorCode::Gap, "`since` is of a stream that is lost: read without it"))
+            }
+            _ => Ok(self),
+        }
+    }
+
+    /// Keeps its first publications: as many as have at most so many bytes of data together, and at least one.
+    pub fn shorten(&mut self, bytes_max: usize) {
+        let mut bytes = 0;
+        let fitting = self.publications.iter().take_while(|publication| {
+            bytes += publication.payload.as_bytes().len();
+            bytes <= bytes_max
+        });
+        let fitting = fitting.count().max(1);
+        self.publications.truncate(fitting);
     }
 }

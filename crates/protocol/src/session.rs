@@ -451,14 +451,12 @@ impl Session {
         outcome: Result<Page, Failure>,
         effects: &mut Vec<Effect>,
     ) {
-        match outcome {
+        match outcome.and_then(|page| page.following(since)) {
             Err(failure) => self.tell_refusal(id, channel, failure, effects),
-            Ok(page) if since.is_some_and(|since| since.epoch != page.epoch) => {
-                let text = "`since` is of a stream that is lost: read without it";
-                self.tell_refusal(id, channel, Failure::new(ErrorCode::Gap, text), effects);
-            }
-            Ok(page) => {
+            Ok(mut page) => {
                 if let State::Open(_) = self.state {
+                    // An answer that fills the queue alone would make a slow consumer of whoever asks.
+                    page.shorten(self.policy.limits.queue_bytes / 2);
                     effects.push(Effect::Send(Reply { id, event: Event::Past { channel, page } }));
                 }
             }
