@@ -158,6 +158,7 @@ impl Theatre {
             "channels" => limits.channels = number as usize,
             "batch" => limits.batch = number as usize,
             "errors" => limits.errors = number,
+            "queue_bytes" => limits.queue_bytes = number as usize,
             "messages_per_second" => limits.messages_per_second = number,
             "burst_grace" => limits.burst_grace = Duration::from_secs(number.into()),
             _ => panic!("no limit {name:?}"),
@@ -225,6 +226,9 @@ impl Theatre {
         inputs.into_iter().for_each(|input| session.handle(now, input, &mut effects));
         let (after, outcome) = (session.stage(), session.outcome());
         effects.into_iter().for_each(|effect| self.effect(effect));
+        if after == Stage::Over {
+            self.hub.forget_client();
+        }
         if after != before {
             let stage = match after {
                 Stage::Open => unreachable!("a conversation opens once"),
@@ -273,11 +277,16 @@ impl Theatre {
         }
     }
 
+    /// Somebody else's publication, after those that it makes superfluous for this client.
     fn publish_elsewhere(&mut self, what: &str, delivery: Delivery) {
         let (channel, json) = what.split_once(' ').unwrap();
         let draft = draft(channel, json);
         let retention = self.policy.rules.rule(&draft.channel).unwrap().history;
-        let (_, publication) = self.hub.publish(Draft { retention, ..draft }).unwrap();
+        let draft = Draft { retention, ..draft };
+        if let Delivery::Conflated(dropped) = delivery {
+            (0..dropped).for_each(|_| drop(self.hub.publish(draft.clone()).unwrap()));
+        }
+        let (_, publication) = self.hub.publish(draft).unwrap();
         self.deliver(&publication.expect("it has no key"), delivery);
     }
 
