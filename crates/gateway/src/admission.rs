@@ -35,7 +35,8 @@ impl Drop for Place {
 }
 
 impl Admission {
-    /// Admits that many connections, from pages of these origins; from every origin where none is named.
+    /// Admits that many connections, from pages of these origins; where none is named, from pages of the host that they
+    /// connect to. `*` is every origin.
     pub fn new(connections_max: usize, origins: &[String]) -> Self {
         let count = |most| Arc::new(Count { open: AtomicUsize::new(0), most });
         Self {
@@ -55,15 +56,24 @@ impl Admission {
         take(&self.connections)
     }
 
-    /// Whether a page of this origin may connect. Clients that are not browsers send no origin; they are not asked.
-    pub fn allows_origin(&self, origin: Option<&str>) -> bool {
-        match origin {
-            Some(origin) if !self.origins.is_empty() => {
-                let origin = origin.to_ascii_lowercase();
-                self.origins.iter().any(|pattern| pattern.matches(&origin))
-            }
-            _ => true,
+    /// Whether a page of this origin may connect to the host that its request names. Clients that are not browsers send
+    /// no origin; they are not asked.
+    pub fn allows_origin(&self, origin: Option<&str>, host: &str) -> bool {
+        let Some(origin) = origin else { return true };
+        let origin = origin.to_ascii_lowercase();
+        if self.origins.is_empty() {
+            let page = origin.split_once("://").map(|(_, authority)| without_port(authority));
+            return page.is_some_and(|page| page.eq_ignore_ascii_case(without_port(host)));
         }
+        self.origins.iter().any(|pattern| pattern.matches(&origin))
+    }
+}
+
+/// The host of `host[:port]`, where an IPv6 address stands in brackets.
+fn without_port(authority: &str) -> &str {
+    match authority.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => host,
+        _ => authority,
     }
 }
 
@@ -74,31 +84,35 @@ fn take(count: &Arc<Count>) -> Option<Place> {
     taken.is_ok().then(|| Place(count.clone()))
 }
 
-/// `scheme://host[:port]`, where the host may begin with `*.` for all its subdomains.
 #[derive(Debug)]
-struct OriginPattern {
-    scheme: String,
-    host: String,
-    subdomains: bool,
+enum OriginPattern {
+    /// `*`
+    Every,
+    /// `scheme://host[:port]`
+    Exactly(String),
+    /// `scheme://*.host[:port]`
+    Subdomains { scheme: String, host: String },
 }
 
 impl OriginPattern {
     fn new(pattern: &str) -> Self {
-        let pattern = pattern.to_ascii_lowercase();
-        let (scheme, host) = pattern.split_once("://").unwrap_or(("", &pattern));
-        let (host, subdomains) = host.strip_prefix("*.").map_or((host, false), |host| (host, true));
-        Self { scheme: scheme.into(), host: host.into(), subdomains }
+        match pattern.split_once("://*.") {
+            _ if pattern == "*" => Self::Every,
+            Some((scheme, host)) => Self::Subdomains { scheme: scheme.into(), host: host.into() },
+            None => Self::Exactly(pattern.into()),
+        }
     }
 
     fn matches(&self, origin: &str) -> bool {
-        let Some((scheme, host)) = origin.split_once("://") else { return false };
-        if scheme != self.scheme {
-            return false;
-        }
-        if self.subdomains {
-            host.strip_suffix(self.host.as_str()).is_some_and(|sub| sub.len() > 1 && sub.ends_with('.'))
-        } else {
-            host == self.host
+        match self {
+            Self::Every => true,
+            Self::Exactly(allowed) => origin == allowed,
+            Self::Subdomains { scheme, host } => {
+                origin.split_once("://").is_some_and(|(theirs, authority)| {
+                    let sub = authority.strip_suffix(host.as_str());
+                    theirs == scheme && sub.is_some_and(|sub| sub.len() > 1 && sub.ends_with('.'))
+                })
+            }
         }
     }
 }
@@ -146,8 +160,27 @@ mod tests {
             (Some("https://a.example.org"), false),
             (Some("null"), false),
         ] {
-            assert_eq!(admission.allows_origin(origin), expected, "{origin:?}");
+            assert_eq!(admission.allows_origin(origin, "example.org:8443"), expected, "{origin:?}");
         }
-        assert!(Admission::new(1, &[]).allows_origin(Some("https://anywhere")));
+        let everyone = Admission::new(1, &["*".to_owned()]);
+        assert!(everyone.allows_origin(Some("https://anywhere"), "here"));
+    }
+
+    #[test]
+    fn where_no_origin_is_named_a_page_connects_to_its_own_host() {
+        let admission = Admission::new(1, &[]);
+        for (origin, host, expected) in [
+            (None, "localhost:8000", true),
+            (Some("http://localhost:3000"), "localhost:8000", true),
+            (Some("https://Example.com"), "example.com", true),
+            (Some("http://[::1]:3000"), "[::1]:8000", true),
+            (Some("http://[::1]"), "[::1]", true),
+            (Some("http://[::2]"), "[::1]", false),
+            (Some("https://evil.net"), "localhost:8000", false),
+            (Some("https://localhost.evil.net"), "localhost:8000", false),
+            (Some("null"), "localhost:8000", false),
+        ] {
+            assert_eq!(admission.allows_origin(origin, host), expected, "{origin:?} {host}");
+        }
     }
 }

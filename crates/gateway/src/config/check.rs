@@ -137,8 +137,11 @@ pub(super) fn is_name(text: &str, max: usize, also: &str) -> bool {
     (1..=max).contains(&text.len()) && text.chars().all(|it| it.is_ascii_alphanumeric() || also.contains(it))
 }
 
-/// Scheme, host and perhaps a port, as a browser spells them; `*.` may stand before the host.
+/// Scheme, host and perhaps a port, as a browser spells them; `*.` may stand before the host, and `*` alone for all.
 fn is_origin(text: &str) -> bool {
+    if text == "*" {
+        return true;
+    }
     let Some(authority) = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")) else {
         return false;
     };
@@ -165,6 +168,7 @@ mod tests {
     #[test]
     fn origins_are_as_browsers_spell_them() {
         for good in [
+            "*",
             "https://app.example.com",
             "http://localhost:3000",
             "https://*.example.com",
@@ -176,7 +180,6 @@ mod tests {
             assert!(is_origin(good), "{good}");
         }
         for bad in [
-            "*",
             "null",
             "app.example.com",
             "https://",

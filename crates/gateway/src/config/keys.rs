@@ -167,7 +167,8 @@ pub(super) const SECTIONS: &[Section] = &[
             "origin.allow",
             Kind::Origins,
             "[]",
-            "Origins such as `https://app.example.com`; `https://*.example.com` is all subdomains. Empty: every origin.",
+            "Origins such as `https://app.example.com`; `https://*.example.com` is all subdomains, `*` every origin. Empty: pages \
+             from the host that they connect to, whatever the port.",
         )
         .reloadable()],
     },

@@ -148,7 +148,7 @@ fn values_of_the_wrong_type_are_refused_where_they_stand() {
              expected (fanfare.toml, line 2)",
         ),
         (
-            "[origin]\nallow = [\n  \"*\",\n]",
+            "[origin]\nallow = [\n  \"null\",\n]",
             "origin.allow = […: a list of origins such as \"https://app.example.com\" or \"https://*.example.com\" is \
              expected (fanfare.toml, line 2)",
         ),

@@ -82,7 +82,8 @@ pub struct Auth {
 /// Which pages may connect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
-    /// `scheme://host[:port]` in lower case; the host may begin with `*.`, for all subdomains. Empty: every origin.
+    /// `scheme://host[:port]` in lower case; the host may begin with `*.`, for all subdomains; `*` is
+    /// every origin. Empty: the host that the page connects to, on any port.
     pub allow: Vec<String>,
 }
 

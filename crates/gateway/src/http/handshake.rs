@@ -91,7 +91,9 @@ fn examine(request: &Request<Incoming>, services: &Services) -> Result<Accepted,
         headers.get(header::SEC_WEBSOCKET_KEY).and_then(|key| key.to_str().ok()).filter(|key| is_key(key));
     let key = key.ok_or_else(|| bad("Sec-WebSocket-Key must be 16 bytes in base64\n"))?.to_owned();
     let origin = headers.get(header::ORIGIN).map(|origin| origin.to_str().unwrap_or("null"));
-    if !services.admission.allows_origin(origin) {
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    let host = host.ok_or_else(|| bad("a request of HTTP/1.1 names its Host\n"))?;
+    if !services.admission.allows_origin(origin, host) {
         return Err(Refused {
             status: StatusCode::FORBIDDEN,
             reason: Refusal::ForbiddenOrigin,

@@ -1,0 +1,74 @@
+//! What `/proc` says of the processes under test: CPU time spent, memory held.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+
+/// The unit of `/proc/PID/stat`: Linux reports it to user space in hundredths of a second everywhere.
+const TICK: Duration = Duration::from_millis(10);
+
+/// User and system time that the processes have spent so far, all threads, together. Grain: 10 ms each.
+pub(crate) fn cpu(pids: &[u32]) -> Result<Duration> {
+    pids.iter().map(|pid| cpu_of(&pid.to_string())).sum()
+}
+
+/// User and system time of this very process.
+pub(crate) fn cpu_own() -> Result<Duration> {
+    cpu_of("self")
+}
+
+fn cpu_of(process: &str) -> Result<Duration> {
+    let path = format!("/proc/{process}/stat");
+    let stat = std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+    ticks(&stat).map(|ticks| TICK * ticks).with_context(|| format!("{path} is not as expected: {stat}"))
+}
+
+/// Fields 14 and 15, counted after the program's name, which may itself contain spaces and parentheses.
+fn ticks(stat: &str) -> Option<u32> {
+    let (_, fields) = stat.rsplit_once(") ")?;
+    let mut fields = fields.split(' ').skip(11);
+    let user: u32 = fields.next()?.parse().ok()?;
+    let system: u32 = fields.next()?.parse().ok()?;
+    Some(user + system)
+}
+
+/// Resident memory of the processes together, in bytes.
+pub(crate) fn resident_bytes(pids: &[u32]) -> Result<u64> {
+    pids.iter()
+        .map(|pid| {
+            let path = format!("/proc/{pid}/status");
+            let status = std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+            resident(&status).with_context(|| format!("{path} has no VmRSS"))
+        })
+        .sum()
+}
+
+fn resident(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_with_parentheses_and_spaces_shifts_nothing() {
+        let stat = "77 (a ) b) S 1 77 77 0 -1 4194560 1000 0 0 0 250 50 0 0 20 0 3 0 8856 1 1";
+        assert_eq!(ticks(stat), Some(300));
+        assert_eq!(ticks("nonsense"), None);
+    }
+
+    #[test]
+    fn resident_memory_is_in_bytes() {
+        assert_eq!(resident("Name:\tx\nVmRSS:\t    2048 kB\nThreads:\t1\n"), Some(2048 * 1024));
+        assert_eq!(resident("Name:\tx\n"), None);
+    }
+
+    #[test]
+    fn our_own_process_can_be_read() {
+        assert!(resident_bytes(&[std::process::id()]).unwrap() > 0);
+        cpu_own().unwrap();
+        assert!(cpu(&[u32::MAX]).is_err());
+    }
+}

@@ -1,0 +1,174 @@
+//! Sends a run's publications: as fast as they are delivered, or by a timetable.
+
+use std::fmt::Write as _;
+use std::rc::Rc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep_until};
+use tungstenite::http::Uri;
+
+use crate::audience::Run;
+use crate::connection::Line;
+
+/// When the next publication may leave.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Pace {
+    /// Closed loop: as soon as fewer than this many are on their way.
+    InFlight(usize),
+    /// Open loop: so many a second, whatever becomes of them.
+    PerSecond(f64),
+}
+
+/// How publications reach the gateway.
+#[derive(Debug)]
+pub(crate) enum Via {
+    /// The `publish` command; each stream has a connection, streams share them evenly.
+    Lines(Vec<Rc<Line>>),
+    /// `POST /api/publish`, one request at a time on one connection, since order is asserted.
+    Api(Box<Api>),
+}
+
+/// A publisher of all streams of a run, in turn.
+#[derive(Debug)]
+pub(crate) struct Publisher {
+    pub(crate) run: Rc<Run>,
+    pub(crate) via: Via,
+    /// The channel of each room.
+    pub(crate) channels: Rc<[String]>,
+    /// Length of `data` as JSON, in bytes.
+    pub(crate) payload_bytes: usize,
+    pub(crate) pace: Pace,
+    /// Ends after this many.
+    pub(crate) publications_max: u64,
+}
+
+impl Publisher {
+    /// Publishes until `publications_max`, or until the run is stopped: not to be dropped before, since what is
+    /// numbered and not sent would pass for lost.
+    pub(crate) async fn publish(mut self) -> Result<()> {
+        let streams = self.run.audience.borrow().streams();
+        let (start, mut text) = (Instant::now(), String::new());
+        let mut next = 0;
+        while next < self.publications_max && !self.run.is_stopped() {
+            let due = self.due(start, next).await.min(self.publications_max - next);
+            for index in next..next + due {
+                if let Pace::PerSecond(rate) = self.pace {
+                    let lag = start.elapsed().saturating_sub(offset(index, rate));
+                    self.run.audience.borrow_mut().tally.lag.record(lag.as_nanos() as u64);
+                }
+                self.send((index % streams as u64) as usize, &mut text).await?;
+            }
+            self.flush().await?;
+            next += due;
+        }
+        Ok(())
+    }
+
+    /// Waits until at least one publication may leave; returns how many may: 0 once the run is stopped.
+    async fn due(&self, start: Instant, next: u64) -> u64 {
+        while !self.run.is_stopped() {
+            match self.pace {
+                Pace::InFlight(window) => {
+                    let in_flight = self.run.audience.borrow().in_flight;
+                    if in_flight < window {
+                        return (window - in_flight) as u64;
+                    }
+                    self.run.progressed.notified().await;
+                }
+                Pace::PerSecond(rate) => {
+                    let due = (start.elapsed().as_secs_f64() * rate) as u64 + 1;
+                    if due > next {
+                        return due - next;
+                    }
+                    tokio::select! {
+                        () = sleep_until(start + offset(next, rate)) => {}
+                        () = self.run.progressed.notified() => {}
+                    }
+                }
+            }
+        }
+        0
+    }
+
+    async fn send(&mut self, stream: usize, text: &mut String) -> Result<()> {
+        let stamp = self.run.audience.borrow_mut().publish(stream, self.run.now_nanos());
+        let channel = &self.channels[self.run.audience.borrow().room_of(stream)];
+        text.clear();
+        let kind = if matches!(self.via, Via::Lines(_)) { "\"type\":\"publish\"," } else { "" };
+        write!(text, "{{{kind}\"channel\":\"{channel}\",\"data\":")?;
+        stamp.write(self.payload_bytes, text);
+        text.push('}');
+        match &mut self.via {
+            Via::Lines(lines) => lines[stream % lines.len()].queue(text),
+            Via::Api(api) => api.post(text).await?,
+        }
+        Ok(())
+    }
+
+    async fn flush(&self) -> Result<()> {
+        if let Via::Lines(lines) = &self.via {
+            for line in lines {
+                line.drained().await.context("the publisher's connection failed")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn offset(index: u64, per_second: f64) -> Duration {
+    Duration::from_secs_f64(index as f64 / per_second)
+}
+
+/// A kept-alive HTTP/1.1 connection to the server API.
+#[derive(Debug)]
+pub(crate) struct Api {
+    stream: BufReader<TcpStream>,
+    /// Request line and headers, but for the length.
+    head: String,
+    body: Vec<u8>,
+}
+
+impl Api {
+    /// Connects to the API at `url`, such as `http://127.0.0.1:8001`.
+    pub(crate) async fn connect(url: &str, key: Option<&str>) -> Result<Self> {
+        let uri: Uri = url.parse().with_context(|| format!("not a URL: {url}"))?;
+        let host = uri.authority().with_context(|| format!("{url} names no host"))?.as_str();
+        let address = if uri.port().is_some() { host.to_owned() } else { format!("{host}:80") };
+        let stream =
+            TcpStream::connect(&address).await.with_context(|| format!("cannot connect to {url}"))?;
+        stream.set_nodelay(true)?;
+        let key = key.map(|key| format!("Authorization: Bearer {key}\r\n")).unwrap_or_default();
+        let head = format!(
+            "POST /api/publish HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n{key}Content-Length: "
+        );
+        Ok(Self { stream: BufReader::new(stream), head, body: Vec::new() })
+    }
+
+    async fn post(&mut self, json: &str) -> Result<()> {
+        let request = format!("{}{}\r\n\r\n{json}", self.head, json.len());
+        self.stream.get_mut().write_all(request.as_bytes()).await.context("the API connection failed")?;
+        let mut line = String::new();
+        self.stream.read_line(&mut line).await.context("the API connection failed")?;
+        let status = line.trim_end().to_owned();
+        let mut length = None;
+        while line != "\r\n" {
+            line.clear();
+            if self.stream.read_line(&mut line).await? == 0 {
+                bail!("the API closed the connection in the middle of a response");
+            }
+            let header = line.to_ascii_lowercase();
+            if let Some(value) = header.strip_prefix("content-length:") {
+                length = Some(value.trim().parse().context("a content-length that is no number")?);
+            }
+        }
+        self.body.resize(length.context("the API answered without a content-length")?, 0);
+        self.stream.read_exact(&mut self.body).await?;
+        if !status.starts_with("HTTP/1.1 200") {
+            bail!("the API answered {status}: {}", String::from_utf8_lossy(&self.body));
+        }
+        Ok(())
+    }
+}

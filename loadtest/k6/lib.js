@@ -1,0 +1,259 @@
+// What the scripts share: a client of fanfare.v1.json, the ledger that proves delivery, the roll call that
+// starts a run when everyone listens, and a summary that a person can read.
+//
+// No imports from the network: a load test must run where only the gateway can be reached.
+
+import { WebSocket } from 'k6/experimental/websockets';
+import { Counter, Trend } from 'k6/metrics';
+
+export const URL = __ENV.URL || 'ws://127.0.0.1:8000/ws';
+
+// What a summary needs of every Trend; k6 leaves out p(99) unless it is asked.
+export const STATS = ['avg', 'min', 'med', 'p(90)', 'p(95)', 'p(99)', 'max', 'count'];
+
+/** A whole number from the environment (`-e NAME=…`), or what it is without. */
+export function number(name, otherwise) {
+  const value = __ENV[name] === undefined ? otherwise : Number(__ENV[name]);
+  if (!Number.isInteger(value) || value < 0) {
+    throw new Error(`${name}=${__ENV[name]} is not a whole number`);
+  }
+  return value;
+}
+
+const connectErrors = new Counter('connect_errors');
+const refusals = new Counter('refused_commands');
+const unexpectedCloses = new Counter('unexpected_closes');
+const opened = new Counter('connections_welcomed');
+const handshake = new Trend('handshake', true);
+
+/** Thresholds that every script has: `connections` sockets come up, and stay up until they are told. */
+export function connectionThresholds(connections) {
+  return {
+    connections_welcomed: [`count==${connections}`],
+    connect_errors: ['count==0'],
+    refused_commands: ['count==0'],
+    unexpected_closes: ['count==0'],
+    handshake: [`p(95)<${number('HANDSHAKE_P95_MS', 1000)}`],
+  };
+}
+
+/**
+ * One connection. `on` holds functions by the type of the event they are told: welcome, subscribed, message.
+ * Handshake time is from the call to `welcome`, k6's own queueing included.
+ */
+export class Client {
+  constructor(on, url = URL) {
+    this.on = on;
+    this.welcomed = false;
+    this.leaving = false;
+    // A counter that nothing was added to would not be in the summary.
+    [connectErrors, refusals, unexpectedCloses].forEach((counter) => counter.add(0));
+    const start = Date.now();
+    this.socket = new WebSocket(url, ['fanfare.v1.json']);
+    this.socket.onmessage = ({ data }) => {
+      const events = JSON.parse(data);
+      for (const event of Array.isArray(events) ? events : [events]) {
+        this.hear(event, start);
+      }
+    };
+    this.socket.onerror = ({ error }) => {
+      if (!this.welcomed) {
+        connectErrors.add(1);
+        console.error(`cannot connect: ${error}`);
+      }
+    };
+    this.socket.onclose = ({ code }) => {
+      if (this.welcomed && !this.leaving) {
+        unexpectedCloses.add(1);
+        console.error(`closed with ${code}`);
+      }
+      this.leaving = true;
+    };
+  }
+
+  hear(event, start) {
+    if (event.type === 'welcome') {
+      this.welcomed = true;
+      this.node = event.node;
+      opened.add(1);
+      handshake.add(Date.now() - start);
+    } else if (event.type === 'error' || event.type === 'unsubscribed') {
+      refusals.add(1);
+      console.error(`${event.type} ${event.code}: ${event.reason}`);
+    }
+    const listener = this.on[event.type];
+    if (listener) {
+      listener(event, this);
+    }
+  }
+
+  send(command) {
+    if (!this.leaving) {
+      this.socket.send(JSON.stringify(command));
+    }
+  }
+
+  subscribe(channel) {
+    this.send({ type: 'subscribe', channel });
+  }
+
+  publish(channel, data) {
+    this.send({ type: 'publish', channel, data });
+  }
+
+  /** Leaves, as intended. */
+  close() {
+    if (!this.leaving) {
+      this.leaving = true;
+      this.socket.close();
+    }
+  }
+}
+
+const delivered = new Counter('messages_delivered');
+const lost = new Counter('messages_lost');
+const doubled = new Counter('messages_doubled');
+const reordered = new Counter('messages_reordered');
+const latency = new Trend('delivery_latency', true);
+
+/** Thresholds of a run in which `deliveries` messages must be heard, each exactly once and in order. */
+export function deliveryThresholds(deliveries) {
+  return {
+    messages_delivered: [`count==${deliveries}`],
+    messages_lost: ['count==0'],
+    messages_doubled: ['count==0'],
+    messages_reordered: ['count==0'],
+    delivery_latency: [`p(95)<${number('LATENCY_P95_MS', 500)}`],
+  };
+}
+
+/** What one subscriber hears of one publisher, whose messages are numbered from 1 to `expected`. */
+export class Ledger {
+  constructor(expected) {
+    this.expected = expected;
+    this.heard = new Set();
+    this.highest = 0;
+    [delivered, lost, doubled, reordered].forEach((counter) => counter.add(0));
+  }
+
+  /** Enters a message. True when it was the last one missing. */
+  enter({ number: sequence, sent }) {
+    if (this.heard.has(sequence)) {
+      doubled.add(1);
+      return false;
+    }
+    this.heard.add(sequence);
+    delivered.add(1);
+    latency.add(Date.now() - sent);
+    if (sequence < this.highest) {
+      reordered.add(1);
+    }
+    this.highest = Math.max(this.highest, sequence);
+    return this.heard.size === this.expected;
+  }
+
+  /** Nothing more is expected: what is missing is lost. */
+  close() {
+    lost.add(this.expected - this.heard.size);
+  }
+}
+
+/** How long a subscriber stays after its last message, in ms: a double comes last. */
+export const LINGER_MS = 1000;
+
+/** How often the conductor calls the roll until everyone has answered. */
+const CALL_INTERVAL_MS = 500;
+
+/** Everyone's channels, new for each run: `setup` makes them, k6 hands them to all VUs. */
+export function channels() {
+  const run = Math.random().toString(36).slice(2, 10);
+  const prefix = `${__ENV.PREFIX || 'load:'}${run}`;
+  return { roll: `${prefix}:roll`, answers: `${prefix}:answers`, prefix };
+}
+
+/**
+ * Calls the roll on one channel until `count` different members have answered on another, then calls
+ * `ready(client, nodes)` once, with the number of members by node. VUs of k6 share nothing, so the system
+ * under test is what they meet through.
+ */
+export function conduct(names, count, ready) {
+  const answered = new Set();
+  const nodes = {};
+  const conductor = new Client({
+    welcome: (_, client) => client.subscribe(names.answers),
+    subscribed: (_, client) => {
+      const calling = setInterval(() => {
+        if (client.leaving || answered.size === count) {
+          clearInterval(calling);
+        } else {
+          client.publish(names.roll, { call: true });
+        }
+      }, CALL_INTERVAL_MS);
+    },
+    message: ({ data }, client) => {
+      if (answered.has(data.member)) {
+        return;
+      }
+      answered.add(data.member);
+      nodes[data.node] = (nodes[data.node] || 0) + 1;
+      if (answered.size === count) {
+        ready(client, nodes);
+      }
+    },
+  });
+  return conductor;
+}
+
+/** Answers the first call that a member hears. */
+export class Answer {
+  constructor(names, member) {
+    this.names = names;
+    this.member = member;
+    this.given = false;
+  }
+
+  give(client) {
+    if (!this.given) {
+      this.given = true;
+      client.publish(this.names.answers, { member: this.member, node: client.node });
+    }
+  }
+}
+
+function count(number) {
+  return String(Math.round(number)).replace(/\B(?=(\d{3})+$)/g, ',');
+}
+
+/**
+ * What `handleSummary` returns: a table of `rows`, each a label, a metric and (for a Trend) the wanted values,
+ * then the thresholds with their verdicts; `-e SUMMARY=file` writes all of it as JSON too.
+ */
+export function summarise(title, rows, data) {
+  const lines = ['', title];
+  const line = (label, value) => lines.push(`  ${label.padEnd(36)}${value.padStart(14)}`);
+  for (const [label, metric, ...stats] of rows) {
+    const values = data.metrics[metric] && data.metrics[metric].values;
+    if (!values) {
+      line(label, 'none');
+    } else if (stats.length === 0) {
+      line(label, count(values.count === undefined ? values.value : values.count));
+    }
+    for (const stat of values ? stats : []) {
+      line(`${label} ${stat}, ms`, values[stat].toFixed(1));
+    }
+  }
+  lines.push('', '  thresholds');
+  let missed = 0;
+  for (const [metric, { thresholds }] of Object.entries(data.metrics).sort()) {
+    for (const [condition, { ok }] of Object.entries(thresholds || {})) {
+      missed += ok ? 0 : 1;
+      line(`${ok ? 'ok    ' : 'MISSED'} ${metric}`, ` ${condition}`);
+    }
+  }
+  lines.push('', missed ? `FAILED: ${missed} thresholds missed` : 'ok', '');
+  const outputs = { stdout: lines.join('\n') };
+  if (__ENV.SUMMARY) {
+    outputs[__ENV.SUMMARY] = JSON.stringify(data, null, 2);
+  }
+  return outputs;
+}
