@@ -242,7 +242,10 @@ impl Client {
     /// When there is no answer.
     pub async fn close(mut self) -> Goodbye {
         let frame = CloseFrame { code: 1000.into(), reason: "done".into() };
-        timeout(PATIENCE, self.socket.close(Some(frame))).await.expect("the gateway reads").expect("it is open");
+        timeout(PATIENCE, self.socket.close(Some(frame)))
+            .await
+            .expect("the gateway reads")
+            .expect("it is open");
         self.goodbye().await
     }
 

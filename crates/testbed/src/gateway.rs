@@ -30,7 +30,12 @@ impl Gateway {
         let directory = TempDir::with_prefix("fanfare-gateway-").expect("a temporary directory can be made");
         let log = std::fs::File::create(log_file(&directory)).expect("a log can be written");
         let mut command = Command::new(program);
-        command.env_clear().current_dir(directory.path()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        command
+            .env_clear()
+            .current_dir(directory.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log);
         for setting in ["listen.public=127.0.0.1:0", "listen.internal=127.0.0.1:0", "log.format=json"] {
             command.args(["--set", setting]);
         }

@@ -93,7 +93,8 @@ pub async fn exchange(address: SocketAddr, request: &[u8]) -> io::Result<Respons
 pub async fn read_response(socket: &mut TcpStream) -> io::Result<Response> {
     let mut unread = Vec::new();
     let mut response = read_head(socket, &mut unread).await?;
-    let length = response.header("Content-Length").map(|length| length.parse().expect("a length is a number"));
+    let length =
+        response.header("Content-Length").map(|length| length.parse().expect("a length is a number"));
     while length.is_none_or(|length: usize| unread.len() < length) && response.status != 101 {
         match timeout(PATIENCE, socket.read_buf(&mut unread)).await.expect("the body comes")? {
             0 if length.is_none() => break,

@@ -37,7 +37,10 @@ impl Nginx {
                 return Self { port, _directory: directory, _process: process };
             }
         }
-        panic!("nginx ends at once: {}", std::fs::read_to_string(directory.path().join("log")).unwrap_or_default());
+        panic!(
+            "nginx ends at once: {}",
+            std::fs::read_to_string(directory.path().join("log")).unwrap_or_default()
+        );
     }
 
     /// Where it listens.

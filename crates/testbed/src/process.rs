@@ -21,7 +21,11 @@ impl Process {
     ///
     /// # Panics
     /// When it cannot be started. For a program that is not installed the text says what installs it.
-    pub fn start(program: &str, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>, directory: &Path) -> Self {
+    pub fn start(
+        program: &str,
+        arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
+        directory: &Path,
+    ) -> Self {
         let mut command = Command::new(program);
         command.args(arguments).current_dir(directory);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
