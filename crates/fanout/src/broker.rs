@@ -69,7 +69,8 @@ pub enum BrokerError {
     /// More calls wait for it than the bound allows.
     #[error("the broker is unavailable: {0} calls are waiting for it already")]
     Busy(usize),
-    /// It has not answered in time.
+    /// It has not answered in time, or the connection was lost before it did: nobody knows whether it did what it was
+    /// asked.
     #[error("the broker has not answered within {0:?}")]
     Timeout(Duration),
 }
@@ -92,11 +93,15 @@ impl Lanes {
 
     /// The lane of a channel.
     pub fn lane(&self, channel: &Channel) -> &mpsc::Sender<Arc<Publication>> {
-        // FNV-1a: the same lane on every node and in every run, which makes a test's schedule repeatable.
-        let hash = channel.as_str().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
-        let count = self.0.len() as u64;
-        &self.0[usize::try_from((hash >> 32) % count).expect("less than the lanes")]
+        &self.0[spread(channel, self.0.len())]
     }
+}
+
+/// A number in `0..count`, always the same for one channel.
+fn spread(channel: &Channel, count: usize) -> usize {
+    // FNV-1a: the same on every node and in every run, which makes a test's schedule repeatable.
+    let hash = channel.as_str().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    usize::try_from((hash >> 32) % count as u64).expect("less than the count")
 }

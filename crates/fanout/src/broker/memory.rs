@@ -1,8 +1,9 @@
 //! The broker of one process: no set-up at all.
 //!
-//! A node of its own has a [`Bus`] to itself; tests put several nodes on one. Publishing reserves a place in the lane of
-//! every node that watches the channel, then fills them all under the bus' lock, which is what gives a channel one order
-//! on all nodes. A full lane makes the publisher wait: back-pressure reaches whoever publishes too much.
+//! A node of its own has a [`Bus`] to itself; tests put several nodes on one. A publisher waits for its channel's turn,
+//! first come, first served, and holds it while it puts the publication into the lane of every node that watches the
+//! channel: that is what gives a channel one order on all nodes, and it is the order in which drafts came. A full lane
+//! makes the publisher wait, and those behind it: back-pressure reaches whoever publishes too much.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -11,19 +12,26 @@ use fanfare_protocol::publication::{Draft, Position};
 use fanfare_protocol::{Channel, Publication};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
+use tokio::task::coop::unconstrained;
 
-use crate::broker::{Broker, BrokerError, Lanes, Link};
+use crate::broker::{Broker, BrokerError, Lanes, Link, spread};
 
 /// What connects the memory brokers of one process.
 #[derive(Debug, Clone, Default)]
 pub struct Bus(Arc<Shared>);
 
+/// How many channels can be published to at once: more than a node has lanes.
+const TURNS: usize = 32;
+
+/// Fair, and made to be held while one waits for a lane: nothing that empties lanes ever publishes.
+type Turn = tokio::sync::Mutex<()>;
+
 #[derive(Debug, Default)]
 struct Shared {
     nodes: RwLock<Vec<Arc<Node>>>,
-    /// Held while one publication is put into the lanes of all nodes.
-    order: Mutex<()>,
+    /// Which publication of a channel is put into lanes now. A turn is shared by the channels that hash to it.
+    turns: [Turn; TURNS],
 }
 
 #[derive(Debug)]
@@ -59,6 +67,8 @@ impl Broker for MemoryBroker {
         async move {
             let publication = Arc::new(Publication::new(draft, None));
             let channel = &publication.channel;
+            // The first poll must queue for the turn: tokio's budget, used up, would let a later draft overtake.
+            let _turn = unconstrained(self.bus.0.turns[spread(channel, TURNS)].lock()).await;
             let watching: Vec<_> = {
                 let nodes = self.bus.0.nodes.read();
                 nodes.iter().filter(|node| node.watched.read().contains(channel)).cloned().collect()
@@ -70,7 +80,7 @@ impl Broker for MemoryBroker {
                     places.push(place);
                 }
             }
-            let _order = self.bus.0.order.lock();
+            // All places or none: a publisher that gives up half-way has reached nobody.
             for place in places {
                 place.send(publication.clone());
             }

@@ -1,1 +1,203 @@
 //! The broker of a cluster: Redis.
+//!
+//! ```text
+//!             ┌ publish ─► queue ─► pipelines ─────────────► PUBLISH  <prefix>:c:<channel>
+//!  Broker ────┤                                                 │
+//!             └ watch ───► ledger ─► SUBSCRIBE in batches       ▼
+//!  Lanes ◄──────────────── reads the socket ◄──────────── one push per publication
+//! ```
+//!
+//! A server gets two connections, so that a burst of publications never delays what is heard, nor the other way round.
+//! Each belongs to a task that keeps it: connects, serves, and when it is lost connects again, for ever, with jittered
+//! waits. A PING with a deadline notices a server that has gone silent. [`link`] says when both are up.
+//!
+//! - [`publish`] uses the `redis` crate's multiplexed connection.
+//! - [`watch`] reads its socket itself ([`resp`] says why), straight from the buffer into the lanes.
+//! - [`envelope`] is what a publication looks like on its way, [`keys`] under which name, [`route`] on which server.
+//!
+//! **Where memory is bounded.** Outgoing: [`publish::QUEUE_MAX`] drafts wait and a few pipelines are under way; beyond
+//! that publishers hear [`BrokerError::Busy`]. Incoming: one buffer, which grows beyond 64 KiB only for a single longer
+//! publication of at most 16 MiB, then the lanes. A full lane stops the reading, TCP makes Redis keep the rest, and
+//! Redis keeps as much as its `client-output-buffer-limit pubsub` says (32 MiB by default), then cuts the connection:
+//! that is a loss like any other, after which everything watched is heard again. Publications missed in between are
+//! missed, as they are during any loss; without history delivery is at most once.
+//!
+//! **Deliberately absent:** TLS (`rediss:` URLs are refused), and more than one server.
+
+mod backoff;
+mod envelope;
+mod keys;
+mod link;
+mod publish;
+mod resp;
+mod route;
+mod server;
+mod watch;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fanfare_metrics::Metrics;
+use fanfare_protocol::Channel;
+use fanfare_protocol::publication::{Draft, Position};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::broker::{Broker, BrokerError, Lanes, Link};
+use keys::Keys;
+use link::Board;
+use publish::Publisher;
+use route::Route;
+use watch::Watcher;
+
+/// How to reach Redis.
+#[derive(Clone)]
+pub struct RedisOptions {
+    /// `redis://[user][:password@]host[:port][/database]`, exactly one. Never printed: it may hold a password.
+    pub urls: Vec<String>,
+    /// What all keys start with, 1 to 64 bytes of printable ASCII: clusters that share a Redis differ in it.
+    pub prefix: String,
+    /// The longest that Redis may take to answer anything, or to be connected to, before it counts as away.
+    pub timeout: Duration,
+    /// How long a connection may be idle before Redis is asked for a sign of life. A Redis that has gone silent is
+    /// noticed within this and [`RedisOptions::timeout`] together.
+    pub ping_interval: Duration,
+    /// The node's name, as CLIENT LIST shows it.
+    pub node: String,
+}
+
+impl fmt::Debug for RedisOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisOptions")
+            .field("prefix", &self.prefix)
+            .field("timeout", &self.timeout)
+            .field("ping_interval", &self.ping_interval)
+            .field("node", &self.node)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why options cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RedisOptionsError {
+    /// Not one URL.
+    #[error("a single redis is named by exactly one URL, not by {urls}")]
+    NotOneUrl {
+        /// How many there are.
+        urls: usize,
+    },
+    /// A URL that does not lead to a Redis. The URL is not quoted: it may hold a password.
+    #[error(
+        "a URL of redis reads redis://[user][:password@]host[:port][/database] (TLS is not supported yet)"
+    )]
+    Url,
+    /// A prefix that is empty, too long or not printable.
+    #[error("the prefix of keys is 1 to 64 bytes of printable ASCII")]
+    Prefix,
+}
+
+/// What the tasks of one broker have in common.
+#[derive(Debug)]
+struct Shared {
+    keys: Keys,
+    timeout: Duration,
+    ping_interval: Duration,
+    node: String,
+    metrics: Arc<Metrics>,
+    tasks: TaskTracker,
+    shutdown: CancellationToken,
+}
+
+impl Shared {
+    /// What a connection is called in CLIENT LIST, where names are printable and without spaces.
+    fn client_name(&self, purpose: &str) -> String {
+        let node = self.node.chars().map(|it| if it.is_ascii_graphic() { it } else { '_' });
+        format!("fanfare:{}:{purpose}", node.collect::<String>())
+    }
+}
+
+/// See the [module's essay](self).
+#[derive(Debug)]
+pub struct RedisBroker {
+    board: Arc<Board>,
+    route: Route,
+    /// In the order of the route's indices.
+    servers: Vec<Ends>,
+}
+
+/// The near ends of one server's connections.
+#[derive(Debug)]
+struct Ends {
+    publisher: Publisher,
+    watcher: Watcher,
+}
+
+impl RedisBroker {
+    /// Starts to connect; what is watched goes to `lanes`. Redis need not be there: until it is, the link is down. The
+    /// tasks end when the broker is dropped or `shutdown` is cancelled.
+    ///
+    /// # Errors
+    /// [`RedisOptionsError`] for options that can never work.
+    pub fn connect(
+        options: &RedisOptions,
+        lanes: &Lanes,
+        metrics: Arc<Metrics>,
+        tasks: &TaskTracker,
+        shutdown: CancellationToken,
+    ) -> Result<Self, RedisOptionsError> {
+        let (route, servers) = route::single(&options.urls)?;
+        let keys = Keys::new(&options.prefix).ok_or(RedisOptionsError::Prefix)?;
+        let board = Board::new(metrics.clone());
+        let shared = Arc::new(Shared {
+            keys,
+            timeout: options.timeout,
+            ping_interval: options.ping_interval,
+            node: options.node.clone(),
+            metrics,
+            tasks: tasks.clone(),
+            shutdown,
+        });
+        // All halves first: the link must not be up before each has been counted.
+        let halves: Vec<_> = servers
+            .iter()
+            .map(|server| ["publish", "watch"].map(|name| board.half(name, server.to_string())))
+            .collect();
+        let servers = servers.into_iter().zip(halves).map(|(server, [publishing, watching])| Ends {
+            publisher: Publisher::start(&shared, server.clone(), publishing),
+            watcher: Watcher::start(&shared, server, watching, lanes.clone()),
+        });
+        Ok(Self { board, route, servers: servers.collect() })
+    }
+
+    fn server(&self, channel: &Channel) -> &Ends {
+        &self.servers[self.route.of(channel)]
+    }
+}
+
+impl Broker for RedisBroker {
+    fn publish(&self, draft: Draft) -> BoxFuture<'_, Result<Option<Position>, BrokerError>> {
+        async move { self.server(&draft.channel).publisher.publish(&draft).await }.boxed()
+    }
+
+    fn watch(&self, channel: &Channel) -> BoxFuture<'_, Result<(), BrokerError>> {
+        self.server(channel).watcher.watch(channel.clone()).boxed()
+    }
+
+    fn unwatch(&self, channel: &Channel) -> BoxFuture<'_, ()> {
+        self.server(channel).watcher.unwatch(channel.clone()).boxed()
+    }
+
+    fn link(&self) -> Link {
+        if self.board.is_up() { Link::Up } else { Link::Down }
+    }
+
+    fn kind(&self) -> &'static str {
+        "redis"
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests;

@@ -1,0 +1,195 @@
+//! What a publication costs this process on its way to Redis and back: `cargo run --release --example redis_cost`.
+//!
+//! Starts a redis-server, lets redis-benchmark (another process) publish, and reads this process's CPU time from /proc:
+//! the figures are micro-seconds of CPU, user and kernel, per publication. The `redis` crate's own push path is measured
+//! beside ours.
+#![allow(clippy::print_stdout, reason = "its figures are its output")]
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use fanfare_fanout::broker::redis::{RedisBroker, RedisOptions};
+use fanfare_fanout::broker::{Broker, Lanes, Link};
+use fanfare_fanout::{Hub, HubOptions};
+use fanfare_metrics::Metrics;
+use fanfare_protocol::Channel;
+use fanfare_protocol::publication::{Draft, Payload};
+use fanfare_protocol::time::UnixMicros;
+use fanfare_testbed::{RedisServer, eventually};
+use redis::{AsyncConnectionConfig, Client, PushInfo, PushKind, Value};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+const RECEIVED: u64 = 1_000_000;
+const PAYLOAD_BYTES: usize = 128;
+const PUBLISHERS: usize = 256;
+const PUBLISH_TIME: Duration = Duration::from_secs(3);
+
+#[tokio::main]
+async fn main() {
+    let server = RedisServer::start().await;
+    let tasks = TaskTracker::new();
+    let metrics = Arc::new(Metrics::new());
+    let options = RedisOptions {
+        urls: vec![server.url()],
+        prefix: "fanfare".into(),
+        timeout: Duration::from_secs(2),
+        ping_interval: Duration::from_secs(2),
+        node: "bench".into(),
+    };
+    let (lanes, ends) = Lanes::new(4, 1024);
+    let broker = RedisBroker::connect(&options, &lanes, metrics.clone(), &tasks, CancellationToken::new());
+    let broker: Arc<dyn Broker> = Arc::new(broker.expect("the options are sound"));
+    let hub = Hub::start(
+        broker.clone(),
+        ends,
+        metrics.clone(),
+        &tasks,
+        HubOptions { broker_timeout: Duration::from_secs(5) },
+    );
+    eventually("redis is connected", async || broker.link() == Link::Up).await;
+
+    let envelope = crate_push_path(&server, &broker).await;
+    receive(&server, &broker, &metrics, &envelope).await;
+    publish(&broker, &tasks).await;
+    idle_round_trip(&broker).await;
+    drop(hub);
+}
+
+/// The push path of the `redis` crate, values and callback, doing no more than counting. Returns a real envelope.
+async fn crate_push_path(server: &RedisServer, broker: &Arc<dyn Broker>) -> Vec<u8> {
+    let (first, mut envelope) = mpsc::channel(1);
+    let counted = Arc::new(AtomicU64::new(0));
+    let counter = counted.clone();
+    let config = AsyncConnectionConfig::new().set_push_sender(move |push: PushInfo| {
+        if push.kind == PushKind::Message {
+            counter.fetch_add(1, Ordering::Relaxed);
+            if let Some(Value::BulkString(bytes)) = push.data.into_iter().nth(1) {
+                let _ = first.try_send(bytes);
+            }
+        }
+        Ok::<_, redis::aio::SendError>(())
+    });
+    let client = Client::open(format!("{}/?protocol=resp3", server.url())).expect("the URL is sound");
+    let mut connection =
+        client.get_multiplexed_async_connection_with_config(&config).await.expect("redis is there");
+    connection.subscribe("fanfare:c:bench").await.expect("redis is there");
+    broker.publish(draft()).await.expect("redis is there");
+    let envelope = envelope.recv().await.expect("it was published");
+    let measured = Measured::start();
+    flood(server, &envelope);
+    eventually("all is counted", async || counted.load(Ordering::Relaxed) > RECEIVED).await;
+    measured.report("redis crate's push path, counting only", RECEIVED);
+    envelope
+}
+
+/// From the socket through the lanes to a hub without subscribers.
+async fn receive(server: &RedisServer, broker: &Arc<dyn Broker>, metrics: &Metrics, envelope: &[u8]) {
+    broker.watch(&channel()).await.expect("redis is there");
+    let received = || {
+        let text = metrics.render();
+        let line =
+            text.lines().find_map(|line| line.strip_prefix("fanfare_broker_publications_received_total "));
+        line.and_then(|value| value.parse::<u64>().ok()).unwrap_or_default()
+    };
+    let measured = Measured::start();
+    flood(server, envelope);
+    eventually("all is received", async || received() >= RECEIVED).await;
+    measured.report("receive, to the hub", RECEIVED);
+    broker.unwatch(&channel()).await;
+}
+
+/// Many publishers at once, each waiting for its answer.
+async fn publish(broker: &Arc<dyn Broker>, tasks: &TaskTracker) {
+    let measured = Measured::start();
+    let end = Instant::now() + PUBLISH_TIME;
+    let publishers: Vec<_> = (0..PUBLISHERS)
+        .map(|_| {
+            let broker = broker.clone();
+            tasks.spawn(async move {
+                let mut count = 0;
+                while Instant::now() < end {
+                    broker.publish(draft()).await.expect("redis is there");
+                    count += 1;
+                }
+                count
+            })
+        })
+        .collect();
+    let mut count = 0;
+    for publisher in publishers {
+        count += publisher.await.expect("a publisher does not panic");
+    }
+    measured.report("publish, 256 at once", count);
+}
+
+/// One publisher, one draft at a time: the latency that a quiet node shows.
+async fn idle_round_trip(broker: &Arc<dyn Broker>) {
+    let mut times = Vec::new();
+    for _ in 0..2_000 {
+        let asked = Instant::now();
+        broker.publish(draft()).await.expect("redis is there");
+        times.push(asked.elapsed());
+        sleep(Duration::from_micros(100)).await;
+    }
+    times.sort_unstable();
+    println!(
+        "publish alone: median {:?}, 99 % within {:?}",
+        times[times.len() / 2],
+        times[times.len() * 99 / 100]
+    );
+}
+
+/// Another process publishes.
+fn flood(server: &RedisServer, envelope: &[u8]) {
+    let (count, port) = (RECEIVED.to_string(), server.port().to_string());
+    let mut child = Command::new("redis-benchmark")
+        .args(["-p", &port, "-n", &count, "-P", "64", "-c", "4", "-q", "-x", "PUBLISH", "fanfare:c:bench"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("redis-benchmark comes with redis-server");
+    let mut input = child.stdin.take().expect("it is piped");
+    input.write_all(envelope).expect("it reads its input");
+    drop(input);
+    tokio::task::block_in_place(|| child.wait()).expect("it ends");
+}
+
+struct Measured {
+    wall: Instant,
+    cpu: Duration,
+}
+
+impl Measured {
+    fn start() -> Self {
+        Self { wall: Instant::now(), cpu: cpu() }
+    }
+
+    fn report(&self, what: &str, count: u64) {
+        let (wall, cpu) = (self.wall.elapsed(), cpu() - self.cpu);
+        let (rate, cost) = (count as f64 / wall.as_secs_f64(), cpu.as_secs_f64() * 1e6 / count as f64);
+        println!("{what}: {rate:.0}/s, {cost:.2} µs of CPU each");
+    }
+}
+
+/// User and kernel time of this process, in ticks of 10 ms.
+fn cpu() -> Duration {
+    let stat = std::fs::read_to_string("/proc/self/stat").expect("this is Linux");
+    let (_, after_name) = stat.rsplit_once(')').expect("the name is in parentheses");
+    let ticks = after_name.split_whitespace().skip(11).take(2).map(|it| it.parse::<u64>().expect("a number"));
+    Duration::from_millis(10 * ticks.sum::<u64>())
+}
+
+fn channel() -> Channel {
+    Channel::parse("bench").expect("the name is sound")
+}
+
+fn draft() -> Draft {
+    let payload = Payload::parse(&format!("\"{}\"", "x".repeat(PAYLOAD_BYTES - 2))).expect("it is JSON");
+    Draft { channel: channel(), payload, sender: None, exclude: None, received: UnixMicros(1) }
+}

@@ -1,0 +1,271 @@
+//! What crosses Redis: one publication as compact bytes that need nothing else to be read.
+//!
+//! ```text
+//!  u8  version = 1
+//!  u8  length of the epoch, 0 without a position ┐
+//!  …   the epoch, UTF-8                          ├ the position
+//!  u64 the offset, only with an epoch            ┘
+//!  u8  flags: 1 exclude, 2 sender, 4 profile        ┐
+//!  u64 received, µs since the Unix epoch            │
+//!  16  the session that must not hear it, if flag 1 │ the body: what a publisher knows
+//!  u32 length, the user, UTF-8, if flag 2           │
+//!  u32 length, the user's profile, JSON, if flag 4  │
+//!  …   the payload, JSON, to the end                ┘
+//! ```
+//!
+//! Numbers are big-endian. The position comes first because it is known last: a script in Redis that places a
+//! publication puts a few bytes before a body that it need not understand.
+//!
+//! **Invariants.** An envelope has at most [`ENVELOPE_BYTES_MAX`] bytes; more is neither sent nor read. Whatever the
+//! bytes, reading ends with a value or [`Malformed`]: anybody may publish to a channel of Redis. Text is checked to be
+//! UTF-8, since it ends up in text frames; that it is JSON is the sending node's promise.
+
+use std::io::{self, Write};
+
+use bytes::Bytes;
+use fanfare_protocol::publication::{Draft, Epoch, Offset, Payload, Position, Sender};
+use fanfare_protocol::time::UnixMicros;
+use fanfare_protocol::{Channel, Publication, SessionId, UserId};
+use redis::{RedisWrite, ToRedisArgs};
+
+/// The most bytes of one envelope.
+pub(super) const ENVELOPE_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+const VERSION: u8 = 1;
+
+mod flag {
+    pub(super) const EXCLUDE: u8 = 1;
+    pub(super) const SENDER: u8 = 2;
+    pub(super) const PROFILE: u8 = 4;
+    pub(super) const ALL: u8 = EXCLUDE | SENDER | PROFILE;
+}
+
+/// A draft, and its position when that is known to the sender, on their way out.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Envelope<'a> {
+    pub(super) draft: &'a Draft,
+    pub(super) position: Option<&'a Position>,
+}
+
+/// Bytes that are no envelope of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Malformed;
+
+impl Envelope<'_> {
+    /// The length of its bytes.
+    pub(super) fn len(&self) -> usize {
+        let position = self.position.map_or(0, |it| it.epoch.0.len() + 8);
+        let exclude = if self.draft.exclude.is_some() { 16 } else { 0 };
+        let sender = self.draft.sender.as_ref().map_or(0, |it| {
+            4 + it.user.as_str().len() + it.profile.as_ref().map_or(0, |profile| 4 + profile.as_bytes().len())
+        });
+        2 + position + 9 + exclude + sender + self.draft.payload.as_bytes().len()
+    }
+
+    fn write(&self, out: &mut impl Write) -> io::Result<()> {
+        match self.position {
+            None => out.write_all(&[VERSION, 0])?,
+            Some(position) => {
+                let epoch = position.epoch.0.as_bytes();
+                out.write_all(&[
+                    VERSION,
+                    u8::try_from(epoch.len()).expect("an epoch is short, for Redis made it"),
+                ])?;
+                out.write_all(epoch)?;
+                out.write_all(&position.offset.0.to_be_bytes())?;
+            }
+        }
+        let Draft { payload, sender, exclude, received, .. } = self.draft;
+        let profile = sender.as_ref().and_then(|it| it.profile.as_ref());
+        out.write_all(&[exclude.map_or(0, |_| flag::EXCLUDE)
+            | sender.as_ref().map_or(0, |_| flag::SENDER)
+            | profile.map_or(0, |_| flag::PROFILE)])?;
+        out.write_all(&received.0.to_be_bytes())?;
+        if let Some(session) = exclude {
+            out.write_all(&session.to_bytes())?;
+        }
+        let user = sender.as_ref().map(|it| it.user.as_str().as_bytes());
+        for text in [user, profile.map(Payload::as_bytes)].into_iter().flatten() {
+            out.write_all(&u32::try_from(text.len()).expect("an envelope is bounded").to_be_bytes())?;
+            out.write_all(text)?;
+        }
+        out.write_all(payload.as_bytes())
+    }
+}
+
+/// Written straight into the command that carries it. Its length has been checked against [`ENVELOPE_BYTES_MAX`].
+impl ToRedisArgs for Envelope<'_> {
+    fn write_redis_args<W: RedisWrite + ?Sized>(&self, out: &mut W) {
+        self.write(&mut out.writer_for_next_arg()).expect("memory takes every write");
+    }
+}
+
+/// Reads a publication of `channel`. Without a sender it allocates once, for the payload: bytes of its own, for what a
+/// slow subscriber has yet to read must not keep the whole buffer of a socket alive.
+pub(super) fn open(channel: Channel, envelope: &[u8]) -> Result<Publication, Malformed> {
+    let mut rest = Rest(envelope);
+    if envelope.len() > ENVELOPE_BYTES_MAX || rest.byte()? != VERSION {
+        return Err(Malformed);
+    }
+    let position = match rest.byte()? {
+        0 => None,
+        length => {
+            let epoch = Epoch(rest.text(length.into())?.into());
+            Some(Position { epoch, offset: Offset(u64::from_be_bytes(rest.array()?)) })
+        }
+    };
+    let flags = rest.byte()?;
+    if flags & !flag::ALL != 0 || flags & (flag::SENDER | flag::PROFILE) == flag::PROFILE {
+        return Err(Malformed);
+    }
+    let received = UnixMicros(u64::from_be_bytes(rest.array()?));
+    let exclude = match flags & flag::EXCLUDE {
+        0 => None,
+        _ => Some(SessionId::from_random(rest.array()?)),
+    };
+    let sender = match flags & flag::SENDER {
+        0 => None,
+        _ => Some(Sender {
+            user: UserId::new(rest.text_with_length()?),
+            profile: match flags & flag::PROFILE {
+                0 => None,
+                _ => Some(payload(rest.text_with_length()?)?),
+            },
+        }),
+    };
+    let payload = payload(rest.text(rest.0.len())?)?;
+    Ok(Publication::new(Draft { channel, payload, sender, exclude, received }, position))
+}
+
+fn payload(json: &str) -> Result<Payload, Malformed> {
+    if json.is_empty() {
+        return Err(Malformed);
+    }
+    Ok(Payload::from_trusted(Bytes::copy_from_slice(json.as_bytes())))
+}
+
+/// What has not been read yet.
+struct Rest<'a>(&'a [u8]);
+
+impl<'a> Rest<'a> {
+    fn take(&mut self, count: usize) -> Result<&'a [u8], Malformed> {
+        let (taken, rest) = self.0.split_at_checked(count).ok_or(Malformed)?;
+        self.0 = rest;
+        Ok(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
+        let (taken, rest) = self.0.split_first_chunk().ok_or(Malformed)?;
+        self.0 = rest;
+        Ok(*taken)
+    }
+
+    fn byte(&mut self) -> Result<u8, Malformed> {
+        self.array().map(|[byte]| byte)
+    }
+
+    fn text(&mut self, length: usize) -> Result<&'a str, Malformed> {
+        std::str::from_utf8(self.take(length)?).map_err(|_| Malformed)
+    }
+
+    fn text_with_length(&mut self) -> Result<&'a str, Malformed> {
+        let length = u32::from_be_bytes(self.array()?);
+        self.text(length as usize)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn bytes(draft: &Draft, position: Option<&Position>) -> Vec<u8> {
+        let envelope = Envelope { draft, position };
+        let mut bytes = Vec::new();
+        envelope.write(&mut bytes).unwrap();
+        assert_eq!(bytes.len(), envelope.len());
+        bytes
+    }
+
+    prop_compose! {
+        fn drafts()(
+            payload in "[0-9]{1,40}|\"[a-zé]{0,40}\"",
+            sender in proptest::option::of((".{0,20}", proptest::option::of("\\{\\}|[0-9]{1,9}"))),
+            exclude in proptest::option::of(any::<[u8; 16]>()),
+            received in any::<u64>(),
+        ) -> Draft {
+            let json = |text: String| Payload::from_trusted(Bytes::from(text));
+            Draft {
+                channel: Channel::parse("room:1").unwrap(),
+                payload: json(payload),
+                sender: sender.map(|(user, profile)| Sender { user: UserId::new(&user), profile: profile.map(json) }),
+                exclude: exclude.map(SessionId::from_random),
+                received: UnixMicros(received),
+            }
+        }
+    }
+
+    fn positions() -> impl Strategy<Value = Option<Position>> {
+        let position = ("[a-z0-9é]{1,60}", any::<u64>());
+        proptest::option::of(
+            position
+                .prop_map(|(epoch, offset)| Position { epoch: Epoch(epoch.into()), offset: Offset(offset) }),
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_sent_is_what_is_read(draft in drafts(), position in positions()) {
+            let read = open(draft.channel.clone(), &bytes(&draft, position.as_ref())).unwrap();
+            prop_assert_eq!(&read.position, &position);
+            let Publication { channel, payload, sender, exclude, received, .. } = read;
+            prop_assert_eq!(Draft { channel, payload, sender, exclude, received }, draft);
+        }
+
+        #[test]
+        fn hostile_bytes_are_refused_without_a_panic(
+            noise in proptest::collection::vec(any::<u8>(), 0..200), draft in drafts(), position in positions(),
+            at in any::<prop::sample::Index>(), with in any::<u8>(), cut in any::<prop::sample::Index>(),
+        ) {
+            let channel = Channel::parse("a").unwrap();
+            let _ = open(channel.clone(), &noise);
+            let mut near = bytes(&draft, position.as_ref());
+            let at = at.index(near.len());
+            near[at] = with;
+            let _ = open(channel.clone(), &near);
+            let _ = open(channel, &near[..cut.index(near.len())]);
+        }
+    }
+
+    #[test]
+    fn what_is_not_ours_is_refused() {
+        let draft = Draft {
+            channel: Channel::parse("a").unwrap(),
+            payload: Payload::from_trusted(Bytes::from_static(b"1")),
+            sender: None,
+            exclude: None,
+            received: UnixMicros(7),
+        };
+        let good = bytes(&draft, None);
+        let with = |at: usize, byte: u8| {
+            let mut bad = good.clone();
+            bad[at] = byte;
+            bad
+        };
+        let last = good.len() - 1;
+        for (why, bad) in [
+            ("empty", vec![]),
+            ("another version", with(0, 2)),
+            ("an epoch that is cut off", with(1, 200)),
+            ("an unknown flag", with(2, 8)),
+            ("a profile without a user", with(2, flag::PROFILE)),
+            ("no payload", good[..last].to_vec()),
+            ("a payload that is not UTF-8", with(last, 0xff)),
+            ("over the bound", [good.clone(), vec![b'1'; ENVELOPE_BYTES_MAX]].concat()),
+        ] {
+            assert_eq!(open(draft.channel.clone(), &bad).err(), Some(Malformed), "{why}");
+        }
+        assert!(open(draft.channel, &good).is_ok());
+    }
+}

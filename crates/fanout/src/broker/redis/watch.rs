@@ -1,0 +1,348 @@
+//! Hears what is watched: one task that reads the socket into the lanes and keeps the server's subscriptions equal to
+//! the [`ledger`].
+//!
+//! **Invariants.**
+//! - `watch` has answered only what the server itself has confirmed, on the connection that is read from.
+//! - The link rises when everything watched has been confirmed again, and not before.
+//! - While a lane is full nothing is read. That time does not count against the server: its silence is measured from
+//!   when reading went on.
+//!
+//! From the socket to the lane a publication costs two allocations, itself and its payload, and no lock but the lane's.
+
+mod ledger;
+
+use std::future::Future;
+use std::sync::Arc;
+
+use bytes::{Buf, BytesMut};
+use fanfare_protocol::Channel;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use crate::broker::redis::Shared;
+use crate::broker::redis::backoff::Backoff;
+use crate::broker::redis::envelope::{self, ENVELOPE_BYTES_MAX};
+use crate::broker::redis::link::Half;
+use crate::broker::redis::resp::{self, Reply, Stop};
+use crate::broker::redis::server::{Lost, Server};
+use crate::broker::{BrokerError, Lanes};
+use ledger::{Ask, BATCH_MAX, Disagreement, Ledger};
+
+/// The most calls that wait to be asked; further ones wait for a place.
+const QUEUE_MAX: usize = 1024;
+
+/// The most questions that are open at the server. Bounds what waits to be written, and makes batches grow: what is asked
+/// while so many are open goes out together.
+const OPEN_MAX: usize = 2;
+
+/// How much is read at once, and kept when idle.
+const BUFFER_BYTES: usize = 64 * 1024;
+
+/// The longest that a reply which is only passed over, and all in front of it, may grow the buffer.
+const BUFFER_BYTES_MAX: usize = ENVELOPE_BYTES_MAX + 2 * BUFFER_BYTES;
+
+/// The near end.
+#[derive(Debug)]
+pub(super) struct Watcher {
+    half: Arc<Half>,
+    asks: mpsc::Sender<Ask>,
+}
+
+impl Watcher {
+    /// Starts the task that keeps a server's connection for hearing.
+    pub(super) fn start(shared: &Arc<Shared>, server: Server, half: Arc<Half>, lanes: Lanes) -> Self {
+        let (asks, queue) = mpsc::channel(QUEUE_MAX);
+        let watcher = Self { half: half.clone(), asks };
+        let task = Task { shared: shared.clone(), server, half, lanes, queue, ledger: Ledger::default() };
+        shared
+            .tasks
+            .spawn(async move { task.shared.shutdown.clone().run_until_cancelled_owned(task.run()).await });
+        watcher
+    }
+
+    /// Asks for a channel and waits until the server has confirmed it.
+    pub(super) async fn watch(&self, channel: Channel) -> Result<(), BrokerError> {
+        if !self.half.is_up() {
+            return Err(BrokerError::Unavailable("redis is away".into()));
+        }
+        let shutting_down = || BrokerError::Unavailable("the node is shutting down".into());
+        let (answer, answered) = oneshot::channel();
+        self.asks.send(Ask::Watch(channel, answer)).await.map_err(|_| shutting_down())?;
+        answered.await.unwrap_or_else(|_| Err(shutting_down()))
+    }
+
+    /// Asks for it no more and waits until the server has forgotten it.
+    pub(super) async fn unwatch(&self, channel: Channel) {
+        let (answer, answered) = oneshot::channel();
+        if self.asks.send(Ask::Unwatch(channel, answer)).await.is_ok() {
+            let _ = answered.await; // Without a task there is no connection either.
+        }
+    }
+}
+
+struct Task {
+    shared: Arc<Shared>,
+    server: Server,
+    half: Arc<Half>,
+    lanes: Lanes,
+    queue: mpsc::Receiver<Ask>,
+    ledger: Ledger,
+}
+
+/// What the task waits for.
+enum Event {
+    Read(std::io::Result<usize>),
+    Written(std::io::Result<usize>),
+    Asked(usize),
+    Clock,
+}
+
+impl Task {
+    async fn run(mut self) {
+        let mut backoff = Backoff::new();
+        loop {
+            let connecting = connect(self.server.clone(), self.shared.clone());
+            let lost = match self.while_away(connecting).await {
+                Some(Ok((socket, input))) => self.serve(socket, input, &mut backoff).await,
+                Some(Err(lost)) => lost,
+                None => return,
+            };
+            if matches!(lost, Lost::ShuttingDown) {
+                return;
+            }
+            self.half.fall(&lost);
+            self.ledger.lost(&lost.to_string());
+            if self.while_away(sleep(backoff.next())).await.is_none() {
+                return;
+            }
+        }
+    }
+
+    /// Waits for something, and turns callers away meanwhile. `None` when the broker is gone.
+    async fn while_away<T>(&mut self, something: impl Future<Output = T>) -> Option<T> {
+        let mut something = std::pin::pin!(something);
+        loop {
+            tokio::select! {
+                biased; // The queue first: whatever waited when the connection was lost is turned away before the next.
+                ask = self.queue.recv() => {
+                    self.ledger.turn_away(ask?, "redis is away");
+                    self.count_watched();
+                }
+                outcome = &mut something => return Some(outcome),
+            }
+        }
+    }
+
+    async fn serve(&mut self, mut socket: TcpStream, mut input: Input, backoff: &mut Backoff) -> Lost {
+        let (mut reader, mut writer) = socket.split();
+        let mut output = BytesMut::new();
+        let mut asks = Vec::with_capacity(BATCH_MAX);
+        let mut alive = Instant::now();
+        let mut pinged = alive;
+        let clock = sleep_until(alive);
+        tokio::pin!(clock);
+        self.ledger.start_again();
+        loop {
+            while self.ledger.has_more() && self.ledger.open() < OPEN_MAX {
+                self.ledger.ask_again(&self.shared.keys, Instant::now(), &mut output);
+            }
+            if !self.half.is_up() && self.ledger.is_complete() {
+                backoff.reset();
+                self.half.rise();
+            }
+            let event = tokio::select! {
+                read = reader.read_buf(input.space()) => Event::Read(read),
+                written = writer.write_buf(&mut output), if !output.is_empty() => Event::Written(written),
+                count = self.queue.recv_many(&mut asks, BATCH_MAX), if self.ledger.open() < OPEN_MAX => {
+                    Event::Asked(count)
+                }
+                () = &mut clock => Event::Clock,
+            };
+            match event {
+                Event::Read(Ok(0)) => return Lost::Closed,
+                Event::Read(Err(error)) | Event::Written(Err(error)) => return Lost::Broken(error),
+                Event::Read(Ok(_)) => {
+                    if let Err(lost) = self.heard(&mut input, &mut output).await {
+                        return lost;
+                    }
+                    alive = Instant::now();
+                }
+                Event::Written(Ok(_)) => {}
+                Event::Asked(0) => return Lost::ShuttingDown,
+                Event::Asked(_) => self.asked(&mut asks, &mut output),
+                Event::Clock => {
+                    let now = Instant::now();
+                    let silent_since = self.ledger.oldest().map(|asked| asked.max(alive));
+                    if silent_since.is_some_and(|since| since + self.shared.timeout <= now) {
+                        return Lost::Silent(self.shared.timeout);
+                    }
+                    if pinged + self.shared.ping_interval <= now {
+                        pinged = now;
+                        self.ledger.ping(now, &mut output);
+                    }
+                }
+            }
+            let ping_due = pinged + self.shared.ping_interval;
+            let due = self
+                .ledger
+                .oldest()
+                .map_or(ping_due, |asked| ping_due.min(asked.max(alive) + self.shared.timeout));
+            if clock.is_elapsed() || due < clock.deadline() {
+                clock.as_mut().reset(due); // Later is found out when it fires: most reads leave the timer alone.
+            }
+        }
+    }
+
+    /// Passes on what callers ask for. While not everything is heard again, `watch` fails as it does without a
+    /// connection.
+    fn asked(&mut self, asks: &mut Vec<Ask>, output: &mut BytesMut) {
+        if !self.half.is_up() {
+            for ask in asks.extract_if(.., |ask| matches!(ask, Ask::Watch(..))) {
+                self.ledger.turn_away(ask, "redis is being subscribed to again");
+            }
+        }
+        self.ledger.ask(asks.drain(..), &self.shared.keys, Instant::now(), output);
+        self.count_watched();
+    }
+
+    /// Handles every whole reply that has been read.
+    async fn heard(&mut self, input: &mut Input, output: &mut BytesMut) -> Result<(), Lost> {
+        input.pass_over();
+        let mut at = 0;
+        let stop = loop {
+            let (reply, used) = match resp::parse(&input.buffer[at..]) {
+                Ok(parsed) => parsed,
+                Err(stop) => break stop,
+            };
+            at += used;
+            if let Reply::Publication { key, envelope } = reply {
+                self.deliver(key, envelope).await;
+            } else {
+                self.answered(reply, output)?;
+            }
+        };
+        input.keep_from(at, stop).map(|dropped| self.shared.metrics.publications_dropped(dropped))
+    }
+
+    async fn deliver(&self, key: &[u8], envelope: &[u8]) {
+        let Some(channel) = self.shared.keys.channel(key).and_then(|name| self.ledger.heard(name)) else {
+            return; // Unwatched while it was on its way.
+        };
+        let Ok(publication) = envelope::open(channel.clone(), envelope) else {
+            self.shared.metrics.publications_dropped(1);
+            return;
+        };
+        let lane = self.lanes.lane(channel);
+        if let Err(TrySendError::Full(publication)) = lane.try_send(Arc::new(publication)) {
+            let _ = lane.send(publication).await; // A closed lane belongs to a hub that has gone.
+        }
+    }
+
+    fn answered(&mut self, reply: Reply<'_>, output: &mut BytesMut) -> Result<(), Lost> {
+        let (ledger, keys) = (&mut self.ledger, &self.shared.keys);
+        let agreed = match reply {
+            Reply::Subscribed(key) => ledger.subscribed(keys.channel(key)).map(|forsaken| {
+                if let Some(channel) = forsaken {
+                    ledger.forsake(channel, keys, Instant::now(), output);
+                }
+            }),
+            Reply::Unsubscribed(key) => ledger.unsubscribed(key.and_then(|key| keys.channel(key))),
+            Reply::Pong => ledger.ponged(),
+            Reply::Refused(reason) => ledger.refused(&String::from_utf8_lossy(reason)),
+            Reply::Publication { .. } | Reply::Other => Ok(()),
+        };
+        self.count_watched();
+        agreed.map_err(|Disagreement(what)| Lost::NotUnderstood(what))
+    }
+
+    fn count_watched(&self) {
+        self.shared.metrics.channels_watched(self.ledger.len() as u64);
+    }
+}
+
+/// What has been read and not yet handled.
+struct Input {
+    buffer: BytesMut,
+    /// Bytes still to come of a publication that is too long to be kept.
+    skip: usize,
+}
+
+impl Input {
+    fn new() -> Self {
+        Self { buffer: BytesMut::with_capacity(BUFFER_BYTES), skip: 0 }
+    }
+
+    /// Where the next read goes: there is always room.
+    fn space(&mut self) -> &mut BytesMut {
+        if self.buffer.capacity() == self.buffer.len() {
+            self.buffer.reserve(BUFFER_BYTES);
+        }
+        &mut self.buffer
+    }
+
+    /// Forgets the first `handled` bytes, and prepares for the rest of what stopped the parser. Returns how many
+    /// publications are dropped.
+    fn keep_from(&mut self, handled: usize, stop: Stop) -> Result<u64, Lost> {
+        self.buffer.advance(handled);
+        match stop {
+            Stop::Malformed(what) => return Err(Lost::NotUnderstood(what)),
+            Stop::Oversized { bytes } => {
+                self.skip = bytes;
+                self.pass_over();
+                return Ok(1);
+            }
+            Stop::Incomplete { bytes } if bytes > BUFFER_BYTES_MAX => {
+                return Err(Lost::NotUnderstood("a reply is too long"));
+            }
+            Stop::Incomplete { bytes } if !self.buffer.is_empty() => {
+                self.buffer.reserve(bytes - self.buffer.len());
+            }
+            Stop::Incomplete { .. } => self.shrink(),
+        }
+        Ok(0)
+    }
+
+    fn pass_over(&mut self) {
+        let passed = self.skip.min(self.buffer.len());
+        self.buffer.advance(passed);
+        self.skip -= passed;
+    }
+
+    /// A long publication's memory is not kept.
+    fn shrink(&mut self) {
+        if self.buffer.capacity() > 4 * BUFFER_BYTES {
+            self.buffer = BytesMut::with_capacity(BUFFER_BYTES);
+        }
+    }
+}
+
+/// Opens a connection that speaks RESP3 and has been let in.
+async fn connect(server: Server, shared: Arc<Shared>) -> Result<(TcpStream, Input), Lost> {
+    let mut socket = server.open(shared.timeout).await?;
+    let greeting = async {
+        let mut hello = BytesMut::new();
+        server.write_hello(&mut hello, &shared.client_name("watch"));
+        socket.write_all_buf(&mut hello).await.map_err(Lost::Broken)?;
+        let mut input = Input::new();
+        loop {
+            match resp::parse(&input.buffer) {
+                Ok((Reply::Refused(reason), _)) => {
+                    return Err(Lost::Refused(String::from_utf8_lossy(reason).into_owned()));
+                }
+                Ok((_, used)) => {
+                    input.buffer.advance(used);
+                    return Ok(input);
+                }
+                Err(stop) => input.keep_from(0, stop)?,
+            };
+            if socket.read_buf(input.space()).await.map_err(Lost::Broken)? == 0 {
+                return Err(Lost::Closed);
+            }
+        }
+    };
+    let input = timeout(shared.timeout, greeting).await.unwrap_or(Err(Lost::Silent(shared.timeout)))?;
+    Ok((socket, input))
+}
