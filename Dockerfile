@@ -1,4 +1,4 @@
-# Two stages: a builder with the toolchain, and a runtime with one binary.
+# A builder with the toolchain, and a runtime with one binary.
 #
 # Dependencies are compiled in a layer of their own, from the manifests and empty
 # sources, so that a change to our code recompiles our code only. It is done by
@@ -6,22 +6,24 @@
 # rust-toolchain.toml is left out (.dockerignore): the image is the toolchain, and
 # the components it names are for development.
 
+# The workspace's manifests, each with empty sources. This stage runs again after
+# every change, but what comes out of it, and so the layers made from it, stays.
+FROM rust:1.95-slim-bookworm AS manifests
+WORKDIR /src
+COPY . .
+RUN find . -type f ! -name Cargo.toml ! -name Cargo.lock -delete \
+    && find . -type d -empty -delete \
+    && for manifest in $(find . -mindepth 2 -name Cargo.toml); do \
+        crate=$(dirname "$manifest") && mkdir "$crate/src" \
+        && touch "$crate/src/lib.rs" && echo 'fn main() {}' > "$crate/src/main.rs"; \
+    done
+
 FROM rust:1.95-slim-bookworm AS build
 WORKDIR /src
 # The release profile keeps line tables for profiling, which an image need not carry.
 ENV CARGO_PROFILE_RELEASE_DEBUG=false CARGO_PROFILE_RELEASE_STRIP=debuginfo
-
-COPY Cargo.toml Cargo.lock ./
-COPY crates/protocol/Cargo.toml crates/protocol/
-COPY crates/fanout/Cargo.toml crates/fanout/
-COPY crates/metrics/Cargo.toml crates/metrics/
-COPY crates/gateway/Cargo.toml crates/gateway/
-COPY loadtest/generator/Cargo.toml loadtest/generator/
-RUN for crate in crates/* loadtest/generator; do \
-        mkdir -p "$crate/src" && touch "$crate/src/lib.rs" && echo 'fn main() {}' > "$crate/src/main.rs"; \
-    done \
-    && cargo build --release --locked -p fanfare-gateway \
-    && rm -rf crates/*/src
+COPY --from=manifests /src .
+RUN cargo build --release --locked -p fanfare-gateway && rm -rf crates
 
 COPY crates crates
 # Cargo goes by modification times, and a checkout may be older than the layer above.

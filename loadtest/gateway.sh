@@ -22,10 +22,10 @@ free_port() {
 ready() {
     local status
     status=$(
-        exec 3<>"/dev/tcp/127.0.0.1/$1" || exit 1
+        { exec 3<>"/dev/tcp/127.0.0.1/$1"; } 2>/dev/null || exit 1
         printf 'GET /ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n' >&3
         head -n 1 <&3
-    ) 2>/dev/null
+    ) || return 1
     [[ $status == *" 200 "* ]]
 }
 

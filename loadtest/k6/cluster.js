@@ -5,7 +5,7 @@
 //
 //   URL, CONNECTIONS (5000), NODES (at least so many must serve, 3), VUS (25), SIZE (members of a channel, 10),
 //   MESSAGES (of each channel, 10), INTERVAL (ms between two of a channel, 1000), RAMP (seconds, 10),
-//   LATENCY_P95_MS (500), DEADLINE (seconds for the whole run), HANDSHAKE_P95_MS (1000), PREFIX ("load:"),
+//   LATENCY_P95_MS (1000), DEADLINE (seconds for the whole run), HANDSHAKE_P95_MS (2000), PREFIX ("load:"),
 //   SUMMARY (file)
 //
 // The order of events: members connect, each to its channel and to the roll; the conductor calls the roll
@@ -75,9 +75,9 @@ function member(names, index) {
   let started = false;
   const client = new Client({
     // Its own channel first: who hears the roll hears everything.
-    welcome: () => {
-      client.subscribe(channel);
-      client.subscribe(names.roll);
+    open: (it) => {
+      it.subscribe(channel);
+      it.subscribe(names.roll);
     },
     message: ({ data }) => {
       if (data.call) {
@@ -128,9 +128,9 @@ export function handleSummary(data) {
   return summarise(
     `${CONNECTIONS} members of ${CHANNELS} channels, ${MESSAGES} messages to each channel`,
     [
-      ['connections', 'connections_welcomed'],
+      ['connections', 'connections_opened'],
       ['nodes that serve them', 'nodes_serving'],
-      ['members on the least of these', 'connections_on_least_node'],
+      ['members seen on the least of these', 'connections_on_least_node'],
       ['delivered', 'messages_delivered'],
       ['lost', 'messages_lost'],
       ['doubled', 'messages_doubled'],

@@ -3,7 +3,7 @@
 //   loadtest/k6/run connections -e URL=ws://127.0.0.1:8080/ws -e CONNECTIONS=5000
 //
 //   URL, CONNECTIONS (5000), VUS (25), RAMP (seconds to open them, 10), HOLD (seconds to keep them, 10),
-//   HANDSHAKE_P95_MS (1000), PREFIX (of channel names, "load:"), SUMMARY (file for the JSON summary)
+//   HANDSHAKE_P95_MS (2000), PREFIX (of channel names, "load:"), SUMMARY (file for the JSON summary)
 
 import exec from 'k6/execution';
 import { Counter } from 'k6/metrics';
@@ -37,7 +37,7 @@ export default function connections(names) {
   for (let index = vu; index < CONNECTIONS; index += VUS) {
     setTimeout(() => {
       const client = new Client({
-        welcome: () => client.subscribe(`${names.prefix}:${index}`),
+        open: (it) => it.subscribe(`${names.prefix}:${index}`),
         subscribed: () => subscriptions.add(1),
       });
       clients.push(client);
@@ -50,7 +50,7 @@ export function handleSummary(data) {
   return summarise(
     `${CONNECTIONS} connections in ${RAMP} s, kept for ${HOLD} s`,
     [
-      ['welcomed', 'connections_welcomed'],
+      ['opened', 'connections_opened'],
       ['subscribed', 'subscriptions'],
       ['could not connect', 'connect_errors'],
       ['closed unexpectedly', 'unexpected_closes'],

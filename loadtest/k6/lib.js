@@ -23,47 +23,57 @@ export function number(name, otherwise) {
 const connectErrors = new Counter('connect_errors');
 const refusals = new Counter('refused_commands');
 const unexpectedCloses = new Counter('unexpected_closes');
-const opened = new Counter('connections_welcomed');
+const opened = new Counter('connections_opened');
 const handshake = new Trend('handshake', true);
 
 /** Thresholds that every script has: `connections` sockets come up, and stay up until they are told. */
 export function connectionThresholds(connections) {
   return {
-    connections_welcomed: [`count==${connections}`],
+    connections_opened: [`count==${connections}`],
     connect_errors: ['count==0'],
     refused_commands: ['count==0'],
     unexpected_closes: ['count==0'],
-    handshake: [`p(95)<${number('HANDSHAKE_P95_MS', 1000)}`],
+    handshake: [`p(95)<${number('HANDSHAKE_P95_MS', 2000)}`],
   };
 }
 
 /**
- * One connection. `on` holds functions by the type of the event they are told: welcome, subscribed, message.
- * Handshake time is from the call to `welcome`, k6's own queueing included.
+ * One connection. `on` holds functions by what they are told of: open, subscribed, message.
+ * Handshake time is from the call to `open`, k6's own queueing included.
+ *
+ * k6 drops a frame that it reads before it has told of `open`, now and then the `welcome` that a gateway sends
+ * with the handshake. So nothing waits for `welcome`, and `node` may stay null.
  */
 export class Client {
   constructor(on, url = URL) {
     this.on = on;
-    this.welcomed = false;
+    this.node = null;
+    this.opened = false;
     this.leaving = false;
     // A counter that nothing was added to would not be in the summary.
     [connectErrors, refusals, unexpectedCloses].forEach((counter) => counter.add(0));
     const start = Date.now();
     this.socket = new WebSocket(url, ['fanfare.v1.json']);
+    this.socket.onopen = () => {
+      this.opened = true;
+      opened.add(1);
+      handshake.add(Date.now() - start);
+      this.on.open(this);
+    };
     this.socket.onmessage = ({ data }) => {
       const events = JSON.parse(data);
       for (const event of Array.isArray(events) ? events : [events]) {
-        this.hear(event, start);
+        this.hear(event);
       }
     };
     this.socket.onerror = ({ error }) => {
-      if (!this.welcomed) {
+      if (!this.opened) {
         connectErrors.add(1);
         console.error(`cannot connect: ${error}`);
       }
     };
     this.socket.onclose = ({ code }) => {
-      if (this.welcomed && !this.leaving) {
+      if (this.opened && !this.leaving) {
         unexpectedCloses.add(1);
         console.error(`closed with ${code}`);
       }
@@ -71,12 +81,9 @@ export class Client {
     };
   }
 
-  hear(event, start) {
+  hear(event) {
     if (event.type === 'welcome') {
-      this.welcomed = true;
       this.node = event.node;
-      opened.add(1);
-      handshake.add(Date.now() - start);
     } else if (event.type === 'error' || event.type === 'unsubscribed') {
       refusals.add(1);
       console.error(`${event.type} ${event.code}: ${event.reason}`);
@@ -123,7 +130,7 @@ export function deliveryThresholds(deliveries) {
     messages_lost: ['count==0'],
     messages_doubled: ['count==0'],
     messages_reordered: ['count==0'],
-    delivery_latency: [`p(95)<${number('LATENCY_P95_MS', 500)}`],
+    delivery_latency: [`p(95)<${number('LATENCY_P95_MS', 1000)}`],
   };
 }
 
@@ -162,7 +169,7 @@ export class Ledger {
 export const LINGER_MS = 1000;
 
 /** How often the conductor calls the roll until everyone has answered. */
-const CALL_INTERVAL_MS = 500;
+const CALL_INTERVAL_MS = 1000;
 
 /** Everyone's channels, new for each run: `setup` makes them, k6 hands them to all VUs. */
 export function channels() {
@@ -173,14 +180,14 @@ export function channels() {
 
 /**
  * Calls the roll on one channel until `count` different members have answered on another, then calls
- * `ready(client, nodes)` once, with the number of members by node. VUs of k6 share nothing, so the system
+ * `ready(client, nodes)` once, with the number of members by node, as far as known. VUs of k6 share nothing, so the system
  * under test is what they meet through.
  */
 export function conduct(names, count, ready) {
   const answered = new Set();
   const nodes = {};
   const conductor = new Client({
-    welcome: (_, client) => client.subscribe(names.answers),
+    open: (client) => client.subscribe(names.answers),
     subscribed: (_, client) => {
       const calling = setInterval(() => {
         if (client.leaving || answered.size === count) {
@@ -195,7 +202,9 @@ export function conduct(names, count, ready) {
         return;
       }
       answered.add(data.member);
-      nodes[data.node] = (nodes[data.node] || 0) + 1;
+      if (data.node !== null) {
+        nodes[data.node] = (nodes[data.node] || 0) + 1;
+      }
       if (answered.size === count) {
         ready(client, nodes);
       }

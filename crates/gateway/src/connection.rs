@@ -62,7 +62,7 @@ pub(crate) struct Connection<S> {
     _place: Place,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
     /// Takes over a socket after its upgrade, with the bytes that came behind the handshake, and greets the client.
     pub(crate) fn open(
         io: S,
@@ -91,14 +91,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// Lives until the connection has ended, for whatever reason.
-    pub(crate) async fn run(mut self) {
-        self.perform_effects().await;
-        while self.session.stage() != Stage::Over {
-            self.schedule_tick();
-            poll_fn(|cx| self.poll_turn(cx)).await;
-            self.perform_effects().await;
+    ///
+    /// The future is what every idle connection costs, so it holds the connection once and nothing else: an `async fn`
+    /// would keep a second one for its argument, and what asks the hub is boxed for as long as it asks.
+    pub(crate) fn run(self) -> impl Future<Output = ()> {
+        let mut connection = self;
+        async move {
+            loop {
+                if let Some(asking) = connection.perform_effects() {
+                    asking.await;
+                }
+                if connection.session.stage() == Stage::Over {
+                    break;
+                }
+                connection.schedule_tick();
+                poll_fn(|cx| connection.poll_turn(cx)).await;
+            }
+            debug!(session = ?connection.session.id(), code = connection.session.outcome(), "connection ended");
         }
-        debug!(session = ?self.session.id(), code = self.session.outcome(), "connection ended");
     }
 
     /// Waits until there is something to perform, or the session is over.

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use fanfare_fanout::broker::memory::{Bus, MemoryBroker};
+use fanfare_fanout::broker::redis::{RedisBroker, RedisOptions};
 use fanfare_fanout::broker::{Broker, LaneEnds, Lanes};
 use fanfare_fanout::{Hub, HubOptions};
 use fanfare_metrics::Metrics;
@@ -41,6 +42,9 @@ const LANE_DEPTH: usize = 4096;
 
 /// The longest that any call of the memory broker may take: it waits for nothing but a full lane.
 const MEMORY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a connection to Redis may be idle before a sign of life is asked for.
+const REDIS_PING_INTERVAL: Duration = Duration::from_secs(3);
 
 /// How long after the drain window the last tasks may take.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -174,11 +178,18 @@ fn broker(
     tasks: &TaskTracker,
     stop: &CancellationToken,
 ) -> anyhow::Result<Arc<dyn Broker>> {
-    let _ = (metrics, tasks, stop);
-    match config.broker {
-        BrokerKind::Memory => Ok(Arc::new(MemoryBroker::new(bus, lanes))),
-        BrokerKind::Redis => anyhow::bail!("not yet"),
+    if config.broker == BrokerKind::Memory {
+        return Ok(Arc::new(MemoryBroker::new(bus, lanes)));
     }
+    let options = RedisOptions {
+        urls: config.redis.urls.iter().map(|url| url.expose().to_owned()).collect(),
+        prefix: config.redis.prefix.clone(),
+        timeout: config.redis.timeout,
+        ping_interval: REDIS_PING_INTERVAL,
+        node: config.node.name.clone(),
+    };
+    let broker = RedisBroker::connect(&options, &lanes, metrics.clone(), tasks, stop.clone());
+    Ok(Arc::new(broker.context("redis.urls")?))
 }
 
 fn services(

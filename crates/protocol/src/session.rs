@@ -10,8 +10,8 @@
 //!
 //! The shell that owns a session feeds it inputs and performs its effects one after the other. Effects that ask the hub
 //! something ([`Effect::Join`], [`Effect::Publish`]) come back as an input with the answer; until then the shell feeds no
-//! further command, so a session waits for at most one answer and replies keep the order of the commands. Publications are *not* an
-//! input: they go from the hub to the outbox without waking the session.
+//! further command, so a session waits for at most one answer and replies keep the order of the commands. Publications
+//! are *not* an input: they go from the hub to the outbox without waking the session.
 //!
 //! **Invariants.**
 //! - After [`Effect::Close`] or [`Effect::EchoClose`] the session sends nothing more.

@@ -1,1 +1,393 @@
+use std::collections::HashSet;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
 
+use fanfare_protocol::publication::Payload;
+use fanfare_protocol::time::UnixMicros;
+use fanfare_protocol::{Encoding, SessionId};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+use super::*;
+use crate::broker::Lanes;
+use crate::broker::memory::{Bus, MemoryBroker};
+use crate::outbox::Batch;
+
+const CHANNELS: usize = 3;
+const BROKER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A memory broker that takes its time, fails now and then, and checks that it is asked as its contract has it.
+#[derive(Debug)]
+struct Moody {
+    broker: MemoryBroker,
+    random: Mutex<fastrand::Rng>,
+    watched: Mutex<HashSet<Channel>>,
+    in_flight: Mutex<HashSet<Channel>>,
+}
+
+impl Moody {
+    fn new(bus: &Bus, lanes: Lanes, seed: u64) -> Arc<Self> {
+        Arc::new(Self {
+            broker: MemoryBroker::new(bus, lanes),
+            random: Mutex::new(fastrand::Rng::with_seed(seed)),
+            watched: Mutex::default(),
+            in_flight: Mutex::default(),
+        })
+    }
+
+    /// Mostly at once, sometimes in a while, seldom after everyone has given up.
+    async fn dawdle(&self) {
+        let wait = {
+            let mut random = self.random.lock();
+            match random.u8(..) {
+                0..128 => 0,
+                128..250 => random.u64(1..50),
+                250.. => 7_000,
+            }
+        };
+        sleep(Duration::from_millis(wait)).await;
+    }
+
+    fn begin(&self, channel: &Channel, is_watch: bool) {
+        assert!(self.in_flight.lock().insert(channel.clone()), "calls for {channel} cross");
+        assert_eq!(
+            self.watched.lock().contains(channel),
+            !is_watch,
+            "{channel}: asked for what is so already"
+        );
+    }
+}
+
+impl Broker for Moody {
+    fn publish(&self, draft: Draft) -> BoxFuture<'_, Result<Option<Position>, BrokerError>> {
+        async move {
+            if self.random.lock().u8(..) < 8 {
+                return Err(BrokerError::Unavailable("moody".into()));
+            }
+            let wait = self.random.lock().u64(..20);
+            sleep(Duration::from_millis(wait)).await;
+            self.broker.publish(draft).await
+        }
+        .boxed()
+    }
+
+    fn watch(&self, channel: &Channel) -> BoxFuture<'_, Result<(), BrokerError>> {
+        let channel = channel.clone();
+        async move {
+            self.begin(&channel, true);
+            self.dawdle().await;
+            let fails = self.random.lock().u8(..) < 32;
+            if !fails {
+                self.broker.watch(&channel).await?;
+                self.watched.lock().insert(channel.clone());
+            }
+            self.dawdle().await;
+            self.in_flight.lock().remove(&channel);
+            if fails { Err(BrokerError::Unavailable("moody".into())) } else { Ok(()) }
+        }
+        .boxed()
+    }
+
+    fn unwatch(&self, channel: &Channel) -> BoxFuture<'_, ()> {
+        let channel = channel.clone();
+        async move {
+            self.begin(&channel, false);
+            self.dawdle().await;
+            self.broker.unwatch(&channel).await;
+            self.watched.lock().remove(&channel);
+            self.in_flight.lock().remove(&channel);
+        }
+        .boxed()
+    }
+
+    fn link(&self) -> Link {
+        Link::Up
+    }
+
+    fn kind(&self) -> &'static str {
+        "moody"
+    }
+}
+
+/// One node of a test.
+#[derive(Clone)]
+struct Node {
+    hub: Arc<Hub>,
+    broker: Arc<Moody>,
+    metrics: Arc<Metrics>,
+}
+
+impl Node {
+    fn start(bus: &Bus, tasks: &TaskTracker, seed: u64) -> Self {
+        let (lanes, ends) = Lanes::new(2, 4);
+        let broker = Moody::new(bus, lanes, seed);
+        let metrics = Arc::new(Metrics::new());
+        let options = HubOptions { broker_timeout: BROKER_TIMEOUT };
+        let hub = Hub::start(broker.clone(), ends, metrics.clone(), tasks, options);
+        Self { hub, broker, metrics }
+    }
+
+    /// Waits until nothing is watched, then checks that nothing at all is left of the clients that were.
+    async fn comes_to_rest(&self) {
+        let rest = async {
+            while self.hub.channels_watched() > 0 {
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(Duration::from_secs(60), rest).await.expect("what nobody hears is watched no more");
+        assert_eq!(self.hub.registry.channels(), 0);
+        assert_eq!(*self.broker.watched.lock(), HashSet::new());
+        assert_eq!(*self.broker.in_flight.lock(), HashSet::new());
+        let text = self.metrics.render();
+        for gauge in ["fanfare_channels 0", "fanfare_subscriptions 0", "fanfare_outbox_bytes 0"] {
+            assert!(text.lines().any(|line| line == gauge), "{gauge}\n{text}");
+        }
+    }
+}
+
+/// A client's shell, without a socket.
+struct Client {
+    node: Node,
+    number: u8,
+    outbox: Arc<Outbox>,
+    published: u32,
+    live: HashSet<usize>,
+    /// What came of each channel, one list for each time it was live.
+    heard: [Vec<Vec<String>>; CHANNELS],
+}
+
+fn channel(number: usize) -> Channel {
+    Channel::parse(&format!("room:{number}")).unwrap()
+}
+
+fn draft(number: usize, json: &str, exclude: Option<SessionId>) -> Draft {
+    let payload = Payload::parse(json).unwrap();
+    Draft { channel: channel(number), payload, sender: None, exclude, received: UnixMicros(0) }
+}
+
+impl Client {
+    fn new(node: &Node, number: u8) -> Self {
+        let session = SessionId::from_random([number; 16]);
+        let outbox = Outbox::new(session, Encoding::NativeJson, 1 << 20);
+        let (node, live, heard) = (node.clone(), HashSet::new(), Default::default());
+        Self { node, number, outbox, published: 0, live, heard }
+    }
+
+    async fn subscribe(&mut self, number: usize) -> Result<(), BrokerError> {
+        let channel = channel(number);
+        self.node.hub.subscribe(&channel, &self.outbox).await?;
+        self.node.hub.go_live(&channel, &self.outbox, Frame::text(&format!("room:{number}")));
+        self.live.insert(number);
+        Ok(())
+    }
+
+    fn unsubscribe(&mut self, number: usize) {
+        self.node.hub.unsubscribe(&channel(number), &self.outbox);
+        self.live.remove(&number);
+    }
+
+    /// Publishes `<number>.<count>.<whether we hear it>`.
+    async fn publish(&mut self, number: usize, echo: bool) {
+        self.published += 1;
+        let text = format!("\"{}.{}.{echo}\"", self.number, self.published);
+        let exclude = (!echo).then_some(SessionId::from_random([self.number; 16]));
+        match self.node.hub.publish(draft(number, &text, exclude)).await {
+            Ok(None) | Err(BrokerError::Unavailable(_)) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Reads all that waits, as a writer would.
+    fn read(&mut self) {
+        let mut batch = Batch::default();
+        while let Poll::Ready(bytes) = self.outbox.poll_take(&Context::from_waker(Waker::noop()), &mut batch)
+        {
+            self.node.metrics.outbox_queued(-signed(bytes));
+            for frame in std::mem::take(&mut batch).frames {
+                let text = std::str::from_utf8(&frame[2..]).unwrap();
+                let at = text.find("room:").unwrap() + "room:".len();
+                let heard = &mut self.heard[text[at..=at].parse::<usize>().unwrap()];
+                match text.split_once("\"data\":\"") {
+                    None => heard.push(Vec::new()),
+                    Some((_, data)) => {
+                        heard
+                            .last_mut()
+                            .expect("the reply is first")
+                            .push(data.trim_end_matches("\"}").into());
+                    }
+                }
+            }
+        }
+    }
+
+    /// Lives a random life and leaves nothing behind.
+    async fn live(mut self, mut random: fastrand::Rng) -> Self {
+        for _ in 0..80 {
+            let number = random.usize(..CHANNELS);
+            match random.u8(..10) {
+                0..4 if !self.live.contains(&number) => {
+                    // Some clients are gone before they are in.
+                    let patience = Duration::from_millis(random.u64(1..200));
+                    let _ = timeout(patience, self.subscribe(number)).await;
+                }
+                0..4 => self.unsubscribe(number),
+                4..8 => self.publish(number, random.bool()).await,
+                8 => sleep(Duration::from_millis(random.u64(..100))).await,
+                _ => self.read(),
+            }
+        }
+        self.leave();
+        self
+    }
+
+    fn leave(&mut self) {
+        self.read();
+        for number in 0..CHANNELS {
+            self.unsubscribe(number);
+        }
+        self.node.metrics.outbox_queued(-signed(self.outbox.discard()));
+    }
+
+    /// Each time that a channel was live this client heard exactly what a witness did, from some point to another,
+    /// but for what it asked not to hear.
+    fn agrees_with(&self, witness: &Self) {
+        let unheard = |text: &str| text.starts_with(&format!("{}.", self.number)) && text.ends_with("false");
+        for (spans, [all]) in self.heard.iter().zip(
+            witness
+                .heard
+                .each_ref()
+                .map(|spans| <&[Vec<String>; 1]>::try_from(&spans[..]).expect("the witness never leaves")),
+        ) {
+            let all: Vec<_> = all.iter().filter(|text| !unheard(text)).collect();
+            for span in spans.iter().filter(|span| !span.is_empty()) {
+                let start =
+                    all.iter().position(|text| **text == span[0]).expect("the witness hears everything");
+                assert!(all[start..].iter().take(span.len()).copied().eq(span), "{span:?}\n{all:?}");
+            }
+        }
+    }
+}
+
+/// Clients of two nodes come, go and talk at random while the broker dawdles and fails. Everyone hears the same order
+/// without holes, and when all have gone nothing of them is left.
+#[tokio::test(start_paused = true)]
+async fn a_random_crowd_hears_one_order_and_leaves_nothing_behind() {
+    for seed in 0..20 {
+        println_seed(seed);
+        let mut random = fastrand::Rng::with_seed(seed);
+        let (bus, tasks) = (Bus::default(), TaskTracker::new());
+        let nodes = [Node::start(&bus, &tasks, random.u64(..)), Node::start(&bus, &tasks, random.u64(..))];
+        let mut witness = Client::new(&nodes[0], 99);
+        for number in 0..CHANNELS {
+            while witness.subscribe(number).await.is_err() {}
+        }
+        let mut lives = JoinSet::new();
+        for number in 0..8 {
+            let client = Client::new(&nodes[usize::from(number % 2)], number);
+            lives.spawn(client.live(random.fork()));
+        }
+        let clients = lives.join_all().await;
+        // What was placed is delivered before the lanes of a node that is at rest are empty.
+        sleep(Duration::from_secs(1)).await;
+        witness.leave();
+        for client in &clients {
+            client.agrees_with(&witness);
+        }
+        let heard: usize =
+            clients.iter().flat_map(|client| client.heard.iter().flatten()).map(Vec::len).sum();
+        assert!(heard > 100, "seed {seed}: only {heard} publications were heard");
+        for node in &nodes {
+            node.comes_to_rest().await;
+        }
+    }
+}
+
+/// The harness shows this only when the test fails.
+#[expect(clippy::print_stdout, reason = "a failure is repeated by its seed")]
+fn println_seed(seed: u64) {
+    println!("seed {seed}");
+}
+
+/// A broker of which nothing is heard again.
+#[derive(Debug)]
+struct Mute;
+
+impl Broker for Mute {
+    fn publish(&self, _: Draft) -> BoxFuture<'_, Result<Option<Position>, BrokerError>> {
+        std::future::pending().boxed()
+    }
+
+    fn watch(&self, _: &Channel) -> BoxFuture<'_, Result<(), BrokerError>> {
+        std::future::pending().boxed()
+    }
+
+    fn unwatch(&self, _: &Channel) -> BoxFuture<'_, ()> {
+        std::future::pending().boxed()
+    }
+
+    fn link(&self) -> Link {
+        Link::Down
+    }
+
+    fn kind(&self) -> &'static str {
+        "mute"
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broker_that_does_not_answer_is_waited_for_until_the_deadline() {
+    let (_lanes, ends) = Lanes::new(1, 1);
+    let options = HubOptions { broker_timeout: BROKER_TIMEOUT };
+    let hub = Hub::start(Arc::new(Mute), ends, Arc::default(), &TaskTracker::new(), options);
+    let outbox = Outbox::new(SessionId::from_random([1; 16]), Encoding::NativeJson, 100);
+    let asked = Instant::now();
+    let room = channel(0);
+    let (published, subscribed) =
+        tokio::join!(hub.publish(draft(0, "1", None)), hub.subscribe(&room, &outbox));
+    assert!(matches!(published, Err(BrokerError::Timeout(BROKER_TIMEOUT))));
+    assert!(matches!(subscribed, Err(BrokerError::Timeout(BROKER_TIMEOUT))));
+    assert_eq!(asked.elapsed(), BROKER_TIMEOUT);
+    assert_eq!(hub.registry.channels(), 0, "who was not told so has not joined");
+}
+
+/// The publications that wait in a lane are taken together, but not for ever: the writers get their turn in between.
+#[tokio::test(start_paused = true)]
+async fn a_busy_lane_lets_others_run() {
+    let (lanes, ends) = Lanes::new(1, 4 * RUN_MAX);
+    let metrics = Arc::new(Metrics::new());
+    let options = HubOptions { broker_timeout: BROKER_TIMEOUT };
+    let _hub = Hub::start(Arc::new(Mute), ends, metrics.clone(), &TaskTracker::new(), options);
+    for _ in 0..3 * RUN_MAX {
+        lanes.lane(&channel(0)).try_send(Arc::new(Publication::new(draft(0, "1", None), None))).unwrap();
+    }
+    let fanned_out = || {
+        let text = metrics.render();
+        let line = text.lines().find(|line| line.starts_with("fanfare_fanout_publications_total ")).unwrap();
+        line.rsplit_once(' ').unwrap().1.parse::<usize>().unwrap()
+    };
+    for turn in 1..=3 {
+        tokio::task::yield_now().await;
+        assert_eq!(fanned_out(), turn * RUN_MAX);
+    }
+}
+
+/// Dropped at any point, a subscription has not happened.
+#[tokio::test(start_paused = true)]
+async fn a_subscription_that_is_given_up_has_not_happened() {
+    for polls in 0..4 {
+        let (bus, tasks) = (Bus::default(), TaskTracker::new());
+        let node = Node::start(&bus, &tasks, 3);
+        let outbox = Outbox::new(SessionId::from_random([1; 16]), Encoding::NativeJson, 100);
+        {
+            let room = channel(0);
+            let mut subscribing = pin!(node.hub.subscribe(&room, &outbox));
+            for _ in 0..polls {
+                assert!(subscribing.as_mut().now_or_never().is_none(), "the broker has not answered");
+            }
+        }
+        node.comes_to_rest().await;
+    }
+}

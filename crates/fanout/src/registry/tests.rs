@@ -1,1 +1,243 @@
+use std::collections::HashSet;
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Waker};
+use std::thread;
 
+use fanfare_protocol::publication::{Draft, Payload};
+use fanfare_protocol::time::UnixMicros;
+use fanfare_protocol::{Encoding, SessionId};
+
+use super::*;
+use crate::outbox::Batch;
+
+fn channel(name: &str) -> Channel {
+    Channel::parse(name).unwrap()
+}
+
+fn outbox() -> Arc<Outbox> {
+    Outbox::new(SessionId::from_random([1; 16]), Encoding::NativeJson, usize::MAX)
+}
+
+fn publication(channel: &Channel, number: usize, exclude: Option<SessionId>) -> Arc<Publication> {
+    let draft = Draft {
+        channel: channel.clone(),
+        payload: Payload::parse(&number.to_string()).unwrap(),
+        sender: None,
+        exclude,
+        received: UnixMicros(0),
+    };
+    Arc::new(Publication::new(draft, None))
+}
+
+fn reply() -> Frame {
+    Frame::text("subscribed")
+}
+
+/// All that waits in an outbox: the reply as `None`, a publication as its number.
+fn heard(outbox: &Outbox) -> Vec<Option<usize>> {
+    let mut heard = Vec::new();
+    let mut batch = Batch::default();
+    while outbox.poll_take(&Context::from_waker(Waker::noop()), &mut batch).is_ready() {
+        for frame in std::mem::take(&mut batch).frames {
+            let text = std::str::from_utf8(&frame[2..]).unwrap().to_owned();
+            let number = text.rsplit_once(":").and_then(|(_, end)| end.strip_suffix('}'));
+            heard.push(number.map(|number| number.parse().unwrap()));
+        }
+    }
+    heard
+}
+
+impl Registry {
+    /// How many channels it holds, those without subscribers included, if there ever were any.
+    pub(crate) fn channels(&self) -> usize {
+        self.shards.iter().map(|shard| shard.lock().len()).sum()
+    }
+}
+
+#[test]
+fn the_first_in_and_the_last_out_are_told_apart() {
+    let registry = Registry::new();
+    let (room, one, two) = (channel("room:1"), outbox(), outbox());
+    assert_eq!(registry.leave(&room, one.id()), Left::WasNotThere);
+    assert_eq!(registry.join(&room, &one), Joined::First);
+    assert_eq!(registry.join(&room, &one), Joined::Already);
+    assert_eq!(registry.join(&room, &two), Joined::Another);
+    assert_eq!(registry.join(&channel("room:2"), &two), Joined::First);
+    assert_eq!(registry.channels(), 2);
+    assert_eq!(registry.leave(&room, one.id()), Left::Another);
+    assert_eq!(registry.leave(&room, one.id()), Left::WasNotThere);
+    assert_eq!(registry.leave(&room, two.id()), Left::Last);
+    assert_eq!(registry.leave(&channel("room:2"), two.id()), Left::Last);
+    assert_eq!(registry.channels(), 0, "a channel without subscribers is not there");
+    assert_eq!(registry.join(&room, &one), Joined::First, "and can come back");
+}
+
+#[test]
+fn nothing_is_delivered_before_the_reply() {
+    let registry = Registry::new();
+    let (room, one) = (channel("room:1"), outbox());
+    registry.join(&room, &one);
+    assert_eq!(registry.deliver(&room, &[publication(&room, 1, None)]), Delivered::default());
+    let queued = registry.go_live(&room, one.id(), reply());
+    assert_eq!(queued, Some(Ok(reply().len())));
+    let two_and_three = [publication(&room, 2, None), publication(&room, 3, None)];
+    let delivered = registry.deliver(&room, &two_and_three);
+    let grown_bytes = two_and_three
+        .iter()
+        .map(|publication| i64::try_from(publication.encoded(Encoding::NativeJson).len()).unwrap())
+        .sum();
+    assert_eq!(delivered, Delivered { receivers: 1, grown_bytes });
+    registry.leave(&room, one.id());
+    assert_eq!(registry.deliver(&room, &[publication(&room, 4, None)]), Delivered::default());
+    assert_eq!(heard(&one), [None, Some(2), Some(3)]);
+}
+
+#[test]
+fn who_has_left_does_not_go_live() {
+    let registry = Registry::new();
+    let (room, one, two) = (channel("room:1"), outbox(), outbox());
+    assert_eq!(registry.go_live(&room, one.id(), reply()), None);
+    registry.join(&room, &one);
+    registry.join(&room, &two);
+    registry.leave(&room, one.id());
+    assert_eq!(registry.go_live(&room, one.id(), reply()), None);
+    assert_eq!(heard(&one), []);
+}
+
+#[test]
+fn subscribers_hear_their_channels_and_no_others() {
+    let registry = Registry::new();
+    let rooms: Vec<_> = (0..200).map(|number| channel(&format!("room:{number}"))).collect();
+    let outboxes: Vec<_> = rooms.iter().map(|_| outbox()).collect();
+    for (room, outbox) in rooms.iter().zip(&outboxes) {
+        registry.join(room, outbox);
+        registry.go_live(room, outbox.id(), reply());
+    }
+    for (number, room) in rooms.iter().enumerate() {
+        registry.deliver(room, &[publication(room, number, None)]);
+    }
+    for (number, outbox) in outboxes.iter().enumerate() {
+        assert_eq!(heard(outbox), [None, Some(number)]);
+    }
+}
+
+#[test]
+fn a_publisher_without_echo_counts_as_a_receiver_but_hears_nothing() {
+    let registry = Registry::new();
+    let (room, us) = (channel("room:1"), SessionId::from_random([1; 16]));
+    let them = Outbox::new(SessionId::from_random([2; 16]), Encoding::NativeJson, usize::MAX);
+    let ours = outbox();
+    for outbox in [&ours, &them] {
+        registry.join(&room, outbox);
+        registry.go_live(&room, outbox.id(), reply());
+    }
+    assert_eq!(registry.deliver(&room, &[publication(&room, 1, Some(us))]).receivers, 2);
+    assert_eq!((heard(&ours), heard(&them)), (vec![None], vec![None, Some(1)]));
+}
+
+#[test]
+fn a_crowd_that_has_dispersed_gives_its_memory_back() {
+    let registry = Registry::new();
+    let room = channel("room:1");
+    let outboxes: Vec<_> = (0..10_000).map(|_| outbox()).collect();
+    outboxes.iter().for_each(|outbox| assert_ne!(registry.join(&room, outbox), Joined::Already));
+    outboxes[1..].iter().for_each(|outbox| assert_eq!(registry.leave(&room, outbox.id()), Left::Another));
+    let crowd = registry.find(&room).unwrap();
+    let capacity = crowd.0.lock().members.capacity();
+    assert!(capacity <= 64, "room for {capacity} is kept for one");
+}
+
+/// One thread delivers without a pause while others join: each hears its reply, then every publication from some point
+/// on, in order and without a hole.
+#[test]
+fn the_reply_comes_first_and_nothing_falls_in_between() {
+    const JOINERS: usize = 3;
+    for _ in 0..30 {
+        let registry = Registry::new();
+        let (room, number) = (channel("room:1"), AtomicUsize::new(0));
+        let all_joined = AtomicUsize::new(0);
+        let outboxes: Vec<_> = (0..JOINERS).map(|_| outbox()).collect();
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut after = 0;
+                while after < 20 {
+                    let next = number.fetch_add(1, Ordering::SeqCst);
+                    registry.deliver(&room, &[publication(&room, next, None)]);
+                    after += usize::from(all_joined.load(Ordering::SeqCst) == JOINERS);
+                }
+            });
+            for outbox in &outboxes {
+                scope.spawn(|| {
+                    registry.join(&room, outbox);
+                    registry.go_live(&room, outbox.id(), reply()).unwrap().unwrap();
+                    all_joined.fetch_add(1, Ordering::SeqCst);
+                });
+            }
+        });
+        let end = number.load(Ordering::SeqCst);
+        for outbox in &outboxes {
+            let heard = heard(outbox);
+            assert_eq!(heard[0], None, "the reply is first");
+            let start = heard[1].unwrap();
+            assert_eq!(heard[1..], (start..end).map(Some).collect::<Vec<_>>());
+        }
+    }
+}
+
+/// Threads join and leave one channel as fast as they can, so that the last one out meets the next one in. Whoever has
+/// gone live is really heard of: nobody is left in a crowd that the registry has forgotten.
+#[test]
+fn whoever_joins_as_the_last_one_leaves_is_not_forgotten() {
+    const ROUNDS: usize = 20_000;
+    let registry = Registry::new();
+    let room = channel("room:1");
+    let (firsts, lasts) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let (barrier, failed) = (Barrier::new(3), AtomicBool::new(false));
+    thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                let outbox = outbox();
+                let ours = [publication(&room, 7, None)];
+                barrier.wait();
+                for _ in 0..ROUNDS {
+                    match registry.join(&room, &outbox) {
+                        Joined::First => firsts.fetch_add(1, Ordering::SeqCst),
+                        Joined::Another => 0,
+                        Joined::Already => panic!("nobody joins twice"),
+                    };
+                    let went_live = registry.go_live(&room, outbox.id(), reply());
+                    let receivers = registry.deliver(&room, &ours).receivers;
+                    if went_live.is_none() || receivers == 0 {
+                        failed.store(true, Ordering::SeqCst);
+                    }
+                    match registry.leave(&room, outbox.id()) {
+                        Left::Last => lasts.fetch_add(1, Ordering::SeqCst),
+                        Left::Another => 0,
+                        Left::WasNotThere => {
+                            failed.store(true, Ordering::SeqCst);
+                            0
+                        }
+                    };
+                    heard(&outbox);
+                }
+            });
+        }
+    });
+    assert!(!failed.load(Ordering::SeqCst), "somebody joined a channel that the registry had forgotten");
+    assert_eq!(registry.channels(), 0);
+    let (firsts, lasts) = (firsts.into_inner(), lasts.into_inner());
+    assert_eq!(firsts, lasts, "every opening has its closing");
+    assert!(firsts > 1, "the race was not tried");
+}
+
+#[test]
+fn channels_are_spread_over_the_shards() {
+    let registry = Registry::new();
+    let outbox = outbox();
+    for number in 0..1_000 {
+        registry.join(&channel(&format!("room:{number}")), &outbox);
+    }
+    let sizes: HashSet<_> = registry.shards.iter().map(|shard| shard.lock().len()).collect();
+    assert!(sizes.iter().all(|&channels| channels < 60), "{sizes:?}");
+}

@@ -6,15 +6,17 @@
 
 use std::time::Duration;
 
-use fanfare_fanout::Outbox;
 use fanfare_fanout::broker::BrokerError;
+use fanfare_fanout::{Hub, Outbox};
 use fanfare_metrics::Metrics;
 use fanfare_protocol::error::{ErrorCode, Failure};
 use fanfare_protocol::event::{Event, Reply};
 use fanfare_protocol::session::{Effect, Input};
 use fanfare_protocol::websocket::Frame;
-use futures_util::StreamExt;
+use fanfare_protocol::{Draft, RequestId};
+use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesOrdered;
+use futures_util::{FutureExt, StreamExt};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{Connection, mem};
@@ -25,42 +27,39 @@ const PLACING_MAX: usize = 64;
 /// When to try again while the broker is away: its own next attempt is no further off than this.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
-    /// Performs everything the session has decided.
-    pub(super) async fn perform_effects(&mut self) {
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
+    /// Performs everything the session has decided: at once where nothing asks the hub, else by the future.
+    pub(super) fn perform_effects(&mut self) -> Option<BoxFuture<'_, ()>> {
+        let effects = mem::take(&mut self.effects);
+        if effects.iter().any(asks_hub) {
+            return Some(self.perform_asking(effects).boxed());
+        }
+        effects.into_iter().for_each(|effect| self.perform(effect));
+        None
+    }
+
+    async fn perform_asking(&mut self, effects: Vec<Effect>) {
         let services = self.services.clone();
-        while !self.effects.is_empty() {
-            let mut placing = FuturesOrdered::new();
-            for effect in mem::take(&mut self.effects) {
-                if !matches!(effect, Effect::Publish { .. }) || placing.len() == PLACING_MAX {
-                    while let Some(placed) = self.while_writing(placing.next()).await {
-                        self.answer(placed);
-                    }
-                }
-                match effect {
-                    Effect::Publish { id, draft } => {
-                        let channel = draft.channel.clone();
-                        let answer = services.hub.publish(draft);
-                        placing.push_back(Box::pin(async move {
-                            Input::Placed {
-                                id,
-                                channel,
-                                outcome: answer.await.map_err(|error| failure(&error)),
-                            }
-                        }));
-                    }
-                    Effect::Join { id, channel } => {
-                        let outbox = self.outbox.clone();
-                        let answer = self.while_writing(services.hub.subscribe(&channel, &outbox)).await;
-                        let outcome = answer.map_err(|error| failure(&error));
-                        self.answer(Input::Joined { id, channel, outcome });
-                    }
-                    prompt => self.perform(prompt),
+        let mut placing = FuturesOrdered::new();
+        for effect in effects {
+            if !matches!(effect, Effect::Publish { .. }) || placing.len() == PLACING_MAX {
+                while let Some(placed) = self.while_writing(placing.next()).await {
+                    self.answer(placed);
                 }
             }
-            while let Some(placed) = self.while_writing(placing.next()).await {
-                self.answer(placed);
+            match effect {
+                Effect::Publish { id, draft } => placing.push_back(place(&services.hub, id, draft).boxed()),
+                Effect::Join { id, channel } => {
+                    let outbox = self.outbox.clone();
+                    let answer = self.while_writing(services.hub.subscribe(&channel, &outbox)).await;
+                    let outcome = answer.map_err(|error| failure(&error));
+                    self.answer(Input::Joined { id, channel, outcome });
+                }
+                prompt => self.perform(prompt),
             }
+        }
+        while let Some(placed) = self.while_writing(placing.next()).await {
+            self.answer(placed);
         }
     }
 
@@ -94,7 +93,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Effect::EchoClose(code) => {
                 self.conclude([code.map_or_else(Frame::close_without_code, |code| Frame::close(code, ""))]);
             }
-            asks @ (Effect::Join { .. } | Effect::Publish { .. }) => self.effects.push(asks),
+            Effect::Join { .. } | Effect::Publish { .. } => {
+                unreachable!("an answer of the hub makes the session tell the client, not ask again")
+            }
         }
     }
 
@@ -113,6 +114,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn spell(&self, reply: &Reply) -> Frame {
         self.outbox.encoding().dialect().encode(reply)
     }
+}
+
+/// Whether an effect waits for the hub.
+fn asks_hub(effect: &Effect) -> bool {
+    matches!(effect, Effect::Join { .. } | Effect::Publish { .. })
+}
+
+async fn place(hub: &Hub, id: Option<RequestId>, draft: Draft) -> Input {
+    let channel = draft.channel.clone();
+    let outcome = hub.publish(draft).await.map_err(|error| failure(&error));
+    Input::Placed { id, channel, outcome }
 }
 
 /// Queues a frame; when it does not fit the outbox itself orders the connection to close.

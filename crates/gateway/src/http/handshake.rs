@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Version, header};
+use bytes::Bytes;
 use fanfare_metrics::Refusal;
 use fanfare_protocol::dialect::{Negotiated, negotiate};
 use hyper::body::Incoming;
@@ -63,7 +64,9 @@ pub(super) fn upgrade(mut request: Request<Incoming>, services: &Arc<Services>) 
 fn start(upgraded: Upgraded, negotiated: Negotiated, place: Place, services: &Arc<Services>) {
     let parts =
         upgraded.downcast::<TokioIo<TcpStream>>().expect("the listener hands out nothing but TCP streams");
-    let (socket, early) = (parts.io.into_inner(), parts.read_buf);
+    // Even when it is empty, what hyper read shares the whole of its buffer.
+    let early = Bytes::copy_from_slice(&parts.read_buf);
+    let socket = parts.io.into_inner();
     let connection = Connection::open(socket, early, negotiated.encoding(), place, services.clone());
     services.spawn_guarded(connection.run());
 }
@@ -130,7 +133,7 @@ fn refusal(refused: &Refused) -> Answer {
 }
 
 fn switching_protocols(key: &str, negotiated: Negotiated) -> Answer {
-    let mut answer = with_type(StatusCode::SWITCHING_PROTOCOLS, "", bytes::Bytes::new());
+    let mut answer = with_type(StatusCode::SWITCHING_PROTOCOLS, "", Bytes::new());
     let headers = answer.headers_mut();
     headers.clear();
     headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));

@@ -5,6 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hyper::server::conn::http1;
@@ -78,7 +79,9 @@ async fn converse(
     if let Err(error) = socket.set_nodelay(true) {
         return debug!(%error, "the peer left at once");
     }
+    let greeted = AtomicBool::new(false);
     let service = service_fn(|request| {
+        greeted.store(true, Ordering::Relaxed);
         let services = services.clone();
         async move { Ok::<_, Infallible>(http::answer(door, peer, request, &services).await) }
     });
@@ -98,7 +101,8 @@ async fn converse(
     };
     drop(place);
     if let Err(error) = outcome {
-        if error.is_timeout() {
+        // The same timer ends a kept-alive connection that has nothing more to ask: that is nobody's fault.
+        if error.is_timeout() && !greeted.load(Ordering::Relaxed) {
             services.metrics.handshake_refused(fanfare_metrics::Refusal::HeaderTimeout);
         }
         debug!(%error, "an HTTP connection ended early");

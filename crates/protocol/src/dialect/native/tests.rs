@@ -241,9 +241,12 @@ impl Theatre {
                     self.deliver(draft);
                 }
             }
-            Effect::Close(reason) => {
+            Effect::Close { reason, farewell } => {
+                self.say(Json.encode(&farewell).payload());
                 writeln!(self.said, "<< close {} {}", reason.number(), reason.slug()).unwrap();
             }
+            Effect::EchoClose(Some(code)) => writeln!(self.said, "<< close {code}").unwrap(),
+            Effect::EchoClose(None) => self.said.push_str("<< close\n"),
         }
     }
 
