@@ -160,11 +160,15 @@ impl Node {
     /// Tells every client to go, paced over the drain window, and returns when all tasks have ended, or when they
     /// should have.
     pub async fn drain(self) {
-        drain::run(&self.services, self.drain_window).await;
-        self.stop.cancel();
-        self.services.tasks.close();
-        if timeout(JOIN_TIMEOUT, self.services.tasks.wait()).await.is_err() {
-            warn!(tasks = self.services.tasks.len(), "some tasks have not ended in time");
+        let Self { services, drain_window, stop, .. } = self;
+        drain::run(&services, drain_window).await;
+        stop.cancel();
+        let tasks = services.tasks.clone();
+        tasks.close();
+        // The tasks at the ends of the lanes wait for the broker to be gone, and it is shared by whoever holds these.
+        drop(services);
+        if timeout(JOIN_TIMEOUT, tasks.wait()).await.is_err() {
+            warn!(tasks = tasks.len(), "some tasks have not ended in time");
         }
         info!("stopped");
     }
@@ -179,6 +183,7 @@ fn broker(
     stop: &CancellationToken,
 ) -> anyhow::Result<Arc<dyn Broker>> {
     if config.broker == BrokerKind::Memory {
+        metrics.broker_connected(true);
         return Ok(Arc::new(MemoryBroker::new(bus, lanes)));
     }
     let options = RedisOptions {
