@@ -203,8 +203,8 @@ impl Client {
         data
     }
 
-    /// Proves that nothing waits: the answer to a ping is the next thing heard. Publications that were acknowledged
-    /// before have been queued before it, as far as this node is concerned.
+    /// Asserts that nothing waits: the answer to a ping is the next thing heard. What the node has not offered to its
+    /// subscribers yet may still come.
     ///
     /// # Panics
     /// When something else comes first.

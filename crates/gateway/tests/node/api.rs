@@ -72,7 +72,7 @@ async fn with_keys_only_their_holders_may_call() {
         (200, "Authorization: Bearer first-key"),
         (200, "authorization: bearer second-key"),
         (401, "Authorization: Bearer third-key"),
-        (401, "Authorization: Bearer first-key "),
+        (401, "Authorization: Bearer first-keys"),
         (401, "Authorization: Basic first-key"),
         (401, "Authorization: first-key"),
         (401, "Authorization: Bearer"),

@@ -5,6 +5,7 @@ use fanfare_testbed::{Client, RawPeer};
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::Message;
 
 use crate::support::{closed_with, counted, node};
 
@@ -58,13 +59,12 @@ async fn what_was_queued_before_the_close_is_delivered() {
     for number in 0..100 {
         client.send(json!({"type": "publish", "channel": "room:1", "data": number})).await;
     }
-    client.send(json!({"type": "ping", "id": "last"})).await;
-    let mut heard = 0;
-    while client.event().await["id"] != "last" {
-        heard += 1;
-    }
-    assert_eq!(heard, 100);
-    assert_eq!(client.close().await.code, Some(1000));
+    counted(&node, "fanfare_fanout_publications_total", 100.0).await;
+    client.send_frame(Message::Close(None)).await.unwrap();
+    let (events, goodbye) = client.until_closed().await;
+    let numbers: Vec<_> = events.iter().map(|event| event["data"].as_u64().unwrap()).collect();
+    assert_eq!(numbers, (0..100).collect::<Vec<_>>());
+    assert_eq!((goodbye.code, goodbye.closing), (None, None));
 }
 
 /// The end of the stream without a Close is the end: a WebSocket has no use for half a socket.

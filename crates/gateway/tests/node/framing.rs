@@ -15,7 +15,11 @@ async fn a_violation_is_answered_with_its_code_and_the_end() {
     let violations = [
         ("a message over the bound", 1009, frame(FIN | opcode::TEXT, &[b' '; 1025])),
         ("fragments over the bound", 1009, fragments),
-        ("a length that no memory holds", 1009, [&[FIN | opcode::TEXT, 0xff, 0x7f][..], &[0xff; 7]].concat()),
+        (
+            "a length that no memory holds",
+            1009,
+            [&[FIN | opcode::TEXT, 0xff, 0x7f][..], &[0xff; 7], &[0; 4]].concat(),
+        ),
         ("text that is not UTF-8", 1007, frame(FIN | opcode::TEXT, b"\"\xc3\x28\"")),
         ("binary", 1003, frame(FIN | opcode::BINARY, b"{}")),
         ("an unmasked frame", 1002, unmasked),

@@ -6,9 +6,6 @@ use tokio::net::TcpSocket;
 
 use crate::support::{closed_with, counted, node};
 
-/// Publications, 8 KB each, until the kernel's buffers and the queue must be full: more than Linux lets a socket buffer.
-const COUNT: u64 = 4_000;
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_does_not_read_is_closed_and_no_other_loses_anything() {
     let node = node("[limits]\nmessages_per_second = 0\nqueue_bytes = 65536").await;
@@ -22,20 +19,20 @@ async fn a_client_that_does_not_read_is_closed_and_no_other_loses_anything() {
     }
     let mut publisher = Client::connect(node.public_addr()).await;
 
+    // The kernel buffers megabytes for the slow one before its queue grows at all.
     let filling = "x".repeat(8 * 1024);
-    let publishing = async {
-        for number in 0..COUNT {
-            publisher.publish("news", json!([number, filling])).await;
+    let overflowed =
+        async || Samples::of(node.internal_addr()).await.value("fanfare_outbox_overflows_total") > 0.0;
+    let mut published = 0;
+    while !overflowed().await {
+        for _ in 0..50 {
+            publisher.publish("news", json!([published, filling])).await;
+            assert_eq!(brisk.message("news").await[0], published);
+            published += 1;
         }
-    };
-    let hearing = async {
-        for number in 0..COUNT {
-            assert_eq!(brisk.message("news").await[0], number);
-        }
-    };
-    tokio::join!(publishing, hearing);
+        assert!(published < 10_000, "80 MB wait somewhere");
+    }
 
-    counted(&node, "fanfare_outbox_overflows_total", 1.0).await;
     // What waits is bounded: the queue has been emptied, and the writer holds no more than a batch.
     let waiting = Samples::of(node.internal_addr()).await.value("fanfare_outbox_bytes");
     assert!((0.0..4096.0).contains(&waiting), "{waiting} bytes wait");
@@ -45,11 +42,12 @@ async fn a_client_that_does_not_read_is_closed_and_no_other_loses_anything() {
     assert_eq!(goodbye.closing.unwrap()["reconnect"], true);
     let numbers: Vec<u64> = heard.iter().map(number_of).collect();
     assert_eq!(numbers, (0..numbers.len() as u64).collect::<Vec<_>>(), "a beginning without a gap");
-    assert!(numbers.len() as u64 > 0 && (numbers.len() as u64) < COUNT);
+    assert!((numbers.len() as u64) < published);
 
     counted(&node, &closed_with(4508), 1.0).await;
     counted(&node, "fanfare_outbox_bytes", 0.0).await;
-    brisk.assert_silence().await;
+    publisher.publish("news", json!("last")).await;
+    assert_eq!(brisk.message("news").await, "last");
 }
 
 /// A client that stopped reading and then its process: nothing of it stays.
@@ -72,7 +70,6 @@ async fn a_slow_client_that_vanishes_leaves_nothing_behind() {
     counted(&node, &closed_with(1006), 1.0).await;
     counted(&node, "fanfare_outbox_bytes", 0.0).await;
     counted(&node, "fanfare_subscriptions", 0.0).await;
-    publisher.assert_silence().await;
 }
 
 fn number_of(event: &Value) -> u64 {
