@@ -160,13 +160,12 @@ impl Node {
     /// Tells every client to go, paced over the drain window, and returns when all tasks have ended, or when they
     /// should have.
     pub async fn drain(self) {
-        let Self { services, drain_window, stop, .. } = self;
+        let Self { services, stop, drain_window, .. } = self;
         drain::run(&services, drain_window).await;
         stop.cancel();
         let tasks = services.tasks.clone();
+        drop(services); // The lanes' tasks end with the last holder of the hub.
         tasks.close();
-        // The tasks at the ends of the lanes wait for the broker to be gone, and it is shared by whoever holds these.
-        drop(services);
         if timeout(JOIN_TIMEOUT, tasks.wait()).await.is_err() {
             warn!(tasks = tasks.len(), "some tasks have not ended in time");
         }
@@ -183,7 +182,6 @@ fn broker(
     stop: &CancellationToken,
 ) -> anyhow::Result<Arc<dyn Broker>> {
     if config.broker == BrokerKind::Memory {
-        metrics.broker_connected(true);
         return Ok(Arc::new(MemoryBroker::new(bus, lanes)));
     }
     let options = RedisOptions {
