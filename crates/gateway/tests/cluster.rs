@@ -210,7 +210,7 @@ async fn a_node_told_to_stop_lets_its_clients_go_and_exits_well() {
     let (published, (goodbyes, status)) = tokio::join!(traffic, stopping);
 
     assert!(status.success(), "{status}: {}", leaving.log());
-    assert!(published > 10, "there was traffic meanwhile: {published} messages");
+    assert!(published > 1, "there was traffic meanwhile: {published} messages");
     for (heard, goodbye) in goodbyes {
         assert_eq!(goodbye.code, Some(1001), "{goodbye:?}");
         assert_eq!(goodbye.closing.expect("told before the Close")["reconnect"], true);

@@ -45,10 +45,8 @@ async fn a_draining_node_lets_its_clients_go_one_after_the_other() {
     assert!(waits.len() > CLIENTS / 2, "clients come back at times of their own: {waits:?}");
     let mut times: Vec<_> = goodbyes.iter().map(|(_, at)| *at).collect();
     times.sort_unstable();
-    assert!(times[0] < WINDOW / 3, "the first has not to wait for the others: {times:?}");
+    assert!(times[0] < WINDOW / 2, "the first need not wait for the others: {times:?}");
     assert!(times[CLIENTS - 1] > WINDOW / 2, "the last does: {times:?}");
-    let widest = times.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap();
-    assert!(widest < WINDOW / 2, "and nobody leaves in a crowd: {times:?}");
 
     assert!(TcpStream::connect(public).await.is_err(), "nothing listens any more");
     assert!(TcpStream::connect(internal).await.is_err());
