@@ -8,14 +8,14 @@ use fanfare_testbed::raw_peer::opcode;
 
 use crate::support::{closed_with, configured, counted, start};
 
-/// Pings far more often than a file may say.
-fn pinging(timeout: Duration) -> Config {
-    Config { heartbeat: Heartbeat { interval: Duration::from_millis(300), timeout }, ..configured("") }
+/// Pings more often than a file may say, and is as patient.
+fn pinging_every(interval: Duration) -> Config {
+    Config { heartbeat: Heartbeat { interval, timeout: interval }, ..configured("") }
 }
 
 #[tokio::test]
 async fn a_peer_that_answers_no_ping_is_closed() {
-    let node = start(&pinging(Duration::from_millis(300))).await;
+    let node = start(&pinging_every(Duration::from_millis(300))).await;
     let mut peer = RawPeer::connect(node.public_addr()).await;
 
     assert_eq!(peer.frame().await, Some((opcode::PING, Vec::new())));
@@ -36,7 +36,7 @@ async fn a_peer_that_answers_no_ping_is_closed() {
 /// A pong, or any other byte, is a sign of life.
 #[tokio::test]
 async fn a_peer_that_answers_stays() {
-    let node = start(&pinging(Duration::from_secs(5))).await;
+    let node = start(&pinging_every(Duration::from_secs(1))).await;
     let mut peer = RawPeer::connect(node.public_addr()).await;
     for _ in 0..2 {
         assert_eq!(peer.frame().await, Some((opcode::PING, Vec::new())));
