@@ -1,11 +1,11 @@
 //! What a publication costs this process on its way to Redis and back: `cargo run --release --example redis_cost`.
 //!
-//! Starts a redis-server, lets redis-benchmark (another process) publish, and reads this process's CPU time from /proc:
-//! the figures are micro-seconds of CPU, user and kernel, per publication. The `redis` crate's own push path is measured
-//! beside ours.
+//! Starts a redis-server, publishes from a child process, and reads this process's CPU time from /proc: the figures are
+//! micro-seconds of CPU, user and kernel, per publication. The `redis` crate's own push path is measured beside ours.
 #![allow(clippy::print_stdout, reason = "its figures are its output")]
 
-use std::io::Write;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -30,8 +30,14 @@ const PAYLOAD_BYTES: usize = 128;
 const PUBLISHERS: usize = 256;
 const PUBLISH_TIME: Duration = Duration::from_secs(3);
 
-#[tokio::main]
-async fn main() {
+fn main() {
+    match std::env::args().nth(1) {
+        Some(port) => flood_from_here(&port),
+        None => tokio::runtime::Runtime::new().expect("a runtime can be had").block_on(measure()),
+    }
+}
+
+async fn measure() {
     let server = RedisServer::start().await;
     let tasks = TaskTracker::new();
     let metrics = Arc::new(Metrics::new());
@@ -145,19 +151,33 @@ async fn idle_round_trip(broker: &Arc<dyn Broker>) {
     );
 }
 
-/// Another process publishes.
+/// Another process publishes: this program again, with a port as its argument.
 fn flood(server: &RedisServer, envelope: &[u8]) {
-    let (count, port) = (RECEIVED.to_string(), server.port().to_string());
-    let mut child = Command::new("redis-benchmark")
-        .args(["-p", &port, "-n", &count, "-P", "64", "-c", "4", "-q", "-x", "PUBLISH", "fanfare:c:bench"])
+    let mut child = Command::new(std::env::current_exe().expect("this is a program"))
+        .arg(server.port().to_string())
         .stdin(Stdio::piped())
-        .stdout(Stdio::null())
         .spawn()
-        .expect("redis-benchmark comes with redis-server");
+        .expect("what runs can be run");
     let mut input = child.stdin.take().expect("it is piped");
     input.write_all(envelope).expect("it reads its input");
     drop(input);
-    tokio::task::block_in_place(|| child.wait()).expect("it ends");
+    let ended = tokio::task::block_in_place(|| child.wait());
+    assert!(ended.is_ok_and(|status| status.success()), "the child has published");
+}
+
+/// The child: publishes what it reads from its input, so many commands at a time.
+fn flood_from_here(port: &str) {
+    const AT_ONCE: usize = 100;
+    let mut envelope = Vec::new();
+    std::io::stdin().read_to_end(&mut envelope).expect("the parent writes");
+    let command = redis::cmd("PUBLISH").arg("fanfare:c:bench").arg(envelope).get_packed_command();
+    let commands = command.repeat(AT_ONCE);
+    let mut socket = TcpStream::connect(format!("127.0.0.1:{port}")).expect("redis is there");
+    for _ in 0..RECEIVED / AT_ONCE as u64 {
+        socket.write_all(&commands).expect("redis reads");
+        let mut answers = [0; AT_ONCE * b":1\r\n".len()];
+        socket.read_exact(&mut answers).expect("redis answers, and there is one subscriber");
+    }
 }
 
 struct Measured {

@@ -9,14 +9,16 @@
 //! ```
 //!
 //! The shell that owns a session feeds it inputs and performs its effects one after the other. Effects that ask the hub
-//! something ([`Effect::Join`], [`Effect::Publish`]) come back as an input with the answer; until then the shell feeds no
-//! further command, so a session waits for at most one answer and replies keep the order of the commands. Publications
-//! are *not* an input: they go from the hub to the outbox without waking the session.
+//! something ([`Effect::Join`], [`Effect::Publish`]) come back as an input with the answer, and what follows from the
+//! answer is performed before effects that were decided after the question: so replies keep the order of the commands.
+//! Commands may be decided ahead of answers to earlier ones; a session therefore counts the joins that are unanswered.
+//! Publications are *not* an input: they go from the hub to the outbox without waking the session.
 //!
 //! **Invariants.**
 //! - After [`Effect::Close`] or [`Effect::EchoClose`] the session sends nothing more.
-//! - A channel is in [`Session::channels`] from its [`Effect::Join`] until its [`Effect::Leave`] or a refused join, so
-//!   whoever tears a connection down leaves exactly those.
+//! - When every effect has been performed and answered, [`Session::channels`] are those joined at the hub. Before that
+//!   they may be more, never fewer but for a [`Effect::Leave`] that is still to be performed: whoever tears a connection
+//!   down leaves exactly those, and leaving what was not joined does no harm.
 //! - [`Session::deadline`] never lies in the past after a [`Input::Tick`] at that time: ticking always makes progress.
 //!
 //! Deliberately absent: tokens, history and presence. They are commands, inputs and effects beside these, and
@@ -161,6 +163,8 @@ pub struct Session {
     policy: Arc<Policy>,
     state: State,
     subscriptions: HashMap<Channel, Subscription>,
+    /// How many of these the client wants to hear.
+    wanted: usize,
     /// The code that this conversation ends or ended with, for logs and counters; 1006 while nobody closed it.
     outcome: u16,
 }
@@ -181,12 +185,13 @@ struct Open {
     bad_requests: u32,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Subscription {
-    /// The hub was asked.
-    Joining,
-    /// The client has been told.
-    Live,
+/// How a connection stands to a channel: wanted, or with joins unanswered, or both.
+#[derive(Debug, Default)]
+struct Subscription {
+    /// Going by the commands so far, the client is to hear it.
+    is_wanted: bool,
+    /// The joins that the hub has not answered yet: several when the client left and came back meanwhile.
+    unanswered: u32,
 }
 
 /// The code for a connection that ended without a Close frame (RFC 6455 section 7.4.1; never sent).
@@ -211,7 +216,14 @@ impl Session {
             subscribed: Vec::new(),
         };
         effects.push(Effect::Send(Reply::unasked(Event::Welcome(welcome))));
-        Self { id, policy, state: State::Open(open), subscriptions: HashMap::new(), outcome: ABNORMAL }
+        Self {
+            id,
+            policy,
+            state: State::Open(open),
+            subscriptions: HashMap::new(),
+            wanted: 0,
+            outcome: ABNORMAL,
+        }
     }
 
     /// Takes one input and appends what is to be done, in order.
@@ -250,7 +262,7 @@ impl Session {
         }
     }
 
-    /// The channels joined at the hub, in no order.
+    /// The channels to be left at the hub when the connection ends, in no order.
     pub fn channels(&self) -> impl Iterator<Item = &Channel> {
         self.subscriptions.keys()
     }
@@ -331,7 +343,10 @@ impl Session {
     fn subscribe(&mut self, id: Option<RequestId>, channel: Channel, effects: &mut Vec<Effect>) {
         match self.may_subscribe(&channel) {
             Ok(()) => {
-                self.subscriptions.insert(channel.clone(), Subscription::Joining);
+                let subscription = self.subscriptions.entry(channel.clone()).or_default();
+                subscription.is_wanted = true;
+                subscription.unanswered += 1;
+                self.wanted += 1;
                 effects.push(Effect::Join { id, channel });
             }
             Err(failure) => refuse(id, Some(channel), failure, effects),
@@ -340,7 +355,7 @@ impl Session {
 
     fn may_subscribe(&self, channel: &Channel) -> Result<(), Failure> {
         let rule = self.policy.rules.rule(channel)?;
-        if self.subscriptions.contains_key(channel) {
+        if self.is_wanted(channel) {
             return Err(Failure::new(ErrorCode::Conflict, "already subscribed to this channel"));
         }
         match rule.subscribe {
@@ -350,7 +365,7 @@ impl Session {
             }
         }
         let most = self.policy.limits.channels;
-        if self.subscriptions.len() >= most {
+        if self.wanted >= most {
             let text = format!("a connection may subscribe to {most} channels: unsubscribe from one first");
             return Err(Failure::new(ErrorCode::LimitReached, text));
         }
@@ -364,40 +379,45 @@ impl Session {
         outcome: Result<Option<Position>, Failure>,
         effects: &mut Vec<Effect>,
     ) {
-        if self.subscriptions.get(&channel) != Some(&Subscription::Joining) {
-            return; // Left meanwhile: the channel is not ours to open any more.
+        let Some(subscription) = self.subscriptions.get_mut(&channel) else { return };
+        subscription.unanswered = subscription.unanswered.saturating_sub(1);
+        if subscription.unanswered == 0 && outcome.is_err() && subscription.is_wanted {
+            subscription.is_wanted = false;
+            self.wanted -= 1;
+        }
+        if subscription.unanswered == 0 && !subscription.is_wanted {
+            self.subscriptions.remove(&channel);
         }
         match outcome {
             Ok(position) => {
+                // It may be unwanted by now; then the Leave that was decided meanwhile comes right after this.
                 if let State::Open(_) = self.state {
-                    self.subscriptions.insert(channel.clone(), Subscription::Live);
                     let event = Event::Subscribed { channel: channel.clone(), position };
                     effects.push(Effect::GoLive { channel, reply: Reply { id, event } });
                 }
             }
-            Err(failure) => {
-                self.subscriptions.remove(&channel);
-                self.tell_refusal(id, channel, failure, effects);
-            }
+            Err(failure) => self.tell_refusal(id, channel, failure, effects),
         }
     }
 
     fn unsubscribe(&mut self, id: Option<RequestId>, channel: Channel, effects: &mut Vec<Effect>) {
-        match self.subscriptions.remove(&channel) {
-            None => {
-                let failure = Failure::new(ErrorCode::NotFound, "not subscribed to this channel");
-                refuse(id, Some(channel), failure, effects);
-            }
-            Some(Subscription::Joining | Subscription::Live) => {
-                effects.push(Effect::Leave { channel: channel.clone() });
-                if id.is_some() {
-                    effects.push(Effect::Send(Reply {
-                        id,
-                        event: Event::Unsubscribed { channel, cause: None },
-                    }));
-                }
-            }
+        let Some(subscription) = self.subscriptions.get_mut(&channel).filter(|it| it.is_wanted) else {
+            let failure = Failure::new(ErrorCode::NotFound, "not subscribed to this channel");
+            return refuse(id, Some(channel), failure, effects);
+        };
+        subscription.is_wanted = false;
+        self.wanted -= 1;
+        if subscription.unanswered == 0 {
+            self.subscriptions.remove(&channel);
         }
+        effects.push(Effect::Leave { channel: channel.clone() });
+        if id.is_some() {
+            effects.push(Effect::Send(Reply { id, event: Event::Unsubscribed { channel, cause: None } }));
+        }
+    }
+
+    fn is_wanted(&self, channel: &Channel) -> bool {
+        self.subscriptions.get(channel).is_some_and(|subscription| subscription.is_wanted)
     }
 
     fn publish(
@@ -419,7 +439,7 @@ impl Session {
 
     fn may_publish(&self, channel: &Channel, payload: &Payload) -> Result<(), Failure> {
         let rule = self.policy.rules.rule(channel)?;
-        let subscribed = self.subscriptions.contains_key(channel);
+        let subscribed = self.is_wanted(channel);
         match rule.publish {
             MayPublish::Anyone => {}
             MayPublish::Subscribers if subscribed => {}

@@ -113,11 +113,19 @@ impl RedisServer {
     /// # Panics
     /// When it cannot be run or answers with another type.
     pub async fn query<T: FromRedisValue>(&self, command: &Cmd) -> T {
-        let mut connection = self.connect().await.expect("the server can be reached");
+        let mut connection = self.connect().await;
         command.query_async(&mut connection).await.expect("the server answers as expected")
     }
 
-    async fn connect(&self) -> redis::RedisResult<MultiplexedConnection> {
+    /// A connection to keep, for commands that have to be there at the right moment.
+    ///
+    /// # Panics
+    /// When there is none to be had.
+    pub async fn connect(&self) -> MultiplexedConnection {
+        self.try_connect().await.expect("the server can be reached")
+    }
+
+    async fn try_connect(&self) -> redis::RedisResult<MultiplexedConnection> {
         let config = AsyncConnectionConfig::new().set_response_timeout(Some(Duration::from_secs(10)));
         Client::open(self.url())?.get_multiplexed_async_connection_with_config(&config).await
     }
@@ -148,7 +156,7 @@ impl RedisServer {
 
     /// The process id that whoever listens on the port gives: somebody else's server must not pass for this one.
     async fn process_id(&self) -> Option<u32> {
-        let mut connection = self.connect().await.ok()?;
+        let mut connection = self.try_connect().await.ok()?;
         let info: String = cmd("INFO").arg("server").query_async(&mut connection).await.ok()?;
         info.lines().find_map(|line| line.strip_prefix("process_id:")).and_then(|id| id.trim().parse().ok())
     }

@@ -9,13 +9,14 @@
 //!
 //! A server gets two connections, so that a burst of publications never delays what is heard, nor the other way round.
 //! Each belongs to a task that keeps it: connects, serves, and when it is lost connects again, for ever, with jittered
-//! waits. A PING with a deadline notices a server that has gone silent. [`link`] says when both are up.
+//! waits. A PING with a deadline notices a server that has gone silent. [`link`] says when both are up; a call fails only
+//! for want of the connection that it needs.
 //!
 //! - [`publish`] uses the `redis` crate's multiplexed connection.
 //! - [`watch`] reads its socket itself ([`resp`] says why), straight from the buffer into the lanes.
 //! - [`envelope`] is what a publication looks like on its way, [`keys`] under which name, [`route`] on which server.
 //!
-//! **Where memory is bounded.** Outgoing: [`publish::QUEUE_MAX`] drafts wait and a few pipelines are under way; beyond
+//! **Where memory is bounded.** Outgoing: 16,384 drafts wait and a few pipelines are under way, 64 MiB in all; beyond
 //! that publishers hear [`BrokerError::Busy`]. Incoming: one buffer, which grows beyond 64 KiB only for a single longer
 //! publication of at most 16 MiB, then the lanes. A full lane stops the reading, TCP makes Redis keep the rest, and
 //! Redis keeps as much as its `client-output-buffer-limit pubsub` says (32 MiB by default), then cuts the connection:

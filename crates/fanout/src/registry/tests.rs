@@ -1,7 +1,7 @@
 use std::collections::HashSet;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::task::{Context, Waker};
+use std::task::{Context, Wake, Waker};
 use std::thread;
 
 use fanfare_protocol::publication::{Draft, Payload};
@@ -146,6 +146,37 @@ fn a_crowd_that_has_dispersed_gives_its_memory_back() {
     let crowd = registry.find(&room).unwrap();
     let capacity = crowd.0.lock().members.capacity();
     assert!(capacity <= 64, "room for {capacity} is kept for one");
+}
+
+/// Looks, at the moment when the writer is woken by the reply, whether anybody could deliver just then.
+struct Bystander {
+    registry: Arc<Registry>,
+    room: Channel,
+    was_locked: AtomicBool,
+}
+
+impl Wake for Bystander {
+    fn wake(self: Arc<Self>) {
+        let crowd = self.registry.find(&self.room).unwrap();
+        self.was_locked.store(crowd.0.is_locked(), Ordering::SeqCst);
+    }
+}
+
+/// The reply is queued and the gate opened under one lock: no thread can deliver between the two.
+#[test]
+fn going_live_is_one_step() {
+    let (registry, room, outbox) = (Arc::new(Registry::new()), channel("room:1"), outbox());
+    registry.join(&room, &outbox);
+    let bystander = Arc::new(Bystander {
+        registry: registry.clone(),
+        room: room.clone(),
+        was_locked: AtomicBool::new(false),
+    });
+    let waker = Waker::from(bystander.clone());
+    let mut batch = Batch::default();
+    assert!(outbox.poll_take(&Context::from_waker(&waker), &mut batch).is_pending());
+    registry.go_live(&room, outbox.id(), reply()).unwrap().unwrap();
+    assert!(bystander.was_locked.load(Ordering::SeqCst), "a publication could have overtaken the reply");
 }
 
 /// One thread delivers without a pause while others join: each hears its reply, then every publication from some point

@@ -1,5 +1,6 @@
 //! `fanfare serve`: configure, build, serve, wait for a signal, drain.
 
+use std::io::IsTerminal;
 use std::thread::available_parallelism;
 
 use anyhow::Context as _;
@@ -43,7 +44,9 @@ fn runtime(config: &Config) -> anyhow::Result<Runtime> {
 
 fn start_logging(log: &Log) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(&log.level).with_context(|| format!("log.level = {:?}", log.level))?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let colours = std::io::stderr().is_terminal();
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr);
     match log.format {
         LogFormat::Json => builder.json().flatten_event(true).init(),
         LogFormat::Text => builder.init(),

@@ -21,6 +21,7 @@ use std::future::Future;
 use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -37,11 +38,15 @@ use crate::broker::BrokerError;
 use crate::broker::redis::Shared;
 use crate::broker::redis::backoff::Backoff;
 use crate::broker::redis::envelope::{ENVELOPE_BYTES_MAX, Envelope};
+use crate::broker::redis::keys::Keys;
 use crate::broker::redis::link::Half;
 use crate::broker::redis::server::{Lost, Server};
 
 /// The most drafts that wait to be sent.
 pub(super) const QUEUE_MAX: usize = 16_384;
+
+/// The most bytes of drafts that wait to be sent or are under way.
+const QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// The most commands in one pipeline.
 const PIPELINE_MAX: usize = 512;
@@ -56,6 +61,29 @@ type Answer = oneshot::Sender<Result<Option<Position>, BrokerError>>;
 struct Job {
     command: Cmd,
     answer: Answer,
+    weight: Weight,
+}
+
+/// A draft's part of [`QUEUE_BYTES_MAX`], given back when dropped.
+#[derive(Debug)]
+struct Weight {
+    bytes: usize,
+    total: Arc<AtomicUsize>,
+}
+
+impl Weight {
+    /// `None` when that would be too much.
+    fn put(bytes: usize, total: &Arc<AtomicUsize>) -> Option<Self> {
+        let weight = Self { bytes, total: total.clone() };
+        let before = total.fetch_add(bytes, Ordering::Relaxed);
+        (before + bytes <= QUEUE_BYTES_MAX).then_some(weight)
+    }
+}
+
+impl Drop for Weight {
+    fn drop(&mut self) {
+        self.total.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
 }
 
 /// The near end of the queue.
@@ -64,13 +92,14 @@ pub(super) struct Publisher {
     shared: Arc<Shared>,
     half: Arc<Half>,
     jobs: mpsc::Sender<Job>,
+    bytes: Arc<AtomicUsize>,
 }
 
 impl Publisher {
     /// Starts the task that keeps a server's connection for publishing.
     pub(super) fn start(shared: &Arc<Shared>, server: Server, half: Arc<Half>) -> Self {
         let (jobs, queue) = mpsc::channel(QUEUE_MAX);
-        let publisher = Self { shared: shared.clone(), half: half.clone(), jobs };
+        let publisher = Self { shared: shared.clone(), half: half.clone(), jobs, bytes: Arc::default() };
         let task = Task { shared: shared.clone(), server, half, queue };
         shared
             .tasks
@@ -83,10 +112,17 @@ impl Publisher {
         if !self.half.is_up() {
             return Err(BrokerError::Unavailable("redis is away".into()));
         }
+        let busy = || BrokerError::Busy(self.jobs.max_capacity() - self.jobs.capacity());
+        let envelope = Envelope { draft, position: None };
+        if envelope.len() > ENVELOPE_BYTES_MAX {
+            let reason = format!("a publication of {} bytes is too large for it", envelope.len());
+            return Err(BrokerError::Unavailable(reason.into()));
+        }
+        let weight = Weight::put(envelope.len(), &self.bytes).ok_or_else(busy)?;
         let (answer, answered) = oneshot::channel();
-        let job = Job { command: Job::command(&self.shared, draft)?, answer };
+        let job = Job { command: Job::command(&self.shared.keys, envelope), answer, weight };
         self.jobs.try_send(job).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => BrokerError::Busy(QUEUE_MAX),
+            mpsc::error::TrySendError::Full(_) => busy(),
             mpsc::error::TrySendError::Closed(_) => shutting_down(),
         })?;
         answered.await.unwrap_or_else(|_| Err(shutting_down()))
@@ -94,17 +130,12 @@ impl Publisher {
 }
 
 impl Job {
-    fn command(shared: &Shared, draft: &Draft) -> Result<Cmd, BrokerError> {
+    fn command(keys: &Keys, envelope: Envelope<'_>) -> Cmd {
         const NAME: &str = "PUBLISH";
-        let envelope = Envelope { draft, position: None };
-        if envelope.len() > ENVELOPE_BYTES_MAX {
-            let reason = format!("a publication of {} bytes is too large for it", envelope.len());
-            return Err(BrokerError::Unavailable(reason.into()));
-        }
-        let key = shared.keys.of(&draft.channel);
+        let key = keys.of(&envelope.draft.channel);
         let mut command = Cmd::with_capacity(3, NAME.len() + key.len() + envelope.len());
         command.arg(NAME).arg(key).arg(envelope);
-        Ok(command)
+        command
     }
 
     /// What the server's answer to the command means.
@@ -218,7 +249,7 @@ async fn fly(mut connection: MultiplexedConnection, jobs: Vec<Job>, deadline: Du
         // Nobody waits for a draft whose deadline has passed: it is not sent.
         if !job.answer.is_closed() {
             pipeline.add_command(job.command);
-            answers.push(job.answer);
+            answers.push((job.answer, job.weight));
         }
     }
     if answers.is_empty() {
@@ -227,7 +258,7 @@ async fn fly(mut connection: MultiplexedConnection, jobs: Vec<Job>, deadline: Du
     match connection.send_packed_commands(&pipeline, 0, pipeline.len()).await {
         Ok(values) => {
             let refused = values.iter().find_map(refusal);
-            for (answer, value) in answers.into_iter().zip(values) {
+            for ((answer, _), value) in answers.into_iter().zip(values) {
                 let _ = answer.send(Job::read(value)); // Whoever has gone does not want to know.
             }
             refused.map_or(Ok(()), Err)
@@ -235,7 +266,7 @@ async fn fly(mut connection: MultiplexedConnection, jobs: Vec<Job>, deadline: Du
         Err(error) => {
             let silent = error.is_timeout();
             let waited = if silent { deadline } else { asked.elapsed() };
-            for answer in answers {
+            for (answer, _) in answers {
                 let _ = answer.send(Err(BrokerError::Timeout(waited)));
             }
             Err(if silent { Lost::Silent(deadline) } else { Lost::Failed(error) })

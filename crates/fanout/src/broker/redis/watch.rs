@@ -175,8 +175,7 @@ impl Task {
                 Event::Asked(_) => self.asked(&mut asks, &mut output),
                 Event::Clock => {
                     let now = Instant::now();
-                    let silent_since = self.ledger.oldest().map(|asked| asked.max(alive));
-                    if silent_since.is_some_and(|since| since + self.shared.timeout <= now) {
+                    if self.silent_at(alive).is_some_and(|silent_at| silent_at <= now) {
                         return Lost::Silent(self.shared.timeout);
                     }
                     if pinged + self.shared.ping_interval <= now {
@@ -186,14 +185,16 @@ impl Task {
                 }
             }
             let ping_due = pinged + self.shared.ping_interval;
-            let due = self
-                .ledger
-                .oldest()
-                .map_or(ping_due, |asked| ping_due.min(asked.max(alive) + self.shared.timeout));
+            let due = self.silent_at(alive).map_or(ping_due, |silent_at| ping_due.min(silent_at));
             if clock.is_elapsed() || due < clock.deadline() {
                 clock.as_mut().reset(due); // Later is found out when it fires: most reads leave the timer alone.
             }
         }
+    }
+
+    /// When the server will have been silent for too long, if it owes an answer.
+    fn silent_at(&self, alive: Instant) -> Option<Instant> {
+        self.ledger.oldest().map(|asked| asked.max(alive) + self.shared.timeout)
     }
 
     /// Passes on what callers ask for. While not everything is heard again, `watch` fails as it does without a
@@ -275,10 +276,10 @@ impl Input {
         Self { buffer: BytesMut::with_capacity(BUFFER_BYTES), skip: 0 }
     }
 
-    /// Where the next read goes: there is always room.
+    /// Where the next read goes: there is always ample room.
     fn space(&mut self) -> &mut BytesMut {
-        if self.buffer.capacity() == self.buffer.len() {
-            self.buffer.reserve(BUFFER_BYTES);
+        if self.buffer.capacity() - self.buffer.len() < BUFFER_BYTES / 4 {
+            self.buffer.reserve(BUFFER_BYTES / 2); // Moves what is left to the front: there is room unless it is long.
         }
         &mut self.buffer
     }

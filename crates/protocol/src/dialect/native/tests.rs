@@ -96,19 +96,17 @@ impl Theatre {
         }
     }
 
+    /// The commands of a message are decided together and then performed, as the gateway does it.
     fn hear(&mut self, incoming: Incoming<'_>) {
-        self.feed(Input::Heard);
-        let mut commands = Vec::new();
-        let batch_max = self.policy.limits.batch;
-        match Json.decode(incoming, batch_max, &mut |command| commands.push(command)) {
-            Err(reason) => self.feed(Input::Violated(reason)),
-            Ok(()) => commands.into_iter().for_each(|command| {
-                self.feed(match command {
-                    Ok(request) => Input::Request(request),
-                    Err(rejection) => Input::Rejected(rejection),
-                });
-            }),
-        }
+        let mut inputs = vec![Input::Heard];
+        let outcome = Json.decode(incoming, self.policy.limits.batch, &mut |command| {
+            inputs.push(match command {
+                Ok(request) => Input::Request(request),
+                Err(rejection) => Input::Rejected(rejection),
+            });
+        });
+        inputs.extend(outcome.err().map(Input::Violated));
+        self.feed_all(inputs);
     }
 
     fn hear_frame(&mut self, frame: &str) {
@@ -191,22 +189,29 @@ impl Theatre {
             (None, None) => panic!("no time {time:?}"),
         };
         let end = self.clock + Duration::from_millis(millis);
+        let mut ticks = 0;
         while let Some(deadline) = self.session.as_ref().unwrap().deadline().map(Moment::since_start)
             && deadline <= end
         {
             self.clock = deadline;
             self.feed(Input::Tick);
+            ticks += 1;
+            assert!(ticks < 1_000, "ticking makes no progress");
         }
         self.clock = end;
         self.feed(Input::Tick);
     }
 
     fn feed(&mut self, input: Input) {
+        self.feed_all(vec![input]);
+    }
+
+    fn feed_all(&mut self, inputs: Vec<Input>) {
         let now = self.now();
         let session = self.session.as_mut().expect("the transcript opens a session");
         let before = session.stage();
         let mut effects = Vec::new();
-        session.handle(now, input, &mut effects);
+        inputs.into_iter().for_each(|input| session.handle(now, input, &mut effects));
         let (after, outcome) = (session.stage(), session.outcome());
         effects.into_iter().for_each(|effect| self.effect(effect));
         if after != before {
@@ -232,7 +237,9 @@ impl Theatre {
                 self.say(Json.encode(&reply).payload());
                 assert!(self.live.insert(channel), "joined twice");
             }
-            Effect::Leave { channel } => assert!(self.live.remove(&channel), "left what it had not joined"),
+            Effect::Leave { channel } => {
+                self.live.remove(&channel); // Not there if the broker refused the join.
+            }
             Effect::Publish { id, draft } => {
                 let outcome = self.answer();
                 let placed = outcome.is_ok();
@@ -253,7 +260,11 @@ impl Theatre {
     fn answer(&self) -> Result<Option<Position>, Failure> {
         let wait = Duration::from_secs(1);
         match self.broker_is_away {
-            true => Err(Failure::retry(ErrorCode::Unavailable, "the broker is away: nothing was done", wait)),
+            true => Err(Failure::retry(
+                ErrorCode::Unavailable,
+                "the broker is away: nothing was done, try again",
+                wait,
+            )),
             false => Ok(None),
         }
     }
