@@ -40,6 +40,7 @@ enum Aside {
     PassToDeadline,
     Heard,
     Tick,
+    PolicyChanged(Policy),
     End(Input),
 }
 
@@ -56,6 +57,7 @@ fn aside() -> impl Strategy<Value = Aside> {
         10 => Just(Aside::PassToDeadline),
         20 => Just(Aside::Heard),
         20 => Just(Aside::Tick),
+        5 => policy().prop_map(Aside::PolicyChanged),
         2 => end.prop_map(Aside::End),
     ]
 }
@@ -80,34 +82,41 @@ fn act() -> impl Strategy<Value = Act> {
 fn policy() -> impl Strategy<Value = Policy> {
     let limits = (0..4_usize, 0..4_u32, 0..20_u32, 0..3_u64, 0..3_u64);
     let heartbeat = (0..20_000_u64, 0..10_000_u64);
-    (limits, heartbeat).prop_map(|((channels, errors, rate, grace, close), (interval, timeout))| Policy {
-        node: "node-1".into(),
-        limits: Limits {
-            channels,
-            errors,
-            messages_per_second: rate,
-            burst_grace: Duration::from_secs(grace),
-            close_timeout: Duration::from_secs(close),
-            ..Limits::default()
-        },
-        heartbeat: Heartbeat {
-            interval: Duration::from_millis(interval),
-            timeout: Duration::from_millis(timeout),
-        },
-        rules: rules(),
+    let closed = proptest::option::of(0..CHANNELS);
+    (limits, heartbeat, closed).prop_map(|(limits, heartbeat, closed)| {
+        let ((channels, errors, rate, grace, close), (interval, timeout)) = (limits, heartbeat);
+        Policy {
+            node: "node-1".into(),
+            limits: Limits {
+                channels,
+                errors,
+                messages_per_second: rate,
+                burst_grace: Duration::from_secs(grace),
+                close_timeout: Duration::from_secs(close),
+                ..Limits::default()
+            },
+            heartbeat: Heartbeat {
+                interval: Duration::from_millis(interval),
+                timeout: Duration::from_millis(timeout),
+            },
+            rules: rules(closed),
+        }
     })
 }
 
-/// Channels 0 and 1 are closed to publishers or to subscribers, 2 is for subscribers, the last has no namespace.
-fn rules() -> Rules {
+/// Channels 0 and 1 are closed to publishers or to subscribers, 2 is for subscribers, the last has no namespace; nor has
+/// `closed`.
+fn rules(closed: Option<u8>) -> Rules {
     let rule = |publish, subscribe| Rule { publish, subscribe, payload_bytes: None };
-    Rules::of([
-        ("0".into(), rule(MayPublish::Nobody, MaySubscribe::Anyone)),
-        ("1".into(), rule(MayPublish::Anyone, MaySubscribe::Token)),
-        ("2".into(), rule(MayPublish::Subscribers, MaySubscribe::Anyone)),
-        ("3".into(), rule(MayPublish::Anyone, MaySubscribe::Anyone)),
-        ("4".into(), rule(MayPublish::Anyone, MaySubscribe::Anyone)),
-    ])
+    let rules = [
+        rule(MayPublish::Nobody, MaySubscribe::Anyone),
+        rule(MayPublish::Anyone, MaySubscribe::Token),
+        rule(MayPublish::Subscribers, MaySubscribe::Anyone),
+        rule(MayPublish::Anyone, MaySubscribe::Anyone),
+        rule(MayPublish::Anyone, MaySubscribe::Anyone),
+    ];
+    let named = (0..).zip(rules).filter(|(number, _)| Some(*number) != closed);
+    Rules::of(named.map(|(number, rule)| (number.to_string().into(), rule)))
 }
 
 fn channel(number: u8) -> Channel {
@@ -222,6 +231,7 @@ impl Play {
             }
             Aside::Heard => assert_eq!(self.feed(Input::Heard), None),
             Aside::Tick => self.tick(),
+            Aside::PolicyChanged(policy) => self.change(policy),
             Aside::End(input) => {
                 assert_eq!(self.feed(input), None);
                 assert_ne!(self.session.stage(), Stage::Open);
@@ -233,6 +243,21 @@ impl Play {
         assert_eq!(self.feed(Input::Tick), None);
         if let Some(deadline) = self.session.deadline() {
             assert!(deadline.since_start() >= self.clock, "the next deadline has passed already");
+        }
+    }
+
+    /// What the new policy forbids is heard no longer; what it allows is kept, over the new bounds or not.
+    fn change(&mut self, policy: Policy) {
+        let before = self.session.subscriptions.clone();
+        assert_eq!(self.feed(Input::PolicyChanged(Arc::new(policy.clone()))), None);
+        if self.session.stage() != Stage::Open {
+            return;
+        }
+        for (channel, subscription) in before {
+            let rule = policy.rules.rule(&channel);
+            let may_hear = rule.is_ok_and(|rule| rule.subscribe == MaySubscribe::Anyone);
+            let kept = self.joined.contains(&channel);
+            assert_eq!(kept, may_hear || subscription == Subscription::Joining, "{channel:?}");
         }
     }
 
@@ -248,6 +273,7 @@ impl Play {
                 Effect::Send(reply) => self.told(reply),
                 Effect::GoLive { channel, reply } => {
                     assert!(self.joined.contains(&channel));
+                    assert_eq!(self.session.may_hear(&channel), Ok(()));
                     self.told(reply);
                 }
                 Effect::Leave { channel } => assert!(self.joined.remove(&channel), "left, never joined"),
@@ -262,6 +288,7 @@ impl Play {
                 asked @ (Effect::Join { .. } | Effect::Publish { .. }) => {
                     if let Effect::Join { channel, .. } = &asked {
                         assert!(self.joined.insert(channel.clone()), "joined twice");
+                        assert!(self.joined.len() <= self.session.limits().channels);
                     }
                     assert_eq!(question.replace(asked), None, "one question at a time");
                 }
@@ -269,7 +296,6 @@ impl Play {
         }
         let channels: HashSet<_> = self.session.channels().cloned().collect();
         assert_eq!(channels, self.joined, "what the session would leave is what it has joined");
-        assert!(channels.len() <= self.session.limits().channels);
         if self.closed {
             assert_ne!(self.session.stage(), Stage::Open);
         }
@@ -286,6 +312,7 @@ impl Play {
             (None, Event::Pong { .. } | Event::Subscribed { .. } | Event::Refused { .. }) => {
                 self.unnamed_answers += 1;
             }
+            (None, Event::Unsubscribed { cause: Some(_), .. }) => {}
             (None, other) => panic!("nobody asked for {other:?}"),
         }
     }
