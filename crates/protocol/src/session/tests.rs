@@ -40,7 +40,7 @@ enum Aside {
     PassToDeadline,
     Heard,
     Tick,
-    PolicyChanged(Policy),
+    PolicyChanged(Arc<Policy>),
     End(Input),
 }
 
@@ -57,7 +57,7 @@ fn aside() -> impl Strategy<Value = Aside> {
         10 => Just(Aside::PassToDeadline),
         20 => Just(Aside::Heard),
         20 => Just(Aside::Tick),
-        5 => policy().prop_map(Aside::PolicyChanged),
+        5 => policy().prop_map(|policy| Aside::PolicyChanged(Arc::new(policy))),
         2 => end.prop_map(Aside::End),
     ]
 }
@@ -231,7 +231,7 @@ impl Play {
             }
             Aside::Heard => assert_eq!(self.feed(Input::Heard), None),
             Aside::Tick => self.tick(),
-            Aside::PolicyChanged(policy) => self.change(policy),
+            Aside::PolicyChanged(policy) => self.change(&policy),
             Aside::End(input) => {
                 assert_eq!(self.feed(input), None);
                 assert_ne!(self.session.stage(), Stage::Open);
@@ -247,9 +247,9 @@ impl Play {
     }
 
     /// What the new policy forbids is heard no longer; what it allows is kept, over the new bounds or not.
-    fn change(&mut self, policy: Policy) {
+    fn change(&mut self, policy: &Arc<Policy>) {
         let before = self.session.subscriptions.clone();
-        assert_eq!(self.feed(Input::PolicyChanged(Arc::new(policy.clone()))), None);
+        assert_eq!(self.feed(Input::PolicyChanged(Arc::clone(policy))), None);
         if self.session.stage() != Stage::Open {
             return;
         }
