@@ -18,12 +18,12 @@ pub(super) fn run(origin: &Origin) -> anyhow::Result<()> {
     let config = loaded.config();
     let filter = logging::start(&config.log)?;
     raise_open_files(config);
-    info!("{}", config.summary());
     runtime(config)?.block_on(serve(origin, loaded, &filter))
 }
 
 async fn serve(origin: &Origin, mut loaded: Loaded, filter: &Filter) -> anyhow::Result<()> {
-    let mut signals = Signals::new()?;
+    let mut signals = Signals::new()?; // Before anything is said: whoever reads the log may signal.
+    info!("{}", loaded.config().summary());
     let node = Node::start(loaded.config()).await?;
     while let Wish::Reload = signals.next().await {
         reload(origin, &mut loaded, filter, &node).await;
