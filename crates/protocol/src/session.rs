@@ -5,7 +5,7 @@
 //!  socket ──► Request, Rejected ──►┌─────────┐──► Send, Ping, Close ──► socket
 //!  sweep  ──► Tick             ──►│ Session │
 //!  hub    ──► Joined, Placed   ──►└─────────┘──► Join, GoLive, Leave, Publish ──► hub
-//!  node   ──► Drain, Overflowed
+//!  node   ──► Drain, Overflowed, PolicyChanged
 //! ```
 //!
 //! The shell that owns a session feeds it inputs and performs its effects one after the other. Effects that ask the hub
@@ -91,6 +91,9 @@ pub enum Input {
     Overflowed,
     /// The node is draining; the client is to wait this long before it comes back.
     Drain(Duration),
+    /// The node decides differently from now on. Channels that the client may not hear any more are left, and it is
+    /// told; for the rest the bounds hold for what comes.
+    PolicyChanged(Arc<Policy>),
     /// The peer broke a rule of the transport.
     Violated(CloseReason),
     /// The peer's Close frame, with its code if it had one.
@@ -237,6 +240,7 @@ impl Session {
             Input::Tick => self.tick(now, effects),
             Input::Overflowed => self.close(now, CloseReason::SlowConsumer, Duration::ZERO, effects),
             Input::Drain(after) => self.close(now, CloseReason::GoingAway, after, effects),
+            Input::PolicyChanged(policy) => self.policy_changed(policy, effects),
             Input::Violated(reason) => self.fail(now, reason, effects),
             Input::PeerClosed(code) => self.peer_closed(now, code, effects),
             Input::Gone => self.state = State::Over,
@@ -354,15 +358,9 @@ impl Session {
     }
 
     fn may_subscribe(&self, channel: &Channel) -> Result<(), Failure> {
-        let rule = self.policy.rules.rule(channel)?;
+        self.may_hear(channel)?;
         if self.is_wanted(channel) {
             return Err(Failure::new(ErrorCode::Conflict, "already subscribed to this channel"));
-        }
-        match rule.subscribe {
-            MaySubscribe::Anyone => {}
-            MaySubscribe::Authenticated | MaySubscribe::Token => {
-                return Err(Failure::new(ErrorCode::Forbidden, "subscribing here takes a token"));
-            }
         }
         let most = self.policy.limits.channels;
         if self.wanted >= most {
@@ -370,6 +368,16 @@ impl Session {
             return Err(Failure::new(ErrorCode::LimitReached, text));
         }
         Ok(())
+    }
+
+    /// Whether the namespace lets this client in, subscribed already or not.
+    fn may_hear(&self, channel: &Channel) -> Result<(), Failure> {
+        match self.policy.rules.rule(channel)?.subscribe {
+            MaySubscribe::Anyone => Ok(()),
+            MaySubscribe::Authenticated | MaySubscribe::Token => {
+                Err(Failure::new(ErrorCode::Forbidden, "subscribing here takes a token"))
+            }
+        }
     }
 
     fn joined(
@@ -390,25 +398,24 @@ impl Session {
         }
         match outcome {
             Ok(position) => {
-                // It may be unwanted by now; then the Leave that was decided meanwhile comes right after this.
-                if let State::Open(_) = self.state {
-                    let event = Event::Subscribed { channel: channel.clone(), position };
-                    effects.push(Effect::GoLive { channel, reply: Reply { id, event } });
+                let State::Open(_) = self.state else { return };
+                if let Err(failure) = self.may_hear(&channel) {
+                    self.let_go(&channel); // The policy changed while the hub was asked.
+                    effects.push(Effect::Leave { channel: channel.clone() });
+                    return refuse(id, Some(channel), failure, effects);
                 }
+                // It may be unwanted by now; then the Leave that was decided meanwhile comes right after this.
+                let event = Event::Subscribed { channel: channel.clone(), position };
+                effects.push(Effect::GoLive { channel, reply: Reply { id, event } });
             }
             Err(failure) => self.tell_refusal(id, channel, failure, effects),
         }
     }
 
     fn unsubscribe(&mut self, id: Option<RequestId>, channel: Channel, effects: &mut Vec<Effect>) {
-        let Some(subscription) = self.subscriptions.get_mut(&channel).filter(|it| it.is_wanted) else {
+        if !self.let_go(&channel) {
             let failure = Failure::new(ErrorCode::NotFound, "not subscribed to this channel");
             return refuse(id, Some(channel), failure, effects);
-        };
-        subscription.is_wanted = false;
-        self.wanted -= 1;
-        if subscription.unanswered == 0 {
-            self.subscriptions.remove(&channel);
         }
         effects.push(Effect::Leave { channel: channel.clone() });
         if id.is_some() {
@@ -416,8 +423,36 @@ impl Session {
         }
     }
 
+    /// The channel is not to be heard any more; `false` when it was not to be heard anyway.
+    fn let_go(&mut self, channel: &Channel) -> bool {
+        let Some(subscription) = self.subscriptions.get_mut(channel).filter(|it| it.is_wanted) else {
+            return false;
+        };
+        subscription.is_wanted = false;
+        self.wanted -= 1;
+        if subscription.unanswered == 0 {
+            self.subscriptions.remove(channel);
+        }
+        true
+    }
+
     fn is_wanted(&self, channel: &Channel) -> bool {
         self.subscriptions.get(channel).is_some_and(|subscription| subscription.is_wanted)
+    }
+
+    /// Channels that are being joined are judged when the hub has answered, so that the request is answered once.
+    fn policy_changed(&mut self, policy: Arc<Policy>, effects: &mut Vec<Effect>) {
+        self.policy = policy;
+        let State::Open(_) = self.state else { return };
+        let live = self.subscriptions.iter().filter(|(_, it)| it.is_wanted && it.unanswered == 0);
+        let withdrawn =
+            live.filter_map(|(channel, _)| Some((channel.clone(), self.may_hear(channel).err()?.code)));
+        for (channel, cause) in withdrawn.collect::<Vec<_>>() {
+            self.let_go(&channel);
+            effects.push(Effect::Leave { channel: channel.clone() });
+            let event = Event::Unsubscribed { channel, cause: Some(cause) };
+            effects.push(Effect::Send(Reply::unasked(event)));
+        }
     }
 
     fn publish(
