@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::process::Stdio;
 
-use fanfare_testbed::{PATIENCE, eventually};
+use fanfare_testbed::{PATIENCE, eventually, http};
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -94,9 +94,9 @@ impl Gateway {
 
     /// The status of a publication through the server API.
     async fn publish(&self, key: &str) -> u16 {
-        let call = reqwest::Client::new().post(format!("http://{}/api/publish", self.internal));
-        let call = call.header("Authorization", format!("Bearer {key}"));
-        call.body(json!({"channel": "room:1", "data": 1}).to_string()).send().await.unwrap().status().as_u16()
+        let key = format!("Authorization: Bearer {key}");
+        let body = json!({"channel": "room:1", "data": 1}).to_string();
+        http::post(self.internal.parse().unwrap(), "/api/publish", &[&key], &body).await.status
     }
 }
 
@@ -207,8 +207,8 @@ async fn keys_that_need_a_restart_are_named_and_stay() {
         (&json!("limits.channels"), &json!("broker.kind, redis.urls"))
     );
     assert!(!gateway.log().contains("hunter2"));
-    let status = reqwest::get(format!("http://{}/ready", gateway.public)).await.unwrap().status();
-    assert_eq!(status, 200, "the broker is still the one of the start");
+    let ready = http::get(gateway.public.parse().unwrap(), "/ready").await;
+    assert_eq!(ready.status, 200, "the broker is still the one of the start");
 }
 
 #[tokio::test]
@@ -237,13 +237,11 @@ async fn the_log_changes_its_level() {
 async fn origins_are_those_of_the_new_file() {
     let gateway = Gateway::start("[origin]\nallow = [\"https://a.example\"]\n").await;
     let status = async |origin: &str| {
-        let url = format!("http://{}/ws", gateway.public);
-        let call =
-            reqwest::Client::new().get(url).header("Connection", "Upgrade").header("Upgrade", "websocket");
-        let call = call
-            .header("Sec-WebSocket-Version", "13")
-            .header("Sec-WebSocket-Key", "AAAAAAAAAAAAAAAAAAAAAA==");
-        call.header("Origin", origin).send().await.unwrap().status().as_u16()
+        let request = format!(
+            "GET /ws HTTP/1.1\r\nHost: fanfare\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nOrigin: {origin}\r\n\r\n"
+        );
+        http::exchange(gateway.public.parse().unwrap(), request.as_bytes()).await.unwrap().status
     };
     assert_eq!((status("https://a.example").await, status("https://b.example").await), (101, 403));
     gateway.reload("[origin]\nallow = [\"https://b.example\"]\n", RELOADED).await;
