@@ -66,6 +66,8 @@ pub enum Order {
         /// The wait.
         after: Duration,
     },
+    /// The node's settings were swapped: take the new ones.
+    Reloaded,
 }
 
 /// The frame did not fit, or comes after the last one.

@@ -10,6 +10,7 @@ use fanfare_protocol::dialect::native;
 use fanfare_protocol::error::{ErrorCode, Failure};
 use fanfare_protocol::publication::Draft;
 use fanfare_protocol::server_api::{ApiCall, ApiReply};
+use fanfare_protocol::session::Policy;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use tokio::time::timeout;
@@ -17,7 +18,7 @@ use tokio::time::timeout;
 use crate::config::Secret;
 use crate::connection::broker_failure;
 use crate::http::{self, Answer};
-use crate::node::Services;
+use crate::node::{Services, Settings};
 
 /// What the JSON around the data may add to `limits.message_bytes`.
 const ENVELOPE_BYTES: usize = 4096;
@@ -44,15 +45,16 @@ async fn call(
     request: Request<Incoming>,
     services: &Services,
 ) -> Result<ApiReply, Failure> {
-    authorise(peer, request.headers(), &services.api_keys)?;
-    let body = read(request.into_body(), services).await?;
-    perform(native::api::decode(method, &body)?, services).await
+    let settings = services.settings();
+    authorise(peer, request.headers(), &settings.api_keys)?;
+    let body = read(request.into_body(), &settings).await?;
+    perform(native::api::decode(method, &body)?, &settings.policy, services).await
 }
 
-async fn perform(call: ApiCall, services: &Services) -> Result<ApiReply, Failure> {
+async fn perform(call: ApiCall, policy: &Policy, services: &Services) -> Result<ApiReply, Failure> {
     match call {
         ApiCall::Publish { channel, payload } => {
-            services.policy.rules.rule(&channel)?.check_size(&payload)?;
+            policy.rules.rule(&channel)?.check_size(&payload)?;
             let draft = Draft {
                 channel: channel.clone(),
                 payload,
@@ -98,9 +100,9 @@ fn equal(one: &[u8], other: &[u8]) -> bool {
 }
 
 /// The whole body, bounded in size before it is read and in the time it may take.
-async fn read(body: Incoming, services: &Services) -> Result<Bytes, Failure> {
-    let most = services.policy.limits.message_bytes + ENVELOPE_BYTES;
-    match timeout(services.header_timeout, Limited::new(body, most).collect()).await {
+async fn read(body: Incoming, settings: &Settings) -> Result<Bytes, Failure> {
+    let most = settings.policy.limits.message_bytes + ENVELOPE_BYTES;
+    match timeout(settings.header_timeout, Limited::new(body, most).collect()).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => {
             let text = format!("the body is over {most} bytes: data may have limits.message_bytes");

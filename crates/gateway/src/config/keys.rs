@@ -110,7 +110,8 @@ pub(super) const SECTIONS: &[Section] = &[
                 whole(0, 3_600),
                 "30",
                 "On SIGTERM, the time over which connections are told to go elsewhere.",
-            ),
+            )
+            .reloadable(),
             key("node.workers", whole(0, 1_024), "0", "Threads that serve connections; 0 is one per core."),
         ],
     },
@@ -181,7 +182,8 @@ pub(super) const SECTIONS: &[Section] = &[
                 "limits.message_bytes",
                 whole(128, 1 << 30),
                 "65536",
-                "Bytes of one message from a client; more closes the connection with 1009.",
+                "Bytes of one message from a client; more closes the connection with 1009. A connection keeps the \
+                 bound that it was told in `welcome`.",
             )
             .reloadable(),
             key("limits.channels", whole(1, 1_000_000), "128", "Channels subscribed to at once.").reloadable(),
@@ -205,7 +207,7 @@ pub(super) const SECTIONS: &[Section] = &[
                 whole(1_024, 1 << 32),
                 "1048576",
                 "Bytes waiting for a client that reads too slowly; more closes the connection with 4508. At least \
-                 `limits.message_bytes`.",
+                 `limits.message_bytes`. A connection keeps the bound that it began with.",
             )
             .reloadable(),
             key(
@@ -213,7 +215,8 @@ pub(super) const SECTIONS: &[Section] = &[
                 whole(1, 600),
                 "10",
                 "Time to send the head of a request, from the moment the socket is open.",
-            ),
+            )
+            .reloadable(),
         ],
     },
     Section {
@@ -250,7 +253,8 @@ pub(super) const SECTIONS: &[Section] = &[
             "`true` while `listen.public` is a loopback address",
             "true",
             "Whether the page is served.",
-        )],
+        )
+        .reloadable()],
     },
     Section {
         name: "log",
@@ -312,6 +316,11 @@ pub(super) fn find(path: &str) -> Option<&'static Key> {
 #[must_use]
 pub fn reloadable(path: &str) -> bool {
     find(path).is_some_and(|key| key.reload)
+}
+
+/// Whether `path` is a key that only a start reads.
+pub(super) fn needs_restart(path: &str) -> bool {
+    find(path).is_some_and(|key| !key.reload)
 }
 
 /// Whether `path` is above keys: a section, or one namespace.

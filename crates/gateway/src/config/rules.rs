@@ -67,6 +67,10 @@ impl Rules<'_> {
         self.require(mode == RedisMode::Single, &["redis.mode"], || {
             format!("redis.mode = \"{}\": not in this version, which serves \"single\" alone", mode.as_str())
         });
+        let plain = config.redis.urls.iter().all(|url| !url.expose().starts_with("rediss://"));
+        self.require(plain, &["redis.urls"], || {
+            "redis.urls: rediss:// is Redis over TLS, which is not in this version: use redis://".into()
+        });
         let count = config.redis.urls.len();
         let one = mode != RedisMode::Single || config.broker == BrokerKind::Memory || count == 1;
         self.require(one, &["redis.urls", "redis.mode"], || {

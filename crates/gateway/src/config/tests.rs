@@ -271,6 +271,10 @@ fn keys_that_must_agree_are_held_to_it() {
             "redis.mode = \"cluster\": not in this version, which serves \"single\" alone (fanfare.toml, line 2)",
         ),
         (
+            "[redis]\nurls = [\"rediss://:hunter2@cache.example\"]",
+            "redis.urls: rediss:// is Redis over TLS, which is not in this version: use redis:// (fanfare.toml, line 2)",
+        ),
+        (
             "[broker]\nkind = \"redis\"\n[redis]\nurls = []",
             "redis.urls: redis.mode = \"single\" takes one URL, and there are 0 (fanfare.toml, line 4)",
         ),
@@ -355,6 +359,64 @@ fn every_key_of_the_table_stands_in_its_section_and_only_once() {
     }
     assert!(reloadable("namespaces.room.publish") && reloadable("limits.connections"));
     assert!(!reloadable("listen.public") && !reloadable("no.such"));
+}
+
+#[track_caller]
+fn reloaded(old: &str, new: &str) -> (Config, Changes) {
+    let named = Source { default_name: "drawn-anew".into(), ..file(new) };
+    let (next, changes) = Loaded::of(&file(old)).unwrap().reload(&named).unwrap();
+    (next.into_config(), changes)
+}
+
+#[test]
+fn a_reload_takes_what_the_table_allows_and_names_the_rest() {
+    let old =
+        "[limits]\nchannels = 5\nbatch = 6\n[api]\nkeys = [\"one\"]\n[heartbeat]\ninterval_seconds = 20\n";
+    let new = "[limits]\nbatch = 7\nconnections = 100_000\n[api]\nkeys = [\"two\"]\n[node]\nname = \"b\"\n[log]\n\
+               format = \"json\"\n";
+    let (config, changes) = reloaded(old, new);
+    assert_eq!(
+        changes.applied,
+        ["limits.channels", "limits.batch", "api.keys"],
+        "a default written down is no change"
+    );
+    assert_eq!(changes.waiting, ["node.name", "heartbeat.interval_seconds", "log.format"]);
+    let as_applied = "[limits]\nbatch = 7\n[api]\nkeys = [\"two\"]\n[heartbeat]\ninterval_seconds = 20\n";
+    assert_eq!(config, load(&file(as_applied)).unwrap(), "and the drawn name stays");
+    assert_eq!(reloaded(old, old).1, Changes::default());
+}
+
+#[test]
+fn what_waits_for_a_restart_is_named_until_then() {
+    let old = Loaded::of(&Source::default()).unwrap();
+    let new = file("[node]\nworkers = 3\n");
+    let (once, first) = old.reload(&new).unwrap();
+    let (twice, second) = once.reload(&new).unwrap();
+    assert_eq!((first.waiting, second.waiting), (vec!["node.workers".into()], vec!["node.workers".into()]));
+    assert_eq!(twice.reload(&Source::default()).unwrap().1, Changes::default());
+}
+
+#[test]
+fn a_namespace_that_comes_or_goes_is_named_itself() {
+    let old = "[namespaces.a]\nmax_bytes = 7\n[namespaces.b]\n";
+    let new = "[namespaces.b]\npublish = \"none\"\n[namespaces.C-c]\nmax_bytes = 9\n";
+    let (config, changes) = reloaded(old, new);
+    assert_eq!(changes.applied, ["namespaces.b.publish", "namespaces.C-c", "namespaces.a"]);
+    assert_eq!(config, load(&file(new)).unwrap());
+}
+
+#[test]
+fn a_reload_is_held_to_every_rule_with_the_keys_that_stay() {
+    let old =
+        Loaded::of(&file("[listen]\ninternal = \"0.0.0.0:8001\"\n[api]\nkeys = [\"hunter2\"]\n")).unwrap();
+    assert_eq!(
+        old.reload(&Source::default()).unwrap_err().to_string(),
+        "with the keys that need a restart as they are: listen.internal = \"0.0.0.0:8001\": beyond loopback the server API \
+         needs api.keys, and there are none"
+    );
+    let mistakes = old.reload(&file("[limits]\nbatch = 0\n[lmits]\n")).unwrap_err();
+    assert_eq!(mistakes.iter().count(), 2, "all at once: {mistakes}");
+    assert!(!format!("{old:?}").contains("hunter2"));
 }
 
 /// `FANFARE_WRITE_DOCS=1` rewrites the page instead.

@@ -8,7 +8,6 @@ use std::time::Duration;
 use super::choice::{BrokerKind, LogFormat, PublishBy, RedisMode, SubscribeBy};
 use super::merge::Merged;
 use super::secret::Secret;
-use super::source::Source;
 
 /// A node's whole configuration, checked. `Debug` shows no secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -175,14 +174,14 @@ impl Config {
 }
 
 /// Gives each value its type. It never fails: a value that was refused left its default behind.
-pub(super) fn build(merged: &Merged, source: &Source) -> Config {
+pub(super) fn build(merged: &Merged, default_name: &str) -> Config {
     let listen =
         Listen { public: address(merged, "listen.public"), internal: address(merged, "listen.internal") };
     let loopback = listen.public.ip().is_loopback();
     let namespaces = merged.namespaces.iter().map(|name| (name.clone(), namespace(merged, name)));
     Config {
         node: Node {
-            name: merged.text("node.name").unwrap_or_else(|| source.default_name.clone()),
+            name: merged.text("node.name").unwrap_or_else(|| default_name.to_owned()),
             drain: seconds(merged, "node.drain_seconds"),
             workers: NonZeroUsize::new(size(merged, "node.workers")),
         },
