@@ -116,6 +116,23 @@ mod tests {
     use super::*;
 
     #[test]
+    fn without_keys_callers_of_this_machine_alone_may_call() {
+        let headers = HeaderMap::new();
+        for (peer, outcome) in [
+            ("127.0.0.1:1", Ok(())),
+            ("127.9.9.9:1", Ok(())),
+            ("[::1]:1", Ok(())),
+            ("[::ffff:127.0.0.1]:1", Ok(())),
+            ("192.0.2.1:1", Err(ErrorCode::Forbidden)),
+            ("[2001:db8::1]:1", Err(ErrorCode::Forbidden)),
+            ("[::ffff:192.0.2.1]:1", Err(ErrorCode::Forbidden)),
+        ] {
+            let judged = authorise(peer.parse().unwrap(), &headers, &[]).map_err(|failure| failure.code);
+            assert_eq!(judged, outcome, "{peer}");
+        }
+    }
+
+    #[test]
     fn keys_are_equal_only_when_all_of_them_is() {
         assert!(equal(b"secret", b"secret"));
         for other in ["", "secre", "secrets", "Secret", "secreT"] {

@@ -185,6 +185,7 @@ fn broker(
     stop: &CancellationToken,
 ) -> anyhow::Result<Arc<dyn Broker>> {
     if config.broker == BrokerKind::Memory {
+        metrics.broker_connected(true);
         return Ok(Arc::new(MemoryBroker::new(bus, lanes)));
     }
     let options = RedisOptions {
