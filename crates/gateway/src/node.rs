@@ -20,7 +20,8 @@ use fanfare_fanout::broker::{Broker, LaneEnds, Lanes};
 use fanfare_fanout::{Hub, HubOptions};
 use fanfare_metrics::Metrics;
 use fanfare_protocol::limits;
-use fanfare_protocol::rules::{MayPublish, MaySubscribe, Rule, Rules};
+use fanfare_protocol::publication::Retention;
+use fanfare_protocol::rules::{MayPublish, MaySubscribe, Overflow, Rule, Rules};
 use fanfare_protocol::session::Policy;
 use futures_util::FutureExt;
 use tokio::time::timeout;
@@ -30,7 +31,7 @@ use tracing::{info, warn};
 
 use crate::admission::Admission;
 use crate::clock::Clock;
-use crate::config::{BrokerKind, Config, PublishBy, Secret, SubscribeBy};
+use crate::config::{BrokerKind, Config, Namespace, PublishBy, Secret, SlowSubscriber, SubscribeBy};
 use crate::connection::{Roster, Wheel};
 use crate::http::Door;
 
@@ -211,7 +212,13 @@ fn services(
         BrokerKind::Memory => MEMORY_TIMEOUT,
         BrokerKind::Redis => config.redis.timeout,
     };
-    let hub = Hub::start(broker, lanes, metrics.clone(), &tasks, HubOptions { broker_timeout, check_interval: CHECK_INTERVAL });
+    let hub = Hub::start(
+        broker,
+        lanes,
+        metrics.clone(),
+        &tasks,
+        HubOptions { broker_timeout, check_interval: CHECK_INTERVAL },
+    );
     Services {
         policy: Arc::new(policy(config)),
         hub,
@@ -240,21 +247,34 @@ fn policy(config: &Config) -> Policy {
     };
     let heartbeat =
         limits::Heartbeat { interval: config.heartbeat.interval, timeout: config.heartbeat.timeout };
-    let namespaces = config.namespaces.iter().map(|(name, namespace)| {
-        let rule = Rule {
-            publish: match namespace.publish {
-                PublishBy::None => MayPublish::Nobody,
-                PublishBy::Subscribers => MayPublish::Subscribers,
-                PublishBy::Anyone => MayPublish::Anyone,
-            },
-            subscribe: match namespace.subscribe {
-                SubscribeBy::Token => MaySubscribe::Token,
-                SubscribeBy::Authenticated => MaySubscribe::Authenticated,
-                SubscribeBy::Anyone => MaySubscribe::Anyone,
-            },
-            payload_bytes: namespace.max_bytes.map(usize::from),
-        };
-        (name.as_str().into(), rule)
-    });
+    let namespaces =
+        config.namespaces.iter().map(|(name, namespace)| (name.as_str().into(), rule(namespace)));
     Policy { node: config.node.name.as_str().into(), limits, heartbeat, rules: Rules::of(namespaces) }
+}
+
+fn rule(namespace: &Namespace) -> Rule {
+    Rule {
+        publish: match namespace.publish {
+            PublishBy::None => MayPublish::Nobody,
+            PublishBy::Subscribers => MayPublish::Subscribers,
+            PublishBy::Anyone => MayPublish::Anyone,
+        },
+        subscribe: match namespace.subscribe {
+            SubscribeBy::Token => MaySubscribe::Token,
+            SubscribeBy::Authenticated => MaySubscribe::Authenticated,
+            SubscribeBy::Anyone => MaySubscribe::Anyone,
+        },
+        payload_bytes: namespace.max_bytes.map(usize::from),
+        history: namespace.history.as_ref().map(|history| Retention {
+            size: history.size,
+            ttl: history.ttl,
+            idempotency_ttl: history.idempotency_ttl,
+        }),
+        presence: namespace.presence,
+        overflow: match namespace.overflow {
+            SlowSubscriber::Disconnect => Overflow::Disconnect,
+            SlowSubscriber::DropOldest => Overflow::DropOldest,
+            SlowSubscriber::Conflate => Overflow::Conflate,
+        },
+    }
 }

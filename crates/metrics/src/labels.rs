@@ -170,6 +170,10 @@ label! {
     pub enum ApiMethod as "method" {
         /// `POST /api/publish`.
         Publish = "publish",
+        /// `POST /api/history`.
+        History = "history",
+        /// `POST /api/history/remove`.
+        RemoveHistory = "history_remove",
         /// A path under `/api/` that does not exist.
         Other = "other",
     }
