@@ -8,6 +8,7 @@ use bytes::Bytes;
 use fanfare_metrics::ApiMethod;
 use fanfare_protocol::dialect::native;
 use fanfare_protocol::error::{ErrorCode, Failure};
+use fanfare_protocol::history::Query;
 use fanfare_protocol::publication::Draft;
 use fanfare_protocol::server_api::{ApiCall, ApiReply};
 use fanfare_protocol::session::Policy;
@@ -26,7 +27,12 @@ const ENVELOPE_BYTES: usize = 4096;
 /// Answers one call.
 pub(crate) async fn answer(peer: SocketAddr, request: Request<Incoming>, services: &Arc<Services>) -> Answer {
     let method = request.uri().path().trim_start_matches("/api/").to_owned();
-    let label = if method == "publish" { ApiMethod::Publish } else { ApiMethod::Other };
+    let label = match method.as_str() {
+        "publish" => ApiMethod::Publish,
+        "history" => ApiMethod::History,
+        "history/remove" => ApiMethod::RemoveHistory,
+        _ => ApiMethod::Other,
+    };
     let answer = if request.method() == Method::POST {
         match call(peer, &method, request, services).await {
             Ok(reply) => http::json(StatusCode::OK, native::api::encode_reply(&reply)),
@@ -53,19 +59,32 @@ async fn call(
 
 async fn perform(call: ApiCall, policy: &Policy, services: &Services) -> Result<ApiReply, Failure> {
     match call {
-        ApiCall::Publish { channel, payload } => {
-            policy.rules.rule(&channel)?.check_size(&payload)?;
+        ApiCall::Publish { channel, payload, key } => {
+            let retention = policy.rules.rule(&channel)?.check(&payload, key.as_ref())?;
             let draft = Draft {
                 channel: channel.clone(),
                 payload,
                 sender: None,
                 exclude: None,
                 received: services.clock.unix(),
+                retention,
+                key,
             };
             match services.hub.publish(draft).await {
                 Ok(position) => Ok(ApiReply::Published { channel, position }),
                 Err(error) => Err(broker_failure(&error)),
             }
+        }
+        ApiCall::History { channel, since, limit, reverse } => {
+            policy.rules.rule(&channel)?.keeps_history()?;
+            let query = Query { since: since.map(|position| position.offset), limit, reverse };
+            let page = services.hub.history(&channel, query).await.map_err(|error| broker_failure(&error))?;
+            Ok(ApiReply::Past { channel, page: page.continuing(since)? })
+        }
+        ApiCall::RemoveHistory { channel } => {
+            policy.rules.rule(&channel)?.keeps_history()?;
+            services.hub.remove_history(&channel).await.map_err(|error| broker_failure(&error))?;
+            Ok(ApiReply::Done)
         }
     }
 }

@@ -38,14 +38,17 @@ mod typed;
 #[cfg(test)]
 mod tests;
 
-pub use choice::{BrokerKind, LogFormat, PublishBy, RedisMode, SubscribeBy};
+pub use choice::{BrokerKind, LogFormat, PublishBy, RedisMode, SlowSubscriber, SubscribeBy};
 pub use keys::reloadable;
 pub use mistake::Mistakes;
 pub use pages::{default_toml, document};
 pub use reload::{Changes, Loaded};
 pub use secret::Secret;
 pub use source::{File, Flag, Source};
-pub use typed::{Api, Auth, Config, Console, Heartbeat, Limits, Listen, Log, Namespace, Node, Origin, Redis};
+pub use typed::{
+    Api, Auth, Config, Console, Heartbeat, History, Limits, Listen, Log, Namespace, Node, Origin, Presence,
+    Redis,
+};
 
 /// Reads the layers, the later over the earlier: defaults, file, environment, flags.
 ///

@@ -438,10 +438,7 @@ impl Session {
     }
 
     fn may_read(&self, channel: &Channel) -> Result<(), Failure> {
-        match self.may_hear(channel)?.history {
-            Some(_) => Ok(()),
-            None => Err(Failure::new(ErrorCode::NotFound, "no history is kept here")),
-        }
+        self.may_hear(channel)?.keeps_history()
     }
 
     fn read(
@@ -452,12 +449,8 @@ impl Session {
         outcome: Result<Page, Failure>,
         effects: &mut Vec<Effect>,
     ) {
-        match outcome {
+        match outcome.and_then(|page| page.continuing(since)) {
             Err(failure) => self.tell_refusal(id, channel, failure, effects),
-            Ok(page) if since.is_some_and(|since| since.epoch != page.epoch) => {
-                let text = "`since` is of a stream that is lost: read without it";
-                self.tell_refusal(id, channel, Failure::new(ErrorCode::Gap, text), effects);
-            }
             Ok(page) => {
                 if let State::Open(_) = self.state {
                     effects.push(Effect::Send(Reply { id, event: Event::Past { channel, page } }));

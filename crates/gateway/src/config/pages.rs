@@ -50,11 +50,13 @@ pub fn default_toml() -> String {
             let reload = if key.reload { " SIGHUP reloads it." } else { "" };
             comment(&mut text, &format!("Takes {}.{reload}", key.kind));
             match key.default {
-                Default::Value(value) if named => line(&mut text, format_args!("# {} = {value}", key.name())),
-                Default::Value(value) => line(&mut text, format_args!("{} = {value}", key.name())),
+                Default::Value(value) if named => {
+                    line(&mut text, format_args!("# {} = {value}", key.below_heading()))
+                }
+                Default::Value(value) => line(&mut text, format_args!("{} = {value}", key.below_heading())),
                 Default::Unset { meaning, example } => {
                     comment(&mut text, &format!("Not set: {meaning}."));
-                    line(&mut text, format_args!("# {} = {example}", key.name()));
+                    line(&mut text, format_args!("# {} = {example}", key.below_heading()));
                 }
             }
         }

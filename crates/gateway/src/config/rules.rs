@@ -14,6 +14,7 @@ pub(super) fn check(config: &Config, merged: &Merged, mistakes: &mut Mistakes) {
     rules.doors(config);
     rules.redis(config);
     rules.bounds(config);
+    rules.history(config);
 }
 
 struct Rules<'a> {
@@ -96,6 +97,20 @@ impl Rules<'_> {
             self.require(bytes <= message, &[&path, "limits.message_bytes"], || {
                 format!("{path} = {bytes}: more than limits.message_bytes = {message}")
             });
+        }
+    }
+
+    /// Whoever writes of history means to have one, and says how much.
+    fn history(&mut self, config: &Config) {
+        for (name, namespace) in &config.namespaces {
+            let size = format!("namespaces.{name}.history.size");
+            for key in ["history", "history.ttl_seconds", "history.idempotency_ttl_seconds"] {
+                let path = format!("namespaces.{name}.{key}");
+                let pointless = namespace.history.is_none() && self.merged.place(&path).is_some();
+                self.require(!pointless, &[&path, &size], || {
+                    format!("{path}: no history is kept without {size}")
+                });
+            }
         }
     }
 }

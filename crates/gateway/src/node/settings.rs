@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fanfare_protocol::limits;
-use fanfare_protocol::rules::{MayPublish, MaySubscribe, Rule, Rules};
+use fanfare_protocol::publication::Retention;
+use fanfare_protocol::rules::{MayPublish, MaySubscribe, Overflow, Rule, Rules};
 use fanfare_protocol::session::Policy;
 
 use crate::admission::Origins;
-use crate::config::{Config, PublishBy, Secret, SubscribeBy};
+use crate::config::{Config, Namespace, PublishBy, Secret, SlowSubscriber, SubscribeBy};
 
 /// See the [module's note](self).
 #[derive(Debug)]
@@ -53,21 +54,34 @@ fn policy(config: &Config) -> Policy {
     };
     let heartbeat =
         limits::Heartbeat { interval: config.heartbeat.interval, timeout: config.heartbeat.timeout };
-    let namespaces = config.namespaces.iter().map(|(name, namespace)| {
-        let rule = Rule {
-            publish: match namespace.publish {
-                PublishBy::None => MayPublish::Nobody,
-                PublishBy::Subscribers => MayPublish::Subscribers,
-                PublishBy::Anyone => MayPublish::Anyone,
-            },
-            subscribe: match namespace.subscribe {
-                SubscribeBy::Token => MaySubscribe::Token,
-                SubscribeBy::Authenticated => MaySubscribe::Authenticated,
-                SubscribeBy::Anyone => MaySubscribe::Anyone,
-            },
-            payload_bytes: namespace.max_bytes.map(usize::from),
-        };
-        (name.as_str().into(), rule)
-    });
+    let namespaces =
+        config.namespaces.iter().map(|(name, namespace)| (name.as_str().into(), rule(namespace)));
     Policy { node: config.node.name.as_str().into(), limits, heartbeat, rules: Rules::of(namespaces) }
+}
+
+fn rule(namespace: &Namespace) -> Rule {
+    Rule {
+        publish: match namespace.publish {
+            PublishBy::None => MayPublish::Nobody,
+            PublishBy::Subscribers => MayPublish::Subscribers,
+            PublishBy::Anyone => MayPublish::Anyone,
+        },
+        subscribe: match namespace.subscribe {
+            SubscribeBy::Token => MaySubscribe::Token,
+            SubscribeBy::Authenticated => MaySubscribe::Authenticated,
+            SubscribeBy::Anyone => MaySubscribe::Anyone,
+        },
+        payload_bytes: namespace.max_bytes.map(usize::from),
+        history: namespace.history.as_ref().map(|history| Retention {
+            size: history.size,
+            ttl: history.ttl,
+            idempotency_ttl: history.idempotency_ttl,
+        }),
+        presence: namespace.presence,
+        overflow: match namespace.overflow {
+            SlowSubscriber::Disconnect => Overflow::Disconnect,
+            SlowSubscriber::DropOldest => Overflow::DropOldest,
+            SlowSubscriber::Conflate => Overflow::Conflate,
+        },
+    }
 }
