@@ -84,7 +84,7 @@ async fn crate_push_path(server: &RedisServer, broker: &Arc<dyn Broker>) -> Vec<
     let client = Client::open(format!("{}/?protocol=resp3", server.url())).expect("the URL is sound");
     let mut connection =
         client.get_multiplexed_async_connection_with_config(&config).await.expect("redis is there");
-    connection.subscribe("fanfare:c:bench").await.expect("redis is there");
+    connection.subscribe("fanfare:c:{bench}").await.expect("redis is there");
     broker.publish(draft()).await.expect("redis is there");
     let envelope = envelope.recv().await.expect("it was published");
     let measured = Measured::start();
@@ -170,7 +170,7 @@ fn flood_from_here(port: &str) {
     const AT_ONCE: usize = 100;
     let mut envelope = Vec::new();
     std::io::stdin().read_to_end(&mut envelope).expect("the parent writes");
-    let command = redis::cmd("PUBLISH").arg("fanfare:c:bench").arg(envelope).get_packed_command();
+    let command = redis::cmd("PUBLISH").arg("fanfare:c:{bench}").arg(envelope).get_packed_command();
     let commands = command.repeat(AT_ONCE);
     let mut socket = TcpStream::connect(format!("127.0.0.1:{port}")).expect("redis is there");
     for _ in 0..RECEIVED / AT_ONCE as u64 {
@@ -211,5 +211,13 @@ fn channel() -> Channel {
 
 fn draft() -> Draft {
     let payload = Payload::parse(&format!("\"{}\"", "x".repeat(PAYLOAD_BYTES - 2))).expect("it is JSON");
-    Draft { channel: channel(), payload, sender: None, exclude: None, received: UnixMicros(1) }
+    Draft {
+        channel: channel(),
+        payload,
+        sender: None,
+        exclude: None,
+        received: UnixMicros(1),
+        retention: None,
+        key: None,
+    }
 }
