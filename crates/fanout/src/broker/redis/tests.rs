@@ -10,6 +10,8 @@ use tokio::time::Instant;
 use super::*;
 use crate::broker::contract::{Cluster, DEADLINE, Node, channel, draft};
 
+mod history;
+
 const TIMEOUT: Duration = Duration::from_millis(1000);
 const PING_INTERVAL: Duration = Duration::from_millis(500);
 
