@@ -36,17 +36,15 @@ impl Page {
         Position { epoch: self.epoch, offset: self.top }
     }
 
-    /// The page, for one who asked for what was published since a position.
+    /// The page, if it is of the stream that the asker's position is of.
     ///
     /// # Errors
-    /// 4410 when that position is of another stream than the page: its offset says nothing about this one.
-    pub fn following(self, since: Option<Position>) -> Result<Self, Failure> {
-        match since {
-            Some(since) if since.epoch != self.epoch => {
-                Err(Failure::new(ErrorCode::Gap, "`since` is of a stream that is lost: read without it"))
-            }
-            _ => Ok(self),
+    /// 4410 when that stream is lost: then its offsets say nothing about this one.
+    pub fn continuing(self, since: Option<Position>) -> Result<Self, Failure> {
+        if since.is_none_or(|since| since.epoch == self.epoch) {
+            return Ok(self);
         }
+        Err(Failure::new(ErrorCode::Gap, "`since` is of a stream that is lost: read without it"))
     }
 
     /// Keeps its first publications: as many as have at most so many bytes of data together, and at least one.

@@ -50,6 +50,7 @@ enum Aside {
     PassToDeadline,
     Heard,
     Tick,
+    PolicyChanged(Arc<Policy>),
     Lost(u8),
     End(Input),
 }
@@ -67,6 +68,7 @@ fn aside() -> impl Strategy<Value = Aside> {
         10 => Just(Aside::PassToDeadline),
         20 => Just(Aside::Heard),
         20 => Just(Aside::Tick),
+        5 => policy().prop_map(|policy| Aside::PolicyChanged(Arc::new(policy))),
         20 => (0..CHANNELS).prop_map(Aside::Lost),
         2 => end.prop_map(Aside::End),
     ]
@@ -104,40 +106,46 @@ fn act() -> impl Strategy<Value = Act> {
 fn policy() -> impl Strategy<Value = Policy> {
     let limits = (0..4_usize, 0..4_u32, 0..20_u32, 0..3_u64, 0..3_u64);
     let heartbeat = (0..20_000_u64, 0..10_000_u64);
-    (limits, heartbeat).prop_map(|((channels, errors, rate, grace, close), (interval, timeout))| Policy {
-        node: "node-1".into(),
-        limits: Limits {
-            channels,
-            errors,
-            messages_per_second: rate,
-            burst_grace: Duration::from_secs(grace),
-            close_timeout: Duration::from_secs(close),
-            ..Limits::default()
-        },
-        heartbeat: Heartbeat {
-            interval: Duration::from_millis(interval),
-            timeout: Duration::from_millis(timeout),
-        },
-        rules: rules(),
+    let closed = proptest::option::of(0..CHANNELS);
+    (limits, heartbeat, closed).prop_map(|(limits, heartbeat, closed)| {
+        let ((channels, errors, rate, grace, close), (interval, timeout)) = (limits, heartbeat);
+        Policy {
+            node: "node-1".into(),
+            limits: Limits {
+                channels,
+                errors,
+                messages_per_second: rate,
+                burst_grace: Duration::from_secs(grace),
+                close_timeout: Duration::from_secs(close),
+                ..Limits::default()
+            },
+            heartbeat: Heartbeat {
+                interval: Duration::from_millis(interval),
+                timeout: Duration::from_millis(timeout),
+            },
+            rules: rules(closed),
+        }
     })
 }
 
 /// Channels 0 and 1 are closed to publishers or to subscribers, 2 is for subscribers, 4 has no history, and the last has
-/// no namespace.
-fn rules() -> Rules {
+/// no namespace; nor has `closed`.
+fn rules(closed: Option<u8>) -> Rules {
     let rule = |publish, subscribe| Rule { publish, subscribe, ..Rule::OPEN };
-    Rules::of([
-        ("0".into(), rule(MayPublish::Nobody, MaySubscribe::Anyone)),
-        ("1".into(), rule(MayPublish::Anyone, MaySubscribe::Token)),
-        ("2".into(), rule(MayPublish::Subscribers, MaySubscribe::Anyone)),
-        ("3".into(), rule(MayPublish::Anyone, MaySubscribe::Anyone)),
-        ("4".into(), Rule { history: None, ..Rule::OPEN }),
-    ])
+    let rules = [
+        rule(MayPublish::Nobody, MaySubscribe::Anyone),
+        rule(MayPublish::Anyone, MaySubscribe::Token),
+        rule(MayPublish::Subscribers, MaySubscribe::Anyone),
+        rule(MayPublish::Anyone, MaySubscribe::Anyone),
+        Rule { history: None, ..Rule::OPEN },
+    ];
+    let named = (0..).zip(rules).filter(|(number, _)| Some(*number) != closed);
+    Rules::of(named.map(|(number, rule)| (number.to_string().into(), rule)))
 }
 
 /// What the hub is told of a channel on which it is asked something.
 fn has_history(channel: &Channel) -> bool {
-    rules().rule(channel).expect("the session has looked").history.is_some()
+    rules(None).rule(channel).expect("the session has looked").history.is_some()
 }
 
 fn channel(number: u8) -> Channel {
@@ -230,6 +238,9 @@ impl Play {
         };
         self.commands.push(pending);
         let effects = self.feed(input);
+        if effects.iter().any(|effect| matches!(effect, Effect::Join { .. })) {
+            assert!(self.session.wanted <= self.session.limits().channels, "over the bound");
+        }
         self.effects.extend(effects.into_iter().map(|effect| (Some(number), effect)));
         assert!(self.session.channels().count() <= self.commands.len());
     }
@@ -272,7 +283,7 @@ impl Play {
         let answer = self.answer(question, is_ok);
         for effect in self.feed(answer) {
             assert!(
-                matches!(effect, Effect::Send(_) | Effect::GoLive { .. }),
+                matches!(effect, Effect::Send(_) | Effect::GoLive { .. } | Effect::Leave { .. }),
                 "an answer asks nothing: {effect:?}"
             );
             self.perform(Some(number), effect);
@@ -321,6 +332,7 @@ impl Play {
             }
             Aside::Heard => assert_eq!(self.feed(Input::Heard), []),
             Aside::Tick => self.tick(),
+            Aside::PolicyChanged(policy) => self.change(&policy),
             Aside::Lost(number) => self.lose(channel(number)),
             Aside::End(input) => {
                 self.feed_aside(input);
@@ -360,8 +372,25 @@ impl Play {
         assert!(was_open || effects.is_empty(), "after the end was decided: {effects:?}");
         let is_over = self.session.stage() == Stage::Over;
         assert_eq!(is_over, self.session.deadline().is_none());
-        assert!(self.session.wanted <= self.session.limits().channels, "over the bound");
         effects
+    }
+
+    /// What the new policy forbids is wanted no longer; what it allows is kept, over the new bounds or not.
+    fn change(&mut self, policy: &Arc<Policy>) {
+        let wanted = |session: &Session| -> HashSet<Channel> {
+            let subscriptions =
+                session.subscriptions.iter().filter(|(_, it)| it.is_wanted && it.unanswered == 0);
+            subscriptions.map(|(channel, _)| channel.clone()).collect()
+        };
+        let before = wanted(&self.session);
+        self.feed_aside(Input::PolicyChanged(Arc::clone(policy)));
+        if self.session.stage() == Stage::Open {
+            let may_hear = |channel: &&Channel| {
+                policy.rules.rule(channel).is_ok_and(|rule| rule.subscribe == MaySubscribe::Anyone)
+            };
+            let kept: HashSet<_> = before.iter().filter(may_hear).cloned().collect();
+            assert_eq!(wanted(&self.session), kept);
+        }
     }
 
     fn told(&mut self, number: Option<usize>, Reply { id, event }: Reply) {
