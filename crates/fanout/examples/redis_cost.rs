@@ -56,7 +56,7 @@ async fn measure() {
         ends,
         metrics.clone(),
         &tasks,
-        HubOptions { broker_timeout: Duration::from_secs(5) },
+        HubOptions { broker_timeout: Duration::from_secs(5), check_interval: Duration::from_secs(5) },
     );
     eventually("redis is connected", async || broker.link() == Link::Up).await;
 
@@ -211,5 +211,13 @@ fn channel() -> Channel {
 
 fn draft() -> Draft {
     let payload = Payload::parse(&format!("\"{}\"", "x".repeat(PAYLOAD_BYTES - 2))).expect("it is JSON");
-    Draft { channel: channel(), payload, sender: None, exclude: None, received: UnixMicros(1) }
+    Draft {
+        channel: channel(),
+        payload,
+        sender: None,
+        exclude: None,
+        received: UnixMicros(1),
+        retention: None,
+        key: None,
+    }
 }

@@ -112,6 +112,8 @@ pub(crate) fn draft(name: &str, number: u64) -> Draft {
         sender: None,
         exclude: None,
         received: UnixMicros(number),
+        retention: None,
+        key: None,
     }
 }
 

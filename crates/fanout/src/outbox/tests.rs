@@ -3,6 +3,7 @@ use std::sync::atomic::AtomicUsize;
 use std::task::Wake;
 
 use fanfare_protocol::publication::{Draft, Payload};
+use fanfare_protocol::rules::Overflow;
 use fanfare_protocol::{Channel, SessionId};
 use proptest::prelude::*;
 
@@ -21,6 +22,8 @@ fn publication(number: usize, exclude: Option<SessionId>) -> Arc<Publication> {
         sender: None,
         exclude,
         received: UnixMicros(number as u64),
+        retention: None,
+        key: None,
     };
     Arc::new(Publication::new(draft, None))
 }
@@ -82,7 +85,7 @@ fn the_bound_is_kept_to_the_byte() {
     assert_eq!(order(&outbox), Some(Order::Overflowed));
     assert_eq!(order(&outbox), None, "it is told once");
     assert_eq!(outbox.push(frame(2)), Err(Full { discarded: 0 }), "nothing is taken after an overflow");
-    assert_eq!(outbox.offer(&[publication(1, None)]), 0);
+    assert_eq!(outbox.offer(&[publication(1, None)], Overflow::Disconnect), 0);
     assert_eq!(order(&outbox), None);
 }
 
@@ -102,7 +105,7 @@ fn publications_that_overflow_discard_their_own_beginning_too() {
     let each = bytes_of(&run[0]).len();
     let outbox = outbox(100 + 2 * each);
     outbox.push(frame(100)).unwrap();
-    assert_eq!(outbox.offer(&run), -100, "only what had been counted is taken back");
+    assert_eq!(outbox.offer(&run, Overflow::Disconnect), -100, "only what had been counted is taken back");
     assert!(outbox.is_empty());
     assert_eq!(order(&outbox), Some(Order::Overflowed));
 }
@@ -114,7 +117,7 @@ fn an_overflow_of_an_empty_queue_is_told_at_once() {
     let waker = Waker::from(alarm.clone());
     let outbox = outbox(10);
     assert!(outbox.poll_order(&Context::from_waker(&waker)).is_pending());
-    assert_eq!(outbox.offer(&[publication(1, None)]), 0);
+    assert_eq!(outbox.offer(&[publication(1, None)], Overflow::Disconnect), 0);
     assert_eq!(alarm.rung(), 1);
     assert_eq!(order(&outbox), Some(Order::Overflowed));
 }
@@ -125,7 +128,7 @@ fn the_last_words_fit_whatever_the_bound_says_and_are_the_last() {
     outbox.push(frame(60)).unwrap();
     assert_eq!(outbox.conclude([frame(70), frame(20)]), 90);
     assert_eq!(outbox.push(frame(2)), Err(Full { discarded: 0 }));
-    assert_eq!(outbox.offer(&[publication(1, None)]), 0);
+    assert_eq!(outbox.offer(&[publication(1, None)], Overflow::Disconnect), 0);
     assert_eq!(outbox.conclude([frame(2)]), 0, "there is one end");
     let batch = take(&outbox).unwrap();
     assert_eq!(batch.frames.iter().map(Bytes::len).collect::<Vec<_>>(), [60, 70, 20]);
@@ -174,7 +177,7 @@ fn a_batch_is_as_old_as_its_own_first_publication() {
     let outbox = outbox(1_000);
     let mut batch = Batch::default();
     outbox.push(frame(2)).unwrap();
-    outbox.offer(&[publication(5, None), publication(6, None)]);
+    outbox.offer(&[publication(5, None), publication(6, None)], Overflow::Disconnect);
     let cx = Context::from_waker(Waker::noop());
     assert!(outbox.poll_take(&cx, &mut batch).is_ready());
     assert_eq!(batch.oldest, Some(UnixMicros(5)));
@@ -189,10 +192,10 @@ fn a_publisher_that_asked_for_no_echo_hears_none() {
     let outbox = outbox(1_000);
     let other = SessionId::from_random([2; 16]);
     let run = [publication(1, Some(US)), publication(2, Some(other)), publication(3, None)];
-    outbox.offer(&run);
+    outbox.offer(&run, Overflow::Disconnect);
     let expected: Vec<_> = run[1..].iter().map(|publication| bytes_of(publication)).collect();
     assert_eq!(take(&outbox).unwrap().frames, expected);
-    assert_eq!(outbox.offer(&run[..1]), 0);
+    assert_eq!(outbox.offer(&run[..1], Overflow::Disconnect), 0);
     assert!(take(&outbox).is_none());
 }
 
@@ -200,8 +203,8 @@ fn a_publisher_that_asked_for_no_echo_hears_none() {
 fn subscribers_share_the_bytes_of_a_publication() {
     let publication = publication(1, None);
     let (one, other) = (outbox(1_000), outbox(1_000));
-    one.offer(std::slice::from_ref(&publication));
-    other.offer(std::slice::from_ref(&publication));
+    one.offer(std::slice::from_ref(&publication), Overflow::Disconnect);
+    other.offer(std::slice::from_ref(&publication), Overflow::Disconnect);
     let pointer = |outbox: &Outbox| take(outbox).unwrap().frames[0].as_ptr();
     assert_eq!(pointer(&one), pointer(&other));
 }
@@ -214,11 +217,11 @@ fn an_idle_writer_is_woken_once_by_the_first_frame() {
     let mut batch = Batch::default();
     assert!(outbox.poll_order(&Context::from_waker(&waker)).is_pending());
     assert!(outbox.poll_take(&Context::from_waker(&waker), &mut batch).is_pending());
-    outbox.offer(&[publication(1, Some(US))]);
+    outbox.offer(&[publication(1, Some(US))], Overflow::Disconnect);
     assert_eq!(alarm.rung(), 0, "nothing came");
-    outbox.offer(&[publication(1, None)]);
+    outbox.offer(&[publication(1, None)], Overflow::Disconnect);
     assert_eq!(alarm.rung(), 1);
-    outbox.offer(&[publication(2, None)]);
+    outbox.offer(&[publication(2, None)], Overflow::Disconnect);
     outbox.push(frame(2)).unwrap();
     outbox.order(Order::Tick);
     outbox.conclude([frame(2)]);
@@ -232,10 +235,10 @@ fn a_writer_whose_socket_is_full_is_woken_by_orders_alone() {
         let waker = Waker::from(alarm.clone());
         let outbox = outbox(1_000);
         assert!(outbox.poll_order(&Context::from_waker(&waker)).is_pending());
-        outbox.offer(&[publication(1, None)]);
+        outbox.offer(&[publication(1, None)], Overflow::Disconnect);
         outbox.push(frame(100)).unwrap();
         assert_eq!(alarm.rung(), 0);
-        outbox.order(order);
+        outbox.order(order.clone());
         outbox.order(Order::Tick);
         assert_eq!(alarm.rung(), 1);
         assert_eq!(self::order(&outbox), Some(order), "first come, first told");
@@ -283,11 +286,11 @@ fn an_idle_outbox_is_small_and_owns_nothing() {
         (state.queue.capacity(), state.orders.capacity())
     };
     assert_eq!(heap(&outbox), (0, 0));
-    outbox.offer(&[publication(1, None)]);
+    outbox.offer(&[publication(1, None)], Overflow::Disconnect);
     take(&outbox).unwrap();
     assert!(heap(&outbox).0 <= SLOTS_KEPT, "room for the next publication");
     for number in 0..1_000 {
-        outbox.offer(&[publication(number, None)]);
+        outbox.offer(&[publication(number, None)], Overflow::Disconnect);
         outbox.order(Order::Tick);
     }
     while take(&outbox).is_some() {}
@@ -333,7 +336,7 @@ proptest! {
                 },
                 Op::Offer(run, excluded) => {
                     let run: Vec<_> = (0..run).map(|n| publication(n, excluded.then_some(US))).collect();
-                    waiting += outbox.offer(&run);
+                    waiting += outbox.offer(&run, Overflow::Disconnect);
                 }
                 Op::Take => waiting -= take(&outbox).map_or(0, |batch| signed(batch.bytes)),
                 Op::Order => outbox.order(Order::Tick),
