@@ -99,7 +99,7 @@ fn nothing_is_delivered_before_the_reply() {
     assert_eq!(queued, Some(signed(reply().len()) + bytes(2)));
     let three_and_four = [publication(&room, 3, None), publication(&room, 4, None)];
     let delivered = registry.deliver(&room, &three_and_four);
-    assert_eq!(delivered, Delivered { receivers: 1, grown_bytes: bytes(3) + bytes(4), start_reading: false });
+    assert_eq!(delivered, Delivered { receivers: 1, grown_bytes: bytes(3) + bytes(4), start_reading: None });
     registry.leave(&room, one.id());
     assert_eq!(registry.deliver(&room, &number(5)), Delivered::default());
     assert_eq!(heard(&one), [None, Some(2), Some(3), Some(4)]);
