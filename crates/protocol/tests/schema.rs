@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use fanfare_protocol::close::Reconnect;
-use fanfare_protocol::dialect::Incoming;
+use fanfare_protocol::dialect::{Incoming, native};
 use fanfare_protocol::limits::Limits;
 use fanfare_protocol::{CloseReason, Encoding, ErrorCode};
 use jsonschema::Validator;
@@ -251,4 +251,26 @@ fn the_examples_are_cut_from_transcripts() {
         examples += 1;
     }
     assert!(examples >= 9, "{examples} examples");
+}
+
+/// The methods of the server API answer with the events of the socket, and the page has a row for each.
+#[test]
+fn the_calls_of_the_server_api_are_calls() {
+    let page = read("docs/server-api.md");
+    let (_, calls) = page.split_once("```calls\n").unwrap();
+    let (calls, _) = calls.split_once("```").unwrap();
+    let validator = validator("server_event");
+    let mut methods = BTreeSet::new();
+    for line in calls.lines() {
+        if let Some((method, body)) = line.strip_prefix("> ").and_then(|call| call.split_once(' ')) {
+            native::api::decode(method, body.as_bytes())
+                .unwrap_or_else(|failure| panic!("{line}: {failure:?}"));
+            assert!(page.contains(&format!("\n| `{method}` |")), "no row for {method}");
+            methods.insert(method);
+        } else {
+            let answer = parse(line.strip_prefix("< ").unwrap());
+            assert!(answer == json!({}) || validator.is_valid(&answer), "{line}");
+        }
+    }
+    assert_eq!(methods.len(), 3, "{methods:?}");
 }
