@@ -332,6 +332,9 @@ impl Follower {
     /// Takes the older part of a page that joins what is at hand.
     fn backfill(&mut self, at: Position, read: Read, page: &Page) {
         let mut first = self.recent.front().map_or(at.offset.0 + 1, |first| first.offset().0);
+        if page.top.0 + 1 < first {
+            return; // What lies between has come and gone since the read began.
+        }
         for publication in page.publications.iter().rev() {
             if publication.offset().0 + 1 == first {
                 first = publication.offset().0;
