@@ -17,6 +17,8 @@ use parking_lot::RwLock;
 use tokio::sync::MutexGuard;
 use tokio::task::coop::unconstrained;
 
+use crate::presence::Notice;
+use crate::presence::memory::Book;
 use crate::broker::{Broker, BrokerError, Lanes, Link, spread};
 
 mod streams;
@@ -38,6 +40,8 @@ struct Shared {
     nodes: RwLock<Vec<Arc<Node>>>,
     /// Which publication of a channel is placed now, and the past of the channels that share the turn by hash.
     turns: [Turn; TURNS],
+    /// Who is subscribed.
+    book: tokio::sync::Mutex<Book>,
 }
 
 #[derive(Debug)]
@@ -71,6 +75,19 @@ impl Bus {
     fn watching(&self, channel: &Channel) -> Vec<Arc<Node>> {
         let nodes = self.0.nodes.read();
         nodes.iter().filter(|node| node.watched.read().contains(channel)).cloned().collect()
+    }
+
+    /// The book of presence, held by one at a time.
+    pub(crate) async fn book(&self) -> MutexGuard<'_, Book> {
+        self.0.book.lock().await
+    }
+
+    /// Tells every node that watches the notice's channel.
+    pub(crate) async fn announce(&self, notice: Notice) {
+        for node in self.watching(&notice.channel) {
+            // A queue that is gone belongs to a node that has shut down, or that does without presence.
+            let _ = node.lanes.notices().send(notice.clone()).await;
+        }
     }
 
     fn is_watched(&self, channel: &Channel) -> bool {

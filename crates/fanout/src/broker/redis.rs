@@ -14,6 +14,7 @@
 //!
 //! - [`publish`] uses the `redis` crate's multiplexed connection.
 //! - [`watch`] reads its socket itself ([`resp`] says why), straight from the buffer into the lanes.
+//! - [`line`] is a connection for what may wait and must not make publications wait: presence.
 //! - [`envelope`] is what a publication looks like on its way, [`keys`] under which name, [`route`] on which server.
 //!
 //! **Where memory is bounded.** Outgoing: 16,384 drafts wait and a few pipelines are under way, 64 MiB in all; beyond
@@ -28,6 +29,7 @@
 mod backoff;
 mod envelope;
 mod keys;
+pub(crate) mod line;
 mod link;
 mod publish;
 mod resp;
