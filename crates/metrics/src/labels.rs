@@ -121,6 +121,14 @@ label! {
         Unwatch = "unwatch",
         /// Asks whether the broker lives.
         Ping = "ping",
+        /// Writes who has come to a channel and who has left.
+        PresenceWrite = "presence_write",
+        /// Reads who is on a channel.
+        PresenceRead = "presence_read",
+        /// Tells that the node lives, for the sake of its members.
+        PresenceBeat = "presence_beat",
+        /// Looks for nodes that have died, and removes their members.
+        PresenceSweep = "presence_sweep",
     }
 }
 
@@ -158,6 +166,8 @@ label! {
     pub enum ApiMethod as "method" {
         /// `POST /api/publish`.
         Publish = "publish",
+        /// `POST /api/presence`.
+        Presence = "presence",
         /// A path under `/api/` that does not exist.
         Other = "other",
     }

@@ -17,9 +17,9 @@ use parking_lot::RwLock;
 use tokio::sync::MutexGuard;
 use tokio::task::coop::unconstrained;
 
+use crate::broker::{Broker, BrokerError, Lanes, Link, spread};
 use crate::presence::Notice;
 use crate::presence::memory::Book;
-use crate::broker::{Broker, BrokerError, Lanes, Link, spread};
 
 mod streams;
 

@@ -146,7 +146,8 @@ impl Desk {
         let Some(seat) = self.inner.table.lock().seat().cloned() else { return };
         let grace = self.inner.options.grace.max(Duration::from_millis(1));
         // If this fails the seat goes cold within a heartbeat, as if the node had crashed.
-        let _ = self.inner.call(BrokerCall::PresenceBeat, self.inner.book.beat(seat.clone(), grace, false)).await;
+        let _ =
+            self.inner.call(BrokerCall::PresenceBeat, self.inner.book.beat(seat.clone(), grace, false)).await;
     }
 }
 
@@ -258,7 +259,8 @@ async fn keep(inner: Arc<Inner>) {
     let mut life = None;
     loop {
         let sitting = inner.table.lock().seat().cloned();
-        let (seat, new) = sitting.map_or_else(|| (Seat::new(&inner.options.node), true), |seat| (seat, false));
+        let (seat, new) =
+            sitting.map_or_else(|| (Seat::new(&inner.options.node), true), |seat| (seat, false));
         let wait = match inner.call(BrokerCall::PresenceBeat, inner.book.beat(seat.clone(), ttl, new)).await {
             Ok(beat) => {
                 let is_lost = life.replace(beat.life).is_some_and(|life| life != beat.life);

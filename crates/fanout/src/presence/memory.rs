@@ -147,7 +147,8 @@ impl Book {
     /// Removes some members of a seat from one channel; `None` when there are none.
     fn clear(&mut self, seat: &Seat) -> Option<(Channel, Vec<Turn>)> {
         let of_seat = |place: &Place| place.seat == *seat;
-        let (channel, roll) = self.channels.iter_mut().find(|(_, roll)| roll.members.values().any(of_seat))?;
+        let (channel, roll) =
+            self.channels.iter_mut().find(|(_, roll)| roll.members.values().any(of_seat))?;
         let gone = roll.members.values().filter(|it| of_seat(it)).map(|it| it.member.session);
         let gone: Vec<_> = gone.take(STEP).collect();
         let mut turns = Vec::new();
@@ -167,11 +168,7 @@ impl Book {
 }
 
 impl Presence for MemoryPresence {
-    fn write(
-        &self,
-        writer: Writer,
-        changes: Vec<Change>,
-    ) -> BoxFuture<'_, Result<Vec<After>, BrokerError>> {
+    fn write(&self, writer: Writer, changes: Vec<Change>) -> BoxFuture<'_, Result<Vec<After>, BrokerError>> {
         async move {
             let mut book = self.0.book().await;
             // A member of the seat before is found by its session and moved by that alone.

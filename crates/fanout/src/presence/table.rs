@@ -100,7 +100,9 @@ impl Place {
         let session = self.member.session;
         match (self.wanted, self.written) {
             (_, Written::Lost) => Some(Step::Restore(self.member.clone())),
-            (Wanted::Here, Written::No | Written::Adrift | Written::Lingering) => Some(Step::Enter(self.member.clone())),
+            (Wanted::Here, Written::No | Written::Adrift | Written::Lingering) => {
+                Some(Step::Enter(self.member.clone()))
+            }
             (Wanted::Lingering { .. }, Written::Here) => Some(Step::Depart(session)),
             (Wanted::Gone, Written::Here | Written::Lingering) => Some(Step::Leave(session)),
             (_, Written::Asked)

@@ -133,7 +133,7 @@ impl Line {
 
 /// Whether this server, as it is now, does not do its work.
 fn is_refusal(value: &Value) -> bool {
-    use redis::ServerErrorKind::{BusyLoading, ClusterDown, MasterDown, NoScript, ReadOnly};
+    use redis::ServerErrorKind::{BusyLoading, ClusterDown, MasterDown, ReadOnly};
     let Value::ServerError(error) = value else { return false };
-    matches!(error.kind(), Some(BusyLoading | ClusterDown | MasterDown | NoScript | ReadOnly))
+    matches!(error.kind(), Some(BusyLoading | ClusterDown | MasterDown | ReadOnly))
 }

@@ -1,10 +1,11 @@
 -- Performs changes of one channel in their order.
 --   ARGV  seat, seat before or '', pub/sub channel, then pairs: e (enter), r (restore) and a member, d (depart), l (leave) and a
 --         session
--- Answers one letter per change: p (present), l (lingering), a (absent); or x when the seat is being cleared.
+-- Answers one letter per change: p (present), l (lingering), a (absent); and whether the seat holds nobody any more. When the seat
+-- is being cleared the letters are x.
 local seat, before, channel = ARGV[1], ARGV[2], ARGV[3]
 if redis.call('EXISTS', KEYS[5]) == 1 then
-  return 'x'
+  return { 'x', 0 }
 end
 
 local function enter(member, quiet)
@@ -62,4 +63,4 @@ for i = 4, #ARGV, 2 do
   end
 end
 publish(channel)
-return table.concat(done)
+return { table.concat(done), 1 - redis.call('EXISTS', at .. seat) }
