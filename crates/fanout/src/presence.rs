@@ -102,6 +102,9 @@ impl Seat {
 pub struct Writer {
     /// Its seat.
     pub seat: Seat,
+    /// The book that the seat was taken in, as [`Beat::life`] names it. In another one nothing that is said here is true: the
+    /// answer to everything is [`After::Cleared`].
+    pub life: u64,
     /// The seat it had before: members that enter are moved from there.
     pub before: Option<Seat>,
 }
@@ -139,7 +142,7 @@ pub enum After {
     Absent,
     /// Where it was: the step was refused.
     Refused,
-    /// Nowhere: the seat is being cleared, and nothing can be written under it any more.
+    /// Nowhere: the seat is being cleared, or is of another book, and nothing can be written under it any more.
     Cleared,
 }
 

@@ -19,7 +19,7 @@ use crate::broker::BrokerError;
 use crate::outbox::Outbox;
 use crate::presence::audience::Audience;
 use crate::presence::crowds::Crowds;
-use crate::presence::table::{Batch, Loss, Table};
+use crate::presence::table::{Batch, Table};
 use crate::presence::{After, Notice, Presence, Seat};
 
 /// The most changes in one batch: a storm of 10,000 takes ten.
@@ -190,8 +190,8 @@ impl Inner {
         answer
     }
 
-    fn give_up(&self, seat: &Seat, loss: Loss) {
-        self.change(|table| table.stand(seat, loss));
+    fn give_up(&self, seat: &Seat) {
+        self.change(|table| table.stand(seat));
         self.seatless.notify_one();
     }
 
@@ -210,7 +210,7 @@ impl Inner {
             Ok(answers) => {
                 self.change(|table| table.written(batch, &answers));
                 if answers.contains(&After::Cleared) {
-                    self.give_up(&seat, Loss::Seat);
+                    self.give_up(&seat);
                 }
                 !answers.contains(&After::Refused)
             }
@@ -219,7 +219,7 @@ impl Inner {
                 false
             }
             Err(BrokerError::Timeout(_)) => {
-                self.give_up(&seat, Loss::Seat);
+                self.give_up(&seat);
                 false
             }
         };
@@ -256,25 +256,20 @@ async fn write(inner: Arc<Inner>) {
 async fn keep(inner: Arc<Inner>) {
     let ttl = inner.options.heartbeat;
     let between = ttl / BEATS;
-    let mut life = None;
     loop {
         let sitting = inner.table.lock().seat().cloned();
         let (seat, new) =
             sitting.map_or_else(|| (Seat::new(&inner.options.node), true), |seat| (seat, false));
         let wait = match inner.call(BrokerCall::PresenceBeat, inner.book.beat(seat.clone(), ttl, new)).await {
-            Ok(beat) => {
-                let is_lost = life.replace(beat.life).is_some_and(|life| life != beat.life);
-                match (beat.is_warm, new) {
-                    (true, false) => between,
-                    (true, true) => {
-                        inner.change(|table| table.sit(seat, is_lost));
-                        between
-                    }
-                    (false, _) => {
-                        inner.give_up(&seat, if is_lost { Loss::Book } else { Loss::Seat });
-                        Duration::ZERO
-                    }
+            Ok(beat) if beat.is_warm => {
+                if new {
+                    inner.change(|table| table.sit(seat, beat.life));
                 }
+                between
+            }
+            Ok(_) => {
+                inner.give_up(&seat);
+                continue;
             }
             Err(_) => between.min(RETRY),
         };

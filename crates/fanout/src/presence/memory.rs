@@ -79,15 +79,15 @@ impl UserKey {
 impl Roll {
     fn take(&mut self, seat: &Seat, step: Step, turns: &mut Vec<Turn>) -> After {
         match step {
-            Step::Enter(member) => self.enter(seat, member, Some(turns)),
-            Step::Restore(member) => self.enter(seat, member, None),
+            Step::Enter(member) => self.enter(seat, &member, Some(turns)),
+            Step::Restore(member) => self.enter(seat, &member, None),
             Step::Depart(session) => self.depart(session, turns),
             Step::Leave(session) => self.leave(session, turns),
         }
     }
 
-    fn enter(&mut self, seat: &Seat, member: Arc<Member>, turns: Option<&mut Vec<Turn>>) -> After {
-        let user = UserKey::of(&member);
+    fn enter(&mut self, seat: &Seat, member: &Arc<Member>, turns: Option<&mut Vec<Turn>>) -> After {
+        let user = UserKey::of(member);
         let came_back = self.lingering.remove(&user);
         if let Some(other) = came_back.filter(|other| *other != member.session) {
             self.members.remove(&other);
@@ -98,7 +98,7 @@ impl Roll {
             let count = self.users.entry(user).or_default();
             *count += 1;
             if let Some(turns) = turns.filter(|_| *count == 1 && came_back.is_none()) {
-                turns.push(Turn { kind: TurnKind::Joined, member: (*member).clone() });
+                turns.push(Turn { kind: TurnKind::Joined, member: (**member).clone() });
             }
         }
         After::Present
@@ -172,7 +172,7 @@ impl Presence for MemoryPresence {
         async move {
             let mut book = self.0.book().await;
             // A member of the seat before is found by its session and moved by that alone.
-            let Writer { seat, before: _ } = writer;
+            let Writer { seat, life: _, before: _ } = writer;
             if !book.seats.contains_key(&seat) {
                 return Ok(vec![After::Cleared; changes.len()]);
             }

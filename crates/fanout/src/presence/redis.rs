@@ -155,6 +155,7 @@ impl RedisPresence {
     async fn write_all(&self, writer: &Writer, changes: &[Change]) -> Result<Vec<After>, BrokerError> {
         let groups = group(changes);
         let mut pipeline = Pipeline::new();
+        pipeline.cmd("GET").arg(self.seats_key("life"));
         let entered: Vec<_> = groups.iter().filter(|it| it.enters).map(|it| it.channel.as_str()).collect();
         if !entered.is_empty() {
             pipeline.add_command(self.list_call(&writer.seat, entered.iter()));
@@ -166,6 +167,10 @@ impl RedisPresence {
             }
         }
         let mut answers = self.ask(&pipeline).await?.into_iter();
+        let life: Option<u64> = read(answers.next().ok_or_else(not_understood)?)?;
+        if life != Some(writer.life) {
+            return Ok(vec![After::Cleared; changes.len()]);
+        }
         let is_unlisted = !entered.is_empty() && matches!(answers.next(), Some(Value::ServerError(_)) | None);
         let mut after = vec![After::Refused; changes.len()];
         let mut empty = Vec::new();

@@ -28,6 +28,8 @@ use crate::presence::{After, Change, Seat, Step, Writer};
 #[derive(Debug, Default)]
 pub(super) struct Table {
     seat: Option<Seat>,
+    /// The book that the seat is in.
+    life: u64,
     /// The last seat that something was written under and that was given up.
     before: Option<Seat>,
     rolls: HashMap<Channel, HashMap<SessionId, Place>>,
@@ -84,16 +86,6 @@ pub(super) struct Batch {
     marks: Vec<(SessionId, Written)>,
 }
 
-/// Why a seat is given up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Loss {
-    /// It has gone cold, or nobody knows what was written under it. Whoever is not moved from it will be cleared from it,
-    /// and that tells of those who have left.
-    Seat,
-    /// The whole book is lost.
-    Book,
-}
-
 impl Place {
     /// What the book has to hear next; `None` also for a place that is done with.
     fn step(&self) -> Option<Step> {
@@ -112,8 +104,14 @@ impl Place {
         }
     }
 
-    fn is_over(&self) -> bool {
-        self.wanted != Wanted::Here && matches!(self.written, Written::No | Written::Adrift)
+    /// Whether the book need not hear of it any more. Of one that is adrift whoever clears its seat tells, unless the book
+    /// is lost: that is known when the next seat is taken.
+    fn is_over(&self, is_seated: bool) -> bool {
+        match self.written {
+            Written::No => self.wanted != Wanted::Here,
+            Written::Adrift => self.wanted != Wanted::Here && is_seated,
+            Written::Lost | Written::Asked | Written::Here | Written::Lingering => false,
+        }
     }
 }
 
@@ -178,7 +176,7 @@ impl Table {
 
     /// Takes steps out of the queue, at most `count`, while there is a seat.
     pub(super) fn take(&mut self, count: usize) -> Option<Batch> {
-        let writer = Writer { seat: self.seat.clone()?, before: self.before.clone() };
+        let writer = Writer { seat: self.seat.clone()?, life: self.life, before: self.before.clone() };
         let mut batch = Batch { writer, changes: Vec::new(), marks: Vec::new(), through: 0 };
         while batch.changes.len() < count
             && let Some(Queued { number, channel, session }) = self.queue.pop_front()
@@ -228,33 +226,41 @@ impl Table {
         self.seat.as_ref()
     }
 
-    /// Takes a seat, in a book that is another than before if that one `is_lost`.
-    pub(super) fn sit(&mut self, seat: Seat, is_lost: bool) {
+    /// Takes a seat in the book that `life` names. When that is not the book of the seat before, that one is lost.
+    pub(super) fn sit(&mut self, seat: Seat, life: u64) {
         debug_assert!(self.seat.is_none(), "one seat at a time");
         self.seat = Some(seat);
+        let is_lost = std::mem::replace(&mut self.life, life) != life;
         if is_lost {
             self.before = None;
-            for place in self.rolls.values_mut().flat_map(HashMap::values_mut) {
-                if place.written == Written::Adrift {
-                    place.written = Written::Lost; // Queued already: it is to enter.
+        }
+        let mut adrift = Vec::new();
+        for (channel, roll) in &mut self.rolls {
+            for (session, place) in roll.iter_mut().filter(|(_, place)| place.written == Written::Adrift) {
+                if is_lost {
+                    place.written = Written::Lost;
                 }
+                adrift.push((channel.clone(), *session));
             }
+        }
+        for (channel, session) in adrift {
+            self.settle(&channel, session);
         }
     }
 
-    /// Gives up a seat, if it is still this one: everybody has to be written again.
-    pub(super) fn stand(&mut self, seat: &Seat, loss: Loss) {
+    /// Gives up a seat, if it is still this one: it has gone cold, or nobody knows what was written under it. Everybody has to
+    /// be written again.
+    pub(super) fn stand(&mut self, seat: &Seat) {
         if self.seat.as_ref() != Some(seat) {
             return;
         }
-        self.before = self.seat.take().filter(|_| loss == Loss::Seat);
+        self.before = self.seat.take();
         let mut again = Vec::new();
         for (channel, roll) in &mut self.rolls {
             for (session, place) in roll {
-                place.written = match (place.written, loss) {
-                    (Written::No, _) => Written::No,
-                    (Written::Lost, _) | (_, Loss::Book) => Written::Lost,
-                    (_, Loss::Seat) => Written::Adrift,
+                place.written = match place.written {
+                    Written::No | Written::Lost => place.written,
+                    Written::Asked | Written::Here | Written::Lingering | Written::Adrift => Written::Adrift,
                 };
                 again.push((channel.clone(), *session));
             }
@@ -272,7 +278,7 @@ impl Table {
     fn settle(&mut self, channel: &Channel, session: SessionId) {
         let Some(roll) = self.rolls.get_mut(channel) else { return };
         let Some(place) = roll.get_mut(&session) else { return };
-        if place.is_over() {
+        if place.is_over(self.seat.is_some()) {
             self.members -= 1;
             roll.remove(&session);
             if roll.is_empty() {

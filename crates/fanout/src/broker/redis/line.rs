@@ -41,6 +41,8 @@ struct State {
 struct Open {
     connection: MultiplexedConnection,
     number: u64,
+    /// Cancelled when the connection is known to be lost.
+    lost: CancellationToken,
 }
 
 impl std::fmt::Debug for Open {
@@ -75,7 +77,7 @@ impl Line {
     /// # Errors
     /// [`BrokerError::Unavailable`] when nothing was asked, [`BrokerError::Timeout`] when there was no answer.
     pub(crate) async fn ask(&self, pipeline: &Pipeline) -> Result<Vec<Value>, BrokerError> {
-        let Open { mut connection, number } = self.open().await?;
+        let Open { mut connection, number, .. } = self.open().await?;
         let asked = Instant::now();
         match connection.send_packed_commands(pipeline, 0, pipeline.len()).await {
             Ok(values) => {
@@ -93,17 +95,17 @@ impl Line {
 
     async fn open(&self) -> Result<Open, BrokerError> {
         let mut state = self.state.lock().await;
-        if let Some(open) = &state.open {
+        if let Some(open) = state.open.as_ref().filter(|open| !open.lost.is_cancelled()) {
             return Ok(open.clone());
         }
         if Instant::now() < state.next_attempt {
             return Err(BrokerError::Unavailable("redis is away".into()));
         }
         match timeout(self.timeout, self.connect()).await.unwrap_or(Err(Lost::Silent(self.timeout))) {
-            Ok(connection) => {
+            Ok((connection, lost)) => {
                 state.backoff.reset();
                 state.opened += 1;
-                let open = Open { connection, number: state.opened };
+                let open = Open { connection, number: state.opened, lost };
                 state.open = Some(open.clone());
                 Ok(open)
             }
@@ -120,14 +122,19 @@ impl Line {
         state.open.take_if(|open| open.number == number);
     }
 
-    async fn connect(&self) -> Result<MultiplexedConnection, Lost> {
+    async fn connect(&self) -> Result<(MultiplexedConnection, CancellationToken), Lost> {
         let config = AsyncConnectionConfig::new().set_response_timeout(Some(self.timeout));
         let socket = self.server.open(self.timeout).await?;
         let made = MultiplexedConnection::new_with_config(self.server.settings(), socket, config);
         // The driver has to run for the connection to be made; it ends with the last clone of the connection.
         let (connection, driver) = made.await.map_err(Lost::Failed)?;
-        self.tasks.spawn(self.shutdown.clone().run_until_cancelled_owned(driver));
-        Ok(connection)
+        let lost = CancellationToken::new();
+        let end = lost.clone().drop_guard();
+        self.tasks.spawn(self.shutdown.clone().run_until_cancelled_owned(async move {
+            driver.await;
+            drop(end);
+        }));
+        Ok((connection, lost))
     }
 }
 
