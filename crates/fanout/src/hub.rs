@@ -5,21 +5,36 @@
 //! the runs and the fewer the wake-ups. Nothing in the walk depends on the receiver but its encoding and whether it asked
 //! for no echo.
 
-use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use fanfare_metrics::{BrokerCall, Metrics, Outcome};
+use fanfare_protocol::command::Start;
+use fanfare_protocol::event::Entry;
+use fanfare_protocol::history::{Page, Query};
 use fanfare_protocol::publication::{Draft, Position};
+use fanfare_protocol::session::Terms;
 use fanfare_protocol::websocket::Frame;
 use fanfare_protocol::{Channel, Publication};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
 
 use crate::broker::{Broker, BrokerError, LaneEnds, Link};
 use crate::interest::Interest;
 use crate::outbox::Outbox;
-use crate::registry::{Joined, Left, Registry};
+use crate::registry::{Entering, Joined, Left, Registry};
+
+mod streams;
+
+use streams::watch_over;
+
+/// The most channels whose history is read at the same time.
+const READS_AT_ONCE: usize = 64;
+
+/// How often a subscriber whose place is not at hand waits for a read before it enters without what it missed.
+const READS_MAX: usize = 3;
 
 /// The most publications taken from a lane before writers get their turn.
 const RUN_MAX: usize = 256;
@@ -29,6 +44,8 @@ const RUN_MAX: usize = 256;
 pub struct HubOptions {
     /// The longest that any call of the broker may take.
     pub broker_timeout: Duration,
+    /// How often a channel on which nothing comes is compared with what the broker says of it.
+    pub check_interval: Duration,
 }
 
 /// One per node. See the [module's essay](self).
@@ -39,6 +56,13 @@ pub struct Hub {
     broker: Arc<dyn Broker>,
     metrics: Arc<Metrics>,
     options: HubOptions,
+    tasks: TaskTracker,
+    /// The losses of the broker's link that the streams know of.
+    losses: AtomicU64,
+    /// Bounds the reads of history under way, so that a node that is back after a loss does not flood the broker.
+    reads: Semaphore,
+    /// For the tasks that read: they end with the hub.
+    me: Weak<Self>,
 }
 
 impl Hub {
@@ -52,7 +76,18 @@ impl Hub {
         options: HubOptions,
     ) -> Arc<Self> {
         let interest = Interest::new(broker.clone(), tasks.clone());
-        let hub = Arc::new(Self { registry: Registry::new(), interest, broker, metrics, options });
+        let hub = Arc::new_cyclic(|me| Self {
+            registry: Registry::new(),
+            interest,
+            losses: AtomicU64::new(broker.losses()),
+            broker,
+            metrics,
+            options,
+            tasks: tasks.clone(),
+            reads: Semaphore::new(READS_AT_ONCE),
+            me: me.clone(),
+        });
+        tasks.spawn(watch_over(Arc::downgrade(&hub), options.check_interval));
         for lane in lanes.0 {
             tasks.spawn(carry(Arc::downgrade(&hub), lane));
         }
@@ -67,34 +102,82 @@ impl Hub {
         self.call(BrokerCall::Publish, self.broker.publish(draft)).await
     }
 
-    /// Joins a channel, its gate closed, once the node watches it. [`Hub::go_live`] opens the gate;
-    /// [`Hub::unsubscribe`] undoes either. Dropped half-way, it has done nothing.
+    /// Joins a channel and finds the place in its stream from which it is heard, once the node watches it.
+    /// [`Hub::go_live`] opens the gate; [`Hub::unsubscribe`] undoes either, also after this was dropped half-way.
     ///
     /// # Errors
-    /// [`BrokerError`], within the deadline.
+    /// [`BrokerError`], within a few times the deadline. Then nothing was joined.
     pub async fn subscribe(
         &self,
         channel: &Channel,
         outbox: &Arc<Outbox>,
-    ) -> Result<Option<Position>, BrokerError> {
+        terms: Terms,
+    ) -> Result<Option<Entry>, BrokerError> {
         let stake = self.call(BrokerCall::Watch, self.interest.enter(channel)).await?;
-        match self.registry.join(channel, outbox) {
-            Joined::Already => return Ok(None), // The stake goes back: the first join holds one.
-            Joined::First => self.metrics.channel_opened(),
-            Joined::Another => {}
+        match self.registry.join(channel, outbox, &terms) {
+            Joined::Already => {} // The stake goes back: the first join holds one.
+            joined => {
+                if joined == Joined::First {
+                    self.metrics.channel_opened();
+                }
+                self.metrics.subscription_added();
+                stake.keep();
+            }
         }
-        self.metrics.subscription_added();
-        stake.keep();
-        Ok(None)
+        let entered = self.enter(channel, outbox, terms.start).await;
+        if entered.is_err() {
+            self.unsubscribe(channel, outbox);
+        }
+        entered
     }
 
-    /// Queues the reply that tells the client it is subscribed, and lets publications follow it.
-    pub fn go_live(&self, channel: &Channel, outbox: &Outbox, reply: Frame) {
-        match self.registry.go_live(channel, outbox.id(), reply) {
-            Some(Ok(grown)) => self.metrics.outbox_queued(signed(grown)),
-            Some(Err(full)) => self.metrics.outbox_queued(-signed(full.discarded)),
-            None => {}
+    async fn enter(
+        &self,
+        channel: &Channel,
+        outbox: &Outbox,
+        start: Start,
+    ) -> Result<Option<Entry>, BrokerError> {
+        for reads in 0..=READS_MAX {
+            match self.registry.enter(channel, outbox.id(), start, reads > 0) {
+                Entering::Entered(entry) => return Ok(entry),
+                Entering::Gone => break,
+                Entering::Wait { answer, start_reading } => {
+                    if start_reading {
+                        self.start_reading(channel.clone());
+                    }
+                    let told = async {
+                        answer.await.unwrap_or(Err(BrokerError::Unavailable("the channel is gone".into())))
+                    };
+                    timeout(self.options.broker_timeout * 2, told)
+                        .await
+                        .unwrap_or(Err(BrokerError::Timeout(self.options.broker_timeout * 2)))?;
+                }
+            }
         }
+        Err(BrokerError::Unavailable("the channel's stream changes too fast to enter it".into()))
+    }
+
+    /// Queues the reply that tells the client it is subscribed, then what it has missed, and lets publications follow.
+    pub fn go_live(&self, channel: &Channel, outbox: &Outbox, reply: Frame) {
+        if let Some(queued) = self.registry.go_live(channel, outbox.id(), reply) {
+            queued.count(&self.metrics);
+        }
+    }
+
+    /// Reads a part of a channel's history.
+    ///
+    /// # Errors
+    /// [`BrokerError`], within the deadline.
+    pub async fn history(&self, channel: &Channel, query: Query) -> Result<Page, BrokerError> {
+        self.call(BrokerCall::History, self.broker.history(channel, query)).await
+    }
+
+    /// Forgets what was published on a channel.
+    ///
+    /// # Errors
+    /// [`BrokerError`], within the deadline.
+    pub async fn remove_history(&self, channel: &Channel) -> Result<(), BrokerError> {
+        self.call(BrokerCall::History, self.broker.remove_history(channel)).await
     }
 
     /// Leaves a channel. From the return on nothing of it is queued for this outbox.
@@ -144,17 +227,21 @@ impl Hub {
 
     fn deliver(&self, publications: &[Arc<Publication>]) {
         self.metrics.publications_received(publications.len() as u64);
+        self.notice_losses();
         for run in publications.chunk_by(|one, next| one.channel == next.channel) {
             let began = Instant::now();
             let delivered = self.registry.deliver(&run[0].channel, run);
-            self.metrics.outbox_queued(delivered.grown_bytes);
+            delivered.queued.count(&self.metrics);
             self.metrics.fanned_out(run.len() as u64, delivered.receivers, began.elapsed());
+            if delivered.start_reading {
+                self.start_reading(run[0].channel.clone());
+            }
         }
     }
 }
 
 /// Carries what comes through one lane to the subscribers, as long as there is a hub.
-async fn carry(hub: std::sync::Weak<Hub>, mut lane: mpsc::Receiver<Arc<Publication>>) {
+async fn carry(hub: Weak<Hub>, mut lane: mpsc::Receiver<Arc<Publication>>) {
     let mut publications = Vec::new();
     while lane.recv_many(&mut publications, RUN_MAX).await > 0 {
         let Some(hub) = hub.upgrade() else { return };
@@ -163,10 +250,6 @@ async fn carry(hub: std::sync::Weak<Hub>, mut lane: mpsc::Receiver<Arc<Publicati
         // Tokio's budget would let a busy lane run on; the writers it has woken come first.
         tokio::task::yield_now().await;
     }
-}
-
-fn signed(bytes: usize) -> i64 {
-    i64::try_from(bytes).expect("a queue is shorter than 2^63 bytes")
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@
 //! no node takes a short cut, so every subscriber of a channel sees the same order.
 
 pub mod broker;
+mod follower;
 mod hub;
 mod interest;
 mod outbox;
@@ -20,4 +21,4 @@ pub mod presence;
 mod registry;
 
 pub use hub::{Hub, HubOptions};
-pub use outbox::{Batch, Full, Order, Outbox, SubscriberId};
+pub use outbox::{Batch, Full, Order, Outbox, Queued, SubscriberId};

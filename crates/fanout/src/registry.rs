@@ -4,25 +4,38 @@
 //! its subscribers. Both are short and synchronous, and the walk does nothing per subscriber but push shared references
 //! into its outbox.
 //!
-//! A subscription is either *recovering*, its gate closed, or *live*. [`Registry::go_live`] queues the reply that tells
-//! the client it is subscribed and opens the gate under the channel's lock, so the reply comes before the first
-//! publication and nothing falls in between.
+//! A subscription is *joining* until it is known where it enters the channel's stream, *entered* until the client has been
+//! told, and *live* from then on. [`Registry::go_live`] queues the reply that tells the client it is subscribed, then what
+//! it has missed, then what has come since it entered, and opens the gate, all under the channel's lock: nothing falls in
+//! between. A channel with history has a [`Follower`], which sees everything before the subscribers do.
 //!
 //! **Invariants.**
-//! - A channel is in the registry if and only if it has a subscriber (recovering ones included).
-//! - Publications delivered by one task reach each outbox in the order they were delivered.
+//! - A channel is in the registry if and only if it has a subscriber (joining ones included).
+//! - Publications delivered by one task reach each outbox in the order they were delivered; on a channel with history, in
+//!   the order of their offsets and without a gap, whoever delivers them.
+//! - At most one task reads a channel's history at a time.
 
 use std::collections::HashMap;
-use std::collections::hash_map::{Entry, RandomState};
+use std::collections::hash_map::{self, RandomState};
 use std::hash::BuildHasher;
+use std::mem;
 use std::sync::Arc;
 
+use fanfare_protocol::command::Start;
+use fanfare_protocol::event::Entry;
+use fanfare_protocol::history::Page;
+use fanfare_protocol::publication::Position;
+use fanfare_protocol::rules::Overflow;
+use fanfare_protocol::session::Terms;
 use fanfare_protocol::websocket::Frame;
 use fanfare_protocol::{Channel, Publication};
 use indexmap::IndexMap;
 use parking_lot::Mutex;
+use tokio::sync::oneshot;
 
-use crate::outbox::{Full, Outbox, SubscriberId};
+use crate::broker::BrokerError;
+use crate::follower::{Entrance, Follower, Reading, Step};
+use crate::outbox::{Order, Outbox, Queued, SubscriberId};
 
 /// A power of two well over the number of cores, so that two of them seldom want the same shard.
 const SHARDS: usize = 64;
@@ -42,31 +55,71 @@ struct Subscribers(Mutex<Crowd>);
 #[derive(Debug, Default)]
 struct Crowd {
     /// Dense, so that the walk is one; by id, so that leaving is cheap even for ten thousand at once.
-    members: IndexMap<SubscriberId, Member>,
+    members: Members,
+    /// On a channel with history.
+    stream: Option<Box<Stream>>,
     /// The last member has left and the channel is out of its shard: whoever still holds it looks again.
     deserted: bool,
+}
+
+/// The channel's stream, as this node follows it.
+#[derive(Debug, Default)]
+struct Stream {
+    follower: Follower,
+    /// Some task is reading history, and will look whether more is wanted before it stops.
+    is_read: bool,
+    /// Subscribers that cannot enter before the read.
+    waiting: Vec<oneshot::Sender<Result<(), BrokerError>>>,
 }
 
 #[derive(Debug)]
 struct Member {
     outbox: Arc<Outbox>,
+    overflow: Overflow,
     gate: Gate,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 enum Gate {
-    /// Joined; nothing is delivered yet.
-    Recovering,
+    /// It is not known yet where it enters: nothing is for it.
+    Joining,
+    /// It enters here, and the client is about to be told.
+    Entered {
+        /// What it has missed.
+        replay: Vec<Arc<Publication>>,
+        /// What has come since.
+        since: Vec<Arc<Publication>>,
+    },
     Live,
+    /// The promise to it is broken; it has been told, or will be when it goes live.
+    Lost,
 }
 
-/// What a walk came to.
+/// What a delivery came to.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Delivered {
     /// The live subscribers.
     pub(crate) receivers: u64,
-    /// By how much their outboxes grew in all, less what was thrown away by those that overflowed.
-    pub(crate) grown_bytes: i64,
+    /// What it came to in all of their outboxes.
+    pub(crate) queued: Queued,
+    /// The caller is to start a task that reads history.
+    pub(crate) start_reading: bool,
+}
+
+/// Whether a subscriber could enter.
+#[derive(Debug)]
+pub(crate) enum Entering {
+    /// Yes; with its place in the stream, on a channel with history.
+    Entered(Option<Entry>),
+    /// Not before the answer; then it asks again.
+    Wait {
+        /// Told when a read has been made.
+        answer: oneshot::Receiver<Result<(), BrokerError>>,
+        /// The caller is to start a task that reads history.
+        start_reading: bool,
+    },
+    /// It has left meanwhile.
+    Gone,
 }
 
 impl Registry {
@@ -74,35 +127,66 @@ impl Registry {
         Self { hasher: RandomState::new(), shards: (0..SHARDS).map(|_| Mutex::default()).collect() }
     }
 
-    /// Adds a subscriber, its gate closed; `false` when it had joined before. Also says whether it is the first.
-    pub(crate) fn join(&self, channel: &Channel, outbox: &Arc<Outbox>) -> Joined {
+    /// Adds a subscriber that is joining.
+    pub(crate) fn join(&self, channel: &Channel, outbox: &Arc<Outbox>, terms: &Terms) -> Joined {
         loop {
             let subscribers = self.shard(channel).lock().entry(channel.clone()).or_default().clone();
             let mut crowd = subscribers.0.lock();
             if crowd.deserted {
                 continue;
             }
+            if terms.history {
+                crowd.stream.get_or_insert_default();
+            }
             let first = crowd.members.is_empty();
             let indexmap::map::Entry::Vacant(place) = crowd.members.entry(outbox.id()) else {
                 return Joined::Already;
             };
-            place.insert(Member { outbox: outbox.clone(), gate: Gate::Recovering });
+            place.insert(Member { outbox: outbox.clone(), overflow: terms.overflow, gate: Gate::Joining });
             return if first { Joined::First } else { Joined::Another };
         }
     }
 
-    /// Queues `reply` for a subscriber and opens its gate, in one step; `None` when it has left meanwhile.
-    pub(crate) fn go_live(
-        &self,
-        channel: &Channel,
-        id: SubscriberId,
-        reply: Frame,
-    ) -> Option<Result<usize, Full>> {
+    /// Finds a joining subscriber's place in the stream. `asked` says that it has waited for a read already.
+    pub(crate) fn enter(&self, channel: &Channel, id: SubscriberId, start: Start, asked: bool) -> Entering {
+        let Some(subscribers) = self.find(channel) else { return Entering::Gone };
+        let mut crowd = subscribers.0.lock();
+        let Crowd { members, stream, .. } = &mut *crowd;
+        let Some(member) = members.get_mut(&id) else { return Entering::Gone };
+        let entrance = match stream {
+            None => None,
+            Some(stream) => match stream.follower.enter(start, asked) {
+                Entrance::Open { entry, replay } => Some((entry, replay)),
+                Entrance::Read => {
+                    let (tell, answer) = oneshot::channel();
+                    stream.waiting.push(tell);
+                    return Entering::Wait { answer, start_reading: stream.start_reading() };
+                }
+            },
+        };
+        let (entry, replay) = entrance.unzip();
+        member.gate = Gate::Entered { replay: replay.unwrap_or_default(), since: Vec::new() };
+        Entering::Entered(entry)
+    }
+
+    /// Queues `reply` for a subscriber that has entered, then what it missed, and opens its gate, in one step; `None` when
+    /// it has left meanwhile.
+    pub(crate) fn go_live(&self, channel: &Channel, id: SubscriberId, reply: Frame) -> Option<Queued> {
         let subscribers = self.find(channel)?;
         let mut crowd = subscribers.0.lock();
         let member = crowd.members.get_mut(&id)?;
-        let queued = member.outbox.push(reply);
-        member.gate = Gate::Live;
+        let mut queued = member.outbox.push(reply).unwrap_or_else(Queued::from);
+        match mem::replace(&mut member.gate, Gate::Live) {
+            Gate::Entered { replay, since } => {
+                queued += member.outbox.replay(&replay).unwrap_or_else(Queued::from);
+                queued += member.outbox.offer(&since, member.overflow);
+            }
+            Gate::Lost => {
+                member.gate = Gate::Lost;
+                member.outbox.order(Order::Lost { channel: channel.clone() });
+            }
+            Gate::Joining | Gate::Live => {}
+        }
         Some(queued)
     }
 
@@ -119,7 +203,7 @@ impl Registry {
         }
         crowd.deserted = true;
         drop(crowd);
-        if let Entry::Occupied(entry) = self.shard(channel).lock().entry(channel.clone())
+        if let hash_map::Entry::Occupied(entry) = self.shard(channel).lock().entry(channel.clone())
             && Arc::ptr_eq(entry.get(), &subscribers)
         {
             entry.remove();
@@ -127,18 +211,91 @@ impl Registry {
         Left::Last
     }
 
-    /// Queues publications of one channel, in order, for all its live subscribers.
+    /// Queues publications of one channel, in the order they came, for all its live subscribers.
     pub(crate) fn deliver(&self, channel: &Channel, publications: &[Arc<Publication>]) -> Delivered {
         debug_assert!(publications.iter().all(|publication| publication.channel == *channel));
-        let mut delivered = Delivered::default();
-        let Some(subscribers) = self.find(channel) else { return delivered };
-        for member in subscribers.0.lock().members.values() {
-            if member.gate == Gate::Live {
-                delivered.receivers += 1;
-                delivered.grown_bytes += member.outbox.offer(publications);
+        let Some(subscribers) = self.find(channel) else { return Delivered::default() };
+        let mut crowd = subscribers.0.lock();
+        let Crowd { members, stream, .. } = &mut *crowd;
+        match stream {
+            None => walk(members, publications),
+            Some(stream) => {
+                let step = stream.follower.admit(publications);
+                let delivered = perform(channel, members, &step);
+                Delivered { start_reading: stream.start_reading(), ..delivered }
             }
         }
-        delivered
+    }
+
+    /// What the task that reads a channel's history is to read next; `None` ends it.
+    pub(crate) fn next_read(&self, channel: &Channel) -> Option<Reading> {
+        let subscribers = self.find(channel)?;
+        let mut crowd = subscribers.0.lock();
+        let stream = crowd.stream.as_mut()?;
+        let reading = stream.follower.take_read();
+        stream.is_read = reading.is_some();
+        reading
+    }
+
+    /// Takes what was read, and lets those who waited for it try again.
+    pub(crate) fn learn(&self, channel: &Channel, reading: Reading, page: Page) -> Delivered {
+        let Some(subscribers) = self.find(channel) else { return Delivered::default() };
+        let mut crowd = subscribers.0.lock();
+        let Crowd { members, stream, .. } = &mut *crowd;
+        let Some(stream) = stream else { return Delivered::default() };
+        let step = stream.follower.learn(reading, page);
+        stream.tell(&Ok(()));
+        perform(channel, members, &step)
+    }
+
+    /// The read has failed: those who waited are told, and what the stream itself needs is still wanted. Whether anything
+    /// is.
+    pub(crate) fn read_failed(&self, channel: &Channel, reading: Reading, error: &BrokerError) -> bool {
+        let Some(subscribers) = self.find(channel) else { return false };
+        let mut crowd = subscribers.0.lock();
+        let Some(stream) = crowd.stream.as_mut() else { return false };
+        stream.follower.want(reading.read);
+        stream.tell(&Err(error.clone()));
+        true
+    }
+
+    /// The link to the broker was lost and is back: no stream is taken on trust any more. Returns the channels whose
+    /// history is to be read.
+    pub(crate) fn doubt_all(&self) -> Vec<Channel> {
+        self.each_stream(|_, stream| {
+            stream.follower.doubt();
+            stream.start_reading()
+        })
+    }
+
+    /// The channels with history on which nothing has come since this was asked last.
+    pub(crate) fn take_quiet(&self) -> Vec<Channel> {
+        self.each_stream(|_, stream| stream.follower.take_quiet())
+    }
+
+    /// Compares with where the broker says a stream stands; whether the caller is to start a task that reads history.
+    pub(crate) fn check(&self, channel: &Channel, position: Position) -> bool {
+        let Some(subscribers) = self.find(channel) else { return false };
+        let mut crowd = subscribers.0.lock();
+        let Some(stream) = crowd.stream.as_mut() else { return false };
+        stream.follower.check(position);
+        stream.start_reading()
+    }
+
+    /// Asks each channel with history, one at a time; returns those that say yes.
+    fn each_stream(&self, mut ask: impl FnMut(&Channel, &mut Stream) -> bool) -> Vec<Channel> {
+        let mut chosen = Vec::new();
+        for shard in &self.shards {
+            let channels: Vec<_> = shard.lock().iter().map(|(name, it)| (name.clone(), it.clone())).collect();
+            for (channel, subscribers) in channels {
+                if let Some(stream) = &mut subscribers.0.lock().stream
+                    && ask(&channel, stream)
+                {
+                    chosen.push(channel);
+                }
+            }
+        }
+        chosen
     }
 
     fn find(&self, channel: &Channel) -> Option<Arc<Subscribers>> {
@@ -152,11 +309,68 @@ impl Registry {
     }
 }
 
+impl Stream {
+    /// Whether a read is wanted and nobody makes it: whoever hears yes starts the task that does.
+    fn start_reading(&mut self) -> bool {
+        let start = self.follower.wants_read() && !self.is_read;
+        self.is_read |= start;
+        start
+    }
+
+    fn tell(&mut self, answer: &Result<(), BrokerError>) {
+        for tell in mem::take(&mut self.waiting) {
+            let _ = tell.send(answer.clone()); // Whoever has gone does not want to know.
+        }
+    }
+}
+
 impl Crowd {
     /// Gives memory back after a crowd has dispersed.
     fn shrink(&mut self) {
         if self.members.capacity() > 64 && self.members.len() * 4 < self.members.capacity() {
             self.members.shrink_to(self.members.len() * 2);
+        }
+    }
+}
+
+type Members = IndexMap<SubscriberId, Member>;
+
+fn perform(channel: &Channel, members: &mut Members, step: &Step<'_>) -> Delivered {
+    if step.lost {
+        lose(channel, members);
+    }
+    walk(members, &step.deliver)
+}
+
+/// The hot path: nothing here depends on the receiver but its gate, its encoding and its policy.
+fn walk(members: &mut Members, publications: &[Arc<Publication>]) -> Delivered {
+    let mut delivered = Delivered::default();
+    if publications.is_empty() {
+        return delivered;
+    }
+    for member in members.values_mut() {
+        match &mut member.gate {
+            Gate::Live => {
+                delivered.receivers += 1;
+                delivered.queued += member.outbox.offer(publications, member.overflow);
+            }
+            Gate::Entered { since, .. } => since.extend_from_slice(publications),
+            Gate::Joining | Gate::Lost => {}
+        }
+    }
+    delivered
+}
+
+/// Breaks the promise to everyone it was made to, and tells them.
+fn lose(channel: &Channel, members: &mut Members) {
+    for member in members.values_mut() {
+        match member.gate {
+            Gate::Live => {
+                member.gate = Gate::Lost;
+                member.outbox.order(Order::Lost { channel: channel.clone() });
+            }
+            Gate::Entered { .. } => member.gate = Gate::Lost,
+            Gate::Joining | Gate::Lost => {}
         }
     }
 }

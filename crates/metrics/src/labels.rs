@@ -119,6 +119,8 @@ label! {
         Watch = "watch",
         /// Stops hearing a channel.
         Unwatch = "unwatch",
+        /// Reads or removes what was published, or asks where streams stand.
+        History = "history",
         /// Asks whether the broker lives.
         Ping = "ping",
         /// Writes who has come to a channel and who has left.
@@ -162,12 +164,26 @@ impl Outcome {
 }
 
 label! {
+    /// By which policy of its channel a publication was not sent to a slow client.
+    pub enum Sacrifice as "policy" {
+        /// It gave way to others when the queue was full.
+        DropOldest = "drop_oldest",
+        /// A newer one of its channel replaced it.
+        Conflate = "conflate",
+    }
+}
+
+label! {
     /// Which method of the server API was called.
     pub enum ApiMethod as "method" {
         /// `POST /api/publish`.
         Publish = "publish",
         /// `POST /api/presence`.
         Presence = "presence",
+        /// `POST /api/history`.
+        History = "history",
+        /// `POST /api/history/remove`.
+        RemoveHistory = "history_remove",
         /// A path under `/api/` that does not exist.
         Other = "other",
     }
@@ -288,11 +304,12 @@ mod tests {
 
     #[test]
     fn pairs_of_labels_have_distinct_places() {
-        let places: Vec<_> = [BrokerCall::Publish, BrokerCall::Watch, BrokerCall::Unwatch, BrokerCall::Ping]
+        use BrokerCall::{History, Ping, Publish, Unwatch, Watch};
+        let places: Vec<_> = [Publish, Watch, Unwatch, History, Ping]
             .into_iter()
             .flat_map(|call| [(call, Failure::Unavailable), (call, Failure::Timeout)])
             .map(Labels::index)
             .collect();
-        assert_eq!(places, (0..8).collect::<Vec<_>>());
+        assert_eq!(places, (0..10).collect::<Vec<_>>());
     }
 }

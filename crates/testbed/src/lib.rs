@@ -1,16 +1,29 @@
-//! Real servers for tests: started on a free port, faulted on demand, gone when dropped.
+//! Real servers for tests: started on a free port, faulted on demand, gone when dropped; and clients to face them with.
 //!
 //! One file per server. Each starts a process of its own in a directory of its own, so tests run side by side and leave
 //! nothing behind. What is missing on the machine makes a test fail, never pass: the panic says how to install it.
+//! The clients are of two kinds: [`Client`] is a polite one whose engine is tungstenite, a peer independent of our codec;
+//! [`RawPeer`] does what no library lets one do, down to the byte.
 //!
 //! Everything here panics where a library would return an error: its only callers are tests and benchmarks.
 
+mod client;
 mod eventually;
+mod gateway;
+pub mod http;
+mod nginx;
 mod port;
 mod process;
+pub mod raw_peer;
 mod redis_server;
+mod samples;
 
+pub use client::{Client, Goodbye, Heard};
 pub use eventually::{PATIENCE, eventually};
+pub use gateway::Gateway;
+pub use nginx::Nginx;
 pub use port::free_port;
 pub use process::Process;
+pub use raw_peer::RawPeer;
 pub use redis_server::RedisServer;
+pub use samples::Samples;

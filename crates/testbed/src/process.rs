@@ -3,9 +3,12 @@
 use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 
 use tokio::process::{Child, Command};
+use tokio::time::timeout;
+
+use crate::eventually::PATIENCE;
 
 /// A running server, killed when dropped.
 #[derive(Debug)]
@@ -23,14 +26,20 @@ impl Process {
         arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
         directory: &Path,
     ) -> Self {
-        let child = Command::new(program)
-            .args(arguments)
-            .current_dir(directory)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .kill_on_drop(true)
-            .spawn();
+        let mut command = Command::new(program);
+        command.args(arguments).current_dir(directory);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        Self::spawn(command)
+    }
+
+    /// Starts a command that the caller has set up.
+    ///
+    /// # Panics
+    /// Those of [`Process::start`].
+    #[must_use]
+    pub fn spawn(mut command: Command) -> Self {
+        let child = command.kill_on_drop(true).spawn();
+        let program = command.as_std().get_program().display();
         match child {
             Ok(child) => Self { child },
             Err(error) if error.kind() == io::ErrorKind::NotFound => panic!(
@@ -74,6 +83,20 @@ impl Process {
     /// When it cannot be killed.
     pub async fn kill(mut self) {
         self.child.kill().await.expect("a child can be killed");
+    }
+
+    /// Sends SIGTERM: it is asked to end.
+    pub async fn terminate(&self) {
+        self.signal("TERM").await;
+    }
+
+    /// Waits until it has ended by itself.
+    ///
+    /// # Panics
+    /// When it does not within [`PATIENCE`].
+    pub async fn ended(&mut self) -> ExitStatus {
+        let ended = timeout(PATIENCE, self.child.wait()).await.expect("the process ends");
+        ended.expect("a child can be waited for")
     }
 
     /// The shell's own `kill`: the standard library has no signals, and unsafe code is forbidden here.

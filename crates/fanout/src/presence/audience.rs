@@ -11,7 +11,7 @@ use indexmap::IndexMap;
 use parking_lot::Mutex;
 use tokio::task::yield_now;
 
-use crate::outbox::Outbox;
+use crate::outbox::{Outbox, Queued};
 use crate::presence::{Notice, Turn, TurnKind};
 
 /// The listeners of every channel.
@@ -48,17 +48,11 @@ impl Audience {
         let session = turn.member.session;
         let event = event(channel, turn);
         let mut frames: [Option<Frame>; Encoding::ALL.len()] = Default::default();
-        let mut grown = 0;
         for (_, outbox) in listeners.iter().filter(|(listener, _)| **listener != session) {
             let encoding = outbox.encoding();
             let frame = frames[encoding as usize].get_or_insert_with(|| encoding.dialect().encode(&event));
-            grown += match outbox.push(frame.clone()) {
-                Ok(bytes) => signed(bytes),
-                Err(full) => -signed(full.discarded),
-            };
+            outbox.push(frame.clone()).unwrap_or_else(Queued::from).count(metrics);
         }
-        drop(channels);
-        metrics.outbox_queued(grown);
     }
 }
 
@@ -68,8 +62,4 @@ fn event(channel: &Channel, Turn { kind, member }: Turn) -> Reply {
         TurnKind::Joined => Event::Joined { channel, member },
         TurnKind::Left => Event::Left { channel, member },
     })
-}
-
-fn signed(bytes: usize) -> i64 {
-    i64::try_from(bytes).expect("a queue is shorter than 2^63 bytes")
 }

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use fanfare_fanout::broker::BrokerError;
-use fanfare_fanout::{Hub, Outbox};
+use fanfare_fanout::{Hub, Outbox, Queued};
 use fanfare_metrics::Metrics;
 use fanfare_protocol::error::{ErrorCode, Failure};
 use fanfare_protocol::event::{Event, Reply};
@@ -49,11 +49,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             }
             match effect {
                 Effect::Publish { id, draft } => placing.push_back(place(&services.hub, id, draft).boxed()),
-                Effect::Join { id, channel } => {
+                Effect::Join { id, channel, terms } => {
                     let outbox = self.outbox.clone();
-                    let answer = self.while_writing(services.hub.subscribe(&channel, &outbox)).await;
+                    let answer = self.while_writing(services.hub.subscribe(&channel, &outbox, terms)).await;
                     let outcome = answer.map_err(|error| failure(&error));
                     self.answer(Input::Joined { id, channel, outcome });
+                }
+                Effect::Read { id, channel, since, query } => {
+                    let answer = self.while_writing(services.hub.history(&channel, query)).await;
+                    let outcome = answer.map_err(|error| failure(&error));
+                    self.answer(Input::Read { id, channel, since, outcome });
                 }
                 prompt => self.perform(prompt),
             }
@@ -93,7 +98,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             Effect::EchoClose(code) => {
                 self.conclude([code.map_or_else(Frame::close_without_code, |code| Frame::close(code, ""))]);
             }
-            Effect::Join { .. } | Effect::Publish { .. } => {
+            Effect::Join { .. } | Effect::Publish { .. } | Effect::Read { .. } => {
                 unreachable!("an answer of the hub makes the session tell the client, not ask again")
             }
         }
@@ -118,7 +123,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
 
 /// Whether an effect waits for the hub.
 fn asks_hub(effect: &Effect) -> bool {
-    matches!(effect, Effect::Join { .. } | Effect::Publish { .. })
+    matches!(effect, Effect::Join { .. } | Effect::Publish { .. } | Effect::Read { .. })
 }
 
 async fn place(hub: &Hub, id: Option<RequestId>, draft: Draft) -> Input {
@@ -129,11 +134,7 @@ async fn place(hub: &Hub, id: Option<RequestId>, draft: Draft) -> Input {
 
 /// Queues a frame; when it does not fit the outbox itself orders the connection to close.
 pub(super) fn queue(outbox: &Outbox, metrics: &Metrics, frame: Frame) {
-    let grown = match outbox.push(frame) {
-        Ok(bytes) => i64::try_from(bytes).expect("a queue is bounded"),
-        Err(full) => -i64::try_from(full.discarded).expect("a queue is bounded"),
-    };
-    metrics.outbox_queued(grown);
+    outbox.push(frame).unwrap_or_else(Queued::from).count(metrics);
 }
 
 /// What a client is told when the broker cannot do its part.

@@ -9,6 +9,8 @@ pub(super) fn kind(command: &Decoded) -> Kind {
         Ok(Command::Subscribe { .. }) => Kind::Subscribe,
         Ok(Command::Unsubscribe { .. }) => Kind::Unsubscribe,
         Ok(Command::Publish { .. }) => Kind::Publish,
+        Ok(Command::History { .. }) => Kind::History,
+        Ok(Command::Presence { .. }) => Kind::Presence,
         Ok(Command::Ping) => Kind::Ping,
         Err(_) => Kind::Unknown,
     }

@@ -12,7 +12,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
@@ -29,6 +29,10 @@ const HEAD_BYTES: usize = 16 * 1024;
 
 /// The pause after a failed accept: running out of descriptors fails at once, over and over.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long a request that was under way when the listeners stop may take to be answered: longer than a call of the
+/// server API takes at most, whose broker has a deadline of its own.
+const LAST_ANSWER: Duration = Duration::from_secs(3);
 
 /// Binds an address, ready for a storm.
 pub(super) async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
@@ -49,7 +53,7 @@ pub(super) async fn serve(
         match accepted {
             Ok((socket, peer)) => {
                 // A peer over the bound is hung up on: there may be no descriptor left to answer it with.
-                if let Some(place) = services.admission.socket() {
+                if let Some(place) = services.admission.socket(services.settings().connections_max) {
                     services.tasks.spawn(converse(door, socket, peer, place, services.clone(), stop.clone()));
                 }
             }
@@ -87,7 +91,7 @@ async fn converse(
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(services.header_timeout)
+        .header_read_timeout(services.settings().header_timeout)
         .max_buf_size(HEAD_BYTES)
         .serve_connection(TokioIo::new(socket), service)
         .with_upgrades();
@@ -96,7 +100,8 @@ async fn converse(
         Some(outcome) => outcome,
         None => {
             connection.as_mut().graceful_shutdown();
-            connection.await
+            // Hyper goes on waiting for a first request; a stopping node does not.
+            timeout(LAST_ANSWER, connection).await.unwrap_or(Ok(()))
         }
     };
     drop(place);

@@ -108,9 +108,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
         BATCH.with_borrow_mut(|batch| {
             let taken = ready!(outbox.poll_take(cx, batch));
             let outcome = match self.poll_write_batch(cx, batch, taken) {
-                // The outbox has been drawn from, so the caller hears of it even though nothing was written.
-                Poll::Pending => Poll::Ready(Ok(Written { bytes: 0, frames: 0, taken, oldest: None })),
-                ready @ Poll::Ready(_) => ready,
+                written @ Poll::Ready(Ok(_)) => written,
+                // The outbox has been drawn from, so the caller hears of that first. What went wrong goes wrong again.
+                Poll::Pending | Poll::Ready(Err(_)) => {
+                    Poll::Ready(Ok(Written { bytes: 0, frames: 0, taken, oldest: None }))
+                }
             };
             if !batch.is_empty() {
                 self.unsent = mem::take(batch);
@@ -157,10 +159,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
         match Pin::new(&mut self.io).poll_write_vectored(cx, &slices[..count]) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Ok(0)) => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-            Poll::Ready(Err(error)) => {
-                *batch = Batch::default();
-                Poll::Ready(Err(error))
-            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             Poll::Ready(Ok(bytes)) => {
                 let oldest = batch.oldest.take();
                 Poll::Ready(Ok(Written { bytes, frames: batch.advance(bytes), taken, oldest }))

@@ -46,6 +46,7 @@ enum Aside {
     PassToDeadline,
     Heard,
     Tick,
+    PolicyChanged(Arc<Policy>),
     End(Input),
 }
 
@@ -62,6 +63,7 @@ fn aside() -> impl Strategy<Value = Aside> {
         10 => Just(Aside::PassToDeadline),
         20 => Just(Aside::Heard),
         20 => Just(Aside::Tick),
+        5 => policy().prop_map(|policy| Aside::PolicyChanged(Arc::new(policy))),
         2 => end.prop_map(Aside::End),
     ]
 }
@@ -89,34 +91,41 @@ fn act() -> impl Strategy<Value = Act> {
 fn policy() -> impl Strategy<Value = Policy> {
     let limits = (0..4_usize, 0..4_u32, 0..20_u32, 0..3_u64, 0..3_u64);
     let heartbeat = (0..20_000_u64, 0..10_000_u64);
-    (limits, heartbeat).prop_map(|((channels, errors, rate, grace, close), (interval, timeout))| Policy {
-        node: "node-1".into(),
-        limits: Limits {
-            channels,
-            errors,
-            messages_per_second: rate,
-            burst_grace: Duration::from_secs(grace),
-            close_timeout: Duration::from_secs(close),
-            ..Limits::default()
-        },
-        heartbeat: Heartbeat {
-            interval: Duration::from_millis(interval),
-            timeout: Duration::from_millis(timeout),
-        },
-        rules: rules(),
+    let closed = proptest::option::of(0..CHANNELS);
+    (limits, heartbeat, closed).prop_map(|(limits, heartbeat, closed)| {
+        let ((channels, errors, rate, grace, close), (interval, timeout)) = (limits, heartbeat);
+        Policy {
+            node: "node-1".into(),
+            limits: Limits {
+                channels,
+                errors,
+                messages_per_second: rate,
+                burst_grace: Duration::from_secs(grace),
+                close_timeout: Duration::from_secs(close),
+                ..Limits::default()
+            },
+            heartbeat: Heartbeat {
+                interval: Duration::from_millis(interval),
+                timeout: Duration::from_millis(timeout),
+            },
+            rules: rules(closed),
+        }
     })
 }
 
-/// Channels 0 and 1 are closed to publishers or to subscribers, 2 is for subscribers, the last has no namespace.
-fn rules() -> Rules {
+/// Channels 0 and 1 are closed to publishers or to subscribers, 2 is for subscribers, the last has no namespace; nor has
+/// `closed`.
+fn rules(closed: Option<u8>) -> Rules {
     let rule = |publish, subscribe| Rule { publish, subscribe, payload_bytes: None };
-    Rules::of([
-        ("0".into(), rule(MayPublish::Nobody, MaySubscribe::Anyone)),
-        ("1".into(), rule(MayPublish::Anyone, MaySubscribe::Token)),
-        ("2".into(), rule(MayPublish::Subscribers, MaySubscribe::Anyone)),
-        ("3".into(), rule(MayPublish::Anyone, MaySubscribe::Anyone)),
-        ("4".into(), rule(MayPublish::Anyone, MaySubscribe::Anyone)),
-    ])
+    let rules = [
+        rule(MayPublish::Nobody, MaySubscribe::Anyone),
+        rule(MayPublish::Anyone, MaySubscribe::Token),
+        rule(MayPublish::Subscribers, MaySubscribe::Anyone),
+        rule(MayPublish::Anyone, MaySubscribe::Anyone),
+        rule(MayPublish::Anyone, MaySubscribe::Anyone),
+    ];
+    let named = (0..).zip(rules).filter(|(number, _)| Some(*number) != closed);
+    Rules::of(named.map(|(number, rule)| (number.to_string().into(), rule)))
 }
 
 fn channel(number: u8) -> Channel {
@@ -204,6 +213,9 @@ impl Play {
         };
         self.commands.push(pending);
         let effects = self.feed(input);
+        if effects.iter().any(|effect| matches!(effect, Effect::Join { .. })) {
+            assert!(self.session.wanted <= self.session.limits().channels, "over the bound");
+        }
         self.effects.extend(effects.into_iter().map(|effect| (Some(number), effect)));
         assert!(self.session.channels().count() <= self.commands.len());
     }
@@ -273,6 +285,7 @@ impl Play {
             }
             Aside::Heard => assert_eq!(self.feed(Input::Heard), []),
             Aside::Tick => self.tick(),
+            Aside::PolicyChanged(policy) => self.change(&policy),
             Aside::End(input) => {
                 self.feed_aside(input);
                 assert_ne!(self.session.stage(), Stage::Open);
@@ -300,11 +313,31 @@ impl Play {
         assert!(was_open || effects.is_empty(), "after the end was decided: {effects:?}");
         let is_over = self.session.stage() == Stage::Over;
         assert_eq!(is_over, self.session.deadline().is_none());
-        assert!(self.session.wanted <= self.session.limits().channels, "over the bound");
         effects
     }
 
+    /// What the new policy forbids is wanted no longer; what it allows is kept, over the new bounds or not.
+    fn change(&mut self, policy: &Arc<Policy>) {
+        let wanted = |session: &Session| -> HashSet<Channel> {
+            let subscriptions =
+                session.subscriptions.iter().filter(|(_, it)| it.is_wanted && it.unanswered == 0);
+            subscriptions.map(|(channel, _)| channel.clone()).collect()
+        };
+        let before = wanted(&self.session);
+        self.feed_aside(Input::PolicyChanged(Arc::clone(policy)));
+        if self.session.stage() == Stage::Open {
+            let may_hear = |channel: &&Channel| {
+                policy.rules.rule(channel).is_ok_and(|rule| rule.subscribe == MaySubscribe::Anyone)
+            };
+            let kept: HashSet<_> = before.iter().filter(may_hear).cloned().collect();
+            assert_eq!(wanted(&self.session), kept);
+        }
+    }
+
     fn told(&mut self, number: Option<usize>, Reply { id, event }: Reply) {
+        if number.is_none() && matches!(event, Event::Unsubscribed { cause: Some(_), .. }) {
+            return; // A new policy has withdrawn it.
+        }
         let number = number.unwrap_or_else(|| panic!("nobody asked for {event:?}"));
         assert_eq!(id, self.commands[number].id, "answered under another name");
         let is_point = matches!(event, Event::Pong { .. } | Event::Subscribed { .. } | Event::Refused { .. });

@@ -1,0 +1,129 @@
+//! How a node keeps up with the streams it follows: reads what is missing, and looks whether anything is.
+//!
+//! A channel's history is read by one task at a time, which goes on until its follower wants nothing more; subscribers
+//! that recover and gaps that are refilled share its reads. Two things make a follower want a read that no publication has
+//! made it want: the link to the broker was lost and is back, so that the stream may have gone on, or gone back, unheard;
+//! and the check, which asks the broker where the streams stand on which nothing has come for a while, so that a lost
+//! *last* publication is found too.
+
+use std::sync::Weak;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use fanfare_metrics::BrokerCall;
+use fanfare_protocol::Channel;
+use fanfare_protocol::history::{PAGE_MAX, Page, Query};
+use tokio::time::{MissedTickBehavior, interval, sleep};
+
+use super::Hub;
+use crate::broker::BrokerError;
+use crate::follower::Read;
+
+/// The pause after a read that failed, before the stream's own needs are tried again.
+const RETRY_PAUSE: Duration = Duration::from_millis(250);
+
+/// How often it is looked whether the link was lost; publications that come look too.
+const LOSSES_INTERVAL: Duration = Duration::from_millis(250);
+
+/// The most channels compared in one call of the broker.
+const CHECK_MAX: usize = 512;
+
+impl Hub {
+    /// Starts the task that reads a channel's history, in the name of the registry that asked for it.
+    pub(super) fn start_reading(&self, channel: Channel) {
+        self.tasks.spawn(read_on(self.me.clone(), channel));
+    }
+
+    /// Puts all streams in doubt when the link was lost since the last time.
+    pub(super) fn notice_losses(&self) {
+        let losses = self.broker.losses();
+        if self.losses.swap(losses, Ordering::AcqRel) != losses {
+            for channel in self.registry.doubt_all() {
+                self.start_reading(channel);
+            }
+        }
+    }
+
+    /// All that is kept from there on, page by page.
+    async fn read(&self, channel: &Channel, read: Read) -> Result<Page, BrokerError> {
+        let Read::After(mut after) = read else {
+            return self.history(channel, Query { since: None, limit: 0, reverse: false }).await;
+        };
+        let mut whole: Option<Page> = None;
+        loop {
+            let query = Query { since: Some(after), limit: PAGE_MAX, reverse: false };
+            let page = self.history(channel, query).await?;
+            let last = page.publications.last().map(|publication| publication.offset());
+            let is_whole = last.is_none_or(|last| last >= page.top);
+            match &mut whole {
+                Some(so_far) if so_far.epoch == page.epoch => {
+                    so_far.top = page.top;
+                    so_far.publications.extend(page.publications);
+                }
+                _ => whole = Some(page),
+            }
+            match last {
+                Some(last) if !is_whole => after = last,
+                _ => return Ok(whole.expect("a page was read")),
+            }
+        }
+    }
+
+    async fn check_positions(&self) {
+        for channels in self.registry.take_quiet().chunks(CHECK_MAX) {
+            let Ok(positions) =
+                self.call(BrokerCall::History, self.broker.positions(channels.to_vec())).await
+            else {
+                return; // It is away; when it is back every stream is in doubt anyway.
+            };
+            for (channel, position) in channels.iter().zip(positions) {
+                if let Some(position) = position
+                    && self.registry.check(channel, position)
+                {
+                    self.start_reading(channel.clone());
+                }
+            }
+        }
+    }
+}
+
+/// Reads a channel's history until nothing more is wanted, or the hub is gone.
+async fn read_on(hub: Weak<Hub>, channel: Channel) {
+    while let Some(hub) = hub.upgrade() {
+        let Some(reading) = hub.registry.next_read(&channel) else { return };
+        let _turn = hub.reads.acquire().await.expect("the semaphore is never closed");
+        match hub.read(&channel, reading.read).await {
+            Ok(page) => {
+                let delivered = hub.registry.learn(&channel, reading, page);
+                delivered.queued.count(&hub.metrics);
+            }
+            Err(error) => {
+                if !hub.registry.read_failed(&channel, reading, &error) {
+                    return;
+                }
+                drop(_turn);
+                drop(hub);
+                sleep(RETRY_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Looks after the streams as long as there is a hub.
+pub(super) async fn watch_over(hub: Weak<Hub>, check_interval: Duration) {
+    let mut losses = interval(LOSSES_INTERVAL);
+    losses.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut checks = interval(check_interval);
+    checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let is_check = tokio::select! {
+            _ = losses.tick() => false,
+            _ = checks.tick() => true,
+        };
+        let Some(hub) = hub.upgrade() else { return };
+        hub.notice_losses();
+        if is_check {
+            hub.check_positions().await;
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! The program as an operator meets it: its subcommands, exit codes and complaints.
+
+use std::path::Path;
+use std::process::{Output, Stdio};
+use std::time::Duration;
+
+use fanfare_testbed::raw_peer::RawPeer;
+use fanfare_testbed::{Gateway, free_port};
+use tokio::process::Command;
+use tokio::time::{Instant, timeout};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_fanfare");
+
+/// Runs the program to its end, with no environment but these variables.
+async fn run(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(PROGRAM);
+    command
+        .args(arguments)
+        .env_clear()
+        .envs(variables.iter().copied())
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
+    timeout(Duration::from_secs(20), command.output()).await.expect("it ends by itself").expect("it starts")
+}
+
+fn told(output: &Output) -> &str {
+    str::from_utf8(&output.stderr).expect("complaints are text")
+}
+
+fn printed(output: &Output) -> &str {
+    str::from_utf8(&output.stdout).expect("answers are text")
+}
+
+/// A configuration file that goes with the test.
+fn file(text: &str) -> tempfile::TempPath {
+    let file = tempfile::Builder::new().suffix(".toml").tempfile().expect("a file can be made");
+    std::fs::write(file.path(), text).expect("it can be written");
+    file.into_temp_path()
+}
+
+#[tokio::test]
+async fn check_config_accepts_what_is_good() {
+    let output = run(&["check-config"], &[]).await;
+    assert!(output.status.success(), "{}", told(&output));
+    assert_eq!(
+        printed(&output),
+        "the configuration is good: serving on loopback only, memory broker, anonymous clients, every channel open\n"
+    );
+    let file = file("[limits]\nconnections = 10\n[namespaces.room]\npublish = \"anyone\"\n");
+    let output = run(&["check-config", "--config", file.to_str().unwrap()], &[]).await;
+    assert!(printed(&output).ends_with("channels of 1 namespace\n"), "{}", printed(&output));
+}
+
+/// Whoever mends a configuration wants to hear of everything at once, each with its place.
+#[tokio::test]
+async fn check_config_tells_every_mistake_at_once() {
+    let file = file("[limits]\nconections = 10\nchannels = 5.7\n");
+    let path = file.to_str().unwrap();
+    let arguments = ["check-config", "--config", path, "--set", "broker.kind=carrier-pigeon"];
+    let output = run(&arguments, &[("FANFARE__HEARTBEAT__INTERVAL_SECONDS", "soon")]).await;
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(printed(&output), "");
+    for part in [
+        "limits.connections", // The nearest name to the unknown one.
+        "limits.channels",
+        "5.7",
+        "carrier-pigeon",
+        "FANFARE__HEARTBEAT__INTERVAL_SECONDS",
+        path,
+    ] {
+        assert!(told(&output).contains(part), "{part} is missing:\n{}", told(&output));
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_is_not_there_is_a_mistake() {
+    for command in ["check-config", "serve"] {
+        let output = run(&[command, "--config", "no/such/file.toml"], &[]).await;
+        assert_eq!(output.status.code(), Some(1));
+        assert!(told(&output).contains("no/such/file.toml"), "{}", told(&output));
+    }
+}
+
+#[tokio::test]
+async fn the_default_file_is_accepted_and_changes_nothing() {
+    let defaults = run(&["default-config"], &[]).await;
+    assert!(defaults.status.success());
+    let file = file(printed(&defaults));
+    let with_it = run(&["check-config", "--config", file.to_str().unwrap()], &[]).await;
+    assert!(with_it.status.success(), "{}", told(&with_it));
+    assert_eq!(printed(&with_it), printed(&run(&["check-config"], &[]).await));
+}
+
+#[tokio::test]
+async fn it_does_not_open_itself_to_the_world_unless_told_so() {
+    for (arguments, named) in [
+        (&["--listen", "0.0.0.0:0"][..], "anonymous = true"),
+        (&["--listen", "[::]:0"], "anonymous = true"),
+        (&["--internal", "0.0.0.0:0"], "api.keys"),
+    ] {
+        let output = run(arguments, &[]).await;
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        assert!(told(&output).contains(named), "{arguments:?}: {}", told(&output));
+    }
+    let told_so = ["check-config", "--listen", "0.0.0.0:0", "--set", "auth.anonymous=true"];
+    assert!(run(&told_so, &[]).await.status.success());
+}
+
+#[tokio::test]
+async fn health_exits_as_the_node_is() {
+    let gateway = Gateway::start(Path::new(PROGRAM), &[]).await;
+    let base = format!("http://{}", gateway.public());
+    let output = run(&["health", "--url", &format!("{base}/health")], &[]).await;
+    assert!(output.status.success(), "{}", told(&output));
+
+    let nowhere = format!("http://127.0.0.1:{}/health", free_port());
+    for (url, part) in [
+        (format!("{base}/nothing"), "answers 404"),
+        (nowhere, "refused"),
+        ("https://127.0.0.1/health".into(), "must be a URL such as"),
+        ("no url".into(), "not a URL"),
+    ] {
+        let output = run(&["health", "--url", &url], &[]).await;
+        assert_eq!(output.status.code(), Some(1), "{url}");
+        assert!(told(&output).contains(part), "{url}: {}", told(&output));
+    }
+}
+
+#[tokio::test]
+async fn a_port_in_use_is_named() {
+    let gateway = Gateway::start(Path::new(PROGRAM), &[]).await;
+    let taken = gateway.public().to_string();
+    for (flag, key) in [("--listen", "listen.public"), ("--internal", "listen.internal")] {
+        let other = if flag == "--listen" { "--internal" } else { "--listen" };
+        let output = run(&[flag, &taken, other, "127.0.0.1:0"], &[]).await;
+        assert_eq!(output.status.code(), Some(1), "{flag}");
+        for part in [key, &taken, "in use"] {
+            assert!(told(&output).contains(part), "{flag}: {part} is missing: {}", told(&output));
+        }
+    }
+}
+
+#[tokio::test]
+async fn sigterm_drains_and_a_second_one_stops_at_once() {
+    let mut gateway = Gateway::start(Path::new(PROGRAM), &["node.drain_seconds=3600"]).await;
+    // It does not answer the Close, and the drain would wait seconds for that.
+    let mut stubborn = RawPeer::connect(gateway.public()).await;
+    gateway.terminate().await;
+    assert_eq!(stubborn.until_close().await.1, Some(1001), "it drains");
+    let began = Instant::now();
+    gateway.terminate().await;
+    assert!(gateway.ended().await.success());
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    assert!(gateway.log().contains("told twice"), "{}", gateway.log());
+}
+
+#[tokio::test]
+async fn an_idle_node_stops_at_once_and_well() {
+    let mut gateway = Gateway::start(Path::new(PROGRAM), &["node.drain_seconds=0"]).await;
+    let began = Instant::now();
+    gateway.terminate().await;
+    assert!(gateway.ended().await.success(), "{}", gateway.log());
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+}
+
+/// One line says how open the node is; a password in a URL is never among what is logged.
+#[tokio::test]
+async fn the_log_says_how_open_the_node_is_and_no_secret() {
+    let settings = [
+        "broker.kind=redis",
+        "redis.urls=redis://:hunter2@127.0.0.1:1",
+        "api.keys=open-sesame",
+        "log.level=trace",
+    ];
+    let mut gateway = Gateway::start(Path::new(PROGRAM), &settings).await;
+    gateway.terminate().await;
+    gateway.ended().await;
+    let log = gateway.log();
+    assert!(
+        log.contains("serving on loopback only, redis broker, anonymous clients, every channel open"),
+        "{log}"
+    );
+    assert!(!log.contains("hunter2") && !log.contains("open-sesame"), "{log}");
+}

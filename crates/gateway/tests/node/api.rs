@@ -1,0 +1,123 @@
+//! The server API on the internal listener.
+
+use std::time::Duration;
+
+use fanfare_testbed::{Client, http};
+use serde_json::json;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+use crate::support::{configured, counted, node, start};
+
+const GOOD: &str = r#"{"channel":"room:1","data":{"n":1}}"#;
+
+#[tokio::test]
+async fn what_is_published_is_heard() {
+    let node = node("").await;
+    let mut client = Client::connect(node.public_addr()).await;
+    client.subscribe("room:1").await;
+    let answer =
+        http::post(node.internal_addr(), "/api/publish", &["Content-Type: application/json"], GOOD).await;
+    assert_eq!((answer.status, answer.header("Content-Type")), (200, Some("application/json")));
+    assert_eq!(answer.json(), json!({"type": "published", "channel": "room:1"}));
+    assert_eq!(client.message("room:1").await, json!({"n": 1}));
+    counted(&node, "fanfare_api_requests_total{method=\"publish\",status=\"2xx\"}", 1.0).await;
+}
+
+#[tokio::test]
+async fn a_bad_call_is_answered_with_the_error_object() {
+    let node = node("[namespaces.room]\nmax_bytes = 16").await;
+    let long = format!(r#"{{"channel":"room:1","data":"{}"}}"#, "x".repeat(20));
+    for (status, path, body, code) in [
+        (400, "/api/publish", "", 4400),
+        (400, "/api/publish", "{", 4400),
+        (400, "/api/publish", "[]", 4400),
+        (400, "/api/publish", r#"{"channel":"room:1"}"#, 4400),
+        (400, "/api/publish", r#"{"channel":"room 1","data":1}"#, 4400),
+        (400, "/api/publish", "{\"channel\":\"room:1\",\"data\":\"\u{1}\"}", 4400),
+        (404, "/api/publish", r#"{"channel":"elsewhere:1","data":1}"#, 4404),
+        (404, "/api/shout", GOOD, 4404),
+        (404, "/api/", GOOD, 4404),
+        (413, "/api/publish", &long, 4413),
+    ] {
+        let answer = http::post(node.internal_addr(), path, &[], body).await;
+        assert_eq!(answer.status, status, "{path} {body}: {}", answer.text());
+        let error = answer.json();
+        assert_eq!((&error["type"], &error["code"]), (&"error".into(), &code.into()), "{error}");
+    }
+    counted(&node, "fanfare_api_requests_total{method=\"publish\",status=\"4xx\"}", 8.0).await;
+    counted(&node, "fanfare_api_requests_total{method=\"other\",status=\"4xx\"}", 2.0).await;
+}
+
+#[tokio::test]
+async fn other_methods_are_told_which_one_is_served() {
+    let node = node("").await;
+    for (address, path, allow) in [
+        (node.internal_addr(), "/api/publish", "POST"),
+        (node.internal_addr(), "/metrics", "GET, HEAD"),
+        (node.internal_addr(), "/status", "GET, HEAD"),
+        (node.public_addr(), "/health", "GET, HEAD"),
+        (node.public_addr(), "/", "GET, HEAD"),
+    ] {
+        let request = format!("DELETE {path} HTTP/1.1\r\nHost: fanfare\r\nConnection: close\r\n\r\n");
+        let answer = http::exchange(address, request.as_bytes()).await.unwrap();
+        assert_eq!((answer.status, answer.header("Allow")), (405, Some(allow)), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn with_keys_only_their_holders_may_call() {
+    let node = node("[api]\nkeys = [\"first-key\", \"second-key\"]").await;
+    for (status, header) in [
+        (200, "Authorization: Bearer first-key"),
+        (200, "authorization: bearer second-key"),
+        (401, "Authorization: Bearer third-key"),
+        (401, "Authorization: Bearer first-keys"),
+        (401, "Authorization: Basic first-key"),
+        (401, "Authorization: first-key"),
+        (401, "Authorization: Bearer"),
+        (401, "X-Api-Key: first-key"),
+    ] {
+        let answer = http::post(node.internal_addr(), "/api/publish", &[header], GOOD).await;
+        let challenge = (status == 401).then_some("Bearer");
+        assert_eq!((answer.status, answer.header("WWW-Authenticate")), (status, challenge), "{header}");
+    }
+    // Counting and health are for machines that hold no key.
+    assert_eq!(http::get(node.internal_addr(), "/metrics").await.status, 200);
+    assert_eq!(http::get(node.internal_addr(), "/ready").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_body_is_bounded_in_size_and_in_time() {
+    let mut config = configured("[limits]\nmessage_bytes = 1024");
+    config.limits.header_timeout = Duration::from_millis(300);
+    let node = start(&config).await;
+    let address = node.internal_addr();
+    let publish = |bytes| format!(r#"{{"channel":"room:1","data":"{}"}}"#, "x".repeat(bytes));
+    assert_eq!(http::post(address, "/api/publish", &[], &publish(1024 - 2)).await.status, 200);
+    assert_eq!(http::post(address, "/api/publish", &[], &publish(6 * 1024)).await.status, 413);
+
+    // Declared and never sent.
+    let mut socket = TcpStream::connect(address).await.unwrap();
+    let head = "POST /api/publish HTTP/1.1\r\nHost: fanfare\r\nContent-Length: 100\r\n\r\n{";
+    socket.write_all(head.as_bytes()).await.unwrap();
+    let answer = http::read_response(&mut socket).await.unwrap();
+    assert_eq!(answer.status, 400);
+    assert!(answer.text().contains("in time"), "{}", answer.text());
+}
+
+/// There is no path from the listener for clients to what operators and backends use.
+#[tokio::test]
+async fn the_public_listener_serves_nothing_internal() {
+    let node = node("").await;
+    for path in
+        ["/metrics", "/api/publish", "/api/", "//metrics", "/metrics/", "/ws/../metrics", "/%6detrics"]
+    {
+        assert_eq!(http::get(node.public_addr(), path).await.status, 404, "{path}");
+        assert_eq!(http::post(node.public_addr(), path, &[], GOOD).await.status, 404, "{path}");
+    }
+    for path in ["/", "/health", "/ready", "/status"] {
+        assert_eq!(http::get(node.public_addr(), path).await.status, 200, "{path}");
+    }
+    assert_eq!(http::get(node.internal_addr(), "/ws").await.status, 404, "clients come in by their own door");
+}

@@ -1,0 +1,17 @@
+//! Whole nodes in one process: real sockets on ports that the system picks, several nodes on one memory bus.
+//!
+//! One file per property of a node. What a session decides is tested beside it, in `protocol`; here it is shown to reach
+//! the wire, the other nodes and the counters.
+
+mod admission;
+mod api;
+mod closing;
+mod counters;
+mod crossing;
+mod drain;
+mod framing;
+mod handshake;
+mod heartbeat;
+mod hygiene;
+mod slow_consumer;
+mod support;

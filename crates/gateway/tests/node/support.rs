@@ -1,0 +1,54 @@
+//! Nodes with a given configuration.
+
+use fanfare_fanout::broker::memory::Bus;
+use fanfare_gateway::config::{self, Config, File, Flag, Source};
+use fanfare_gateway::node::Node;
+use fanfare_testbed::{Samples, eventually};
+
+/// The defaults, a file with this text over them, and ports that the system picks. What a file cannot say, such as a
+/// heartbeat of milliseconds, a test sets in the result.
+pub(crate) fn configured(text: &str) -> Config {
+    let flags = ["listen.public", "listen.internal"].map(|path| Flag {
+        name: "test".into(),
+        path: path.into(),
+        value: "127.0.0.1:0".into(),
+    });
+    let file = File { path: "test.toml".into(), text: text.into() };
+    let source = Source { file: Some(file), flags: flags.into(), ..Source::default() };
+    config::load(&source).expect("a test's configuration is good")
+}
+
+/// A node of its own.
+pub(crate) async fn start(config: &Config) -> Node {
+    Node::start(config).await.expect("a node starts")
+}
+
+/// A node configured by this text.
+pub(crate) async fn node(text: &str) -> Node {
+    start(&configured(text)).await
+}
+
+/// So many nodes on one bus, which let clients send as fast as they can.
+pub(crate) async fn cluster<const COUNT: usize>() -> [Node; COUNT] {
+    let (config, bus) = (configured("[limits]\nmessages_per_second = 0"), Bus::default());
+    let mut nodes = Vec::with_capacity(COUNT);
+    for _ in 0..COUNT {
+        nodes.push(Node::start_on(&config, &bus).await.expect("a node starts"));
+    }
+    nodes.try_into().expect("as many as were asked for")
+}
+
+/// Waits until a series of a node's metrics has a value.
+pub(crate) async fn counted(node: &Node, series: &str, value: f64) {
+    let mut last = f64::NAN;
+    let reached = async || {
+        last = Samples::of(node.internal_addr()).await.value(series);
+        (last - value).abs() < f64::EPSILON
+    };
+    eventually(format_args!("{series} = {value}"), reached).await;
+}
+
+/// The counter of connections that closed with a code.
+pub(crate) fn closed_with(code: u16) -> String {
+    format!("fanfare_connections_closed_total{{code=\"{code}\"}}")
+}
