@@ -46,4 +46,15 @@ impl Page {
         }
         Err(Failure::new(ErrorCode::Gap, "`since` is of a stream that is lost: read without it"))
     }
+
+    /// Keeps its first publications: as many as have at most so many bytes of data together, and at least one.
+    pub fn shorten(&mut self, bytes_max: usize) {
+        let mut bytes = 0;
+        let fitting = self.publications.iter().take_while(|publication| {
+            bytes += publication.payload.as_bytes().len();
+            bytes <= bytes_max
+        });
+        let fitting = fitting.count().max(1);
+        self.publications.truncate(fitting);
+    }
 }

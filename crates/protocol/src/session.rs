@@ -513,8 +513,10 @@ impl Session {
     ) {
         match outcome.and_then(|page| page.continuing(since)) {
             Err(failure) => self.tell_refusal(id, channel, failure, effects),
-            Ok(page) => {
+            Ok(mut page) => {
                 if let State::Open(_) = self.state {
+                    // An answer that fills the queue alone would make a slow consumer of whoever asks.
+                    page.shorten(self.policy.limits.queue_bytes / 2);
                     effects.push(Effect::Send(Reply { id, event: Event::Past { channel, page } }));
                 }
             }
@@ -522,12 +524,11 @@ impl Session {
     }
 
     fn lost(&mut self, channel: Channel, effects: &mut Vec<Effect>) {
+        let State::Open(_) = self.state else { return };
         if self.let_go(&channel) {
             effects.push(Effect::Leave { channel: channel.clone() });
-            if let State::Open(_) = self.state {
-                let event = Event::Unsubscribed { channel, cause: Some(ErrorCode::Gap) };
-                effects.push(Effect::Send(Reply::unasked(event)));
-            }
+            let event = Event::Unsubscribed { channel, cause: Some(ErrorCode::Gap) };
+            effects.push(Effect::Send(Reply::unasked(event)));
         }
     }
 
