@@ -139,9 +139,13 @@ impl Lanes {
 
 /// A number in `0..count`, always the same for one channel.
 fn spread(channel: &Channel, count: usize) -> usize {
-    // FNV-1a: the same on every node and in every run, which makes a test's schedule repeatable.
-    let hash = channel.as_str().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    usize::try_from((hash >> 32) % count as u64).expect("less than the count")
+    usize::try_from((hash(channel) >> 32) % count as u64).expect("less than the count")
+}
+
+/// FNV-1a: the same on every node and in every run and version.
+fn hash(channel: &Channel) -> u64 {
+    channel
+        .as_str()
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use fanfare_fanout::broker::memory::{Bus, MemoryBroker};
-use fanfare_fanout::broker::redis::{RedisBroker, RedisOptions};
+use fanfare_fanout::broker::redis::{RedisBroker, RedisMode, RedisOptions};
 use fanfare_fanout::broker::{Broker, LaneEnds, Lanes};
 use fanfare_fanout::presence::memory::MemoryPresence;
 use fanfare_fanout::presence::redis::RedisPresence;
@@ -31,7 +31,7 @@ use tracing::{info, warn};
 
 use crate::admission::Admission;
 use crate::clock::Clock;
-use crate::config::{BrokerKind, Config};
+use crate::config::{self, BrokerKind, Config};
 use crate::connection::{Roster, Wheel};
 use crate::http::Door;
 
@@ -219,7 +219,15 @@ fn broker(
         metrics.broker_connected(true);
         return Ok((Arc::new(MemoryBroker::new(bus, lanes)), Arc::new(MemoryPresence::new(bus))));
     }
+    let mode = match config.redis.mode {
+        config::RedisMode::Sharded => RedisMode::Sharded,
+        // Configuration refuses the others.
+        config::RedisMode::Single | config::RedisMode::Sentinel | config::RedisMode::Cluster => {
+            RedisMode::Single
+        }
+    };
     let options = RedisOptions {
+        mode,
         urls: config.redis.urls.iter().map(|url| url.expose().to_owned()).collect(),
         prefix: config.redis.prefix.clone(),
         timeout: config.redis.timeout,

@@ -164,8 +164,8 @@ struct Pending {
     id: Option<RequestId>,
     /// It is answered even without an id.
     is_answered_anyway: bool,
-    /// It asks for history, and not of another epoch than the stream's.
-    reads_on: bool,
+    /// The position since which it asks for history.
+    since: Option<Position>,
     answer: Option<Answer>,
 }
 
@@ -235,15 +235,14 @@ impl Play {
                 let rejection =
                     Rejection { id: name(named), channel: None, failure: Failure::new(code, "no") };
                 let pending =
-                    Pending { id: name(named), is_answered_anyway: true, reads_on: false, answer: None };
+                    Pending { id: name(named), is_answered_anyway: true, since: None, answer: None };
                 (pending, Input::Rejected(rejection))
             }
             Line::Command { ask, named, answer } => {
                 let is_answered_anyway = !matches!(ask, Ask::Unsubscribe(_) | Ask::Publish { .. });
                 let request = Request { id: name(named), command: command(&ask) };
-                let reads_on =
-                    matches!(ask, Ask::History(_, since) if since.is_none_or(|it| it.epoch == TOP.epoch));
-                let pending = Pending { id: name(named), is_answered_anyway, reads_on, answer: Some(answer) };
+                let since = if let Ask::History(_, since) = ask { since } else { None };
+                let pending = Pending { id: name(named), is_answered_anyway, since, answer: Some(answer) };
                 (pending, Input::Request(request))
             }
         };
@@ -361,7 +360,7 @@ impl Play {
             Aside::Heard => assert_eq!(self.feed(Input::Heard), []),
             Aside::Tick => self.tick(),
             Aside::PolicyChanged(policy) => self.change(&policy),
-            Aside::Lost(number) => self.lose(channel(number)),
+            Aside::Lost(number) => self.lose(&channel(number)),
             Aside::End(input) => {
                 self.feed_aside(input);
                 assert_ne!(self.session.stage(), Stage::Open);
@@ -377,13 +376,13 @@ impl Play {
     }
 
     /// The client is told once of each subscription that it loses, and nothing else changes.
-    fn lose(&mut self, channel: Channel) {
-        let is_heard = self.session.stage() == Stage::Open && self.session.is_wanted(&channel);
+    fn lose(&mut self, channel: &Channel) {
+        let is_heard = self.session.stage() == Stage::Open && self.session.is_wanted(channel);
         let effects = self.feed(Input::Lost { channel: channel.clone() });
         let event = Event::Unsubscribed { channel: channel.clone(), cause: Some(ErrorCode::Gap) };
         let told = [Effect::Leave { channel: channel.clone() }, Effect::Send(Reply::unasked(event))];
         assert_eq!(effects, if is_heard { &told[..] } else { &[] });
-        assert!(!is_heard || !self.session.is_wanted(&channel));
+        assert!(!is_heard || !self.session.is_wanted(channel));
         self.effects.extend(effects.into_iter().map(|effect| (None, effect)));
     }
 
@@ -429,7 +428,8 @@ impl Play {
         let number = number.unwrap_or_else(|| panic!("nobody asked for {event:?}"));
         assert_eq!(id, self.commands[number].id, "answered under another name");
         if let Event::Past { .. } = event {
-            assert!(self.commands[number].reads_on, "a page that does not follow what the client has");
+            let since = self.commands[number].since;
+            assert!(since.is_none_or(|it| it.epoch == TOP.epoch), "a page of another stream");
         }
         let is_point = !matches!(event, Event::Unsubscribed { .. } | Event::Published { .. });
         assert!(id.is_some() || is_point, "without an id this is not answered: {event:?}");
