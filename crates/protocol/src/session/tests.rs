@@ -31,8 +31,14 @@ enum Line {
 enum Ask {
     Subscribe(u8, Start),
     Unsubscribe(u8),
-    Publish { channel: u8, echo: bool, keyed: bool },
+    Publish {
+        channel: u8,
+        echo: bool,
+        keyed: bool,
+    },
     History(u8, Option<Position>),
+    /// And whether to name them.
+    Presence(u8, bool),
     Ping,
 }
 
@@ -88,6 +94,7 @@ fn act() -> impl Strategy<Value = Act> {
             .prop_map(|(channel, echo, keyed)| Ask::Publish { channel, echo, keyed }),
         2 => (0..CHANNELS, proptest::option::of(since()))
             .prop_map(|(channel, since)| Ask::History(channel, since)),
+        2 => (0..CHANNELS, any::<bool>()).prop_map(|(channel, members)| Ask::Presence(channel, members)),
         1 => Just(Ask::Ping),
     ];
     let answer = (proptest::collection::vec(aside(), 0..3), proptest::bool::weighted(0.8))
@@ -168,6 +175,8 @@ struct Play {
     clock: Duration,
     /// Joined at the hub.
     joined: HashSet<Channel>,
+    /// Those on which the cluster was told that it is there.
+    members: HashSet<Channel>,
     /// What the session has decided and nobody has performed yet, with the number of the command it came from.
     effects: VecDeque<(Option<usize>, Effect)>,
     commands: Vec<Pending>,
@@ -190,6 +199,7 @@ impl Play {
             session,
             clock: Duration::ZERO,
             joined: HashSet::new(),
+            members: HashSet::new(),
             effects: VecDeque::new(),
             commands: Vec::new(),
             answers: HashMap::new(),
@@ -214,6 +224,7 @@ impl Play {
         self.perform_all();
         let channels: HashSet<_> = self.session.channels().cloned().collect();
         assert_eq!(channels, self.joined, "what the session would leave is what is joined");
+        assert!(self.members.is_subset(&self.joined), "nobody is a member of what it does not leave");
     }
 
     fn decide(&mut self, line: Line) {
@@ -258,7 +269,13 @@ impl Play {
                 assert!(self.joined.contains(&channel), "live, but not joined");
                 self.told(number, reply);
             }
+            Effect::Enter { channel, member, is_told: _ } => {
+                assert!(self.joined.contains(&channel), "a member, but not joined");
+                assert_eq!(member.session, self.session.id());
+                self.members.insert(channel);
+            }
             Effect::Leave { channel } => {
+                self.members.remove(&channel);
                 self.joined.remove(&channel);
             }
             Effect::Close { reason, farewell } => {
@@ -268,7 +285,10 @@ impl Play {
             }
             Effect::EchoClose(_) => self.closed = true,
             Effect::Ping => {}
-            question @ (Effect::Join { .. } | Effect::Publish { .. } | Effect::Read { .. }) => {
+            question @ (Effect::Join { .. }
+            | Effect::Publish { .. }
+            | Effect::Read { .. }
+            | Effect::Count { .. }) => {
                 self.ask_hub(number.expect("a command asks"), question);
             }
         }
@@ -282,7 +302,10 @@ impl Play {
         let answer = self.answer(question, is_ok);
         for effect in self.feed(answer) {
             assert!(
-                matches!(effect, Effect::Send(_) | Effect::GoLive { .. } | Effect::Leave { .. }),
+                matches!(
+                    effect,
+                    Effect::Send(_) | Effect::GoLive { .. } | Effect::Enter { .. } | Effect::Leave { .. }
+                ),
                 "an answer asks nothing: {effect:?}"
             );
             self.perform(Some(number), effect);
@@ -310,6 +333,11 @@ impl Play {
                     channel: draft.channel,
                     outcome: is_ok.then_some(position).ok_or_else(away),
                 }
+            }
+            Effect::Count { id, channel, members } => {
+                let crowd = Crowd { users: 0, connections: 0, members: members.then(Vec::new) };
+                let outcome = is_ok.then(|| Arc::new(crowd)).ok_or_else(away);
+                Input::Counted { id, channel, outcome }
             }
             Effect::Read { id, channel, since, query } => {
                 assert!(has_history(&channel));
@@ -434,6 +462,7 @@ fn command(ask: &Ask) -> Command {
         Ask::History(number, since) => {
             Command::History { channel: channel(number), since, limit: 10, reverse: false }
         }
+        Ask::Presence(number, members) => Command::Presence { channel: channel(number), members },
         Ask::Ping => Command::Ping,
     }
 }
