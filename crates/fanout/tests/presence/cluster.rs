@@ -6,7 +6,7 @@ use std::task::Context;
 use std::time::Duration;
 
 use fanfare_fanout::broker::memory::{Bus, MemoryBroker};
-use fanfare_fanout::broker::redis::{RedisBroker, RedisOptions};
+use fanfare_fanout::broker::redis::{RedisBroker, RedisMode, RedisOptions};
 use fanfare_fanout::broker::{Broker, LaneEnds, Lanes};
 use fanfare_fanout::presence::memory::MemoryPresence;
 use fanfare_fanout::presence::redis::RedisPresence;
@@ -81,6 +81,7 @@ impl Cluster {
             }
             Ground::Redis(server) => {
                 let options = RedisOptions {
+                    mode: RedisMode::Single,
                     urls: vec![server.url()],
                     prefix: "test".into(),
                     timeout: Duration::from_secs(5),
