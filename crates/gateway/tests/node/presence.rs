@@ -87,7 +87,8 @@ async fn the_members_of_a_drained_node_have_left_when_their_grace_is_over() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn where_presence_is_off_nobody_is_counted_and_subscribing_works() {
-    let config = configured("[namespaces.room]\npublish = \"anyone\"\nsubscribe = \"anyone\"\npresence = false");
+    let config =
+        configured("[namespaces.room]\npublish = \"anyone\"\nsubscribe = \"anyone\"\npresence = false");
     let node = start(&config).await;
     let mut client = listener(node.public_addr()).await;
     let refused = present(&mut client, true).await;
