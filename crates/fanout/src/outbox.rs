@@ -204,13 +204,17 @@ impl Outbox {
         grown
     }
 
-    /// Queues publications as replayed.
-    pub(crate) fn replay(&self, publications: &[Arc<Publication>]) -> Result<usize, Full> {
+    /// Queues publications as replayed; returns by how many bytes the queue grew, which is negative when it overflowed and
+    /// was emptied.
+    pub(crate) fn replay(&self, publications: &[Arc<Publication>]) -> i64 {
         let mut grown = 0;
         for publication in publications {
-            grown += self.push(publication.replayed(self.encoding).clone())?;
+            match self.push(publication.replayed(self.encoding).clone()) {
+                Ok(bytes) => grown += signed(bytes),
+                Err(full) => return grown - signed(full.discarded),
+            }
         }
-        Ok(grown)
+        grown
     }
 
     /// Queues a frame of the session's own; returns by how many bytes the queue grew.

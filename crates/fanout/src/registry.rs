@@ -199,7 +199,7 @@ impl Registry {
         let mut grown = growth(member.outbox.push(reply));
         match mem::replace(&mut member.gate, Gate::Live) {
             Gate::Entered { replay, since } => {
-                grown += growth(member.outbox.replay(&replay));
+                grown += member.outbox.replay(&replay);
                 grown += member.outbox.offer(&since, member.overflow);
             }
             Gate::Lost => {
