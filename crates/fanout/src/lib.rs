@@ -18,6 +18,8 @@ mod hub;
 mod interest;
 mod outbox;
 mod registry;
+#[cfg(test)]
+mod simulation;
 
 pub use hub::{Hub, HubOptions};
 pub use outbox::{Batch, Full, Order, Outbox, SubscriberId};

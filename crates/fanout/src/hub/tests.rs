@@ -133,6 +133,13 @@ impl Broker for Moody {
     }
 }
 
+impl Hub {
+    /// How many channels the registry holds.
+    pub(crate) fn channels(&self) -> usize {
+        self.registry.channels()
+    }
+}
+
 /// One node of a test.
 #[derive(Clone)]
 struct Node {
