@@ -180,7 +180,7 @@ fn draft(number: usize, content: u64) -> Draft {
 }
 
 /// What a schedule came to, so that a run can tell whether it has tried anything.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 struct Tally {
     heard: usize,
     replayed: usize,
@@ -260,6 +260,14 @@ fn nothing_is_lost_in_silence() {
         all.add(&tally);
     }
     all.has_tried_everything();
+}
+
+/// Otherwise a seed would be no help.
+#[test]
+fn a_seed_is_a_schedule() {
+    for seed in 0..5 {
+        assert_eq!(run(seed), run(seed), "seed {seed}");
+    }
 }
 
 impl Tally {
