@@ -203,20 +203,19 @@ async fn play(seed: u64) -> Tally {
     let publishing = join_all((0..PUBLISHERS).map(|publisher| world.publish(publisher, forks())));
     tokio::join!(world.direct(director), publishing);
 
-    let everyone_is_at_the_top = async {
-        while !subscribers.iter().all(|subscriber| world.cluster.is_at_the_top(subscriber)) {
+    let everyone_knows_all = async {
+        while !subscribers.iter().all(|subscriber| world.cluster.has_told_all(subscriber)) {
             sleep(Duration::from_millis(250)).await;
         }
     };
-    if tokio::time::timeout(HEALED_WITHIN, everyone_is_at_the_top).await.is_err() {
+    if tokio::time::timeout(HEALED_WITHIN, everyone_knows_all).await.is_err() {
         let behind: Vec<_> =
-            subscribers.iter().filter(|it| !world.cluster.is_at_the_top(it)).map(|it| it.story()).collect();
-        panic!("some never come to the top: {behind:#?}");
+            subscribers.iter().filter(|it| !world.cluster.has_told_all(it)).map(Subscriber::story).collect();
+        panic!("some are never told what the broker has: {behind:#?}");
     }
     world.cluster.has_all_that_it_acknowledged();
     let mut tally = Tally::default();
     for subscriber in &subscribers {
-        world.cluster.agrees_with(subscriber);
         subscriber.count(&mut tally);
         subscriber.leave();
     }
