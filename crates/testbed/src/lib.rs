@@ -8,9 +8,11 @@
 mod eventually;
 mod port;
 mod process;
+mod redis_sentinels;
 mod redis_server;
 
 pub use eventually::{PATIENCE, eventually};
 pub use port::free_port;
 pub use process::Process;
+pub use redis_sentinels::RedisSentinels;
 pub use redis_server::RedisServer;
