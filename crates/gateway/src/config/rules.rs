@@ -64,10 +64,9 @@ impl Rules<'_> {
 
     fn redis(&mut self, config: &Config) {
         let mode = config.redis.mode;
-        let served = matches!(mode, RedisMode::Single | RedisMode::Sharded);
+        let served = mode != RedisMode::Cluster;
         self.require(served, &["redis.mode"], || {
-            let mode = mode.as_str();
-            format!("redis.mode = \"{mode}\": not in this version, which serves \"single\" and \"sharded\"")
+            "redis.mode = \"cluster\": not in this version, which serves all others".to_owned()
         });
         let count = config.redis.urls.len();
         let (fits, takes) = match mode {
