@@ -354,7 +354,7 @@ async fn connect(server: Server, shared: Arc<Shared>, purpose: &'static Purpose)
     let config = AsyncConnectionConfig::new()
         .set_response_timeout(Some(shared.timeout))
         .set_pipeline_buffer_size(2 * PIPELINES_MAX);
-    let (socket, tenure) = server.open(shared.timeout).await?;
+    let (socket, tenure) = server.follow(shared.timeout).await?;
     let name = shared.client_name(purpose.name);
     let greeting = async {
         let made = MultiplexedConnection::new_with_config(server.settings(), socket, config).await;

@@ -108,7 +108,12 @@ impl Server {
     }
 
     /// Opens a socket that sends small writes at once, to where the server is now.
-    pub(super) async fn open(&self, deadline: Duration) -> Result<(TcpStream, Tenure), Lost> {
+    pub(super) async fn open(&self, deadline: Duration) -> Result<TcpStream, Lost> {
+        self.follow(deadline).await.map(|(socket, _tenure)| socket)
+    }
+
+    /// The same for one who wants to know when it no longer leads to the right place.
+    pub(super) async fn follow(&self, deadline: Duration) -> Result<(TcpStream, Tenure), Lost> {
         let (address, tenure) = match &self.place {
             Place::Fixed(address) => (address.clone(), Tenure(None)),
             Place::Elected(_, found) => {

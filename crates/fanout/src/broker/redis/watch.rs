@@ -345,7 +345,7 @@ impl Input {
 
 /// Opens a connection that speaks RESP3 and has been let in.
 async fn connect(server: Server, shared: Arc<Shared>) -> Result<Connected, Lost> {
-    let (mut socket, tenure) = server.open(shared.timeout).await?;
+    let (mut socket, tenure) = server.follow(shared.timeout).await?;
     let greeting = async {
         let mut hello = BytesMut::new();
         server.write_hello(&mut hello, &shared.client_name("watch"));

@@ -85,7 +85,7 @@ impl Sentinels {
         settings: &RedisConnectionInfo,
         shared: &Shared,
     ) -> Result<Value, Lost> {
-        let (socket, _tenure) = sentinel.open(shared.timeout).await?;
+        let socket = sentinel.open(shared.timeout).await?;
         let config = AsyncConnectionConfig::new().set_response_timeout(Some(shared.timeout));
         let made = MultiplexedConnection::new_with_config(settings, socket, config).await;
         let (mut connection, driver) = made.map_err(Lost::Failed)?;
