@@ -19,6 +19,8 @@ pub struct RedisServer {
     port: u16,
     directory: TempDir,
     process: Option<Process>,
+    /// Beyond those that every server gets.
+    arguments: Vec<String>,
 }
 
 impl RedisServer {
@@ -27,7 +29,16 @@ impl RedisServer {
     /// # Panics
     /// When it does not start; when `redis-server` is not installed the text says what installs it.
     pub async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// The same with more arguments: `--replicaof`, `127.0.0.1`, `6379`, ….
+    ///
+    /// # Panics
+    /// As [`RedisServer::start`].
+    pub async fn start_with(arguments: &[&str]) -> Self {
         let mut server = Self::reserve();
+        server.arguments = arguments.iter().map(|&it| it.to_owned()).collect();
         for _ in 0..ATTEMPTS {
             if server.try_start().await {
                 return server;
@@ -37,6 +48,26 @@ impl RedisServer {
         panic!("redis-server ends at once: {}", server.log());
     }
 
+    /// Starts a Sentinel that watches the primary on a port, needs one more of its kind to agree that it is down, and
+    /// waits until it answers.
+    ///
+    /// # Panics
+    /// As [`RedisServer::start`].
+    pub(crate) async fn start_sentinel(name: &str, primary: u16, down_after: Duration) -> Self {
+        let mut server = Self::reserve();
+        let file = server.directory.path().join("sentinel.conf");
+        let milliseconds = down_after.as_millis();
+        let lines = format!(
+            "sentinel monitor {name} 127.0.0.1 {primary} 2\n\
+             sentinel down-after-milliseconds {name} {milliseconds}\n\
+             sentinel failover-timeout {name} 3000\n"
+        );
+        std::fs::write(&file, lines).expect("a file can be written");
+        server.arguments = vec![file.to_string_lossy().into_owned(), "--sentinel".to_owned()];
+        assert!(server.try_start().await, "a sentinel does not start: {}", server.log());
+        server
+    }
+
     /// Picks a port and starts nothing yet: [`RedisServer::start_again`] does.
     ///
     /// # Panics
@@ -44,7 +75,7 @@ impl RedisServer {
     #[must_use]
     pub fn reserve() -> Self {
         let directory = TempDir::with_prefix("fanfare-redis-").expect("a temporary directory can be made");
-        Self { port: free_port(), directory, process: None }
+        Self { port: free_port(), directory, process: None, arguments: Vec::new() }
     }
 
     /// Where it listens, on the loopback address.
@@ -117,6 +148,12 @@ impl RedisServer {
         command.query_async(&mut connection).await.expect("the server answers as expected")
     }
 
+    /// The same for a server that may be away or cut connections: `None` then.
+    pub async fn try_query<T: FromRedisValue>(&self, command: &Cmd) -> Option<T> {
+        let mut connection = self.try_connect().await.ok()?;
+        command.query_async(&mut connection).await.ok()
+    }
+
     /// A connection to keep, for commands that have to be there at the right moment.
     ///
     /// # Panics
@@ -142,7 +179,10 @@ impl RedisServer {
             ["--enable-debug-command", "yes"],
             ["--logfile", "redis.log"],
         ];
-        let mut process = Process::start("redis-server", arguments.concat(), self.directory.path());
+        // Its own first: a configuration file has to be.
+        let own = self.arguments.iter().map(String::as_str);
+        let arguments = own.chain(arguments.concat());
+        let mut process = Process::start("redis-server", arguments, self.directory.path());
         let own = process.id();
         let mut ended = false;
         eventually("redis-server answers", async || {
