@@ -235,7 +235,7 @@ fn broker(
         node: config.node.name.clone(),
     };
     let broker = RedisBroker::connect(&options, &lanes, metrics.clone(), tasks, stop.clone());
-    let book = RedisPresence::new(&options, tasks, stop.clone());
+    let book = RedisPresence::new(&options, tasks, stop);
     Ok((Arc::new(broker.context("redis.urls")?), Arc::new(book.context("redis.urls")?)))
 }
 
