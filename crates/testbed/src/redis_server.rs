@@ -1,4 +1,4 @@
-//! A `redis-server` that keeps nothing on disk.
+//! A `redis-server` that keeps nothing on disk, unless it is asked to.
 
 use std::time::Duration;
 
@@ -19,6 +19,15 @@ pub struct RedisServer {
     port: u16,
     directory: TempDir,
     process: Option<Process>,
+    data: Data,
+}
+
+/// What a server still knows when it is started again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Data {
+    Forgotten,
+    /// Everything it has answered for: its log of writes is with the kernel before an answer leaves.
+    Kept,
 }
 
 impl RedisServer {
@@ -27,14 +36,25 @@ impl RedisServer {
     /// # Panics
     /// When it does not start; when `redis-server` is not installed the text says what installs it.
     pub async fn start() -> Self {
-        let mut server = Self::reserve();
+        Self::reserve().started().await
+    }
+
+    /// The same with its data kept over [`RedisServer::stop`] and [`RedisServer::start_again`].
+    ///
+    /// # Panics
+    /// Those of [`RedisServer::start`].
+    pub async fn start_durable() -> Self {
+        Self { data: Data::Kept, ..Self::reserve() }.started().await
+    }
+
+    async fn started(mut self) -> Self {
         for _ in 0..ATTEMPTS {
-            if server.try_start().await {
-                return server;
+            if self.try_start().await {
+                return self;
             }
-            server.port = free_port();
+            self.port = free_port();
         }
-        panic!("redis-server ends at once: {}", server.log());
+        panic!("redis-server ends at once: {}", self.log());
     }
 
     /// Picks a port and starts nothing yet: [`RedisServer::start_again`] does.
@@ -44,7 +64,7 @@ impl RedisServer {
     #[must_use]
     pub fn reserve() -> Self {
         let directory = TempDir::with_prefix("fanfare-redis-").expect("a temporary directory can be made");
-        Self { port: free_port(), directory, process: None }
+        Self { port: free_port(), directory, process: None, data: Data::Forgotten }
     }
 
     /// Where it listens, on the loopback address.
@@ -66,7 +86,17 @@ impl RedisServer {
         }
     }
 
-    /// Starts it again on the same port, empty, and waits until it answers.
+    /// Deletes what a stopped server had kept.
+    ///
+    /// # Panics
+    /// When it is running.
+    pub fn forget(&self) {
+        assert!(self.process.is_none(), "it is running");
+        // Not there: nothing was written yet.
+        let _ = std::fs::remove_dir_all(self.directory.path().join("appendonlydir"));
+    }
+
+    /// Starts it again on the same port, empty unless it is durable, and waits until it answers.
     ///
     /// # Panics
     /// When it does not start.
@@ -133,11 +163,14 @@ impl RedisServer {
     /// Whether it came up; it does not when another process was faster on the port.
     async fn try_start(&mut self) -> bool {
         let port = self.port.to_string();
+        let append_only = if self.data == Data::Kept { "yes" } else { "no" };
         let arguments = [
             ["--port", &port],
             ["--bind", "127.0.0.1"],
             ["--save", ""],
-            ["--appendonly", "no"],
+            ["--appendonly", append_only],
+            // An fsync under way would let answers leave before what they speak of is written.
+            ["--appendfsync", "no"],
             ["--daemonize", "no"],
             ["--enable-debug-command", "yes"],
             ["--logfile", "redis.log"],
