@@ -16,7 +16,7 @@ use fanfare_fanout::broker::{Broker, Lanes, Link};
 use fanfare_fanout::{Hub, HubOptions};
 use fanfare_metrics::Metrics;
 use fanfare_protocol::Channel;
-use fanfare_protocol::publication::{Draft, Payload};
+use fanfare_protocol::publication::{Draft, IdempotencyKey, Payload, Retention};
 use fanfare_protocol::time::UnixMicros;
 use fanfare_testbed::{RedisServer, eventually};
 use redis::{AsyncConnectionConfig, Client, PushInfo, PushKind, Value};
@@ -62,8 +62,15 @@ async fn measure() {
 
     let envelope = crate_push_path(&server, &broker).await;
     receive(&server, &broker, &metrics, &envelope).await;
-    publish(&broker, &tasks).await;
-    idle_round_trip(&broker).await;
+    for (what, draft) in [
+        ("publish, 256 at once", draft()),
+        ("the same with history of 100", kept()),
+        ("with a key too", keyed()),
+    ] {
+        publish(&server, &broker, &tasks, what, &draft).await;
+    }
+    idle_round_trip(&broker, "publish alone", &draft()).await;
+    idle_round_trip(&broker, "the same with history", &kept()).await;
     drop(hub);
 }
 
@@ -84,7 +91,7 @@ async fn crate_push_path(server: &RedisServer, broker: &Arc<dyn Broker>) -> Vec<
     let client = Client::open(format!("{}/?protocol=resp3", server.url())).expect("the URL is sound");
     let mut connection =
         client.get_multiplexed_async_connection_with_config(&config).await.expect("redis is there");
-    connection.subscribe("fanfare:c:bench").await.expect("redis is there");
+    connection.subscribe("fanfare:c:{bench}").await.expect("redis is there");
     broker.publish(draft()).await.expect("redis is there");
     let envelope = envelope.recv().await.expect("it was published");
     let measured = Measured::start();
@@ -111,16 +118,23 @@ async fn receive(server: &RedisServer, broker: &Arc<dyn Broker>, metrics: &Metri
 }
 
 /// Many publishers at once, each waiting for its answer.
-async fn publish(broker: &Arc<dyn Broker>, tasks: &TaskTracker) {
-    let measured = Measured::start();
+async fn publish(
+    server: &RedisServer,
+    broker: &Arc<dyn Broker>,
+    tasks: &TaskTracker,
+    what: &str,
+    draft: &Draft,
+) {
+    let (measured, redis) = (Measured::start(), redis_cpu(server).await);
     let end = Instant::now() + PUBLISH_TIME;
     let publishers: Vec<_> = (0..PUBLISHERS)
-        .map(|_| {
-            let broker = broker.clone();
+        .map(|publisher| {
+            let (broker, draft) = (broker.clone(), draft.clone());
             tasks.spawn(async move {
                 let mut count = 0;
                 while Instant::now() < end {
-                    broker.publish(draft()).await.expect("redis is there");
+                    let key = draft.key.as_ref().and(IdempotencyKey::parse(&format!("{publisher} {count}")));
+                    broker.publish(Draft { key, ..draft.clone() }).await.expect("redis is there");
                     count += 1;
                 }
                 count
@@ -131,24 +145,32 @@ async fn publish(broker: &Arc<dyn Broker>, tasks: &TaskTracker) {
     for publisher in publishers {
         count += publisher.await.expect("a publisher does not panic");
     }
-    measured.report("publish, 256 at once", count);
+    measured.report(what, count);
+    let redis = redis_cpu(server).await - redis;
+    println!("    redis: {:.2} µs of CPU each", redis.as_secs_f64() * 1e6 / count as f64);
+}
+
+/// User and kernel time of the server.
+async fn redis_cpu(server: &RedisServer) -> Duration {
+    let text: String = server.query(redis::cmd("INFO").arg("cpu")).await;
+    let seconds = |name: &str| {
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        value.expect("it is there").trim().parse::<f64>().expect("a number")
+    };
+    Duration::from_secs_f64(seconds("used_cpu_user") + seconds("used_cpu_sys"))
 }
 
 /// One publisher, one draft at a time: the latency that a quiet node shows.
-async fn idle_round_trip(broker: &Arc<dyn Broker>) {
+async fn idle_round_trip(broker: &Arc<dyn Broker>, what: &str, draft: &Draft) {
     let mut times = Vec::new();
     for _ in 0..2_000 {
         let asked = Instant::now();
-        broker.publish(draft()).await.expect("redis is there");
+        broker.publish(draft.clone()).await.expect("redis is there");
         times.push(asked.elapsed());
         sleep(Duration::from_micros(100)).await;
     }
     times.sort_unstable();
-    println!(
-        "publish alone: median {:?}, 99 % within {:?}",
-        times[times.len() / 2],
-        times[times.len() * 99 / 100]
-    );
+    println!("{what}: median {:?}, 99 % within {:?}", times[times.len() / 2], times[times.len() * 99 / 100]);
 }
 
 /// Another process publishes: this program again, with a port as its argument.
@@ -170,7 +192,7 @@ fn flood_from_here(port: &str) {
     const AT_ONCE: usize = 100;
     let mut envelope = Vec::new();
     std::io::stdin().read_to_end(&mut envelope).expect("the parent writes");
-    let command = redis::cmd("PUBLISH").arg("fanfare:c:bench").arg(envelope).get_packed_command();
+    let command = redis::cmd("PUBLISH").arg("fanfare:c:{bench}").arg(envelope).get_packed_command();
     let commands = command.repeat(AT_ONCE);
     let mut socket = TcpStream::connect(format!("127.0.0.1:{port}")).expect("redis is there");
     for _ in 0..RECEIVED / AT_ONCE as u64 {
@@ -211,5 +233,22 @@ fn channel() -> Channel {
 
 fn draft() -> Draft {
     let payload = Payload::parse(&format!("\"{}\"", "x".repeat(PAYLOAD_BYTES - 2))).expect("it is JSON");
-    Draft { channel: channel(), payload, sender: None, exclude: None, received: UnixMicros(1) }
+    Draft {
+        channel: channel(),
+        payload,
+        sender: None,
+        exclude: None,
+        received: UnixMicros(1),
+        retention: None,
+        key: None,
+    }
+}
+
+fn kept() -> Draft {
+    Draft { retention: Some(Retention::SHORT), ..draft() }
+}
+
+/// With an idempotency key, which publishers replace by one of their own each time.
+fn keyed() -> Draft {
+    Draft { key: IdempotencyKey::parse("key"), ..kept() }
 }

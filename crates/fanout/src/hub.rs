@@ -159,8 +159,8 @@ impl Hub {
 
     /// Queues the reply that tells the client it is subscribed, then what it has missed, and lets publications follow.
     pub fn go_live(&self, channel: &Channel, outbox: &Outbox, reply: Frame) {
-        if let Some(grown) = self.registry.go_live(channel, outbox.id(), reply) {
-            self.metrics.outbox_queued(grown);
+        if let Some(queued) = self.registry.go_live(channel, outbox.id(), reply) {
+            queued.count(&self.metrics);
         }
     }
 
@@ -231,7 +231,7 @@ impl Hub {
         for run in publications.chunk_by(|one, next| one.channel == next.channel) {
             let began = Instant::now();
             let delivered = self.registry.deliver(&run[0].channel, run);
-            self.metrics.outbox_queued(delivered.grown_bytes);
+            delivered.queued.count(&self.metrics);
             self.metrics.fanned_out(run.len() as u64, delivered.receivers, began.elapsed());
             if delivered.start_reading {
                 self.start_reading(run[0].channel.clone());

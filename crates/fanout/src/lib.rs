@@ -20,4 +20,4 @@ mod outbox;
 mod registry;
 
 pub use hub::{Hub, HubOptions};
-pub use outbox::{Batch, Full, Order, Outbox, SubscriberId};
+pub use outbox::{Batch, Full, Order, Outbox, Queued, SubscriberId};

@@ -6,9 +6,10 @@
 //! [`Order`]s: the few things that other tasks have to tell the connection's task.
 //!
 //! **Invariants.**
-//! - No more than `bytes_max` wait, plus what the writer has taken ([`Batch`] bounds that). The frame that would pass
-//!   the bound empties the queue, and [`Order::Overflowed`] tells the connection, whose session closes with 4508: a
-//!   reconnect can recover what was missed, a silent gap cannot.
+//! - No more than `bytes_max` wait, plus what the writer has taken ([`Batch`] bounds that). What would pass the bound
+//!   makes publications give way whose channels allow it ([`queue`] tells who, and to whom); where that is not enough it
+//!   empties the queue, and [`Order::Overflowed`] tells the connection, whose session closes with 4508: a reconnect can
+//!   recover what was missed, a silent gap cannot.
 //! - After [`Outbox::conclude`] nothing is accepted: the Close frame is the last.
 //! - An outbox with nothing in it owns no heap memory beyond itself, save for the few slots in which the next
 //!   publication will wait.
@@ -17,26 +18,29 @@
 //! that contend for it.
 
 use std::collections::VecDeque;
-use std::mem;
+use std::ops::AddAssign;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
+use fanfare_metrics::{Metrics, Sacrifice};
+use fanfare_protocol::rules::Overflow;
 use fanfare_protocol::time::UnixMicros;
 use fanfare_protocol::websocket::Frame;
 use fanfare_protocol::{Channel, Encoding, Publication, SessionId};
 use parking_lot::{Mutex, MutexGuard};
+
+mod queue;
+
+use queue::{Losses, NoRoom, Queue};
 
 /// The most frames in one gathered write. Past some thirty a frame costs next to nothing more, and Linux takes 1024.
 const BATCH_FRAMES: usize = 64;
 
 /// The bytes after which a batch takes no further frame.
 const BATCH_BYTES: usize = 128 * 1024;
-
-/// The slots an empty queue may keep, so that a connection that gets one publication at a time allocates nothing.
-const SLOTS_KEPT: usize = 4;
 
 /// Names an outbox within its node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -66,6 +70,8 @@ pub enum Order {
         /// The wait.
         after: Duration,
     },
+    /// The node's settings were swapped: take the new ones.
+    Reloaded,
 }
 
 /// The frame did not fit, or comes after the last one.
@@ -75,20 +81,62 @@ pub struct Full {
     pub discarded: usize,
 }
 
+/// What queueing came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[must_use = "a node's gauge of queued bytes would drift"]
+pub struct Queued {
+    /// By how many bytes the queue grew; negative when more gave way than came, and when it overflowed and was emptied.
+    pub grown_bytes: i64,
+    /// Publications of `drop_oldest` channels that gave way or found no room themselves.
+    pub dropped: u64,
+    /// Publications of `conflate` channels that a newer one replaced.
+    pub conflated: u64,
+}
+
+impl Queued {
+    /// Has a node count it.
+    pub fn count(self, metrics: &Metrics) {
+        metrics.outbox_queued(self.grown_bytes);
+        if self.dropped > 0 {
+            metrics.outbox_dropped(Sacrifice::DropOldest, self.dropped);
+        }
+        if self.conflated > 0 {
+            metrics.outbox_dropped(Sacrifice::Conflate, self.conflated);
+        }
+    }
+
+    fn of(losses: Losses, grown_bytes: i64) -> Self {
+        Self { grown_bytes, dropped: losses.dropped, conflated: losses.conflated }
+    }
+}
+
+impl AddAssign for Queued {
+    fn add_assign(&mut self, other: Self) {
+        self.grown_bytes += other.grown_bytes;
+        self.dropped += other.dropped;
+        self.conflated += other.conflated;
+    }
+}
+
+/// An overflow is a queue that shrank to nothing.
+impl From<Full> for Queued {
+    fn from(full: Full) -> Self {
+        Self { grown_bytes: -signed(full.discarded), ..Self::default() }
+    }
+}
+
 /// See the [module's essay](self).
 #[derive(Debug)]
 pub struct Outbox {
     id: SubscriberId,
     session: SessionId,
     encoding: Encoding,
-    bytes_max: usize,
     state: Mutex<State>,
 }
 
 #[derive(Debug)]
 struct State {
-    queue: VecDeque<Outgoing>,
-    bytes: usize,
+    queue: Queue,
     phase: Phase,
     orders: Vec<Order>,
     waker: Option<Waker>,
@@ -110,12 +158,6 @@ enum Wants {
     Frames,
     /// Orders alone.
     Orders,
-}
-
-#[derive(Debug)]
-enum Outgoing {
-    Publication(Arc<Publication>),
-    Frame(Frame),
 }
 
 /// What a writer has taken from an outbox and not yet written.
@@ -156,14 +198,13 @@ impl Outbox {
     /// An empty outbox for one connection, which may hold `bytes_max` bytes.
     pub fn new(session: SessionId, encoding: Encoding, bytes_max: usize) -> Arc<Self> {
         let state = State {
-            queue: VecDeque::new(),
-            bytes: 0,
+            queue: Queue::new(encoding, bytes_max),
             phase: Phase::Open,
             orders: Vec::new(),
             waker: None,
             wants: Wants::Frames,
         };
-        Arc::new(Self { id: SubscriberId::next(), session, encoding, bytes_max, state: Mutex::new(state) })
+        Arc::new(Self { id: SubscriberId::next(), session, encoding, state: Mutex::new(state) })
     }
 
     /// The name the registry knows it by.
@@ -176,57 +217,70 @@ impl Outbox {
         self.encoding
     }
 
-    /// Queues publications of one channel, in order; returns by how many bytes the queue grew, which is negative when it
-    /// overflowed and was emptied. Those that the session asked not to hear are left out.
-    pub(crate) fn offer(
-        &self,
-        publications: &[Arc<Publication>],
-        _overflow: fanfare_protocol::rules::Overflow,
-    ) -> i64 {
+    /// Queues publications of one channel, in order, in the way that the channel handles slow subscribers. Those that the
+    /// session asked not to hear are left out.
+    pub(crate) fn offer(&self, publications: &[Arc<Publication>], overflow: Overflow) -> Queued {
+        let mut losses = Losses::default();
         let mut state = self.state.lock();
         if state.phase != Phase::Open {
-            return 0;
+            return Queued::default();
         }
-        let before = state.bytes;
+        let before = state.queue.bytes();
         for publication in publications {
             if publication.exclude == Some(self.session) {
                 continue;
             }
-            let bytes = publication.encoded(self.encoding).bytes().len();
-            if state.push(Outgoing::Publication(publication.clone()), bytes, self.bytes_max).is_err() {
-                break;
+            match state.queue.offer(publication, overflow) {
+                Ok(more) => losses += more,
+                Err(NoRoom) => {
+                    state.overflow();
+                    break;
+                }
             }
         }
-        let grown = signed(state.bytes) - signed(before);
-        if grown != 0 || state.phase == Phase::Overflowed {
+        let queued = Queued::of(losses, signed(state.queue.bytes()) - signed(before));
+        // A task that waits for frames has found the queue empty: whatever came to it since, it is not empty now.
+        if !state.queue.is_empty() || state.phase == Phase::Overflowed {
             wake(state, Wants::Frames);
         }
-        grown
+        queued
     }
 
-    /// Queues publications as replayed.
-    pub(crate) fn replay(&self, publications: &[Arc<Publication>]) -> Result<usize, Full> {
-        let mut grown = 0;
-        for publication in publications {
-            grown += self.push(publication.replayed(self.encoding).clone())?;
-        }
-        Ok(grown)
+    /// Queues publications out of history, in order, to be spelt as replayed. They wait until they are written, whatever
+    /// their channel's way with slow subscribers: all of them are queued, or none.
+    ///
+    /// # Errors
+    /// Those of [`Outbox::push`].
+    pub(crate) fn replay(&self, publications: &[Arc<Publication>]) -> Result<Queued, Full> {
+        self.queue_firmly(|queue| queue.replay(publications))
     }
 
-    /// Queues a frame of the session's own; returns by how many bytes the queue grew.
+    /// Queues a frame of the session's own.
     ///
     /// # Errors
     /// [`Full`] when it did not fit, which has also emptied the queue and ordered [`Order::Overflowed`], or when the
     /// outbox has concluded. It holds by how many bytes the queue shrank.
-    pub fn push(&self, frame: Frame) -> Result<usize, Full> {
+    pub fn push(&self, frame: Frame) -> Result<Queued, Full> {
+        self.queue_firmly(|queue| queue.push(frame))
+    }
+
+    fn queue_firmly(&self, queue: impl FnOnce(&mut Queue) -> Result<Losses, NoRoom>) -> Result<Queued, Full> {
         let mut state = self.state.lock();
         if state.phase != Phase::Open {
             return Err(Full { discarded: 0 });
         }
-        let (before, bytes) = (state.bytes, frame.bytes().len());
-        let outcome = state.push(Outgoing::Frame(frame), bytes, self.bytes_max);
-        wake(state, Wants::Frames);
-        outcome.map(|()| bytes).map_err(|Overflow| Full { discarded: before })
+        let before = state.queue.bytes();
+        let outcome = match queue(&mut state.queue) {
+            Ok(losses) => Ok(Queued::of(losses, signed(state.queue.bytes()) - signed(before))),
+            Err(NoRoom) => {
+                state.overflow();
+                Err(Full { discarded: before })
+            }
+        };
+        if !state.queue.is_empty() || state.phase == Phase::Overflowed {
+            wake(state, Wants::Frames);
+        }
+        outcome
     }
 
     /// Queues the last frames, whatever the bound says, and takes nothing after them; returns by how many bytes the
@@ -236,13 +290,12 @@ impl Outbox {
         if state.phase == Phase::Concluded {
             return 0;
         }
-        let before = state.bytes;
+        let before = state.queue.bytes();
         for frame in last {
-            state.bytes += frame.bytes().len();
-            state.queue.push_back(Outgoing::Frame(frame));
+            state.queue.push_last(frame);
         }
         state.phase = Phase::Concluded;
-        let grown = state.bytes - before;
+        let grown = state.queue.bytes() - before;
         wake(state, Wants::Frames);
         grown
     }
@@ -251,8 +304,7 @@ impl Outbox {
     pub fn discard(&self) -> usize {
         let mut state = self.state.lock();
         state.phase = Phase::Concluded;
-        state.queue = VecDeque::new();
-        mem::take(&mut state.bytes)
+        state.queue.clear()
     }
 
     /// Tells the connection's task something.
@@ -272,31 +324,23 @@ impl Outbox {
     }
 
     /// Moves what waits into an empty `batch`, up to its bounds; until something waits, a frame or an order wakes the
-    /// task. Returns by how many bytes the queue shrank.
+    /// task. Returns by how many bytes the queue shrank, which are fewer than the batch has where conflated publications
+    /// tell how many they stand for.
     pub fn poll_take(&self, cx: &Context<'_>, batch: &mut Batch) -> Poll<usize> {
         debug_assert!(batch.is_empty(), "what was taken is written before more is");
         let mut state = self.state.lock();
         if state.queue.is_empty() {
             return state.sleep(cx, Wants::Frames);
         }
+        let before = state.queue.bytes();
         batch.oldest = None;
         while batch.frames.len() < BATCH_FRAMES && batch.bytes < BATCH_BYTES {
-            let Some(outgoing) = state.queue.pop_front() else { break };
-            let frame = match outgoing {
-                Outgoing::Frame(frame) => frame.bytes().clone(),
-                Outgoing::Publication(publication) => {
-                    batch.oldest.get_or_insert(publication.received);
-                    publication.encoded(self.encoding).bytes().clone()
-                }
-            };
+            let Some((frame, received)) = state.queue.pop() else { break };
+            batch.oldest = batch.oldest.or(received);
             batch.bytes += frame.len();
             batch.frames.push_back(frame);
         }
-        state.bytes -= batch.bytes;
-        if state.queue.is_empty() && state.queue.capacity() > SLOTS_KEPT {
-            state.queue = VecDeque::new();
-        }
-        Poll::Ready(batch.bytes)
+        Poll::Ready(before - state.queue.bytes())
     }
 
     /// Whether nothing waits.
@@ -305,21 +349,11 @@ impl Outbox {
     }
 }
 
-#[derive(Debug)]
-struct Overflow;
-
 impl State {
-    fn push(&mut self, outgoing: Outgoing, bytes: usize, bytes_max: usize) -> Result<(), Overflow> {
-        if self.bytes + bytes > bytes_max {
-            self.queue = VecDeque::new();
-            self.bytes = 0;
-            self.phase = Phase::Overflowed;
-            self.orders.push(Order::Overflowed);
-            return Err(Overflow);
-        }
-        self.bytes += bytes;
-        self.queue.push_back(outgoing);
-        Ok(())
+    fn overflow(&mut self) {
+        self.queue.clear();
+        self.phase = Phase::Overflowed;
+        self.orders.push(Order::Overflowed);
     }
 
     fn next_order(&mut self) -> Option<Order> {

@@ -35,7 +35,7 @@ use tokio::sync::oneshot;
 
 use crate::broker::BrokerError;
 use crate::follower::{Entrance, Follower, Reading, Step};
-use crate::outbox::{Full, Order, Outbox, SubscriberId};
+use crate::outbox::{Order, Outbox, Queued, SubscriberId};
 
 /// A power of two well over the number of cores, so that two of them seldom want the same shard.
 const SHARDS: usize = 64;
@@ -100,8 +100,8 @@ enum Gate {
 pub(crate) struct Delivered {
     /// The live subscribers.
     pub(crate) receivers: u64,
-    /// By how much their outboxes grew in all, less what was thrown away by those that overflowed.
-    pub(crate) grown_bytes: i64,
+    /// What it came to in all of their outboxes.
+    pub(crate) queued: Queued,
     /// The caller is to start a task that reads history.
     pub(crate) start_reading: bool,
 }
@@ -170,16 +170,16 @@ impl Registry {
     }
 
     /// Queues `reply` for a subscriber that has entered, then what it missed, and opens its gate, in one step; `None` when
-    /// it has left meanwhile. Returns by how many bytes its outbox grew.
-    pub(crate) fn go_live(&self, channel: &Channel, id: SubscriberId, reply: Frame) -> Option<i64> {
+    /// it has left meanwhile.
+    pub(crate) fn go_live(&self, channel: &Channel, id: SubscriberId, reply: Frame) -> Option<Queued> {
         let subscribers = self.find(channel)?;
         let mut crowd = subscribers.0.lock();
         let member = crowd.members.get_mut(&id)?;
-        let mut grown = growth(member.outbox.push(reply));
+        let mut queued = member.outbox.push(reply).unwrap_or_else(Queued::from);
         match mem::replace(&mut member.gate, Gate::Live) {
             Gate::Entered { replay, since } => {
-                grown += growth(member.outbox.replay(&replay));
-                grown += member.outbox.offer(&since, member.overflow);
+                queued += member.outbox.replay(&replay).unwrap_or_else(Queued::from);
+                queued += member.outbox.offer(&since, member.overflow);
             }
             Gate::Lost => {
                 member.gate = Gate::Lost;
@@ -187,7 +187,7 @@ impl Registry {
             }
             Gate::Joining | Gate::Live => {}
         }
-        Some(grown)
+        Some(queued)
     }
 
     /// Removes a subscriber. From the return on nothing of this channel is queued for it.
@@ -352,7 +352,7 @@ fn walk(members: &mut Members, publications: &[Arc<Publication>]) -> Delivered {
         match &mut member.gate {
             Gate::Live => {
                 delivered.receivers += 1;
-                delivered.grown_bytes += member.outbox.offer(publications, member.overflow);
+                delivered.queued += member.outbox.offer(publications, member.overflow);
             }
             Gate::Entered { since, .. } => since.extend_from_slice(publications),
             Gate::Joining | Gate::Lost => {}
@@ -373,11 +373,6 @@ fn lose(channel: &Channel, members: &mut Members) {
             Gate::Joining | Gate::Lost => {}
         }
     }
-}
-
-fn growth(queued: Result<usize, Full>) -> i64 {
-    let signed = |bytes| i64::try_from(bytes).expect("a queue is shorter than 2^63 bytes");
-    queued.map_or_else(|full| -signed(full.discarded), signed)
 }
 
 /// What joining came to.

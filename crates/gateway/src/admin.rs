@@ -50,8 +50,9 @@ struct BrokerStatus {
 /// What the node is doing, for the page and for people.
 pub(crate) fn status(services: &Services) -> Answer {
     let metrics = &services.metrics;
+    let settings = services.settings();
     let status = Status {
-        node: &services.policy.node,
+        node: &settings.policy.node,
         version: env!("CARGO_PKG_VERSION"),
         uptime_seconds: services.clock.moment().since_start().as_secs(),
         connections: metrics.connections(),

@@ -8,8 +8,10 @@ use bytes::Bytes;
 use fanfare_metrics::ApiMethod;
 use fanfare_protocol::dialect::native;
 use fanfare_protocol::error::{ErrorCode, Failure};
+use fanfare_protocol::history::Query;
 use fanfare_protocol::publication::Draft;
 use fanfare_protocol::server_api::{ApiCall, ApiReply};
+use fanfare_protocol::session::Policy;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use tokio::time::timeout;
@@ -17,7 +19,7 @@ use tokio::time::timeout;
 use crate::config::Secret;
 use crate::connection::broker_failure;
 use crate::http::{self, Answer};
-use crate::node::Services;
+use crate::node::{Services, Settings};
 
 /// What the JSON around the data may add to `limits.message_bytes`.
 const ENVELOPE_BYTES: usize = 4096;
@@ -25,7 +27,12 @@ const ENVELOPE_BYTES: usize = 4096;
 /// Answers one call.
 pub(crate) async fn answer(peer: SocketAddr, request: Request<Incoming>, services: &Arc<Services>) -> Answer {
     let method = request.uri().path().trim_start_matches("/api/").to_owned();
-    let label = if method == "publish" { ApiMethod::Publish } else { ApiMethod::Other };
+    let label = match method.as_str() {
+        "publish" => ApiMethod::Publish,
+        "history" => ApiMethod::History,
+        "history/remove" => ApiMethod::RemoveHistory,
+        _ => ApiMethod::Other,
+    };
     let answer = if request.method() == Method::POST {
         match call(peer, &method, request, services).await {
             Ok(reply) => http::json(StatusCode::OK, native::api::encode_reply(&reply)),
@@ -44,26 +51,40 @@ async fn call(
     request: Request<Incoming>,
     services: &Services,
 ) -> Result<ApiReply, Failure> {
-    authorise(peer, request.headers(), &services.api_keys)?;
-    let body = read(request.into_body(), services).await?;
-    perform(native::api::decode(method, &body)?, services).await
+    let settings = services.settings();
+    authorise(peer, request.headers(), &settings.api_keys)?;
+    let body = read(request.into_body(), &settings).await?;
+    perform(native::api::decode(method, &body)?, &settings.policy, services).await
 }
 
-async fn perform(call: ApiCall, services: &Services) -> Result<ApiReply, Failure> {
+async fn perform(call: ApiCall, policy: &Policy, services: &Services) -> Result<ApiReply, Failure> {
     match call {
-        ApiCall::Publish { channel, payload } => {
-            services.policy.rules.rule(&channel)?.check_size(&payload)?;
+        ApiCall::Publish { channel, payload, key } => {
+            let retention = policy.rules.rule(&channel)?.check(&payload, key.as_ref())?;
             let draft = Draft {
                 channel: channel.clone(),
                 payload,
                 sender: None,
                 exclude: None,
                 received: services.clock.unix(),
+                retention,
+                key,
             };
             match services.hub.publish(draft).await {
                 Ok(position) => Ok(ApiReply::Published { channel, position }),
                 Err(error) => Err(broker_failure(&error)),
             }
+        }
+        ApiCall::History { channel, since, limit, reverse } => {
+            policy.rules.rule(&channel)?.keeps_history()?;
+            let query = Query { since: since.map(|position| position.offset), limit, reverse };
+            let page = services.hub.history(&channel, query).await.map_err(|error| broker_failure(&error))?;
+            Ok(ApiReply::Past { channel, page: page.continuing(since)? })
+        }
+        ApiCall::RemoveHistory { channel } => {
+            policy.rules.rule(&channel)?.keeps_history()?;
+            services.hub.remove_history(&channel).await.map_err(|error| broker_failure(&error))?;
+            Ok(ApiReply::Done)
         }
     }
 }
@@ -98,9 +119,9 @@ fn equal(one: &[u8], other: &[u8]) -> bool {
 }
 
 /// The whole body, bounded in size before it is read and in the time it may take.
-async fn read(body: Incoming, services: &Services) -> Result<Bytes, Failure> {
-    let most = services.policy.limits.message_bytes + ENVELOPE_BYTES;
-    match timeout(services.header_timeout, Limited::new(body, most).collect()).await {
+async fn read(body: Incoming, settings: &Settings) -> Result<Bytes, Failure> {
+    let most = settings.policy.limits.message_bytes + ENVELOPE_BYTES;
+    match timeout(settings.header_timeout, Limited::new(body, most).collect()).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => {
             let text = format!("the body is over {most} bytes: data may have limits.message_bytes");

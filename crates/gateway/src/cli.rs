@@ -5,9 +5,10 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::config::{self, Config, Flag, Source};
+use crate::config::{self, Flag, Mistakes, Source};
 
 mod health;
+mod logging;
 mod serve;
 
 /// A horizontally scaled WebSocket publish/subscribe gateway.
@@ -34,7 +35,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve until told to stop: SIGTERM drains, a second one stops at once. This is the default.
+    /// Serve until told to stop: SIGTERM drains, a second one stops at once. SIGHUP reads the configuration again. This is
+    /// the default.
     Serve,
     /// Check the configuration as `serve` would read it, and report every mistake at once.
     CheckConfig,
@@ -52,9 +54,11 @@ enum Command {
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let outcome = match &arguments.command {
-        None | Some(Command::Serve) => configuration(&arguments).and_then(|config| serve::run(&config)),
-        Some(Command::CheckConfig) => configuration(&arguments).map(|config| {
+        None | Some(Command::Serve) => origin(&arguments).and_then(|origin| serve::run(&origin)),
+        Some(Command::CheckConfig) => origin(&arguments).and_then(|origin| {
+            let config = config::load(&origin.read()?)?;
             print(&format!("the configuration is good: {}\n", config.summary()));
+            Ok(())
         }),
         Some(Command::DefaultConfig) => {
             print(&config::default_toml());
@@ -71,7 +75,20 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn configuration(arguments: &Arguments) -> anyhow::Result<Config> {
+/// Where the configuration comes from, as the command line has it: read at the start, and whenever told to reload.
+#[derive(Debug)]
+struct Origin {
+    file: Option<PathBuf>,
+    flags: Vec<Flag>,
+}
+
+impl Origin {
+    fn read(&self) -> Result<Source, Mistakes> {
+        Source::of_process(self.file.as_deref(), self.flags.clone())
+    }
+}
+
+fn origin(arguments: &Arguments) -> anyhow::Result<Origin> {
     let mut flags = Vec::new();
     let named = [
         ("--listen", "listen.public", &arguments.listen),
@@ -88,8 +105,7 @@ fn configuration(arguments: &Arguments) -> anyhow::Result<Config> {
         };
         flags.push(Flag { name: "--set".into(), path: path.into(), value: value.into() });
     }
-    let source = Source::of_process(arguments.config.as_deref(), flags)?;
-    Ok(config::load(&source)?)
+    Ok(Origin { file: arguments.config.clone(), flags })
 }
 
 #[expect(clippy::print_stdout, reason = "what was asked for on the command line goes to standard output")]

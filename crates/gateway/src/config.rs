@@ -15,6 +15,9 @@
 //! Merging is the work of the `config` crate; it is handed values that already have their type, since left to itself it
 //! rounds 5.7 into 6 and takes "yes" for 1. Nothing here prints a secret: see [`Secret`].
 //!
+//! A running node keeps its configuration as [`Loaded`], which remembers the merged values: read again, the two are
+//! compared key by key, and the table says which of the differences a running node can take.
+//!
 //! **Deliberately absent:** globals. A [`Source`] is plain data, and [`Source::of_process`] is the one function that
 //! looks at the machine.
 
@@ -25,6 +28,7 @@ mod layer;
 mod merge;
 mod mistake;
 mod pages;
+mod reload;
 mod rules;
 mod secret;
 mod source;
@@ -34,13 +38,17 @@ mod typed;
 #[cfg(test)]
 mod tests;
 
-pub use choice::{BrokerKind, LogFormat, PublishBy, RedisMode, SubscribeBy};
+pub use choice::{BrokerKind, LogFormat, PublishBy, RedisMode, SlowSubscriber, SubscribeBy};
 pub use keys::reloadable;
 pub use mistake::Mistakes;
 pub use pages::{default_toml, document};
+pub use reload::{Changes, Loaded};
 pub use secret::Secret;
 pub use source::{File, Flag, Source};
-pub use typed::{Api, Auth, Config, Console, Heartbeat, Limits, Listen, Log, Namespace, Node, Origin, Redis};
+pub use typed::{
+    Api, Auth, Config, Console, Heartbeat, History, Limits, Listen, Log, Namespace, Node, Origin, Presence,
+    Redis,
+};
 
 /// Reads the layers, the later over the earlier: defaults, file, environment, flags.
 ///
@@ -48,10 +56,5 @@ pub use typed::{Api, Auth, Config, Console, Heartbeat, Limits, Listen, Log, Name
 ///
 /// All mistakes of all layers at once, each with its place; then nothing is configured.
 pub fn load(source: &Source) -> Result<Config, Mistakes> {
-    let mut mistakes = Mistakes::default();
-    let layers = layer::read(source, &mut mistakes);
-    let merged = merge::merge(layers, &mut mistakes);
-    let config = typed::build(&merged, source);
-    rules::check(&config, &merged, &mut mistakes);
-    mistakes.or(config)
+    Loaded::of(source).map(Loaded::into_config)
 }

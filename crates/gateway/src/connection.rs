@@ -72,14 +72,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         services: Arc<Services>,
     ) -> Self {
         let mut effects = Vec::new();
-        let policy = services.policy.clone();
+        let policy = services.settings().policy.clone();
         let limits = &policy.limits;
         let (message_bytes, queue_bytes) = (limits.message_bytes, limits.queue_bytes);
         let session = Session::open(new_session_id(), policy, services.clock.now(), &mut effects);
         let outbox = Outbox::new(session.id(), encoding, queue_bytes);
         services.roster.enter(&outbox);
         services.metrics.connection_opened();
-        Self {
+        let mut connection = Self {
             socket: WebSocket::new(io, early, message_bytes),
             session,
             outbox,
@@ -87,7 +87,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             tick_due: None,
             services,
             _place: place,
-        }
+        };
+        // Whoever swapped the settings after our look at them, and before the roster had us, did not find us there.
+        connection.take_policy();
+        connection
     }
 
     /// Lives until the connection has ended, for whatever reason.
@@ -147,9 +150,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             }
             Order::Lost { channel } => self.take(Input::Lost { channel }),
             Order::Drain { after } => self.take(Input::Drain(after)),
+            Order::Reloaded => self.take_policy(),
         }
         // An order may only have moved the deadline, in which case no effect ends the turn.
         self.schedule_tick();
+    }
+
+    /// Goes on by the policy that is in force now. The socket and the outbox keep their bounds: the client was told them.
+    fn take_policy(&mut self) {
+        let policy = self.services.settings().policy.clone();
+        self.take(Input::PolicyChanged(policy));
     }
 
     /// Writes until nothing waits or the socket is full.

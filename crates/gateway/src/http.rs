@@ -45,7 +45,7 @@ pub(crate) async fn answer(
         (_, "/health") => only_get(request.method(), admin::health),
         (_, "/ready") => only_get(request.method(), || admin::ready(services)),
         (_, "/status") => only_get(request.method(), || admin::status(services)),
-        (Door::Public, _) if services.console => match admin::console::asset(path) {
+        (Door::Public, _) if services.settings().console => match admin::console::asset(path) {
             Some(asset) => only_get(request.method(), || admin::page(&asset, request.headers())),
             None => not_found(path),
         },

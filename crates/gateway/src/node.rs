@@ -17,12 +17,10 @@ use anyhow::Context as _;
 use fanfare_fanout::broker::memory::{Bus, MemoryBroker};
 use fanfare_fanout::broker::redis::{RedisBroker, RedisOptions};
 use fanfare_fanout::broker::{Broker, LaneEnds, Lanes};
-use fanfare_fanout::{Hub, HubOptions};
+use fanfare_fanout::{Hub, HubOptions, Order};
 use fanfare_metrics::Metrics;
-use fanfare_protocol::limits;
-use fanfare_protocol::rules::{MayPublish, MaySubscribe, Rule, Rules};
-use fanfare_protocol::session::Policy;
 use futures_util::FutureExt;
+use parking_lot::RwLock;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -30,12 +28,15 @@ use tracing::{info, warn};
 
 use crate::admission::Admission;
 use crate::clock::Clock;
-use crate::config::{BrokerKind, Config, PublishBy, Secret, SubscribeBy};
+use crate::config::{BrokerKind, Config};
 use crate::connection::{Roster, Wheel};
 use crate::http::Door;
 
 mod drain;
 mod listener;
+mod settings;
+
+pub(crate) use settings::Settings;
 
 /// The publications that may wait in one lane before a broker is made to wait.
 const LANE_DEPTH: usize = 4096;
@@ -49,13 +50,16 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 /// How long a connection to Redis may be idle before a sign of life is asked for.
 const REDIS_PING_INTERVAL: Duration = Duration::from_secs(3);
 
+/// The connections told of new settings before others run.
+const RUN: usize = 1024;
+
 /// How long after the drain window the last tasks may take.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What every connection and every request of a node shares.
 #[derive(Debug)]
 pub(crate) struct Services {
-    pub(crate) policy: Arc<Policy>,
+    settings: RwLock<Arc<Settings>>,
     pub(crate) hub: Arc<Hub>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) clock: Clock,
@@ -64,14 +68,14 @@ pub(crate) struct Services {
     pub(crate) admission: Admission,
     pub(crate) readiness: Readiness,
     pub(crate) tasks: TaskTracker,
-    pub(crate) api_keys: Vec<Secret>,
-    /// Whether the page is served.
-    pub(crate) console: bool,
-    /// How long the head of a request, or the body of an API call, may take to arrive.
-    pub(crate) header_timeout: Duration,
 }
 
 impl Services {
+    /// What is in force now.
+    pub(crate) fn settings(&self) -> Arc<Settings> {
+        self.settings.read().clone()
+    }
+
     /// Runs a connection's task so that a bug in it ends that connection and nothing else.
     pub(crate) fn spawn_guarded(self: &Arc<Self>, task: impl Future<Output = ()> + Send + 'static) {
         let services = self.clone();
@@ -106,7 +110,6 @@ pub struct Node {
     services: Arc<Services>,
     public: SocketAddr,
     internal: SocketAddr,
-    drain_window: Duration,
     /// Stops the listeners, the wheel and the broker.
     stop: CancellationToken,
 }
@@ -138,7 +141,6 @@ impl Node {
         let node = Self {
             public: public.local_addr()?,
             internal: internal.local_addr()?,
-            drain_window: config.node.drain,
             services: services.clone(),
             stop: stop.clone(),
         };
@@ -160,11 +162,34 @@ impl Node {
         self.internal
     }
 
+    /// Takes from `config` what a running node can take; nobody is disconnected. The rest of it must be what the node was
+    /// started with.
+    ///
+    /// New connections find the new settings at once; those that are open are told a few at a time, and all have been
+    /// when this returns.
+    pub async fn reload(&self, config: &Config) {
+        let Services { settings, roster, .. } = &*self.services;
+        let mut new = Settings::of(config);
+        let policy = self.services.settings().policy.clone();
+        let is_known = policy == new.policy;
+        if is_known {
+            new.policy = policy;
+        }
+        *settings.write() = Arc::new(new);
+        if is_known {
+            return;
+        }
+        for run in roster.all().chunks(RUN) {
+            run.iter().for_each(|outbox| outbox.order(Order::Reloaded));
+            tokio::task::yield_now().await;
+        }
+    }
+
     /// Tells every client to go, paced over the drain window, and returns when all tasks have ended, or when they
     /// should have.
     pub async fn drain(self) {
-        let Self { services, stop, drain_window, .. } = self;
-        drain::run(&services, drain_window).await;
+        let Self { services, stop, .. } = self;
+        drain::run(&services).await;
         stop.cancel();
         let tasks = services.tasks.clone();
         drop(services); // The lanes' tasks end with the last holder of the hub.
@@ -211,50 +236,22 @@ fn services(
         BrokerKind::Memory => MEMORY_TIMEOUT,
         BrokerKind::Redis => config.redis.timeout,
     };
-    let hub = Hub::start(broker, lanes, metrics.clone(), &tasks, HubOptions { broker_timeout, check_interval: CHECK_INTERVAL });
+    let hub = Hub::start(
+        broker,
+        lanes,
+        metrics.clone(),
+        &tasks,
+        HubOptions { broker_timeout, check_interval: CHECK_INTERVAL },
+    );
     Services {
-        policy: Arc::new(policy(config)),
+        settings: RwLock::new(Arc::new(Settings::of(config))),
         hub,
         metrics,
         clock,
         wheel: Wheel::new(clock),
         roster: Roster::default(),
-        admission: Admission::new(config.limits.connections.get(), &config.origin.allow),
+        admission: Admission::default(),
         readiness: Readiness::default(),
         tasks,
-        api_keys: config.api.keys.clone(),
-        console: config.console.enabled,
-        header_timeout: config.limits.header_timeout,
     }
-}
-
-fn policy(config: &Config) -> Policy {
-    let limits = limits::Limits {
-        message_bytes: config.limits.message_bytes.get(),
-        channels: config.limits.channels.get(),
-        batch: config.limits.batch.get(),
-        errors: config.limits.max_errors.get(),
-        messages_per_second: config.limits.messages_per_second.map_or(0, |most| most.get()),
-        queue_bytes: config.limits.queue_bytes.get(),
-        ..limits::Limits::default()
-    };
-    let heartbeat =
-        limits::Heartbeat { interval: config.heartbeat.interval, timeout: config.heartbeat.timeout };
-    let namespaces = config.namespaces.iter().map(|(name, namespace)| {
-        let rule = Rule {
-            publish: match namespace.publish {
-                PublishBy::None => MayPublish::Nobody,
-                PublishBy::Subscribers => MayPublish::Subscribers,
-                PublishBy::Anyone => MayPublish::Anyone,
-            },
-            subscribe: match namespace.subscribe {
-                SubscribeBy::Token => MaySubscribe::Token,
-                SubscribeBy::Authenticated => MaySubscribe::Authenticated,
-                SubscribeBy::Anyone => MaySubscribe::Anyone,
-            },
-            payload_bytes: namespace.max_bytes.map(usize::from),
-        };
-        (name.as_str().into(), rule)
-    });
-    Policy { node: config.node.name.as_str().into(), limits, heartbeat, rules: Rules::of(namespaces) }
 }

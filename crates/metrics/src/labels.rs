@@ -156,10 +156,24 @@ impl Outcome {
 }
 
 label! {
+    /// By which policy of its channel a publication was not sent to a slow client.
+    pub enum Sacrifice as "policy" {
+        /// It gave way to others when the queue was full.
+        DropOldest = "drop_oldest",
+        /// A newer one of its channel replaced it.
+        Conflate = "conflate",
+    }
+}
+
+label! {
     /// Which method of the server API was called.
     pub enum ApiMethod as "method" {
         /// `POST /api/publish`.
         Publish = "publish",
+        /// `POST /api/history`.
+        History = "history",
+        /// `POST /api/history/remove`.
+        RemoveHistory = "history_remove",
         /// A path under `/api/` that does not exist.
         Other = "other",
     }
@@ -280,11 +294,12 @@ mod tests {
 
     #[test]
     fn pairs_of_labels_have_distinct_places() {
-        let places: Vec<_> = [BrokerCall::Publish, BrokerCall::Watch, BrokerCall::Unwatch, BrokerCall::Ping]
+        use BrokerCall::{History, Ping, Publish, Unwatch, Watch};
+        let places: Vec<_> = [Publish, Watch, Unwatch, History, Ping]
             .into_iter()
             .flat_map(|call| [(call, Failure::Unavailable), (call, Failure::Timeout)])
             .map(Labels::index)
             .collect();
-        assert_eq!(places, (0..8).collect::<Vec<_>>());
+        assert_eq!(places, (0..10).collect::<Vec<_>>());
     }
 }

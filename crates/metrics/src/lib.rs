@@ -23,7 +23,7 @@ use prometheus::process_collector::ProcessCollector;
 
 use crate::catalog::Catalog;
 pub use crate::document::document;
-pub use crate::labels::{ApiMethod, BrokerCall, Command, Outcome, Refusal};
+pub use crate::labels::{ApiMethod, BrokerCall, Command, Outcome, Refusal, Sacrifice};
 
 /// The content type of [`Metrics::render`].
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;

@@ -7,7 +7,8 @@ use std::time::Duration;
 use prometheus::{Histogram, IntCounter};
 
 use crate::Metrics;
-use crate::catalog::{Catalog, fact};
+use crate::catalog::{By, Catalog, fact};
+use crate::labels::Sacrifice;
 use crate::stripes::Stripes;
 
 const RECEIVERS: &[f64] = &[0.0, 1.0, 10.0, 100.0, 1_000.0, 10_000.0, 100_000.0];
@@ -56,6 +57,7 @@ pub(crate) struct Traffic {
     receivers: Histogram,
     fanout: Histogram,
     overflows: IntCounter,
+    dropped: By<Sacrifice, IntCounter>,
 }
 
 impl Traffic {
@@ -91,6 +93,13 @@ impl Traffic {
                     "Connections closed with 4508 because their queue was full.",
                 )
                 .query("sum(rate(fanfare_outbox_overflows_total[5m]))"),
+            ),
+            dropped: catalog.counters(
+                fact(
+                    "fanfare_outbox_dropped_total",
+                    "Publications that a slow client was not sent, by the policy of their channels.",
+                )
+                .query("sum(rate(fanfare_outbox_dropped_total[5m])) by (policy)"),
             ),
         }
     }
@@ -187,6 +196,11 @@ impl Metrics {
     /// A queue went over its bound and the connection is closed with 4508.
     pub fn outbox_overflowed(&self) {
         self.traffic.overflows.inc();
+    }
+
+    /// Publications that waited for one client were lost, as the policy of their channels has it.
+    pub fn outbox_dropped(&self, policy: Sacrifice, publications: u64) {
+        self.traffic.dropped.of(policy).inc_by(publications);
     }
 
     /// WebSocket messages received since the start.

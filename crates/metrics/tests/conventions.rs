@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
-use fanfare_metrics::{ApiMethod, BrokerCall, Command, Metrics, Outcome, Refusal, document};
+use fanfare_metrics::{ApiMethod, BrokerCall, Command, Metrics, Outcome, Refusal, Sacrifice, document};
 
 /// Name and type of every family that a node serves.
 fn families(text: &str) -> BTreeMap<&str, &str> {
@@ -81,6 +81,7 @@ fn facts_move_the_series_they_name() {
     metrics.written(1, 50);
     metrics.outbox_queued(500);
     metrics.outbox_queued(-120);
+    metrics.outbox_dropped(Sacrifice::Conflate, 3);
     metrics.fanned_out(2, 100, Duration::from_micros(30));
     metrics.publish_to_write(Duration::from_micros(50));
     metrics.publish_to_write(Duration::from_secs(60));
@@ -101,6 +102,8 @@ fn facts_move_the_series_they_name() {
         ("fanfare_writes_total", 2.0),
         ("fanfare_received_bytes_total", 100.0),
         ("fanfare_outbox_bytes", 380.0),
+        ("fanfare_outbox_dropped_total{policy=\"conflate\"}", 3.0),
+        ("fanfare_outbox_dropped_total{policy=\"drop_oldest\"}", 0.0),
         ("fanfare_fanout_publications_total", 2.0),
         ("fanfare_fanout_receivers_bucket{le=\"10\"}", 0.0),
         ("fanfare_fanout_receivers_bucket{le=\"100\"}", 1.0),

@@ -68,6 +68,17 @@ impl Rule {
         overflow: Overflow::Disconnect,
     };
 
+    /// Whether there is a past to ask for.
+    ///
+    /// # Errors
+    /// 4404 when there is none.
+    pub fn keeps_history(&self) -> Result<(), Failure> {
+        match self.history {
+            Some(_) => Ok(()),
+            None => Err(Failure::new(ErrorCode::NotFound, "no history is kept here")),
+        }
+    }
+
     /// Whether this may be published here, and how it is kept.
     ///
     /// # Errors

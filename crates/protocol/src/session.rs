@@ -5,7 +5,7 @@
 //!  socket ──► Request, Rejected ──►┌─────────┐──► Send, Ping, Close ──► socket
 //!  sweep  ──► Tick             ──►│ Session │
 //!  hub    ──► Joined, Placed   ──►└─────────┘──► Join, GoLive, Leave, Publish ──► hub
-//!  node   ──► Drain, Overflowed
+//!  node   ──► Drain, Overflowed, PolicyChanged
 //! ```
 //!
 //! The shell that owns a session feeds it inputs and performs its effects one after the other. Effects that ask the hub
@@ -108,6 +108,9 @@ pub enum Input {
     Overflowed,
     /// The node is draining; the client is to wait this long before it comes back.
     Drain(Duration),
+    /// The node decides differently from now on. Channels that the client may not hear any more are left, and it is
+    /// told; for the rest the bounds hold for what comes.
+    PolicyChanged(Arc<Policy>),
     /// The peer broke a rule of the transport.
     Violated(CloseReason),
     /// The peer's Close frame, with its code if it had one.
@@ -280,6 +283,7 @@ impl Session {
             Input::Tick => self.tick(now, effects),
             Input::Overflowed => self.close(now, CloseReason::SlowConsumer, Duration::ZERO, effects),
             Input::Drain(after) => self.close(now, CloseReason::GoingAway, after, effects),
+            Input::PolicyChanged(policy) => self.policy_changed(policy, effects),
             Input::Violated(reason) => self.fail(now, reason, effects),
             Input::PeerClosed(code) => self.peer_closed(now, code, effects),
             Input::Gone => self.state = State::Over,
@@ -421,11 +425,10 @@ impl Session {
     }
 
     fn may_subscribe(&self, channel: &Channel, start: Start) -> Result<Terms, Failure> {
-        let rule = self.policy.rules.rule(channel)?;
+        let rule = self.may_hear(channel)?;
         if self.is_wanted(channel) {
             return Err(Failure::new(ErrorCode::Conflict, "already subscribed to this channel"));
         }
-        may_hear(rule)?;
         let most = self.policy.limits.channels;
         if self.wanted >= most {
             let text = format!("a connection may subscribe to {most} channels: unsubscribe from one first");
@@ -435,12 +438,7 @@ impl Session {
     }
 
     fn may_read(&self, channel: &Channel) -> Result<(), Failure> {
-        let rule = self.policy.rules.rule(channel)?;
-        may_hear(rule)?;
-        match rule.history {
-            Some(_) => Ok(()),
-            None => Err(Failure::new(ErrorCode::NotFound, "no history is kept here")),
-        }
+        self.may_hear(channel)?.keeps_history()
     }
 
     fn read(
@@ -451,14 +449,12 @@ impl Session {
         outcome: Result<Page, Failure>,
         effects: &mut Vec<Effect>,
     ) {
-        match outcome {
+        match outcome.and_then(|page| page.continuing(since)) {
             Err(failure) => self.tell_refusal(id, channel, failure, effects),
-            Ok(page) if since.is_some_and(|since| since.epoch != page.epoch) => {
-                let text = "`since` is of a stream that is lost: read without it";
-                self.tell_refusal(id, channel, Failure::new(ErrorCode::Gap, text), effects);
-            }
-            Ok(page) => {
+            Ok(mut page) => {
                 if let State::Open(_) = self.state {
+                    // An answer that fills the queue alone would make a slow consumer of whoever asks.
+                    page.shorten(self.policy.limits.queue_bytes / 2);
                     effects.push(Effect::Send(Reply { id, event: Event::Past { channel, page } }));
                 }
             }
@@ -466,11 +462,21 @@ impl Session {
     }
 
     fn lost(&mut self, channel: Channel, effects: &mut Vec<Effect>) {
+        let State::Open(_) = self.state else { return };
         if self.let_go(&channel) {
             effects.push(Effect::Leave { channel: channel.clone() });
-            if let State::Open(_) = self.state {
-                let event = Event::Unsubscribed { channel, cause: Some(ErrorCode::Gap) };
-                effects.push(Effect::Send(Reply::unasked(event)));
+            let event = Event::Unsubscribed { channel, cause: Some(ErrorCode::Gap) };
+            effects.push(Effect::Send(Reply::unasked(event)));
+        }
+    }
+
+    /// The rule of a namespace that lets this client in, subscribed already or not.
+    fn may_hear(&self, channel: &Channel) -> Result<&Rule, Failure> {
+        let rule = self.policy.rules.rule(channel)?;
+        match rule.subscribe {
+            MaySubscribe::Anyone => Ok(rule),
+            MaySubscribe::Authenticated | MaySubscribe::Token => {
+                Err(Failure::new(ErrorCode::Forbidden, "subscribing here takes a token"))
             }
         }
     }
@@ -493,11 +499,15 @@ impl Session {
         }
         match outcome {
             Ok(entry) => {
-                // It may be unwanted by now; then the Leave that was decided meanwhile comes right after this.
-                if let State::Open(_) = self.state {
-                    let event = Event::Subscribed { channel: channel.clone(), entry };
-                    effects.push(Effect::GoLive { channel, reply: Reply { id, event } });
+                let State::Open(_) = self.state else { return };
+                if let Err(failure) = self.may_hear(&channel) {
+                    self.let_go(&channel); // The policy changed while the hub was asked.
+                    effects.push(Effect::Leave { channel: channel.clone() });
+                    return refuse(id, Some(channel), failure, effects);
                 }
+                // It may be unwanted by now; then the Leave that was decided meanwhile comes right after this.
+                let event = Event::Subscribed { channel: channel.clone(), entry };
+                effects.push(Effect::GoLive { channel, reply: Reply { id, event } });
             }
             Err(failure) => self.tell_refusal(id, channel, failure, effects),
         }
@@ -529,6 +539,21 @@ impl Session {
 
     fn is_wanted(&self, channel: &Channel) -> bool {
         self.subscriptions.get(channel).is_some_and(|subscription| subscription.is_wanted)
+    }
+
+    /// Channels that are being joined are judged when the hub has answered, so that the request is answered once.
+    fn policy_changed(&mut self, policy: Arc<Policy>, effects: &mut Vec<Effect>) {
+        self.policy = policy;
+        let State::Open(_) = self.state else { return };
+        let live = self.subscriptions.iter().filter(|(_, it)| it.is_wanted && it.unanswered == 0);
+        let withdrawn =
+            live.filter_map(|(channel, _)| Some((channel.clone(), self.may_hear(channel).err()?.code)));
+        for (channel, cause) in withdrawn.collect::<Vec<_>>() {
+            self.let_go(&channel);
+            effects.push(Effect::Leave { channel: channel.clone() });
+            let event = Event::Unsubscribed { channel, cause: Some(cause) };
+            effects.push(Effect::Send(Reply::unasked(event)));
+        }
     }
 
     fn publish(&mut self, id: Option<RequestId>, mut draft: Draft, effects: &mut Vec<Effect>) {
@@ -638,15 +663,6 @@ impl Session {
 
 fn refuse(id: Option<RequestId>, channel: Option<Channel>, failure: Failure, effects: &mut Vec<Effect>) {
     effects.push(Effect::Send(Reply { id, event: Event::Refused { failure, channel } }));
-}
-
-fn may_hear(rule: &Rule) -> Result<(), Failure> {
-    match rule.subscribe {
-        MaySubscribe::Anyone => Ok(()),
-        MaySubscribe::Authenticated | MaySubscribe::Token => {
-            Err(Failure::new(ErrorCode::Forbidden, "subscribing here takes a token"))
-        }
-    }
 }
 
 fn channel_of(command: &Command) -> Option<&Channel> {

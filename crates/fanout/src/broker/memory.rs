@@ -3,7 +3,8 @@
 //! A node of its own has a [`Bus`] to itself; tests put several nodes on one. A publisher waits for its channel's turn,
 //! first come, first served, and holds it while it puts the publication into the lane of every node that watches the
 //! channel: that is what gives a channel one order on all nodes, and it is the order in which drafts came. A full lane
-//! makes the publisher wait, and those behind it: back-pressure reaches whoever publishes too much.
+//! makes the publisher wait, and those behind it: back-pressure reaches whoever publishes too much. Reading history waits
+//! for nobody: whoever empties a lane may read.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use fanfare_protocol::publication::{Draft, Position};
 use fanfare_protocol::{Channel, Publication};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::MutexGuard;
 use tokio::task::coop::unconstrained;
 
@@ -31,13 +32,16 @@ pub struct Bus(Arc<Shared>);
 const TURNS: usize = 32;
 
 /// Fair, and made to be held while one waits for a lane: nothing that empties lanes ever publishes.
-type Turn = tokio::sync::Mutex<Streams>;
+type Turn = tokio::sync::Mutex<()>;
 
 #[derive(Debug, Default)]
 struct Shared {
     nodes: RwLock<Vec<Arc<Node>>>,
-    /// Which publication of a channel is placed now, and the past of the channels that share the turn by hash.
+    /// Which publication of a channel is placed now; channels share turns by hash.
     turns: [Turn; TURNS],
+    /// The past of the channels that share a turn. Whoever appends has the turn, and locks this from the offset to the
+    /// last lane: nobody hears what history does not have.
+    streams: [Mutex<Streams>; TURNS],
 }
 
 #[derive(Debug)]
@@ -63,9 +67,13 @@ impl MemoryBroker {
 }
 
 impl Bus {
-    async fn turn(&self, channel: &Channel) -> MutexGuard<'_, Streams> {
+    async fn turn(&self, channel: &Channel) -> MutexGuard<'_, ()> {
         // The first poll must queue for the turn: tokio's budget, used up, would let a later draft overtake.
         unconstrained(self.0.turns[spread(channel, TURNS)].lock()).await
+    }
+
+    fn streams(&self, channel: &Channel) -> parking_lot::MutexGuard<'_, Streams> {
+        self.0.streams[spread(channel, TURNS)].lock()
     }
 
     fn watching(&self, channel: &Channel) -> Vec<Arc<Node>> {
@@ -87,7 +95,7 @@ impl Drop for MemoryBroker {
 impl Broker for MemoryBroker {
     fn publish(&self, draft: Draft) -> BoxFuture<'_, Result<Option<Position>, BrokerError>> {
         async move {
-            let mut streams = self.bus.turn(&draft.channel).await;
+            let _turn = self.bus.turn(&draft.channel).await;
             let watching = self.bus.watching(&draft.channel);
             let mut places = Vec::with_capacity(watching.len());
             for node in &watching {
@@ -96,6 +104,7 @@ impl Broker for MemoryBroker {
                     places.push(place);
                 }
             }
+            let mut streams = self.bus.streams(&draft.channel);
             let publication = match draft.retention {
                 None => Arc::new(Publication::new(draft, None)),
                 Some(retention) => {
@@ -115,28 +124,18 @@ impl Broker for MemoryBroker {
     }
 
     fn history(&self, channel: &Channel, query: Query) -> BoxFuture<'_, Result<Page, BrokerError>> {
-        let channel = channel.clone();
-        async move { Ok(self.bus.turn(&channel).await.read(&channel, query)) }.boxed()
+        let page = self.bus.streams(channel).read(channel, query);
+        ready(Ok(page)).boxed()
     }
 
     fn positions(&self, channels: Vec<Channel>) -> BoxFuture<'_, Result<Vec<Option<Position>>, BrokerError>> {
-        async move {
-            let mut positions = Vec::with_capacity(channels.len());
-            for channel in &channels {
-                positions.push(self.bus.turn(channel).await.position(channel));
-            }
-            Ok(positions)
-        }
-        .boxed()
+        let positions = channels.iter().map(|channel| self.bus.streams(channel).position(channel));
+        ready(Ok(positions.collect())).boxed()
     }
 
     fn remove_history(&self, channel: &Channel) -> BoxFuture<'_, Result<(), BrokerError>> {
-        let channel = channel.clone();
-        async move {
-            self.bus.turn(&channel).await.remove(&channel);
-            Ok(())
-        }
-        .boxed()
+        self.bus.streams(channel).remove(channel);
+        ready(Ok(())).boxed()
     }
 
     fn losses(&self) -> u64 {

@@ -1,37 +1,47 @@
 //! The broker of a cluster: Redis.
 //!
 //! ```text
-//!             ┌ publish ─► queue ─► pipelines ─────────────► PUBLISH  <prefix>:c:<channel>
-//!  Broker ────┤                                                 │
-//!             └ watch ───► ledger ─► SUBSCRIBE in batches       ▼
-//!  Lanes ◄──────────────── reads the socket ◄──────────── one push per publication
+//!             ┌ publish ─► queue ─► pipelines ──► PUBLISH, or the script that appends and publishes
+//!  Broker ────┼ history ─► queue ─► pipelines ──► scripts that read      │
+//!             └ watch ───► ledger ─► SUBSCRIBE in batches                ▼
+//!  Lanes ◄──────────────── reads the socket ◄──────────────── one push per publication
 //! ```
 //!
-//! A server gets two connections, so that a burst of publications never delays what is heard, nor the other way round.
-//! Each belongs to a task that keeps it: connects, serves, and when it is lost connects again, for ever, with jittered
-//! waits. A PING with a deadline notices a server that has gone silent. [`link`] says when both are up; a call fails only
+//! A server gets three connections, so that neither a burst of publications, nor what is heard, nor a page of history
+//! ever delays the others. Each belongs to a task that keeps it: connects, serves, and when it is lost connects again, for ever, with jittered
+//! waits. A PING with a deadline notices a server that has gone silent. [`link`] says when all are up; a call fails only
 //! for want of the connection that it needs.
 //!
-//! - [`publish`] uses the `redis` crate's multiplexed connection.
+//! - [`publish`] and [`history`] say what to do, [`scripts`] what Redis does by itself in one step. Both use a [`pipe`]:
+//!   the `redis` crate's multiplexed connection behind a bounded queue.
 //! - [`watch`] reads its socket itself ([`resp`] says why), straight from the buffer into the lanes.
 //! - [`envelope`] is what a publication looks like on its way, [`keys`] under which name, [`route`] on which server.
 //!
-//! **Where memory is bounded.** Outgoing: 16,384 drafts wait and a few pipelines are under way, 64 MiB in all; beyond
-//! that publishers hear [`BrokerError::Busy`]. Incoming: one buffer, which grows beyond 64 KiB only for a single longer
+//! **Where memory is bounded.** Outgoing: 16,384 commands wait in a pipe and a few pipelines are under way, 64 MiB in all;
+//! beyond that callers hear [`BrokerError::Busy`]. Incoming: one buffer, which grows beyond 64 KiB only for a single longer
 //! publication of at most 16 MiB, then the lanes. A full lane stops the reading, TCP makes Redis keep the rest, and
 //! Redis keeps as much as its `client-output-buffer-limit pubsub` says (32 MiB by default), then cuts the connection:
 //! that is a loss like any other, after which everything watched is heard again. Publications missed in between are
-//! missed, as they are during any loss; without history delivery is at most once.
+//! in the stream, or lost on a channel without history: there delivery is at most once. [`Broker::losses`] says that it
+//! is time to look.
+//!
+//! **Epochs.** A stream's epoch belongs to one life of the server, as `scripts/epoch.lua` tells: replication and disks
+//! may lose the newest publications, and an offset must never name two. After a failover to a replica the stream is still
+//! there and goes on under another epoch. Its older entries keep the positions under which they were placed, so one that
+//! stands at a known position proves that nothing before it has been lost.
 //!
 //! **Deliberately absent:** TLS (`rediss:` URLs are refused), and more than one server.
 
 mod backoff;
 mod envelope;
+mod history;
 mod keys;
 mod link;
+mod pipe;
 mod publish;
 mod resp;
 mod route;
+mod scripts;
 mod server;
 mod watch;
 
@@ -44,13 +54,15 @@ use fanfare_protocol::Channel;
 use fanfare_protocol::history::{Page, Query};
 use fanfare_protocol::publication::{Draft, Position};
 use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, ready};
+use futures_util::future::{BoxFuture, try_join_all};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::broker::{Broker, BrokerError, Lanes, Link};
+use history::Reader;
 use keys::Keys;
 use link::Board;
+use pipe::PIPELINE_MAX;
 use publish::Publisher;
 use route::Route;
 use watch::Watcher;
@@ -60,7 +72,7 @@ use watch::Watcher;
 pub struct RedisOptions {
     /// `redis://[user][:password@]host[:port][/database]`, exactly one. Never printed: it may hold a password.
     pub urls: Vec<String>,
-    /// What all keys start with, 1 to 64 bytes of printable ASCII: clusters that share a Redis differ in it.
+    /// What all keys start with, 1 to 64 bytes of printable ASCII without braces: clusters that share a Redis differ in it.
     pub prefix: String,
     /// The longest that Redis may take to answer anything, or to be connected to, before it counts as away.
     pub timeout: Duration,
@@ -96,8 +108,8 @@ pub enum RedisOptionsError {
         "a URL of redis reads redis://[user][:password@]host[:port][/database] (TLS is not supported yet)"
     )]
     Url,
-    /// A prefix that is empty, too long or not printable.
-    #[error("the prefix of keys is 1 to 64 bytes of printable ASCII")]
+    /// A prefix that is empty, too long, not printable or has braces, which mean something to Redis Cluster.
+    #[error("the prefix of keys is 1 to 64 bytes of printable ASCII without braces")]
     Prefix,
 }
 
@@ -134,6 +146,7 @@ pub struct RedisBroker {
 #[derive(Debug)]
 struct Ends {
     publisher: Publisher,
+    reader: Reader,
     watcher: Watcher,
 }
 
@@ -165,10 +178,11 @@ impl RedisBroker {
         // All halves first: the link must not be up before each has been counted.
         let halves: Vec<_> = servers
             .iter()
-            .map(|server| ["publish", "watch"].map(|name| board.half(name, server.to_string())))
+            .map(|server| ["publish", "read", "watch"].map(|name| board.half(name, server.to_string())))
             .collect();
-        let servers = servers.into_iter().zip(halves).map(|(server, [publishing, watching])| Ends {
+        let servers = servers.into_iter().zip(halves).map(|(server, [publishing, reading, watching])| Ends {
             publisher: Publisher::start(&shared, server.clone(), publishing),
+            reader: Reader::start(&shared, server.clone(), reading),
             watcher: Watcher::start(&shared, server, watching, lanes.clone()),
         });
         Ok(Self { board, route, servers: servers.collect() })
@@ -184,23 +198,30 @@ impl Broker for RedisBroker {
         async move { self.server(&draft.channel).publisher.publish(&draft).await }.boxed()
     }
 
-    fn history(&self, _channel: &Channel, _query: Query) -> BoxFuture<'_, Result<Page, BrokerError>> {
-        ready(Err(BrokerError::Unavailable("history on redis is not built yet".into()))).boxed()
+    fn history(&self, channel: &Channel, query: Query) -> BoxFuture<'_, Result<Page, BrokerError>> {
+        let channel = channel.clone();
+        async move { self.server(&channel).reader.history(&channel, query).await }.boxed()
     }
 
-    fn positions(
-        &self,
-        _channels: Vec<Channel>,
-    ) -> BoxFuture<'_, Result<Vec<Option<Position>>, BrokerError>> {
-        ready(Err(BrokerError::Unavailable("history on redis is not built yet".into()))).boxed()
+    fn positions(&self, channels: Vec<Channel>) -> BoxFuture<'_, Result<Vec<Option<Position>>, BrokerError>> {
+        async move {
+            let mut positions = Vec::with_capacity(channels.len());
+            for channels in channels.chunks(PIPELINE_MAX) {
+                let asked = channels.iter().map(|channel| self.server(channel).reader.position(channel));
+                positions.append(&mut try_join_all(asked).await?);
+            }
+            Ok(positions)
+        }
+        .boxed()
     }
 
-    fn remove_history(&self, _channel: &Channel) -> BoxFuture<'_, Result<(), BrokerError>> {
-        ready(Err(BrokerError::Unavailable("history on redis is not built yet".into()))).boxed()
+    fn remove_history(&self, channel: &Channel) -> BoxFuture<'_, Result<(), BrokerError>> {
+        let channel = channel.clone();
+        async move { self.server(&channel).reader.remove(&channel).await }.boxed()
     }
 
     fn losses(&self) -> u64 {
-        0
+        self.servers.iter().map(|server| server.watcher.losses()).sum()
     }
 
     fn watch(&self, channel: &Channel) -> BoxFuture<'_, Result<(), BrokerError>> {

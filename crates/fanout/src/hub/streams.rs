@@ -95,7 +95,7 @@ async fn read_on(hub: Weak<Hub>, channel: Channel) {
         match hub.read(&channel, reading.read).await {
             Ok(page) => {
                 let delivered = hub.registry.learn(&channel, reading, page);
-                hub.metrics.outbox_queued(delivered.grown_bytes);
+                delivered.queued.count(&hub.metrics);
             }
             Err(error) => {
                 if !hub.registry.read_failed(&channel, reading, &error) {

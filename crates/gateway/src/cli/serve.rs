@@ -1,57 +1,112 @@
-//! `fanfare serve`: configure, build, serve, wait for a signal, drain.
+//! `fanfare serve`: configure, build, serve, reload when told to, wait for a signal to stop, drain.
 
-use std::io::IsTerminal;
 use std::thread::available_parallelism;
 
 use anyhow::Context as _;
 use tokio::runtime::{Builder, Runtime};
-use tokio::signal::unix::{SignalKind, signal};
-use tracing::{info, warn};
-use tracing_subscriber::EnvFilter;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::{error, info, warn};
 
-use crate::config::{Config, Log, LogFormat};
+use super::Origin;
+use super::logging::{self, Filter};
+use crate::config::{Changes, Config, Loaded};
 use crate::node::Node;
 
 /// Serves until a signal says to stop.
-pub(super) fn run(config: &Config) -> anyhow::Result<()> {
-    start_logging(&config.log)?;
+pub(super) fn run(origin: &Origin) -> anyhow::Result<()> {
+    let loaded = Loaded::of(&origin.read()?)?;
+    let config = loaded.config();
+    let filter = logging::start(&config.log)?;
     raise_open_files(config);
-    info!("{}", config.summary());
-    runtime(config)?.block_on(serve(config))
+    runtime(config)?.block_on(serve(origin, loaded, &filter))
 }
 
-async fn serve(config: &Config) -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let node = Node::start(config).await?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+async fn serve(origin: &Origin, mut loaded: Loaded, filter: &Filter) -> anyhow::Result<()> {
+    let mut signals = Signals::new()?; // Before anything is said: whoever reads the log may signal.
+    info!("{}", loaded.config().summary());
+    let node = Node::start(loaded.config()).await?;
+    while let Wish::Reload = signals.next().await {
+        reload(origin, &mut loaded, filter, &node).await;
     }
     tokio::select! {
         () = node.drain() => {}
-        _ = terminate.recv() => warn!("told twice: stopping at once"),
-        _ = interrupt.recv() => warn!("told twice: stopping at once"),
+        () = signals.stop() => warn!("told twice: stopping at once"),
     }
     Ok(())
+}
+
+/// What the operator asks of a running node.
+#[derive(Debug)]
+enum Wish {
+    Stop,
+    Reload,
+}
+
+#[derive(Debug)]
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> anyhow::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Wish {
+        tokio::select! {
+            biased;
+            _ = self.terminate.recv() => Wish::Stop,
+            _ = self.interrupt.recv() => Wish::Stop,
+            _ = self.hangup.recv() => Wish::Reload,
+        }
+    }
+
+    /// Waits for a signal to stop; who stops reads no configuration any more.
+    async fn stop(&mut self) {
+        while let Wish::Reload = self.next().await {}
+    }
+}
+
+/// Reads the configuration again and takes what a running node can take; says what it cannot, by name alone, since values
+/// may be secret. With a mistake anywhere nothing changes.
+async fn reload(origin: &Origin, loaded: &mut Loaded, filter: &Filter, node: &Node) {
+    let read = origin.read().and_then(|source| loaded.reload(&source));
+    let (next, Changes { applied, waiting }) = match read {
+        Ok(reloaded) => reloaded,
+        Err(mistakes) => {
+            let mistakes = mistakes.iter().collect::<Vec<_>>().join("; ");
+            return error!(mistakes, "the configuration is not reloaded: the one in force stays");
+        }
+    };
+    let changed = |path: &str| applied.iter().any(|it| it == path);
+    if changed("log.level")
+        && let Err(error) = filter.exchange(&next.config().log)
+    {
+        error!(%error, "the log keeps its level");
+    }
+    if changed("limits.connections") {
+        raise_open_files(next.config());
+    }
+    node.reload(next.config()).await;
+    *loaded = next;
+    let (applied, waiting) = (applied.join(", "), waiting.join(", "));
+    if waiting.is_empty() {
+        info!(applied, "configuration reloaded");
+    } else {
+        warn!(applied, needs_restart = waiting, "configuration reloaded, but for keys that need a restart");
+    }
 }
 
 fn runtime(config: &Config) -> anyhow::Result<Runtime> {
     let workers =
         config.node.workers.map_or_else(|| available_parallelism().map_or(1, usize::from), usize::from);
     Builder::new_multi_thread().worker_threads(workers).enable_all().build().context("the runtime")
-}
-
-fn start_logging(log: &Log) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&log.level).with_context(|| format!("log.level = {:?}", log.level))?;
-    let colours = std::io::stderr().is_terminal();
-    let builder =
-        tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr);
-    match log.format {
-        LogFormat::Json => builder.json().flatten_event(true).init(),
-        LogFormat::Text => builder.init(),
-    }
-    Ok(())
 }
 
 /// A connection is a file to the system, and the usual soft limit is 1024. Raises it to the hard one and says when even

@@ -79,6 +79,18 @@ choice! {
 }
 
 choice! {
+    /// What becomes of a subscriber that reads too slowly.
+    pub enum SlowSubscriber {
+        /// It is disconnected, and may recover what it missed.
+        Disconnect = "disconnect",
+        /// The oldest publications that wait for it give way.
+        DropOldest = "drop_oldest",
+        /// Only the newest publication of a channel waits for it.
+        Conflate = "conflate",
+    }
+}
+
+choice! {
     /// How log lines are written.
     pub enum LogFormat {
         /// For people.

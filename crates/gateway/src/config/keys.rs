@@ -1,7 +1,7 @@
 //! The table of all keys: one line makes a key parsed, bounded, suggested, printed and documented.
 
 use super::check::Kind;
-use super::choice::{BrokerKind, LogFormat, PublishBy, RedisMode, SubscribeBy};
+use super::choice::{BrokerKind, LogFormat, PublishBy, RedisMode, SlowSubscriber, SubscribeBy};
 
 /// What stands for a namespace's name in the path of a key.
 pub(super) const ANY: &str = "*";
@@ -72,7 +72,13 @@ impl Key {
         }
     }
 
-    /// The path without its section.
+    /// The path as it is written under the heading of its section, or of its namespace.
+    pub(super) fn below_heading(&self) -> &'static str {
+        let (_, below) = self.path.split_once('.').expect("every key has a section");
+        below.strip_prefix("*.").unwrap_or(below)
+    }
+
+    /// The last segment of the path.
     pub(super) fn name(&self) -> &'static str {
         self.path.rsplit('.').next().unwrap_or(self.path)
     }
@@ -110,7 +116,8 @@ pub(super) const SECTIONS: &[Section] = &[
                 whole(0, 3_600),
                 "30",
                 "On SIGTERM, the time over which connections are told to go elsewhere.",
-            ),
+            )
+            .reloadable(),
             key("node.workers", whole(0, 1_024), "0", "Threads that serve connections; 0 is one per core."),
         ],
     },
@@ -181,7 +188,8 @@ pub(super) const SECTIONS: &[Section] = &[
                 "limits.message_bytes",
                 whole(128, 1 << 30),
                 "65536",
-                "Bytes of one message from a client; more closes the connection with 1009.",
+                "Bytes of one message from a client; more closes the connection with 1009. A connection keeps the \
+                 bound that it was told in `welcome`.",
             )
             .reloadable(),
             key("limits.channels", whole(1, 1_000_000), "128", "Channels subscribed to at once.").reloadable(),
@@ -204,8 +212,9 @@ pub(super) const SECTIONS: &[Section] = &[
                 "limits.queue_bytes",
                 whole(1_024, 1 << 32),
                 "1048576",
-                "Bytes waiting for a client that reads too slowly; more closes the connection with 4508. At least \
-                 `limits.message_bytes`.",
+                "Bytes waiting for a client that reads too slowly; more closes the connection with 4508, unless the \
+                 `overflow` of its channels makes room. At least `limits.message_bytes`. A connection \
+                 keeps the bound that it began with.",
             )
             .reloadable(),
             key(
@@ -213,7 +222,8 @@ pub(super) const SECTIONS: &[Section] = &[
                 whole(1, 600),
                 "10",
                 "Time to send the head of a request, from the moment the socket is open.",
-            ),
+            )
+            .reloadable(),
         ],
     },
     Section {
@@ -227,6 +237,24 @@ pub(super) const SECTIONS: &[Section] = &[
                 "10",
                 "Time to answer a ping, else the connection is closed with 4408. At most \
                  `heartbeat.interval_seconds`.",
+            ),
+        ],
+    },
+    Section {
+        name: "presence",
+        help: "Who is subscribed, for the namespaces that have it switched on.",
+        keys: &[
+            key(
+                "presence.grace_seconds",
+                whole(0, 60),
+                "3",
+                "How long a member that has gone may take to come back before others are told that it `left`.",
+            ),
+            key(
+                "presence.heartbeat_seconds",
+                whole(1, 60),
+                "5",
+                "How often a node says that its members live. Those of a node that is silent for twice as long have left.",
             ),
         ],
     },
@@ -250,7 +278,8 @@ pub(super) const SECTIONS: &[Section] = &[
             "`true` while `listen.public` is a loopback address",
             "true",
             "Whether the page is served.",
-        )],
+        )
+        .reloadable()],
     },
     Section {
         name: "log",
@@ -294,6 +323,40 @@ pub(super) const SECTIONS: &[Section] = &[
                 "Bytes of the `data` of one publication; more is refused with 4413.",
             )
             .reloadable(),
+            key("namespaces.*.presence", Kind::Switch, "false", "Whether clients may ask and be told who is subscribed.")
+                .reloadable(),
+            key(
+                "namespaces.*.overflow",
+                Kind::Choice(SlowSubscriber::WORDS),
+                "\"disconnect\"",
+                "What becomes of a subscriber for whom `limits.queue_bytes` wait: `disconnect` it with 4508, or `drop_oldest`, the \
+                 oldest waiting publications of such channels. With `conflate` only the newest of a channel waits, however \
+                 little that is.",
+            )
+            .reloadable(),
+            unset(
+                "namespaces.*.history.size",
+                whole(1, 100_000),
+                "no history is kept",
+                "100",
+                "The newest publications of a channel that are kept, for clients that come back.",
+            )
+            .reloadable(),
+            key(
+                "namespaces.*.history.ttl_seconds",
+                whole(1, 31_536_000),
+                "300",
+                "How long after its last publication a channel's history is kept. Takes `history.size`.",
+            )
+            .reloadable(),
+            key(
+                "namespaces.*.history.idempotency_ttl_seconds",
+                whole(1, 31_536_000),
+                "300",
+                "How long a publication's `key` is remembered: the same key again is not published again. Takes \
+                 `history.size`.",
+            )
+            .reloadable(),
         ],
     },
 ];
@@ -312,6 +375,11 @@ pub(super) fn find(path: &str) -> Option<&'static Key> {
 #[must_use]
 pub fn reloadable(path: &str) -> bool {
     find(path).is_some_and(|key| key.reload)
+}
+
+/// Whether `path` is a key that only a start reads.
+pub(super) fn needs_restart(path: &str) -> bool {
+    find(path).is_some_and(|key| !key.reload)
 }
 
 /// Whether `path` is above keys: a section, or one namespace.

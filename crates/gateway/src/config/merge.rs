@@ -11,7 +11,7 @@ use super::mistake::{Mistakes, Place};
 use super::suggest::nearest;
 
 /// What all layers together say. Every value in it has the type that the table declares.
-#[derive(Debug)]
+#[derive(Clone)]
 pub(super) struct Merged {
     root: Value,
     /// What was set by a layer over the defaults, and where: the highest layer comes last.
@@ -148,10 +148,44 @@ impl Merged {
         }
     }
 
+    /// The keys that have another value in `other`, in the order of the table. A namespace that only one of the two has
+    /// is named itself, not its keys.
+    pub(super) fn differences(&self, other: &Self) -> Vec<String> {
+        let both = self.namespaces.intersection(&other.namespaces);
+        let keys = paths(both).filter(|path| self.value(path) != other.value(path));
+        let one = self.namespaces.symmetric_difference(&other.namespaces);
+        keys.chain(one.map(|name| format!("namespaces.{name}"))).collect()
+    }
+
+    /// The reloadable keys of `new`, and the others as they are here, which have no place in what was read last.
+    pub(super) fn reloaded(&self, new: &Self) -> Self {
+        let mut layer = Layer::default();
+        for path in paths(&new.namespaces) {
+            let from = if keys::needs_restart(&path) { self } else { new };
+            if let Some(kind) = from.value(&path) {
+                layer.0.insert(path, Value::new(None, kind));
+            }
+        }
+        let merged =
+            Config::builder().add_source(layer).build().expect("a layer in memory cannot fail to be read");
+        let set = new.set.iter().filter(|(path, _)| !keys::needs_restart(path)).cloned().collect();
+        Self { root: merged.cache, set, namespaces: new.namespaces.clone() }
+    }
+
     /// The place that decides the value of a key: the highest layer that sets it.
     pub(super) fn place(&self, path: &str) -> Option<&Place> {
         self.set.iter().rev().find(|(it, _)| it == path).map(|(_, place)| place)
     }
+}
+
+/// Every key, those of a namespace once for each of `namespaces`.
+fn paths<'a>(namespaces: impl IntoIterator<Item = &'a String> + Clone) -> impl Iterator<Item = String> {
+    keys::all().flat_map(move |key| -> Vec<String> {
+        if !key.path.contains(keys::ANY) {
+            return vec![key.path.to_owned()];
+        }
+        namespaces.clone().into_iter().map(|name| key.path.replace(keys::ANY, name)).collect()
+    })
 }
 
 /// One layer for the `config` crate: paths, and values that have their type already.

@@ -40,6 +40,12 @@ impl Mistakes {
         self.lines.push(text);
     }
 
+    /// The same, each under a condition.
+    pub(super) fn under(mut self, condition: &str) -> Self {
+        self.lines.iter_mut().for_each(|line| line.insert_str(0, &format!("{condition}: ")));
+        self
+    }
+
     /// Whether the value of `path` was refused in some layer.
     pub(super) fn touch(&self, path: &str) -> bool {
         self.paths.iter().any(|it| it == path)

@@ -19,6 +19,9 @@ is spelt with commas, or as in TOML. An empty variable counts as not set. The na
 Unknown keys are refused, and all mistakes are told at once, each with its place. `fanfare check-config` does just that;
 `fanfare default-config` prints the file with every key at its default.
 
+On `SIGHUP` a node reads all layers again and takes the keys with a yes under *reload* without dropping anybody; it logs
+which keys have changed, and which of them wait for a restart. A configuration with a mistake changes nothing.
+
 This page is generated from `crates/gateway/src/config/keys.rs`: `FANFARE_WRITE_DOCS=1 cargo test -p fanfare-gateway config`
 rewrites it, and a test fails while it is stale.
 ";
@@ -44,13 +47,16 @@ pub fn default_toml() -> String {
         }
         for key in section.keys {
             comment(&mut text, key.help);
-            comment(&mut text, &format!("Takes {}.", key.kind));
+            let reload = if key.reload { " SIGHUP reloads it." } else { "" };
+            comment(&mut text, &format!("Takes {}.{reload}", key.kind));
             match key.default {
-                Default::Value(value) if named => line(&mut text, format_args!("# {} = {value}", key.name())),
-                Default::Value(value) => line(&mut text, format_args!("{} = {value}", key.name())),
+                Default::Value(value) if named => {
+                    line(&mut text, format_args!("# {} = {value}", key.below_heading()))
+                }
+                Default::Value(value) => line(&mut text, format_args!("{} = {value}", key.below_heading())),
                 Default::Unset { meaning, example } => {
                     comment(&mut text, &format!("Not set: {meaning}."));
-                    line(&mut text, format_args!("# {} = {example}", key.name()));
+                    line(&mut text, format_args!("# {} = {example}", key.below_heading()));
                 }
             }
         }
@@ -71,14 +77,15 @@ pub fn document() -> String {
 }
 
 fn table(text: &mut String, section: &Section) {
-    text.push_str("| key | default | takes | what it does |\n| --- | --- | --- | --- |\n");
-    for Key { path, kind, default, help, .. } in section.keys {
+    text.push_str("| key | default | takes | reload | what it does |\n| --- | --- | --- | --- | --- |\n");
+    for Key { path, kind, default, reload, help } in section.keys {
         let path = path.replace(ANY, "<name>");
         let default = match default {
             Default::Value(value) => format!("`{value}`"),
             Default::Unset { meaning, .. } => format!("not set: {meaning}"),
         };
-        line(text, format_args!("| `{path}` | {default} | {kind} | {help} |"));
+        let reload = if *reload { "yes" } else { "no" };
+        line(text, format_args!("| `{path}` | {default} | {kind} | {reload} | {help} |"));
     }
     let variables = section.keys.iter().map(|key| {
         format!("`{PREFIX}{}`", key.path.replace(ANY, "<NAME>").replace('.', "__").to_ascii_uppercase())

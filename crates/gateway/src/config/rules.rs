@@ -14,6 +14,7 @@ pub(super) fn check(config: &Config, merged: &Merged, mistakes: &mut Mistakes) {
     rules.doors(config);
     rules.redis(config);
     rules.bounds(config);
+    rules.history(config);
 }
 
 struct Rules<'a> {
@@ -67,6 +68,10 @@ impl Rules<'_> {
         self.require(mode == RedisMode::Single, &["redis.mode"], || {
             format!("redis.mode = \"{}\": not in this version, which serves \"single\" alone", mode.as_str())
         });
+        let plain = config.redis.urls.iter().all(|url| !url.expose().starts_with("rediss://"));
+        self.require(plain, &["redis.urls"], || {
+            "redis.urls: rediss:// is Redis over TLS, which is not in this version: use redis://".into()
+        });
         let count = config.redis.urls.len();
         let one = mode != RedisMode::Single || config.broker == BrokerKind::Memory || count == 1;
         self.require(one, &["redis.urls", "redis.mode"], || {
@@ -92,6 +97,20 @@ impl Rules<'_> {
             self.require(bytes <= message, &[&path, "limits.message_bytes"], || {
                 format!("{path} = {bytes}: more than limits.message_bytes = {message}")
             });
+        }
+    }
+
+    /// Whoever writes of history means to have one, and says how much.
+    fn history(&mut self, config: &Config) {
+        for (name, namespace) in &config.namespaces {
+            let size = format!("namespaces.{name}.history.size");
+            for key in ["history", "history.ttl_seconds", "history.idempotency_ttl_seconds"] {
+                let path = format!("namespaces.{name}.{key}");
+                let pointless = namespace.history.is_none() && self.merged.place(&path).is_some();
+                self.require(!pointless, &[&path, &size], || {
+                    format!("{path}: no history is kept without {size}")
+                });
+            }
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The configuration from outside: text in, a typed value or exact messages out.
 
+use std::num::NonZeroU32;
 use std::path::Path;
 use std::time::Duration;
 
@@ -70,6 +71,7 @@ fn variables_spell_every_type() {
         ("FANFARE__BROKER__KIND", "redis"),
         ("FANFARE__LISTEN__PUBLIC", "[::]:9000"),
         ("FANFARE__NAMESPACES__ROOM__MAX_BYTES", "100"),
+        ("FANFARE__NAMESPACES__ROOM__HISTORY__SIZE", "7"),
         ("FANFARE__NODE__WORKERS", "0"),
         ("FANFARE__ORIGIN__ALLOW", "[\"https://a.example\", \"https://*.b.example\"]"),
         ("FANFARE__REDIS__PREFIX", ""),
@@ -82,6 +84,7 @@ fn variables_spell_every_type() {
     assert_eq!(config.origin.allow, ["https://a.example", "https://*.b.example"]);
     assert_eq!(config.redis.prefix, "fanfare", "an empty variable is not set");
     assert_eq!(config.namespaces["room"].max_bytes.unwrap().get(), 100);
+    assert_eq!(config.namespaces["room"].history.as_ref().unwrap().size.get(), 7);
     assert!(!config.console.enabled, "the page is for loopback unless it is asked for");
     assert_eq!(
         config.summary(),
@@ -93,9 +96,37 @@ fn variables_spell_every_type() {
 fn a_namespace_exists_by_being_written_down() {
     let config = load(&file("[namespaces.room]\n[namespaces.My-news]\npublish = \"none\"\n")).unwrap();
     assert_eq!(config.namespaces.keys().collect::<Vec<_>>(), ["My-news", "room"]);
-    let room = Namespace { publish: PublishBy::Subscribers, subscribe: SubscribeBy::Anyone, max_bytes: None };
+    let room = Namespace {
+        publish: PublishBy::Subscribers,
+        subscribe: SubscribeBy::Anyone,
+        max_bytes: None,
+        presence: false,
+        overflow: SlowSubscriber::Disconnect,
+        history: None,
+    };
     assert_eq!(config.namespaces["room"], room);
     assert_eq!(config.namespaces["My-news"], Namespace { publish: PublishBy::None, ..room });
+}
+
+#[test]
+fn a_namespace_has_history_by_saying_how_much() {
+    let text = "[namespaces.room]\npresence = true\noverflow = \"drop_oldest\"\n[namespaces.room.history]\nsize = 50\n\
+                [namespaces.price]\noverflow = \"conflate\"\nhistory = { size = 1, ttl_seconds = 60, \
+                idempotency_ttl_seconds = 10 }\n";
+    let namespaces = load(&file(text)).unwrap().namespaces;
+    let (room, price) = (&namespaces["room"], &namespaces["price"]);
+    assert!(room.presence && !price.presence);
+    assert_eq!((room.overflow, price.overflow), (SlowSubscriber::DropOldest, SlowSubscriber::Conflate));
+    let history = |size, ttl, idempotency_ttl| History {
+        size: NonZeroU32::new(size).unwrap(),
+        ttl: Duration::from_secs(ttl),
+        idempotency_ttl: Duration::from_secs(idempotency_ttl),
+    };
+    assert_eq!(room.history, Some(history(50, 300, 300)));
+    assert_eq!(price.history, Some(history(1, 60, 10)));
+    let presence = load(&file("[presence]\ngrace_seconds = 0\n")).unwrap().presence;
+    assert_eq!(presence, Presence { grace: Duration::ZERO, heartbeat: Duration::from_secs(5) });
+    assert_eq!(load(&Source::default()).unwrap().presence.grace, Duration::from_secs(3));
 }
 
 #[test]
@@ -160,6 +191,27 @@ fn values_of_the_wrong_type_are_refused_where_they_stand() {
             "[namespaces.room]\nsubscribe = \"all\"",
             "namespaces.room.subscribe = \"all\": \"token\", \"authenticated\" or \"anyone\" is expected (fanfare.toml, line 2)",
         ),
+        (
+            "[namespaces.room]\noverflow = \"drop_newest\"",
+            "namespaces.room.overflow = \"drop_newest\": \"disconnect\", \"drop_oldest\" or \"conflate\" is expected \
+             (fanfare.toml, line 2)",
+        ),
+        (
+            "[namespaces.room.history]\nsize = 0",
+            "namespaces.room.history.size = 0: a whole number from 1 to 100000 is expected (fanfare.toml, line 2)",
+        ),
+        (
+            "[namespaces.room]\nhistory = true",
+            "namespaces.room.history: a table of keys is expected (fanfare.toml, line 2)",
+        ),
+        (
+            "[namespaces.room]\npresence = 1",
+            "namespaces.room.presence = 1: true or false is expected (fanfare.toml, line 2)",
+        ),
+        (
+            "[presence]\ngrace_seconds = 61",
+            "presence.grace_seconds = 61: a whole number from 0 to 60 is expected (fanfare.toml, line 2)",
+        ),
     ];
     for (text, message) in cases {
         refused(text, &[message]);
@@ -200,11 +252,19 @@ fn unknown_keys_are_refused_with_the_nearest_name() {
         ),
         (
             "heartbeat.interval = 1",
-            "heartbeat.interval: no such key; `fanfare default-config` prints all keys (fanfare.toml, line 1)",
+            "heartbeat.interval: no such key; did you mean heartbeat.interval_seconds? (fanfare.toml, line 1)",
         ),
         (
             "[namespaces.room]\npublisch = \"none\"",
             "namespaces.room.publisch: no such key; did you mean namespaces.room.publish? (fanfare.toml, line 2)",
+        ),
+        (
+            "[namespaces.room]\nsize = 1",
+            "namespaces.room.size: no such key; did you mean namespaces.room.history.size? (fanfare.toml, line 2)",
+        ),
+        (
+            "[namespaces.room.history]\nttl = 1",
+            "namespaces.room.history.ttl: no such key; did you mean namespaces.room.history.ttl_seconds? (fanfare.toml, line 2)",
         ),
         (
             "[colours]\n",
@@ -271,12 +331,25 @@ fn keys_that_must_agree_are_held_to_it() {
             "redis.mode = \"cluster\": not in this version, which serves \"single\" alone (fanfare.toml, line 2)",
         ),
         (
+            "[redis]\nurls = [\"rediss://:hunter2@cache.example\"]",
+            "redis.urls: rediss:// is Redis over TLS, which is not in this version: use redis:// (fanfare.toml, line 2)",
+        ),
+        (
             "[broker]\nkind = \"redis\"\n[redis]\nurls = []",
             "redis.urls: redis.mode = \"single\" takes one URL, and there are 0 (fanfare.toml, line 4)",
         ),
         (
             "[namespaces.room]\nmax_bytes = 100000",
             "namespaces.room.max_bytes = 100000: more than limits.message_bytes = 65536 (fanfare.toml, line 2)",
+        ),
+        (
+            "[namespaces.room.history]\nttl_seconds = 60",
+            "namespaces.room.history.ttl_seconds: no history is kept without namespaces.room.history.size \
+             (fanfare.toml, line 2)",
+        ),
+        (
+            "[namespaces.room.history]\n",
+            "namespaces.room.history: no history is kept without namespaces.room.history.size (fanfare.toml, line 1)",
         ),
     ] {
         refused(text, &[message]);
@@ -342,6 +415,7 @@ fn the_default_file_parses_back_to_the_defaults() {
     let config = load(&file(&shown.join("\n"))).unwrap();
     assert_eq!(config.node.name, "gateway-1");
     assert_eq!(config.namespaces["room"].max_bytes.unwrap().get(), 4096);
+    assert_eq!(config.namespaces["room"].history.as_ref().unwrap().size.get(), 100);
 }
 
 #[test]
@@ -353,8 +427,67 @@ fn every_key_of_the_table_stands_in_its_section_and_only_once() {
             assert!(key.help.ends_with('.') && !key.help.contains('|'), "{}", key.help);
         }
     }
-    assert!(reloadable("namespaces.room.publish") && reloadable("limits.connections"));
+    assert!(reloadable("namespaces.room.publish") && reloadable("namespaces.room.history.size"));
+    assert!(reloadable("limits.connections"));
     assert!(!reloadable("listen.public") && !reloadable("no.such"));
+}
+
+#[track_caller]
+fn reloaded(old: &str, new: &str) -> (Config, Changes) {
+    let named = Source { default_name: "drawn-anew".into(), ..file(new) };
+    let (next, changes) = Loaded::of(&file(old)).unwrap().reload(&named).unwrap();
+    (next.into_config(), changes)
+}
+
+#[test]
+fn a_reload_takes_what_the_table_allows_and_names_the_rest() {
+    let old =
+        "[limits]\nchannels = 5\nbatch = 6\n[api]\nkeys = [\"one\"]\n[heartbeat]\ninterval_seconds = 20\n";
+    let new = "[limits]\nbatch = 7\nconnections = 100_000\n[api]\nkeys = [\"two\"]\n[node]\nname = \"b\"\n[log]\n\
+               format = \"json\"\n";
+    let (config, changes) = reloaded(old, new);
+    assert_eq!(
+        changes.applied,
+        ["limits.channels", "limits.batch", "api.keys"],
+        "a default written down is no change"
+    );
+    assert_eq!(changes.waiting, ["node.name", "heartbeat.interval_seconds", "log.format"]);
+    let as_applied = "[limits]\nbatch = 7\n[api]\nkeys = [\"two\"]\n[heartbeat]\ninterval_seconds = 20\n";
+    assert_eq!(config, load(&file(as_applied)).unwrap(), "and the drawn name stays");
+    assert_eq!(reloaded(old, old).1, Changes::default());
+}
+
+#[test]
+fn what_waits_for_a_restart_is_named_until_then() {
+    let old = Loaded::of(&Source::default()).unwrap();
+    let new = file("[node]\nworkers = 3\n");
+    let (once, first) = old.reload(&new).unwrap();
+    let (twice, second) = once.reload(&new).unwrap();
+    assert_eq!((first.waiting, second.waiting), (vec!["node.workers".into()], vec!["node.workers".into()]));
+    assert_eq!(twice.reload(&Source::default()).unwrap().1, Changes::default());
+}
+
+#[test]
+fn a_namespace_that_comes_or_goes_is_named_itself() {
+    let old = "[namespaces.a]\nmax_bytes = 7\n[namespaces.b]\n";
+    let new = "[namespaces.b]\npublish = \"none\"\n[namespaces.C-c]\nmax_bytes = 9\n";
+    let (config, changes) = reloaded(old, new);
+    assert_eq!(changes.applied, ["namespaces.b.publish", "namespaces.C-c", "namespaces.a"]);
+    assert_eq!(config, load(&file(new)).unwrap());
+}
+
+#[test]
+fn a_reload_is_held_to_every_rule_with_the_keys_that_stay() {
+    let old =
+        Loaded::of(&file("[listen]\ninternal = \"0.0.0.0:8001\"\n[api]\nkeys = [\"hunter2\"]\n")).unwrap();
+    assert_eq!(
+        old.reload(&Source::default()).unwrap_err().to_string(),
+        "with the keys that need a restart as they are: listen.internal = \"0.0.0.0:8001\": beyond loopback the server API \
+         needs api.keys, and there are none"
+    );
+    let mistakes = old.reload(&file("[limits]\nbatch = 0\n[lmits]\n")).unwrap_err();
+    assert_eq!(mistakes.iter().count(), 2, "all at once: {mistakes}");
+    assert!(!format!("{old:?}").contains("hunter2"));
 }
 
 /// `FANFARE_WRITE_DOCS=1` rewrites the page instead.

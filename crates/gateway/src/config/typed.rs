@@ -5,10 +5,9 @@ use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
-use super::choice::{BrokerKind, LogFormat, PublishBy, RedisMode, SubscribeBy};
+use super::choice::{BrokerKind, LogFormat, PublishBy, RedisMode, SlowSubscriber, SubscribeBy};
 use super::merge::Merged;
 use super::secret::Secret;
-use super::source::Source;
 
 /// A node's whole configuration, checked. `Debug` shows no secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +28,8 @@ pub struct Config {
     pub limits: Limits,
     /// How dead peers are found.
     pub heartbeat: Heartbeat,
+    /// How it is known who is subscribed.
+    pub presence: Presence,
     /// What holds in each namespace. Empty: every channel is open.
     pub namespaces: BTreeMap<String, Namespace>,
     /// The server API.
@@ -117,6 +118,15 @@ pub struct Heartbeat {
     pub timeout: Duration,
 }
 
+/// How it is known who is subscribed, in namespaces with presence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Presence {
+    /// Time for a member that has gone to come back before it has left; at most a minute, and perhaps none.
+    pub grace: Duration,
+    /// Time between two signs of life of a node's members; 1 second to a minute.
+    pub heartbeat: Duration,
+}
+
 /// What holds in one namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Namespace {
@@ -126,6 +136,23 @@ pub struct Namespace {
     pub subscribe: SubscribeBy,
     /// Bytes of one publication's data, at most [`Limits::message_bytes`]. None: that alone.
     pub max_bytes: Option<NonZeroUsize>,
+    /// Whether it is known who is subscribed.
+    pub presence: bool,
+    /// What becomes of subscribers that read too slowly.
+    pub overflow: SlowSubscriber,
+    /// What is kept of each channel. None: nothing.
+    pub history: Option<History>,
+}
+
+/// What is kept of the channels of one namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct History {
+    /// The most publications of a channel, at most 100,000.
+    pub size: NonZeroU32,
+    /// How long after the last publication; at least a second.
+    pub ttl: Duration,
+    /// How long an idempotency key is remembered; at least a second.
+    pub idempotency_ttl: Duration,
 }
 
 /// The server API.
@@ -175,14 +202,14 @@ impl Config {
 }
 
 /// Gives each value its type. It never fails: a value that was refused left its default behind.
-pub(super) fn build(merged: &Merged, source: &Source) -> Config {
+pub(super) fn build(merged: &Merged, default_name: &str) -> Config {
     let listen =
         Listen { public: address(merged, "listen.public"), internal: address(merged, "listen.internal") };
     let loopback = listen.public.ip().is_loopback();
     let namespaces = merged.namespaces.iter().map(|name| (name.clone(), namespace(merged, name)));
     Config {
         node: Node {
-            name: merged.text("node.name").unwrap_or_else(|| source.default_name.clone()),
+            name: merged.text("node.name").unwrap_or_else(|| default_name.to_owned()),
             drain: seconds(merged, "node.drain_seconds"),
             workers: NonZeroUsize::new(size(merged, "node.workers")),
         },
@@ -199,6 +226,10 @@ pub(super) fn build(merged: &Merged, source: &Source) -> Config {
         heartbeat: Heartbeat {
             interval: seconds(merged, "heartbeat.interval_seconds"),
             timeout: seconds(merged, "heartbeat.timeout_seconds"),
+        },
+        presence: Presence {
+            grace: seconds(merged, "presence.grace_seconds"),
+            heartbeat: seconds(merged, "presence.heartbeat_seconds"),
         },
         namespaces: namespaces.collect(),
         api: Api { keys: merged.list("api.keys").into_iter().map(Secret::new).collect() },
@@ -227,6 +258,13 @@ fn namespace(merged: &Merged, name: &str) -> Namespace {
         publish: PublishBy::of(&text(merged, &path("publish"))),
         subscribe: SubscribeBy::of(&text(merged, &path("subscribe"))),
         max_bytes: merged.whole(&path("max_bytes")).and_then(|it| NonZeroUsize::new(word(it))),
+        presence: merged.switch(&path("presence")).expect("the key has a default"),
+        overflow: SlowSubscriber::of(&text(merged, &path("overflow"))),
+        history: merged.whole(&path("history.size")).map(|size| History {
+            size: u32::try_from(size).ok().and_then(NonZeroU32::new).expect("bounded from both sides"),
+            ttl: seconds(merged, &path("history.ttl_seconds")),
+            idempotency_ttl: seconds(merged, &path("history.idempotency_ttl_seconds")),
+        }),
     }
 }
 

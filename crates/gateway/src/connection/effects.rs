@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use fanfare_fanout::broker::BrokerError;
-use fanfare_fanout::{Hub, Outbox};
+use fanfare_fanout::{Hub, Outbox, Queued};
 use fanfare_metrics::Metrics;
 use fanfare_protocol::error::{ErrorCode, Failure};
 use fanfare_protocol::event::{Event, Reply};
@@ -134,11 +134,7 @@ async fn place(hub: &Hub, id: Option<RequestId>, draft: Draft) -> Input {
 
 /// Queues a frame; when it does not fit the outbox itself orders the connection to close.
 pub(super) fn queue(outbox: &Outbox, metrics: &Metrics, frame: Frame) {
-    let grown = match outbox.push(frame) {
-        Ok(bytes) => i64::try_from(bytes).expect("a queue is bounded"),
-        Err(full) => -i64::try_from(full.discarded).expect("a queue is bounded"),
-    };
-    metrics.outbox_queued(grown);
+    outbox.push(frame).unwrap_or_else(Queued::from).count(metrics);
 }
 
 /// What a client is told when the broker cannot do its part.

@@ -1,4 +1,5 @@
-//! Every connection of the node, to be found by those who must tell all of them something: the drain, so far.
+//! Every connection of the node, to be found by those who must tell all of them something: the drain, and
+//! new settings.
 
 use std::sync::Arc;
 

@@ -96,7 +96,8 @@ fn examine(request: &Request<Incoming>, services: &Services) -> Result<Accepted,
     let origin = headers.get(header::ORIGIN).map(|origin| origin.to_str().unwrap_or("null"));
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
     let host = host.ok_or_else(|| bad("a request of HTTP/1.1 names its Host\n"))?;
-    if !services.admission.allows_origin(origin, host) {
+    let settings = services.settings();
+    if !settings.origins.allow(origin, host) {
         return Err(Refused {
             status: StatusCode::FORBIDDEN,
             reason: Refusal::ForbiddenOrigin,
@@ -106,7 +107,7 @@ fn examine(request: &Request<Incoming>, services: &Services) -> Result<Accepted,
     if services.readiness.is_draining() {
         return Err(unavailable(Refusal::Draining, "this node is shutting down: connect again\n"));
     }
-    let place = services.admission.connection();
+    let place = services.admission.connection(settings.connections_max);
     let place =
         place.ok_or_else(|| unavailable(Refusal::AtCapacity, "this node is full: connect again later\n"))?;
     Ok(Accepted { key, negotiated: negotiate(offered(headers)), place })

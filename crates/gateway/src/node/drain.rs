@@ -15,8 +15,10 @@ const STEP: Duration = Duration::from_millis(50);
 /// The longest wait that a client is given: enough to spread a step's clients, too short for a person to mind.
 const AFTER_MAX: Duration = Duration::from_secs(2);
 
-/// Fails readiness, closes all connections over `window`, and returns when they are gone or have had the time to.
-pub(super) async fn run(services: &Services, window: Duration) {
+/// Fails readiness, closes all connections over the drain window, and returns when they are gone or have had the time to.
+pub(super) async fn run(services: &Services) {
+    let settings = services.settings();
+    let window = settings.drain_window;
     services.readiness.drain();
     services.metrics.draining(true);
     let began = Instant::now();
@@ -37,7 +39,7 @@ pub(super) async fn run(services: &Services, window: Duration) {
         outbox.order(Order::Drain { after: AFTER_MAX });
     }
 
-    let deadline = Instant::now() + services.policy.limits.close_timeout + STEP * 10;
+    let deadline = Instant::now() + settings.policy.limits.close_timeout + STEP * 10;
     while services.roster.len() > 0 && Instant::now() < deadline {
         sleep(STEP).await;
     }

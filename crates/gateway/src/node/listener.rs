@@ -53,7 +53,7 @@ pub(super) async fn serve(
         match accepted {
             Ok((socket, peer)) => {
                 // A peer over the bound is hung up on: there may be no descriptor left to answer it with.
-                if let Some(place) = services.admission.socket() {
+                if let Some(place) = services.admission.socket(services.settings().connections_max) {
                     services.tasks.spawn(converse(door, socket, peer, place, services.clone(), stop.clone()));
                 }
             }
@@ -91,7 +91,7 @@ async fn converse(
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(services.header_timeout)
+        .header_read_timeout(services.settings().header_timeout)
         .max_buf_size(HEAD_BYTES)
         .serve_connection(TokioIo::new(socket), service)
         .with_upgrades();

@@ -1,14 +1,17 @@
-//! What is true of every conversation, tried on random ones: commands, answers of the hub, and the other inputs in
-//! between, at random times.
+//! What is true of every conversation, tried on random ones: commands, answers of the hub, lost streams, and the other
+//! inputs in between, at random times.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::rules::Rule;
+use crate::publication::{Epoch, IdempotencyKey, Offset, Payload};
 
 const CHANNELS: u8 = 6;
+
+/// Where the hub says every stream stands.
+const TOP: Position = Position { epoch: Epoch(1), offset: Offset(7) };
 
 /// What comes from the client or from the node.
 #[derive(Clone, Debug)]
@@ -26,9 +29,10 @@ enum Line {
 
 #[derive(Clone, Debug)]
 enum Ask {
-    Subscribe(u8),
+    Subscribe(u8, Start),
     Unsubscribe(u8),
-    Publish(u8, bool),
+    Publish { channel: u8, echo: bool, keyed: bool },
+    History(u8, Option<Position>),
     Ping,
 }
 
@@ -46,6 +50,8 @@ enum Aside {
     PassToDeadline,
     Heard,
     Tick,
+    PolicyChanged(Arc<Policy>),
+    Lost(u8),
     End(Input),
 }
 
@@ -62,15 +68,26 @@ fn aside() -> impl Strategy<Value = Aside> {
         10 => Just(Aside::PassToDeadline),
         20 => Just(Aside::Heard),
         20 => Just(Aside::Tick),
+        5 => policy().prop_map(|policy| Aside::PolicyChanged(Arc::new(policy))),
+        20 => (0..CHANNELS).prop_map(Aside::Lost),
         2 => end.prop_map(Aside::End),
     ]
 }
 
 fn act() -> impl Strategy<Value = Act> {
+    let since = || {
+        (1..3_u64, 0..9_u64)
+            .prop_map(|(epoch, offset)| Position { epoch: Epoch(epoch), offset: Offset(offset) })
+    };
+    let start =
+        prop_oneof![Just(Start::Live), since().prop_map(Start::Since), any::<u32>().prop_map(Start::Rewind),];
     let ask = prop_oneof![
-        4 => (0..CHANNELS).prop_map(Ask::Subscribe),
+        4 => (0..CHANNELS, start).prop_map(|(channel, start)| Ask::Subscribe(channel, start)),
         3 => (0..CHANNELS).prop_map(Ask::Unsubscribe),
-        3 => (0..CHANNELS, any::<bool>()).prop_map(|(channel, echo)| Ask::Publish(channel, echo)),
+        3 => (0..CHANNELS, any::<bool>(), any::<bool>())
+            .prop_map(|(channel, echo, keyed)| Ask::Publish { channel, echo, keyed }),
+        2 => (0..CHANNELS, proptest::option::of(since()))
+            .prop_map(|(channel, since)| Ask::History(channel, since)),
         1 => Just(Ask::Ping),
     ];
     let answer = (proptest::collection::vec(aside(), 0..3), proptest::bool::weighted(0.8))
@@ -89,34 +106,46 @@ fn act() -> impl Strategy<Value = Act> {
 fn policy() -> impl Strategy<Value = Policy> {
     let limits = (0..4_usize, 0..4_u32, 0..20_u32, 0..3_u64, 0..3_u64);
     let heartbeat = (0..20_000_u64, 0..10_000_u64);
-    (limits, heartbeat).prop_map(|((channels, errors, rate, grace, close), (interval, timeout))| Policy {
-        node: "node-1".into(),
-        limits: Limits {
-            channels,
-            errors,
-            messages_per_second: rate,
-            burst_grace: Duration::from_secs(grace),
-            close_timeout: Duration::from_secs(close),
-            ..Limits::default()
-        },
-        heartbeat: Heartbeat {
-            interval: Duration::from_millis(interval),
-            timeout: Duration::from_millis(timeout),
-        },
-        rules: rules(),
+    let closed = proptest::option::of(0..CHANNELS);
+    (limits, heartbeat, closed).prop_map(|(limits, heartbeat, closed)| {
+        let ((channels, errors, rate, grace, close), (interval, timeout)) = (limits, heartbeat);
+        Policy {
+            node: "node-1".into(),
+            limits: Limits {
+                channels,
+                errors,
+                messages_per_second: rate,
+                burst_grace: Duration::from_secs(grace),
+                close_timeout: Duration::from_secs(close),
+                ..Limits::default()
+            },
+            heartbeat: Heartbeat {
+                interval: Duration::from_millis(interval),
+                timeout: Duration::from_millis(timeout),
+            },
+            rules: rules(closed),
+        }
     })
 }
 
-/// Channels 0 and 1 are closed to publishers or to subscribers, 2 is for subscribers, the last has no namespace.
-fn rules() -> Rules {
-    let rule = |publish, subscribe| Rule { publish, subscribe, payload_bytes: None };
-    Rules::of([
-        ("0".into(), rule(MayPublish::Nobody, MaySubscribe::Anyone)),
-        ("1".into(), rule(MayPublish::Anyone, MaySubscribe::Token)),
-        ("2".into(), rule(MayPublish::Subscribers, MaySubscribe::Anyone)),
-        ("3".into(), rule(MayPublish::Anyone, MaySubscribe::Anyone)),
-        ("4".into(), rule(MayPublish::Anyone, MaySubscribe::Anyone)),
-    ])
+/// Channels 0 and 1 are closed to publishers or to subscribers, 2 is for subscribers, 4 has no history, and the last has
+/// no namespace; nor has `closed`.
+fn rules(closed: Option<u8>) -> Rules {
+    let rule = |publish, subscribe| Rule { publish, subscribe, ..Rule::OPEN };
+    let rules = [
+        rule(MayPublish::Nobody, MaySubscribe::Anyone),
+        rule(MayPublish::Anyone, MaySubscribe::Token),
+        rule(MayPublish::Subscribers, MaySubscribe::Anyone),
+        rule(MayPublish::Anyone, MaySubscribe::Anyone),
+        Rule { history: None, ..Rule::OPEN },
+    ];
+    let named = (0..).zip(rules).filter(|(number, _)| Some(*number) != closed);
+    Rules::of(named.map(|(number, rule)| (number.to_string().into(), rule)))
+}
+
+/// What the hub is told of a channel on which it is asked something.
+fn has_history(channel: &Channel) -> bool {
+    rules(None).rule(channel).expect("the session has looked").history.is_some()
 }
 
 fn channel(number: u8) -> Channel {
@@ -128,6 +157,8 @@ struct Pending {
     id: Option<RequestId>,
     /// It is answered even without an id.
     is_answered_anyway: bool,
+    /// It asks for history, and not of another epoch than the stream's.
+    reads_on: bool,
     answer: Option<Answer>,
 }
 
@@ -192,18 +223,24 @@ impl Play {
             Line::Mistake { code, named } => {
                 let rejection =
                     Rejection { id: name(named), channel: None, failure: Failure::new(code, "no") };
-                let pending = Pending { id: name(named), is_answered_anyway: true, answer: None };
+                let pending =
+                    Pending { id: name(named), is_answered_anyway: true, reads_on: false, answer: None };
                 (pending, Input::Rejected(rejection))
             }
             Line::Command { ask, named, answer } => {
-                let is_answered_anyway = matches!(ask, Ask::Subscribe(_) | Ask::Ping);
+                let is_answered_anyway = !matches!(ask, Ask::Unsubscribe(_) | Ask::Publish { .. });
                 let request = Request { id: name(named), command: command(&ask) };
-                let pending = Pending { id: name(named), is_answered_anyway, answer: Some(answer) };
+                let reads_on =
+                    matches!(ask, Ask::History(_, since) if since.is_none_or(|it| it.epoch == TOP.epoch));
+                let pending = Pending { id: name(named), is_answered_anyway, reads_on, answer: Some(answer) };
                 (pending, Input::Request(request))
             }
         };
         self.commands.push(pending);
         let effects = self.feed(input);
+        if effects.iter().any(|effect| matches!(effect, Effect::Join { .. })) {
+            assert!(self.session.wanted <= self.session.limits().channels, "over the bound");
+        }
         self.effects.extend(effects.into_iter().map(|effect| (Some(number), effect)));
         assert!(self.session.channels().count() <= self.commands.len());
     }
@@ -232,7 +269,7 @@ impl Play {
             }
             Effect::EchoClose(_) => self.closed = true,
             Effect::Ping => {}
-            question @ (Effect::Join { .. } | Effect::Publish { .. }) => {
+            question @ (Effect::Join { .. } | Effect::Publish { .. } | Effect::Read { .. }) => {
                 self.ask_hub(number.expect("a command asks"), question);
             }
         }
@@ -242,24 +279,46 @@ impl Play {
     fn ask_hub(&mut self, number: usize, question: Effect) {
         let Answer { meanwhile, is_ok } = self.commands[number].answer.take().expect("it asks once");
         meanwhile.into_iter().for_each(|aside| self.aside(aside));
-        let outcome = if is_ok { Ok(None) } else { Err(Failure::new(ErrorCode::Unavailable, "away")) };
         self.commands[number].is_answered_anyway |= !is_ok;
-        let input = match question {
-            Effect::Join { id, channel } => {
+        let answer = self.answer(question, is_ok);
+        for effect in self.feed(answer) {
+            assert!(
+                matches!(effect, Effect::Send(_) | Effect::GoLive { .. } | Effect::Leave { .. }),
+                "an answer asks nothing: {effect:?}"
+            );
+            self.perform(Some(number), effect);
+        }
+    }
+
+    /// What the hub says. Of a channel without history it is asked nothing that takes one.
+    fn answer(&mut self, question: Effect, is_ok: bool) -> Input {
+        let away = || Failure::new(ErrorCode::Unavailable, "away");
+        match question {
+            Effect::Join { id, channel, terms } => {
+                assert_eq!(terms.history, has_history(&channel));
                 if is_ok {
                     assert!(self.joined.insert(channel.clone()), "joined twice");
                 }
-                Input::Joined { id, channel, outcome }
+                let entry = terms.history.then_some(Entry { position: TOP, recovered: true });
+                Input::Joined { id, channel, outcome: is_ok.then_some(entry).ok_or_else(away) }
             }
-            Effect::Publish { id, draft } => Input::Placed { id, channel: draft.channel, outcome },
+            Effect::Publish { id, draft } => {
+                assert_eq!(draft.retention.is_some(), has_history(&draft.channel));
+                assert!(draft.key.is_none() || draft.retention.is_some(), "a key takes history");
+                let position = draft.retention.map(|_| TOP);
+                Input::Placed {
+                    id,
+                    channel: draft.channel,
+                    outcome: is_ok.then_some(position).ok_or_else(away),
+                }
+            }
+            Effect::Read { id, channel, since, query } => {
+                assert!(has_history(&channel));
+                assert_eq!(query.since, since.map(|since| since.offset));
+                let page = Page { epoch: TOP.epoch, top: TOP.offset, publications: Vec::new() };
+                Input::Read { id, channel, since, outcome: is_ok.then_some(page).ok_or_else(away) }
+            }
             other => unreachable!("{other:?} is no question"),
-        };
-        for effect in self.feed(input) {
-            assert!(
-                !matches!(effect, Effect::Join { .. } | Effect::Publish { .. }),
-                "an answer asks nothing"
-            );
-            self.perform(Some(number), effect);
         }
     }
 
@@ -273,6 +332,8 @@ impl Play {
             }
             Aside::Heard => assert_eq!(self.feed(Input::Heard), []),
             Aside::Tick => self.tick(),
+            Aside::PolicyChanged(policy) => self.change(&policy),
+            Aside::Lost(number) => self.lose(channel(number)),
             Aside::End(input) => {
                 self.feed_aside(input);
                 assert_ne!(self.session.stage(), Stage::Open);
@@ -285,6 +346,17 @@ impl Play {
         if let Some(deadline) = self.session.deadline() {
             assert!(deadline.since_start() >= self.clock, "the next deadline has passed already");
         }
+    }
+
+    /// The client is told once of each subscription that it loses, and nothing else changes.
+    fn lose(&mut self, channel: Channel) {
+        let is_heard = self.session.stage() == Stage::Open && self.session.is_wanted(&channel);
+        let effects = self.feed(Input::Lost { channel: channel.clone() });
+        let event = Event::Unsubscribed { channel: channel.clone(), cause: Some(ErrorCode::Gap) };
+        let told = [Effect::Leave { channel: channel.clone() }, Effect::Send(Reply::unasked(event))];
+        assert_eq!(effects, if is_heard { &told[..] } else { &[] });
+        assert!(!is_heard || !self.session.is_wanted(&channel));
+        self.effects.extend(effects.into_iter().map(|effect| (None, effect)));
     }
 
     fn feed_aside(&mut self, input: Input) {
@@ -300,14 +372,38 @@ impl Play {
         assert!(was_open || effects.is_empty(), "after the end was decided: {effects:?}");
         let is_over = self.session.stage() == Stage::Over;
         assert_eq!(is_over, self.session.deadline().is_none());
-        assert!(self.session.wanted <= self.session.limits().channels, "over the bound");
         effects
     }
 
+    /// What the new policy forbids is wanted no longer; what it allows is kept, over the new bounds or not.
+    fn change(&mut self, policy: &Arc<Policy>) {
+        let wanted = |session: &Session| -> HashSet<Channel> {
+            let subscriptions =
+                session.subscriptions.iter().filter(|(_, it)| it.is_wanted && it.unanswered == 0);
+            subscriptions.map(|(channel, _)| channel.clone()).collect()
+        };
+        let before = wanted(&self.session);
+        self.feed_aside(Input::PolicyChanged(Arc::clone(policy)));
+        if self.session.stage() == Stage::Open {
+            let may_hear = |channel: &&Channel| {
+                policy.rules.rule(channel).is_ok_and(|rule| rule.subscribe == MaySubscribe::Anyone)
+            };
+            let kept: HashSet<_> = before.iter().filter(may_hear).cloned().collect();
+            assert_eq!(wanted(&self.session), kept);
+        }
+    }
+
     fn told(&mut self, number: Option<usize>, Reply { id, event }: Reply) {
+        if let Event::Unsubscribed { cause: Some(_), .. } = event {
+            assert_eq!((number, id), (None, None), "nobody asked for a loss");
+            return;
+        }
         let number = number.unwrap_or_else(|| panic!("nobody asked for {event:?}"));
         assert_eq!(id, self.commands[number].id, "answered under another name");
-        let is_point = matches!(event, Event::Pong { .. } | Event::Subscribed { .. } | Event::Refused { .. });
+        if let Event::Past { .. } = event {
+            assert!(self.commands[number].reads_on, "a page that does not follow what the client has");
+        }
+        let is_point = !matches!(event, Event::Unsubscribed { .. } | Event::Published { .. });
         assert!(id.is_some() || is_point, "without an id this is not answered: {event:?}");
         assert!(self.last_answered <= Some(number), "out of order");
         self.last_answered = Some(number);
@@ -325,10 +421,18 @@ impl Play {
 
 fn command(ask: &Ask) -> Command {
     match *ask {
-        Ask::Subscribe(number) => Command::Subscribe { channel: channel(number) },
+        Ask::Subscribe(number, start) => {
+            Command::Subscribe { channel: channel(number), start, presence: false }
+        }
         Ask::Unsubscribe(number) => Command::Unsubscribe { channel: channel(number) },
-        Ask::Publish(number, echo) => {
-            Command::Publish { channel: channel(number), payload: Payload::parse("1").unwrap(), echo }
+        Ask::Publish { channel: number, echo, keyed } => Command::Publish {
+            channel: channel(number),
+            payload: Payload::parse("1").unwrap(),
+            echo,
+            key: keyed.then(|| IdempotencyKey::parse("k").unwrap()),
+        },
+        Ask::History(number, since) => {
+            Command::History { channel: channel(number), since, limit: 10, reverse: false }
         }
         Ask::Ping => Command::Ping,
     }
@@ -372,7 +476,7 @@ fn answers_to(inputs: impl IntoIterator<Item = Input>) -> (Session, Vec<Effect>)
 fn only_a_publisher_that_asks_for_no_echo_is_left_out() {
     for echo in [true, false] {
         let payload = Payload::parse("{}").unwrap();
-        let command = Command::Publish { channel: channel(1), payload, echo };
+        let command = Command::Publish { channel: channel(1), payload, echo, key: None };
         let (session, effects) = answers_to([Input::Request(Request { id: None, command })]);
         let [Effect::Publish { draft, .. }] = &effects[..] else { panic!("{effects:?}") };
         assert_eq!(draft.exclude, (!echo).then_some(session.id()));

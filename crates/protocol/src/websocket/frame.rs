@@ -159,6 +159,13 @@ impl Frame {
     }
 }
 
+/// The whole frame, as it goes to a socket.
+impl From<Frame> for Bytes {
+    fn from(frame: Frame) -> Self {
+        frame.bytes
+    }
+}
+
 impl fmt::Debug for Frame {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let first = &self.bytes[0];

@@ -61,8 +61,9 @@ impl Streams {
         self.sweep(now, is_watched);
         let stream = self.stream(&draft.channel, now);
         stream.expire(now);
-        if let Some((_, position)) = draft.key.as_ref().and_then(|key| stream.keys.get(key)) {
-            return Appended::Repeated(*position);
+        match draft.key.as_ref().and_then(|key| stream.keys.get(key)) {
+            Some((until, position)) if *until > now => return Appended::Repeated(*position),
+            _ => {}
         }
         stream.top.0 += 1;
         let position = Position { epoch: stream.epoch, offset: stream.top };
@@ -140,7 +141,9 @@ impl Stream {
             self.kept = VecDeque::new();
         }
         while self.keys_by_age.front().is_some_and(|(until, _)| *until <= now) {
-            if let Some((_, key)) = self.keys_by_age.pop_front() {
+            let Some((until, key)) = self.keys_by_age.pop_front() else { break };
+            // It may have been placed again since, by a draft whose retention was shorter than those before it.
+            if self.keys.get(&key).is_some_and(|(its, _)| *its == until) {
                 self.keys.remove(&key);
             }
         }

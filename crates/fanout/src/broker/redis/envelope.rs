@@ -32,6 +32,9 @@ pub(super) const ENVELOPE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 const VERSION: u8 = 1;
 
+/// The bytes of a position.
+pub(super) const POSITION_BYTES: usize = 16;
+
 mod flag {
     pub(super) const EXCLUDE: u8 = 1;
     pub(super) const SENDER: u8 = 2;
@@ -53,12 +56,12 @@ pub(super) struct Malformed;
 impl Envelope<'_> {
     /// The length of its bytes.
     pub(super) fn len(&self) -> usize {
-        let position = self.position.map_or(0, |_| 8);
+        let position = self.position.map_or(8, |_| POSITION_BYTES);
         let exclude = if self.draft.exclude.is_some() { 16 } else { 0 };
         let sender = self.draft.sender.as_ref().map_or(0, |it| {
             4 + it.user.as_str().len() + it.profile.as_ref().map_or(0, |profile| 4 + profile.as_bytes().len())
         });
-        9 + position + 9 + exclude + sender + self.draft.payload.as_bytes().len()
+        1 + position + 9 + exclude + sender + self.draft.payload.as_bytes().len()
     }
 
     fn write(&self, out: &mut impl Write) -> io::Result<()> {
@@ -67,7 +70,17 @@ impl Envelope<'_> {
         if let Some(position) = self.position {
             out.write_all(&position.offset.0.to_be_bytes())?;
         }
-        let Draft { payload, sender, exclude, received, .. } = self.draft;
+        Body(self.draft).write(out)
+    }
+}
+
+/// What a publisher knows of an envelope: all that follows the position.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Body<'a>(pub(super) &'a Draft);
+
+impl Body<'_> {
+    fn write(self, out: &mut impl Write) -> io::Result<()> {
+        let Draft { payload, sender, exclude, received, .. } = self.0;
         let profile = sender.as_ref().and_then(|it| it.profile.as_ref());
         out.write_all(&[exclude.map_or(0, |_| flag::EXCLUDE)
             | sender.as_ref().map_or(0, |_| flag::SENDER)
@@ -90,6 +103,20 @@ impl ToRedisArgs for Envelope<'_> {
     fn write_redis_args<W: RedisWrite + ?Sized>(&self, out: &mut W) {
         self.write(&mut out.writer_for_next_arg()).expect("memory takes every write");
     }
+}
+
+/// As [`Envelope`].
+impl ToRedisArgs for Body<'_> {
+    fn write_redis_args<W: RedisWrite + ?Sized>(&self, out: &mut W) {
+        self.write(&mut out.writer_for_next_arg()).expect("memory takes every write");
+    }
+}
+
+/// Reads a position as scripts answer with it.
+pub(super) fn position(bytes: &[u8]) -> Option<Position> {
+    let (epoch, offset) = bytes.split_first_chunk()?;
+    let offset = u64::from_be_bytes(offset.try_into().ok()?);
+    Some(Position { epoch: Epoch(u64::from_be_bytes(*epoch)), offset: Offset(offset) })
 }
 
 /// Reads a publication of `channel`. Without a sender it allocates once, for the payload: bytes of its own, for what a
@@ -194,15 +221,16 @@ mod tests {
                 sender: sender.map(|(user, profile)| Sender { user: UserId::new(&user), profile: profile.map(json) }),
                 exclude: exclude.map(SessionId::from_random),
                 received: UnixMicros(received),
+                retention: None,
+                key: None,
             }
         }
     }
 
     fn positions() -> impl Strategy<Value = Option<Position>> {
-        let position = ("[a-z0-9é]{1,60}", any::<u64>());
+        let position = (1_u64.., any::<u64>());
         proptest::option::of(
-            position
-                .prop_map(|(epoch, offset)| Position { epoch: Epoch(epoch.into()), offset: Offset(offset) }),
+            position.prop_map(|(epoch, offset)| Position { epoch: Epoch(epoch), offset: Offset(offset) }),
         )
     }
 
@@ -211,8 +239,7 @@ mod tests {
         fn what_is_sent_is_what_is_read(draft in drafts(), position in positions()) {
             let read = open(draft.channel.clone(), &bytes(&draft, position.as_ref())).unwrap();
             prop_assert_eq!(&read.position, &position);
-            let Publication { channel, payload, sender, exclude, received, .. } = read;
-            prop_assert_eq!(Draft { channel, payload, sender, exclude, received }, draft);
+            prop_assert_eq!(read, Publication::new(draft, position));
         }
 
         #[test]
@@ -238,6 +265,8 @@ mod tests {
             sender: None,
             exclude: None,
             received: UnixMicros(7),
+            retention: None,
+            key: None,
         };
         let good = bytes(&draft, None);
         let with = |at: usize, byte: u8| {
@@ -250,8 +279,8 @@ mod tests {
             ("empty", vec![]),
             ("another version", with(0, 2)),
             ("an epoch that is cut off", with(1, 200)),
-            ("an unknown flag", with(2, 8)),
-            ("a profile without a user", with(2, flag::PROFILE)),
+            ("an unknown flag", with(9, 8)),
+            ("a profile without a user", with(9, flag::PROFILE)),
             ("no payload", good[..last].to_vec()),
             ("a payload that is not UTF-8", with(last, 0xff)),
             ("over the bound", [good.clone(), vec![b'1'; ENVELOPE_BYTES_MAX]].concat()),

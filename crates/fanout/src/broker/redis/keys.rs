@@ -1,8 +1,21 @@
-//! What Fanfare's things are called in Redis: `<prefix>:c:<channel>` carries a channel's publications.
+//! What Fanfare's things are called in Redis.
+//!
+//! | key | type | what |
+//! |---|---|---|
+//! | `<prefix>:c:{<channel>}` | pub/sub channel | carries a channel's publications |
+//! | `<prefix>:m:{<channel>}` | hash | meta: where its stream stands (`scripts/epoch.lua`) |
+//! | `<prefix>:s:{<channel>}` | stream | its history: an entry's id is the offset, its only field `e` the envelope |
+//! | `<prefix>:i:{<channel>}:<key>` | string | an idempotency key: the position it was answered with |
+//!
+//! **Invariant.** The braces are Redis Cluster's hash tag: whatever belongs to one channel lies in one slot, where a script
+//! may touch all of it. Redis takes the first brace of a key and the next closing one, and no tag when nothing is between
+//! them; so a prefix has no braces, and in a channel's name `{`, `}` and the `%` that escapes them are written as in URLs.
 
+use std::borrow::Cow;
 use std::io::Write;
 
 use fanfare_protocol::Channel;
+use fanfare_protocol::publication::IdempotencyKey;
 use redis::{RedisWrite, ToRedisArgs};
 
 /// The longest prefix, in bytes.
@@ -11,53 +24,102 @@ const PREFIX_BYTES_MAX: usize = 64;
 /// The names under one prefix.
 #[derive(Clone, Debug)]
 pub(super) struct Keys {
+    /// Up to and with the brace, as all following.
     channels: Box<str>,
+    metas: Box<str>,
+    streams: Box<str>,
+    idempotency: Box<str>,
 }
 
-/// The pub/sub channel of Redis that carries a channel of ours.
-#[derive(Clone, Copy, Debug)]
+/// The name of something that belongs to one channel.
+#[derive(Clone, Debug)]
 pub(super) struct Key<'a> {
-    pub(super) prefix: &'a str,
-    pub(super) channel: &'a str,
+    head: &'a str,
+    /// The channel, escaped.
+    tag: Cow<'a, str>,
+    /// What follows the tag's closing brace.
+    rest: Option<&'a str>,
 }
 
 impl Keys {
-    /// `None` for a prefix that is empty, longer than 64 bytes, or holds anything but printable ASCII.
+    /// `None` for a prefix that is empty, longer than 64 bytes, or holds anything but printable ASCII without braces.
     pub(super) fn new(prefix: &str) -> Option<Self> {
-        let sound =
-            (1..=PREFIX_BYTES_MAX).contains(&prefix.len()) && prefix.bytes().all(|it| it.is_ascii_graphic());
-        sound.then(|| Self { channels: format!("{prefix}:c:").into() })
+        let sound = |it: u8| it.is_ascii_graphic() && !matches!(it, b'{' | b'}');
+        if !(1..=PREFIX_BYTES_MAX).contains(&prefix.len()) || !prefix.bytes().all(sound) {
+            return None;
+        }
+        let head = |kind: char| format!("{prefix}:{kind}:{{").into_boxed_str();
+        Some(Self { channels: head('c'), metas: head('m'), streams: head('s'), idempotency: head('i') })
     }
 
-    /// The key of a channel.
+    /// The pub/sub channel of Redis that carries a channel of ours.
     pub(super) fn of<'a>(&'a self, channel: &'a Channel) -> Key<'a> {
-        Key { prefix: &self.channels, channel: channel.as_str() }
+        Key { head: &self.channels, tag: escape(channel.as_str()), rest: None }
     }
 
-    /// The channel's name in a key, if it is one of ours.
-    pub(super) fn channel<'a>(&self, key: &'a [u8]) -> Option<&'a str> {
-        std::str::from_utf8(key.strip_prefix(self.channels.as_bytes())?).ok()
+    /// Where a channel's stream stands.
+    pub(super) fn meta<'a>(&'a self, channel: &'a Channel) -> Key<'a> {
+        Key { head: &self.metas, tag: escape(channel.as_str()), rest: None }
+    }
+
+    /// A channel's stream.
+    pub(super) fn stream<'a>(&'a self, channel: &'a Channel) -> Key<'a> {
+        Key { head: &self.streams, tag: escape(channel.as_str()), rest: None }
+    }
+
+    /// What a draft with this idempotency key was answered.
+    pub(super) fn idempotency<'a>(&'a self, channel: &'a Channel, key: &'a IdempotencyKey) -> Key<'a> {
+        Key { head: &self.idempotency, tag: escape(channel.as_str()), rest: Some(key.as_str()) }
+    }
+
+    /// The channel's name in a pub/sub channel of Redis, if it is one of ours.
+    pub(super) fn channel<'a>(&self, key: &'a [u8]) -> Option<Cow<'a, str>> {
+        let tag = key.strip_prefix(self.channels.as_bytes())?.strip_suffix(b"}")?;
+        unescape(std::str::from_utf8(tag).ok()?)
     }
 }
 
 impl Key<'_> {
     /// In bytes.
-    pub(super) fn len(self) -> usize {
-        self.prefix.len() + self.channel.len()
+    pub(super) fn len(&self) -> usize {
+        self.head.len() + self.tag.len() + 1 + self.rest.map_or(0, |rest| 1 + rest.len())
+    }
+
+    /// Appends its bytes.
+    pub(super) fn write(&self, out: &mut impl Write) {
+        let rest = self.rest.map_or(["", ""], |rest| [":", rest]);
+        for part in [self.head, &self.tag, "}", rest[0], rest[1]] {
+            out.write_all(part.as_bytes()).expect("memory takes every write");
+        }
     }
 }
 
 impl ToRedisArgs for Key<'_> {
     fn write_redis_args<W: RedisWrite + ?Sized>(&self, out: &mut W) {
-        let mut argument = out.writer_for_next_arg();
-        for part in [self.prefix, self.channel] {
-            argument.write_all(part.as_bytes()).expect("memory takes every write");
-        }
+        self.write(&mut out.writer_for_next_arg());
     }
+}
+
+fn escape(name: &str) -> Cow<'_, str> {
+    if !name.contains(['{', '}', '%']) {
+        return name.into(); // Nearly always.
+    }
+    name.replace('%', "%25").replace('{', "%7B").replace('}', "%7D").into()
+}
+
+/// Undoes [`escape`]; `None` for what it never writes.
+fn unescape(tag: &str) -> Option<Cow<'_, str>> {
+    if !tag.contains(['{', '}', '%']) {
+        return Some(tag.into());
+    }
+    let name = tag.replace("%7B", "{").replace("%7D", "}").replace("%25", "%");
+    (escape(&name) == tag).then(|| name.into())
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -65,18 +127,61 @@ mod tests {
         let keys = Keys::new("fanfare").unwrap();
         let channel = Channel::parse("room:42").unwrap();
         let command = redis::cmd("PUBLISH").arg(keys.of(&channel)).get_packed_command();
-        assert_eq!(command, b"*2\r\n$7\r\nPUBLISH\r\n$17\r\nfanfare:c:room:42\r\n");
-        assert_eq!(keys.of(&channel).len(), 17);
-        assert_eq!(keys.channel(b"fanfare:c:room:42"), Some("room:42"));
-        for foreign in ["fanfare:s:room:42", "other:c:room:42", "fanfare:c", ""] {
+        assert_eq!(command, b"*2\r\n$7\r\nPUBLISH\r\n$19\r\nfanfare:c:{room:42}\r\n");
+        assert_eq!(keys.of(&channel).len(), 19);
+        assert_eq!(keys.channel(b"fanfare:c:{room:42}").as_deref(), Some("room:42"));
+        for foreign in [
+            "fanfare:s:{room:42}",
+            "other:c:{room:42}",
+            "fanfare:c:room:42",
+            "fanfare:c:{",
+            "fanfare:c:{%7b}",
+            "",
+        ] {
             assert_eq!(keys.channel(foreign.as_bytes()), None, "{foreign}");
+        }
+    }
+
+    fn bytes(key: &Key<'_>) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        key.write(&mut bytes);
+        assert_eq!(bytes.len(), key.len());
+        bytes
+    }
+
+    /// Redis' own rule (cluster specification, "hash tags").
+    fn hashed(key: &[u8]) -> &[u8] {
+        let Some(open) = key.iter().position(|&it| it == b'{') else { return key };
+        match key[open + 1..].iter().position(|&it| it == b'}') {
+            Some(length @ 1..) => &key[open + 1..][..length],
+            _ => key,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_belongs_to_a_channel_lies_in_one_slot(
+            name in "[{}%27BDa]{1,12}", other in "[{}%27BDa]{1,12}", idempotency in "[{}%:a]{1,9}",
+        ) {
+            let keys = Keys::new("p").unwrap();
+            let (channel, idempotency) =
+                (Channel::parse(&name).unwrap(), IdempotencyKey::parse(&idempotency).unwrap());
+            let [meta, stream] = [keys.meta(&channel), keys.stream(&channel)];
+            let its = [keys.of(&channel), meta, stream, keys.idempotency(&channel, &idempotency)];
+            let its = its.map(|key| bytes(&key));
+            let tags: Vec<_> = its.iter().map(|key| hashed(key)).collect();
+            prop_assert!(tags.iter().all(|tag| *tag == tags[0] && tag.len() < its[0].len()), "{tags:?}");
+            let read = keys.channel(&its[0]);
+            prop_assert_eq!(read.as_deref(), Some(name.as_str()));
+            let other_channel = Channel::parse(&other).unwrap();
+            prop_assert_eq!(bytes(&keys.of(&other_channel)) == its[0], other == name);
         }
     }
 
     #[test]
     fn a_prefix_is_short_and_printable() {
         let too_long = "x".repeat(PREFIX_BYTES_MAX + 1);
-        for bad in ["", "a b", "a\r\n", "é", &too_long] {
+        for bad in ["", "a b", "a\r\n", "é", "{a}", &too_long] {
             assert!(Keys::new(bad).is_none(), "{bad:?}");
         }
     }

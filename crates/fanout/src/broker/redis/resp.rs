@@ -230,8 +230,7 @@ pub(super) fn write_keys_command<'a>(
     out.extend_from_slice(b"\r\n");
     for key in keys {
         write_head(out, b'$', key.len());
-        out.extend_from_slice(key.prefix.as_bytes());
-        out.extend_from_slice(key.channel.as_bytes());
+        key.write(&mut out.writer());
         out.extend_from_slice(b"\r\n");
     }
 }
@@ -243,9 +242,11 @@ fn write_head(out: &mut BytesMut, kind: u8, length: usize) {
 
 #[cfg(test)]
 mod tests {
+    use fanfare_protocol::Channel;
     use proptest::prelude::*;
 
     use super::*;
+    use crate::broker::redis::keys::Keys;
 
     const SAMPLES: &[(&[u8], Reply<'static>)] = &[
         (
@@ -320,11 +321,12 @@ mod tests {
     fn commands_are_arrays_of_texts() {
         let mut out = BytesMut::new();
         write_command(&mut out, &[b"HELLO", b"3"]);
-        let keys = ["a", "bc"].map(|channel| Key { prefix: "p:c:", channel });
-        write_keys_command(&mut out, "SUBSCRIBE", keys.into_iter());
+        let (keys, channels) = (Keys::new("p").unwrap(), ["a", "bc"].map(|it| Channel::parse(it).unwrap()));
+        write_keys_command(&mut out, "SUBSCRIBE", channels.iter().map(|channel| keys.of(channel)));
         assert_eq!(
             &out[..],
-            b"*2\r\n$5\r\nHELLO\r\n$1\r\n3\r\n*3\r\n$9\r\nSUBSCRIBE\r\n$5\r\np:c:a\r\n$6\r\np:c:bc\r\n"
+            b"*2\r\n$5\r\nHELLO\r\n$1\r\n3\r\n\
+            *3\r\n$9\r\nSUBSCRIBE\r\n$7\r\np:c:{a}\r\n$8\r\np:c:{bc}\r\n"
         );
     }
 }

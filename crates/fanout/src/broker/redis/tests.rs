@@ -10,6 +10,8 @@ use tokio::time::Instant;
 use super::*;
 use crate::broker::contract::{Cluster, DEADLINE, Node, channel, draft};
 
+mod history;
+
 const TIMEOUT: Duration = Duration::from_millis(1000);
 const PING_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -87,6 +89,11 @@ impl Cluster for RealRedis {
 
     async fn bring_back(&mut self) {
         self.server.start_again().await;
+    }
+
+    async fn forget(&self) -> bool {
+        let () = self.server.query(&cmd("FLUSHALL")).await;
+        true
     }
 
     async fn cut_publishers_off(&self) {
@@ -223,7 +230,7 @@ async fn what_may_not_be_watched_or_published_is_refused_alone() {
     node.watch("a").await;
     let () = redis
         .server
-        .query(cmd("ACL").arg("SETUSER").arg("default").arg("resetchannels").arg("&test:c:a"))
+        .query(cmd("ACL").arg("SETUSER").arg("default").arg("resetchannels").arg("&test:c:{a}"))
         .await;
     let refused = node.broker.watch(&channel("b")).await.unwrap_err();
     assert!(matches!(&refused, BrokerError::Unavailable(why) if why.contains("NOPERM")), "{refused:?}");
@@ -299,8 +306,8 @@ async fn watches_are_batched_and_only_what_is_watched_is_subscribed() {
     join_all(rooms[1..].iter().map(|room| node.broker.unwatch(room))).await;
     assert_eq!(redis.subscribed().await, 1);
     let (key, subscribers): (String, u64) =
-        redis.server.query(cmd("PUBSUB").arg("NUMSUB").arg("test:c:room:0")).await;
-    assert_eq!((key.as_str(), subscribers), ("test:c:room:0", 1));
+        redis.server.query(cmd("PUBSUB").arg("NUMSUB").arg("test:c:{room:0}")).await;
+    assert_eq!((key.as_str(), subscribers), ("test:c:{room:0}", 1));
     assert_eq!(redis.counted("fanfare_broker_watched_channels"), 1);
 }
 
@@ -325,7 +332,7 @@ async fn what_is_no_envelope_is_dropped_and_counted() {
     let too_long = vec![b'x'; envelope::ENVELOPE_BYTES_MAX + 1];
     let hostile: [&[u8]; 5] = [b"", b"{}", b"\x01\x00\xff", &[0; 64], &too_long];
     for bytes in hostile {
-        let receivers: u64 = redis.server.query(cmd("PUBLISH").arg("test:c:a").arg(bytes)).await;
+        let receivers: u64 = redis.server.query(cmd("PUBLISH").arg("test:c:{a}").arg(bytes)).await;
         assert_eq!(receivers, 1);
     }
     node.hears_again("a").await;
@@ -415,7 +422,7 @@ async fn too_many_publications_at_once_are_told_so() {
     let redis = RealRedis::start().await;
     let node = redis.node().await;
     redis.server.freeze().await;
-    let more = publish::QUEUE_MAX as u64 + 10_000;
+    let more = pipe::QUEUE_MAX as u64 + 10_000;
     let mut under_way: FuturesUnordered<_> =
         (0..more).map(|it| node.broker.publish(draft("a", it))).collect();
     let mut busy = 0;

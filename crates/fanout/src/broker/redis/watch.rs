@@ -13,6 +13,7 @@ mod ledger;
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::{Buf, BytesMut};
 use fanfare_protocol::Channel;
@@ -49,18 +50,27 @@ const BUFFER_BYTES_MAX: usize = ENVELOPE_BYTES_MAX + 2 * BUFFER_BYTES;
 pub(super) struct Watcher {
     half: Arc<Half>,
     asks: mpsc::Sender<Ask>,
+    /// How often everything watched has been heard on a new connection, the first included.
+    rises: Arc<AtomicU64>,
 }
 
 impl Watcher {
     /// Starts the task that keeps a server's connection for hearing.
     pub(super) fn start(shared: &Arc<Shared>, server: Server, half: Arc<Half>, lanes: Lanes) -> Self {
         let (asks, queue) = mpsc::channel(QUEUE_MAX);
-        let watcher = Self { half: half.clone(), asks };
-        let task = Task { shared: shared.clone(), server, half, lanes, queue, ledger: Ledger::default() };
+        let watcher = Self { half: half.clone(), asks, rises: Arc::default() };
+        let (shared_by_task, rises) = (shared.clone(), watcher.rises.clone());
+        let task =
+            Task { shared: shared_by_task, server, half, lanes, queue, rises, ledger: Ledger::default() };
         shared
             .tasks
             .spawn(async move { task.shared.shutdown.clone().run_until_cancelled_owned(task.run()).await });
         watcher
+    }
+
+    /// How often the connection was lost and everything watched is heard again.
+    pub(super) fn losses(&self) -> u64 {
+        self.rises.load(Ordering::Acquire).saturating_sub(1)
     }
 
     /// Asks for a channel and waits until the server has confirmed it.
@@ -89,6 +99,7 @@ struct Task {
     half: Arc<Half>,
     lanes: Lanes,
     queue: mpsc::Receiver<Ask>,
+    rises: Arc<AtomicU64>,
     ledger: Ledger,
 }
 
@@ -151,6 +162,7 @@ impl Task {
             }
             if !self.half.is_up() && self.ledger.is_complete() {
                 backoff.reset();
+                self.rises.fetch_add(1, Ordering::Release);
                 self.half.rise();
             }
             let event = tokio::select! {
@@ -229,7 +241,7 @@ impl Task {
     }
 
     async fn deliver(&self, key: &[u8], envelope: &[u8]) {
-        let Some(channel) = self.shared.keys.channel(key).and_then(|name| self.ledger.heard(name)) else {
+        let Some(channel) = self.shared.keys.channel(key).and_then(|name| self.ledger.heard(&name)) else {
             return; // Unwatched while it was on its way.
         };
         let Ok(publication) = envelope::open(channel.clone(), envelope) else {
@@ -245,12 +257,12 @@ impl Task {
     fn answered(&mut self, reply: Reply<'_>, output: &mut BytesMut) -> Result<(), Lost> {
         let (ledger, keys) = (&mut self.ledger, &self.shared.keys);
         let agreed = match reply {
-            Reply::Subscribed(key) => ledger.subscribed(keys.channel(key)).map(|forsaken| {
+            Reply::Subscribed(key) => ledger.subscribed(keys.channel(key).as_deref()).map(|forsaken| {
                 if let Some(channel) = forsaken {
                     ledger.forsake(channel, keys, Instant::now(), output);
                 }
             }),
-            Reply::Unsubscribed(key) => ledger.unsubscribed(key.and_then(|key| keys.channel(key))),
+            Reply::Unsubscribed(key) => ledger.unsubscribed(key.and_then(|key| keys.channel(key)).as_deref()),
             Reply::Pong => ledger.ponged(),
             Reply::Refused(reason) => ledger.refused(&String::from_utf8_lossy(reason)),
             Reply::Publication { .. } | Reply::Other => Ok(()),

@@ -59,6 +59,9 @@ fn encode_fields(fields: &encode::Fields<'_>) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::channel::Channel;
+    use crate::history::Page;
+    use crate::publication::{Epoch, Offset, Position};
 
     #[test]
     fn publish_reads_a_channel_and_any_json() {
@@ -70,17 +73,48 @@ mod tests {
     #[test]
     fn a_bad_call_says_what_would_be_right() {
         for (method, body, code, part) in [
-            ("publish", "", ErrorCode::BadRequest, "publish takes {\"channel\": …, \"data\": …}"),
+            ("publish", "", ErrorCode::BadRequest, "publish takes a JSON object"),
             ("publish", "[\"a\",1]", ErrorCode::BadRequest, "not an array"),
-            ("publish", "{\"channel\":\"a\"}", ErrorCode::BadRequest, "missing field `data`"),
+            ("publish", "{\"channel\":\"a\"}", ErrorCode::BadRequest, "`data` is missing"),
             ("publish", "{\"channel\":1,\"data\":1}", ErrorCode::BadRequest, "`channel` must be a string"),
             ("publish", "{\"channel\":\"a b\",\"data\":1}", ErrorCode::BadRequest, "0x20"),
+            (
+                "publish",
+                "{\"channel\":\"a\",\"data\":1,\"key\":\"\"}",
+                ErrorCode::BadRequest,
+                "`key` must be",
+            ),
+            ("history", "{}", ErrorCode::BadRequest, "`channel` is missing: history needs one"),
+            ("history", "{\"channel\":\"a\",\"limit\":1001}", ErrorCode::BadRequest, "from 0 to 1000"),
+            ("history", "{\"channel\":\"a\",\"since\":7}", ErrorCode::BadRequest, "`since` must be"),
+            ("history/remove", "[]", ErrorCode::BadRequest, "history/remove takes a JSON object"),
             ("shout", "{}", ErrorCode::NotFound, "no method \"shout\""),
         ] {
             let failure = decode(method, body.as_bytes()).unwrap_err();
             assert_eq!(failure.code, code);
             assert!(failure.explanation.contains(part), "{}", failure.explanation);
         }
+    }
+
+    #[test]
+    fn the_past_is_asked_for_and_told_as_on_the_socket() {
+        let room = || Channel::parse("room:1").unwrap();
+        let epoch = Epoch::parse("9f3c1a7b5e0d4520").unwrap();
+        let body = br#"{"channel":"room:1","since":{"epoch":"9f3c1a7b5e0d4520","offset":1},"reverse":true}"#;
+        let since = Some(Position { epoch, offset: Offset(1) });
+        assert_eq!(
+            decode("history", body),
+            Ok(ApiCall::History { channel: room(), since, limit: 100, reverse: true })
+        );
+        let page = Page { epoch, top: Offset(1), publications: Vec::new() };
+        assert_eq!(
+            String::from_utf8(encode_reply(&ApiReply::Past { channel: room(), page })).unwrap(),
+            r#"{"type":"history","channel":"room:1","epoch":"9f3c1a7b5e0d4520","offset":1,"messages":[]}"#
+        );
+
+        let call = decode("history/remove", br#"{"channel":"room:1"}"#);
+        assert_eq!(call, Ok(ApiCall::RemoveHistory { channel: room() }));
+        assert_eq!(encode_reply(&ApiReply::Done), b"{}");
     }
 
     #[test]

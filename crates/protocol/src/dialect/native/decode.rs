@@ -155,7 +155,9 @@ impl<'a> Fields<'a> {
 
     pub(super) fn since(&self) -> Result<Option<Position>, Failure> {
         let Some(raw) = self.since else { return Ok(None) };
-        let since: Since<'_> = serde_json::from_str(raw.get()).map_err(|_| {
+        // To serde an array is a struct without its field names; to us it is a mistake.
+        let since = Some(raw.get()).filter(|text| text.starts_with('{'));
+        let since: Since<'_> = since.and_then(|text| serde_json::from_str(text).ok()).ok_or_else(|| {
             bad("`since` must be {\"epoch\": string, \"offset\": number} as the server sent them")
         })?;
         let epoch = Epoch::parse(&since.epoch).unwrap_or(Epoch::NEVER);

@@ -5,18 +5,22 @@
 //! |---|---|
 //! | `# …` | a remark |
 //! | `! limit <name> <n>` | sets a bound of the conversations that are opened from here on; times in seconds |
-//! | `! namespace <name> key=value …` | configures a namespace (`publish`, `subscribe`, `max_bytes`) for them |
-//! | `! open` | a client connects |
+//! | `! namespace <name> key=value …` | configures a namespace (`publish`, `subscribe`, `max_bytes`, `history`) for them |
+//! | `! open` | a client connects; what was published before is still the past |
 //! | `! +500ms`, `! +30s` | time passes; the session ticks at its deadlines |
 //! | `! published <channel> <json>` | somebody else publishes |
+//! | `! conflated <n> <channel> <json>` | the same, when for this client so many older ones gave way |
 //! | `! broker away`, `! broker back` | what the hub answers from here on |
+//! | `! flushed`, `! expired <channel>` | the broker loses everything; what a channel has kept is too old |
+//! | `! lost <channel>` | the node could not keep up with the channel's stream |
 //! | `! overflow`, `! drain <ms>`, `! violated <code>`, `! gone` | the other inputs of a session |
 //! | `> …`, `< …` | text of the client, and of the server |
 //! | `>> …`, `<< …` | other frames of the client (`pong`, `binary`, `close`, `close <code>`), and of the server |
 //! | `= …` | the conversation enters this stage; with the close code it ended with |
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fmt::Write;
+use std::num::NonZeroU32;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,10 +32,14 @@ use crate::dialect::{Dialect, Encoding, Incoming};
 use crate::error::{ErrorCode, Failure};
 use crate::event::{Event, Reply};
 use crate::id::{SessionId, UserId};
-use crate::publication::{Draft, Epoch, Offset, Payload, Position, Publication, Sender};
+use crate::publication::{Delivery, Draft, Epoch, Offset, Payload, Position, Publication, Retention, Sender};
 use crate::rules::{MayPublish, MaySubscribe, Rule, Rules};
 use crate::session::{Effect, Input, Policy, Session, Stage};
 use crate::time::{Moment, Now, UnixMicros};
+
+mod hub;
+
+use hub::Hub;
 
 /// The first half decides when the first ping comes: with this one, half an interval after the start.
 const SESSION: SessionId =
@@ -79,8 +87,7 @@ struct Theatre {
     namespaces: HashMap<Box<str>, Rule>,
     session: Option<Session>,
     clock: Duration,
-    live: HashSet<Channel>,
-    broker_is_away: bool,
+    hub: Hub,
     said: String,
 }
 
@@ -124,11 +131,15 @@ impl Theatre {
             "limit" => self.limit(rest),
             "namespace" => self.namespace(rest),
             "open" => self.open(),
-            "published" => {
-                let (channel, json) = rest.split_once(' ').unwrap();
-                self.deliver(draft(channel, json));
+            "published" => self.publish_elsewhere(rest, Delivery::Live),
+            "conflated" => {
+                let (dropped, rest) = rest.split_once(' ').unwrap();
+                self.publish_elsewhere(rest, Delivery::Conflated(dropped.parse().unwrap()));
             }
-            "broker" => self.broker_is_away = rest == "away",
+            "broker" => self.hub.is_away = rest == "away",
+            "flushed" => self.hub.flush(),
+            "expired" => self.hub.expire(&Channel::parse(rest).unwrap()),
+            "lost" => self.feed(Input::Lost { channel: Channel::parse(rest).unwrap() }),
             "overflow" => self.feed(Input::Overflowed),
             "drain" => self.feed(Input::Drain(Duration::from_millis(rest.parse().unwrap()))),
             "violated" => {
@@ -147,6 +158,7 @@ impl Theatre {
             "channels" => limits.channels = number as usize,
             "batch" => limits.batch = number as usize,
             "errors" => limits.errors = number,
+            "queue_bytes" => limits.queue_bytes = number as usize,
             "messages_per_second" => limits.messages_per_second = number,
             "burst_grace" => limits.burst_grace = Duration::from_secs(number.into()),
             _ => panic!("no limit {name:?}"),
@@ -156,8 +168,7 @@ impl Theatre {
     fn namespace(&mut self, rest: &str) {
         let mut words = rest.split(' ');
         let name = words.next().unwrap();
-        let mut rule =
-            Rule { publish: MayPublish::Anyone, subscribe: MaySubscribe::Anyone, payload_bytes: None };
+        let mut rule = Rule { history: None, presence: false, ..Rule::OPEN };
         for word in words {
             match word.split_once('=').unwrap() {
                 ("publish", "none") => rule.publish = MayPublish::Nobody,
@@ -165,6 +176,7 @@ impl Theatre {
                 ("subscribe", "authenticated") => rule.subscribe = MaySubscribe::Authenticated,
                 ("subscribe", "token") => rule.subscribe = MaySubscribe::Token,
                 ("max_bytes", bytes) => rule.payload_bytes = Some(bytes.parse().unwrap()),
+                ("history", size) => rule.history = Some(keeping(size.parse().unwrap())),
                 _ => panic!("no rule {word:?}"),
             }
         }
@@ -172,7 +184,7 @@ impl Theatre {
     }
 
     fn open(&mut self) {
-        self.live.clear();
+        self.hub.forget_client();
         self.policy.node = "node-1".into();
         self.policy.rules = Rules::of(self.namespaces.clone());
         let mut effects = Vec::new();
@@ -214,6 +226,9 @@ impl Theatre {
         inputs.into_iter().for_each(|input| session.handle(now, input, &mut effects));
         let (after, outcome) = (session.stage(), session.outcome());
         effects.into_iter().for_each(|effect| self.effect(effect));
+        if after == Stage::Over {
+            self.hub.forget_client();
+        }
         if after != before {
             let stage = match after {
                 Stage::Open => unreachable!("a conversation opens once"),
@@ -229,24 +244,29 @@ impl Theatre {
         match effect {
             Effect::Send(reply) => self.say(Json.encode(&reply).payload()),
             Effect::Ping => self.said.push_str("<< ping\n"),
-            Effect::Join { id, channel } => {
-                let outcome = self.answer();
+            Effect::Join { id, channel, terms } => {
+                let outcome = self.hub.join(&channel, terms);
                 self.feed(Input::Joined { id, channel, outcome });
+            }
+            Effect::Read { id, channel, since, query } => {
+                let outcome = self.hub.history(&channel, query);
+                self.feed(Input::Read { id, channel, since, outcome });
             }
             Effect::GoLive { channel, reply } => {
                 self.say(Json.encode(&reply).payload());
-                assert!(self.live.insert(channel), "joined twice");
-            }
-            Effect::Leave { channel } => {
-                self.live.remove(&channel); // Not there if the broker refused the join.
-            }
-            Effect::Publish { id, draft } => {
-                let outcome = self.answer();
-                let placed = outcome.is_ok();
-                self.feed(Input::Placed { id, channel: draft.channel.clone(), outcome });
-                if placed {
-                    self.deliver(draft);
+                for missed in self.hub.go_live(&channel) {
+                    self.say(missed.replayed(Encoding::NativeJson).payload());
                 }
+            }
+            Effect::Leave { channel } => self.hub.leave(&channel),
+            Effect::Publish { id, draft } => {
+                let channel = draft.channel.clone();
+                let (outcome, publication) = self.hub.publish(draft).map_or_else(
+                    |failure| (Err(failure), None),
+                    |(position, publication)| (Ok(position), publication),
+                );
+                self.feed(Input::Placed { id, channel, outcome });
+                publication.into_iter().for_each(|it| self.deliver(&it, Delivery::Live));
             }
             Effect::Close { reason, farewell } => {
                 self.say(Json.encode(&farewell).payload());
@@ -257,22 +277,22 @@ impl Theatre {
         }
     }
 
-    fn answer(&self) -> Result<Option<Position>, Failure> {
-        let wait = Duration::from_secs(1);
-        match self.broker_is_away {
-            true => Err(Failure::retry(
-                ErrorCode::Unavailable,
-                "the broker is away: nothing was done, try again",
-                wait,
-            )),
-            false => Ok(None),
+    /// Somebody else's publication, after those that it makes superfluous for this client.
+    fn publish_elsewhere(&mut self, what: &str, delivery: Delivery) {
+        let (channel, json) = what.split_once(' ').unwrap();
+        let draft = draft(channel, json);
+        let retention = self.policy.rules.rule(&draft.channel).unwrap().history;
+        let draft = Draft { retention, ..draft };
+        if let Delivery::Conflated(dropped) = delivery {
+            (0..dropped).for_each(|_| drop(self.hub.publish(draft.clone()).unwrap()));
         }
+        let (_, publication) = self.hub.publish(draft).unwrap();
+        self.deliver(&publication.expect("it has no key"), delivery);
     }
 
-    fn deliver(&mut self, draft: Draft) {
-        if self.live.contains(&draft.channel) && draft.exclude != Some(SESSION) {
-            let publication = Publication::new(draft, None);
-            self.say(publication.encoded(Encoding::NativeJson).payload());
+    fn deliver(&mut self, publication: &Publication, delivery: Delivery) {
+        if self.hub.is_live(&publication.channel) && publication.exclude != Some(SESSION) {
+            self.say(Json.encode_publication(publication, delivery).payload());
         }
     }
 
@@ -295,14 +315,20 @@ fn draft(channel: &str, json: &str) -> Draft {
         sender: None,
         exclude: None,
         received: UnixMicros(0),
+        retention: None,
+        key: None,
     }
 }
 
-fn position(offset: u64) -> Option<Position> {
-    Some(Position { epoch: Epoch("Zk3q".into()), offset: Offset(offset) })
+fn keeping(size: u32) -> Retention {
+    Retention { size: NonZeroU32::new(size).unwrap(), ..Retention::SHORT }
 }
 
-/// What no broker gives yet is spelt already.
+fn position(offset: u64) -> Option<Position> {
+    Some(Position { epoch: Epoch(0xab), offset: Offset(offset) })
+}
+
+/// No transcript has senders yet, nor a position at the end of its range.
 #[test]
 fn positions_and_senders_are_spelt_where_there_are_any() {
     let channel = Channel::parse("room:\"1\\").unwrap();
@@ -312,7 +338,7 @@ fn positions_and_senders_are_spelt_where_there_are_any() {
     };
     let encoded = |sender, position| {
         let publication = Publication::new(Draft { sender, ..draft(channel.as_str(), "[1]") }, position);
-        String::from_utf8(Json.encode_publication(&publication).payload().to_vec()).unwrap()
+        String::from_utf8(publication.encoded(Encoding::NativeJson).payload().to_vec()).unwrap()
     };
     assert_eq!(
         encoded(Some(sender(Some(r#"{"age":7}"#))), position(42)),
@@ -325,7 +351,7 @@ fn positions_and_senders_are_spelt_where_there_are_any() {
     let reply = Reply::unasked(Event::Published { channel: channel.clone(), position: position(u64::MAX) });
     assert_eq!(
         str::from_utf8(Json.encode(&reply).payload()).unwrap(),
-        r#"{"type":"published","channel":"room:\"1\\","epoch":"Zk3q","offset":18446744073709551615}"#
+        r#"{"type":"published","channel":"room:\"1\\","epoch":"00000000000000ab","offset":18446744073709551615}"#
     );
     let reply = Reply::unasked(Event::Unsubscribed { channel, cause: Some(ErrorCode::Gap) });
     assert_eq!(

@@ -1,0 +1,87 @@
+//! What a running node may be given anew: swapped whole, so that nobody sees half of one configuration and half of another.
+//!
+//! Whoever needs settings takes them once per socket, request or connection, under a lock that is held for one clone. The
+//! fast lane needs none: a session carries the policy, and is told when there is another.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fanfare_protocol::limits;
+use fanfare_protocol::publication::Retention;
+use fanfare_protocol::rules::{MayPublish, MaySubscribe, Overflow, Rule, Rules};
+use fanfare_protocol::session::Policy;
+
+use crate::admission::Origins;
+use crate::config::{Config, Namespace, PublishBy, Secret, SlowSubscriber, SubscribeBy};
+
+/// See the [module's note](self).
+#[derive(Debug)]
+pub(crate) struct Settings {
+    pub(crate) policy: Arc<Policy>,
+    pub(crate) origins: Origins,
+    pub(crate) connections_max: usize,
+    pub(crate) api_keys: Vec<Secret>,
+    /// Whether the page is served.
+    pub(crate) console: bool,
+    /// How long the head of a request, or the body of an API call, may take to arrive.
+    pub(crate) header_timeout: Duration,
+    pub(crate) drain_window: Duration,
+}
+
+impl Settings {
+    pub(super) fn of(config: &Config) -> Self {
+        Self {
+            policy: Arc::new(policy(config)),
+            origins: Origins::new(&config.origin.allow),
+            connections_max: config.limits.connections.get(),
+            api_keys: config.api.keys.clone(),
+            console: config.console.enabled,
+            header_timeout: config.limits.header_timeout,
+            drain_window: config.node.drain,
+        }
+    }
+}
+
+fn policy(config: &Config) -> Policy {
+    let limits = limits::Limits {
+        message_bytes: config.limits.message_bytes.get(),
+        channels: config.limits.channels.get(),
+        batch: config.limits.batch.get(),
+        errors: config.limits.max_errors.get(),
+        messages_per_second: config.limits.messages_per_second.map_or(0, |most| most.get()),
+        queue_bytes: config.limits.queue_bytes.get(),
+        ..limits::Limits::default()
+    };
+    let heartbeat =
+        limits::Heartbeat { interval: config.heartbeat.interval, timeout: config.heartbeat.timeout };
+    let namespaces =
+        config.namespaces.iter().map(|(name, namespace)| (name.as_str().into(), rule(namespace)));
+    Policy { node: config.node.name.as_str().into(), limits, heartbeat, rules: Rules::of(namespaces) }
+}
+
+fn rule(namespace: &Namespace) -> Rule {
+    Rule {
+        publish: match namespace.publish {
+            PublishBy::None => MayPublish::Nobody,
+            PublishBy::Subscribers => MayPublish::Subscribers,
+            PublishBy::Anyone => MayPublish::Anyone,
+        },
+        subscribe: match namespace.subscribe {
+            SubscribeBy::Token => MaySubscribe::Token,
+            SubscribeBy::Authenticated => MaySubscribe::Authenticated,
+            SubscribeBy::Anyone => MaySubscribe::Anyone,
+        },
+        payload_bytes: namespace.max_bytes.map(usize::from),
+        history: namespace.history.as_ref().map(|history| Retention {
+            size: history.size,
+            ttl: history.ttl,
+            idempotency_ttl: history.idempotency_ttl,
+        }),
+        presence: namespace.presence,
+        overflow: match namespace.overflow {
+            SlowSubscriber::Disconnect => Overflow::Disconnect,
+            SlowSubscriber::DropOldest => Overflow::DropOldest,
+            SlowSubscriber::Conflate => Overflow::Conflate,
+        },
+    }
+}
