@@ -198,7 +198,9 @@ impl RedisServer {
         self.process.as_ref().expect("the server was started and not stopped")
     }
 
-    fn log(&self) -> String {
+    /// What it has written to its log.
+    #[must_use]
+    pub fn log(&self) -> String {
         std::fs::read_to_string(self.directory.path().join("redis.log")).unwrap_or_default()
     }
 }

@@ -54,11 +54,6 @@ impl Kind {
         matches!(self, Self::RedisWipe | Self::RedisFlush)
     }
 
-    /// Whether a node sends its clients away at a pace of its choosing.
-    pub(crate) fn is_drain(self) -> bool {
-        matches!(self, Self::NodeDrain | Self::RollingRestart)
-    }
-
     /// How long it lasts, in milliseconds; none for what is over when it has been done.
     fn holds_for(self) -> Option<std::ops::Range<u64>> {
         match self {

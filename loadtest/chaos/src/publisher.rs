@@ -1,8 +1,8 @@
 //! Publishers that number what they publish, and try again until it is acknowledged.
 //!
 //! On a channel with history a publication that was not acknowledged is tried again under the same key, at whichever node
-//! answers, before the next one is begun. On a channel without history nothing is tried twice, and what was not
-//! acknowledged is followed by a publication only when it can no longer overtake it: see [`Outcome`].
+//! answers, before the next one is begun. On a channel without history nothing is tried twice: what was not acknowledged
+//! may have been published, or may yet be.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::io::Write as _;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Result;
 use tokio::time::Instant;
@@ -75,6 +76,8 @@ pub(crate) struct Record {
     gaps: RefCell<BTreeMap<String, BTreeMap<&'static str, u64>>>,
     /// How connections ended.
     closes: RefCell<BTreeMap<String, u64>>,
+    /// How long subscribers were cut off, by the fault of the moment.
+    outages: RefCell<BTreeMap<String, Vec<Duration>>>,
     /// Connections opened at each node, with the second.
     arrivals: RefCell<BTreeMap<(String, u64), u64>>,
     /// Refusals of commands, by number.
@@ -102,6 +105,7 @@ impl Record {
             offences: RefCell::default(),
             gaps: RefCell::default(),
             closes: RefCell::default(),
+            outages: RefCell::default(),
             arrivals: RefCell::default(),
             refusals: RefCell::default(),
             fault: Cell::new(None),
@@ -174,6 +178,16 @@ impl Record {
         self.closes.borrow().clone()
     }
 
+    /// A subscriber has all its channels again, so long after its connection ended.
+    pub(crate) fn back_after(&self, outage: Duration) {
+        self.outages.borrow_mut().entry(self.cause()).or_default().push(outage);
+    }
+
+    /// How long subscribers were cut off, by the fault of the moment.
+    pub(crate) fn outages(&self) -> BTreeMap<String, Vec<Duration>> {
+        self.outages.borrow().clone()
+    }
+
     /// A command was refused.
     pub(crate) fn refused(&self, code: u16) {
         *self.refusals.borrow_mut().entry(code).or_default() += 1;
@@ -196,7 +210,7 @@ impl Record {
 
     /// The most arrivals in one second at each node, from that second on.
     pub(crate) fn peaks_since(&self, second: u64) -> BTreeMap<String, u64> {
-        let mut peaks = BTreeMap::new();
+        let mut peaks: BTreeMap<String, u64> = BTreeMap::new();
         for ((node, at), count) in self.arrivals.borrow().iter() {
             if *at >= second {
                 let peak = peaks.entry(node.clone()).or_default();
@@ -299,6 +313,11 @@ impl Record {
     /// Whether a publication was acknowledged.
     pub(crate) fn is_acknowledged(&self, channel: usize, what: (u32, u64)) -> bool {
         self.channels.borrow()[channel].acknowledged.contains(&what)
+    }
+
+    /// The same, of a channel by its name.
+    pub(crate) fn is_acknowledged_on(&self, channel: &str, what: (u32, u64)) -> bool {
+        self.channel_named(channel).is_some_and(|channel| self.is_acknowledged(channel, what))
     }
 
     /// How many publications were acknowledged on a channel.

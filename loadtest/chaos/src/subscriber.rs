@@ -21,6 +21,13 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// What a subscriber remembers to explain an offence with.
 const TRAIL_MAX: usize = 24;
 
+/// A connection that nothing ends is ended by its client after a while, in seconds: people come and go, and a node that
+/// was down has clients again.
+const STAYS_SECONDS: std::ops::Range<u64> = 5..60;
+
+/// What such a client says of it.
+const MOVED_ON: &str = "moved on";
+
 /// Clients that open a connection in the same instant at most wait this long for their first.
 const FIRST_WITHIN_MILLIS: u64 = 3000;
 
@@ -39,6 +46,8 @@ struct State {
     subscriptions: HashMap<usize, Subscription>,
     trail: VecDeque<String>,
     node: Option<String>,
+    /// When its last connection ended, until all its channels are live again.
+    cut_off: Option<Instant>,
 }
 
 #[derive(Debug, Default)]
@@ -89,6 +98,7 @@ impl Subscriber {
             subscriptions: channels.iter().map(subscription).collect(),
             trail: VecDeque::new(),
             node: None,
+            cut_off: None,
         };
         Rc::new(Self { number, proxy, record: Rc::clone(record), state: RefCell::new(state) })
     }
@@ -165,16 +175,20 @@ impl Subscriber {
             self.offend(Offence::Unexpected, 1, &gone.how);
         }
         let mut state = self.state.borrow_mut();
-        state.node = None;
+        if state.node.take().is_some() && gone.how != MOVED_ON {
+            state.cut_off.get_or_insert_with(Instant::now);
+        }
         state.subscriptions.values_mut().for_each(|it| it.standing = Standing::Off);
     }
 
     /// One connection, to its end.
     async fn listen(&self, socket: &mut Socket) -> Gone {
+        let leaves;
         {
             let mut state = self.state.borrow_mut();
             state.node = Some(socket.node.clone());
             let now = Instant::now();
+            leaves = now + Duration::from_secs(state.random.u64(STAYS_SECONDS));
             state.subscriptions.values_mut().for_each(|it| it.standing = Standing::Due(now));
         }
         loop {
@@ -183,6 +197,7 @@ impl Subscriber {
             }
             let heard = tokio::select! {
                 heard = socket.hear() => heard,
+                () = sleep_until(leaves) => return Gone { how: MOVED_ON.into(), after: Some(Duration::ZERO) },
                 overdue = self.wait() => {
                     if overdue {
                         return Gone { how: "subscribe unanswered".into(), after: None };
@@ -279,6 +294,9 @@ impl Subscriber {
             };
             if asked { entered } else { Some(Entered::Offence(Offence::Unexpected)) }
         });
+        if self.is_whole() && let Some(since) = self.state.borrow_mut().cut_off.take() {
+            self.record.back_after(since.elapsed());
+        }
         match entered.flatten() {
             None | Some(Entered::Fresh) => {}
             Some(Entered::Recovered) => self.record.counts.borrow_mut().recoveries += 1,
@@ -309,7 +327,9 @@ impl Subscriber {
             }
             match (&mut it.kept, offset) {
                 (Some(follow), Some(offset)) => follow.hear(offset).map(|()| follow.position().cloned()),
-                (None, None) => it.plain.hear(what).map(|()| None),
+                (None, None) => {
+                    it.plain.hear(what, || self.record.is_acknowledged_on(channel, what)).map(|()| None)
+                }
                 _ => Err((Offence::Unexpected, 1)),
             }
         });
@@ -365,15 +385,19 @@ impl Subscriber {
 }
 
 impl Plain {
-    /// Each publication at most once, and each publisher's in order. Without a key nothing is tried twice, so one that
-    /// comes late comes after those that were published after it had been given up.
-    fn hear(&mut self, what: (u32, u64)) -> Result<(), (Offence, u64)> {
+    /// Each publication at most once, and each publisher's in order. One that was not acknowledged may come late: its
+    /// publisher has gone on without it.
+    fn hear(
+        &mut self,
+        what: (u32, u64),
+        acknowledged: impl FnOnce() -> bool,
+    ) -> Result<(), (Offence, u64)> {
         if !self.heard.insert(what) {
             return Err((Offence::Doubled, 1));
         }
         let last = self.last.entry(what.0).or_default();
         if what.1 < *last {
-            return Err((Offence::Reordered, 1));
+            return if acknowledged() { Err((Offence::Reordered, 1)) } else { Ok(()) };
         }
         *last = what.1;
         Ok(())
