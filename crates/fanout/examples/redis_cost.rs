@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use fanfare_fanout::broker::redis::{RedisBroker, RedisOptions};
+use fanfare_fanout::broker::redis::{RedisBroker, RedisMode, RedisOptions};
 use fanfare_fanout::broker::{Broker, Lanes, Link};
 use fanfare_fanout::{Hub, HubOptions};
 use fanfare_metrics::Metrics;
@@ -42,6 +42,7 @@ async fn measure() {
     let tasks = TaskTracker::new();
     let metrics = Arc::new(Metrics::new());
     let options = RedisOptions {
+        mode: RedisMode::Single,
         urls: vec![server.url()],
         prefix: "fanfare".into(),
         timeout: Duration::from_secs(2),
@@ -56,7 +57,7 @@ async fn measure() {
         ends,
         metrics.clone(),
         &tasks,
-        HubOptions { broker_timeout: Duration::from_secs(5) },
+        HubOptions { broker_timeout: Duration::from_secs(5), check_interval: Duration::from_secs(5) },
     );
     eventually("redis is connected", async || broker.link() == Link::Up).await;
 

@@ -32,11 +32,16 @@ use fanfare_protocol::{Channel, Publication};
 use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 
+use crate::presence::Notice;
+
 pub mod memory;
 pub mod redis;
 
 #[cfg(test)]
 mod contract;
+
+/// The most notices of presence that wait, each of which may tell of a few hundred members.
+const NOTICES_MAX: usize = 256;
 
 /// See the [module's contract](self).
 pub trait Broker: fmt::Debug + Send + Sync + 'static {
@@ -96,18 +101,34 @@ pub enum BrokerError {
 
 /// Where a broker puts what it hears: a few bounded queues, one picked by channel, so that a channel keeps its order and
 /// channels do not wait for each other.
+///
+/// Notices of presence, which are few, have a queue of their own.
 #[derive(Debug, Clone)]
-pub struct Lanes(Arc<[mpsc::Sender<Arc<Publication>>]>);
+pub struct Lanes(Arc<[mpsc::Sender<Arc<Publication>>]>, mpsc::Sender<Notice>);
 
-/// The other ends, for the hub.
+/// The other ends: of the lanes for the hub, and of the notices for the desk.
 #[derive(Debug)]
-pub struct LaneEnds(pub(crate) Vec<mpsc::Receiver<Arc<Publication>>>);
+pub struct LaneEnds(pub(crate) Vec<mpsc::Receiver<Arc<Publication>>>, Option<mpsc::Receiver<Notice>>);
+
+impl LaneEnds {
+    /// The notices of presence, for [`crate::presence::Desk::start`]. Taken once, before the hub takes the lanes; notices that
+    /// nobody has taken are thrown away with the ends.
+    pub fn notices(&mut self) -> Option<mpsc::Receiver<Notice>> {
+        self.1.take()
+    }
+}
 
 impl Lanes {
     /// `count` lanes (at least one) that hold `depth` publications each.
     pub fn new(count: usize, depth: usize) -> (Self, LaneEnds) {
         let (starts, ends): (Vec<_>, Vec<_>) = (0..count.max(1)).map(|_| mpsc::channel(depth)).unzip();
-        (Self(starts.into()), LaneEnds(ends))
+        let (notices, crier) = mpsc::channel(NOTICES_MAX);
+        (Self(starts.into(), notices), LaneEnds(ends, Some(crier)))
+    }
+
+    /// Where notices of presence go. Full, it makes the broker wait like a lane.
+    pub(crate) fn notices(&self) -> &mpsc::Sender<Notice> {
+        &self.1
     }
 
     /// The lane of a channel.
@@ -118,9 +139,13 @@ impl Lanes {
 
 /// A number in `0..count`, always the same for one channel.
 fn spread(channel: &Channel, count: usize) -> usize {
-    // FNV-1a: the same on every node and in every run, which makes a test's schedule repeatable.
-    let hash = channel.as_str().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    usize::try_from((hash >> 32) % count as u64).expect("less than the count")
+    usize::try_from((hash(channel) >> 32) % count as u64).expect("less than the count")
+}
+
+/// FNV-1a: the same on every node and in every run and version.
+fn hash(channel: &Channel) -> u64 {
+    channel
+        .as_str()
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }

@@ -15,18 +15,22 @@
 //!   lost, doubled or reordered on the way.
 //! - `recent` is consecutive and ends at the position; everything the broker still keeps after `asked_after` is in it.
 //! - While anything is held or doubted, a read is wanted: it never waits for something that nobody will bring.
+//! - A read settles only what was so when it began: a page that was asked for before the last doubt is refused, and whoever
+//!   waits for a read waits for one that began after it asked.
 //! - It holds at most [`HELD_MAX`] publications; what it lets go of is in the broker's history, since a publication is
 //!   appended before it is published, and comes with the read.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::mem;
 use std::sync::Arc;
 
 use fanfare_protocol::Publication;
 use fanfare_protocol::command::Start;
 use fanfare_protocol::event::Entry;
 use fanfare_protocol::history::Page;
-use fanfare_protocol::publication::{Offset, Position};
+use fanfare_protocol::publication::{Epoch, Offset, Position};
 
 /// The most publications held beyond a gap.
 const HELD_MAX: usize = 1024;
@@ -46,10 +50,12 @@ pub(crate) struct Follower {
     held: Vec<Arc<Publication>>,
     /// What to read next.
     wanted: Option<Read>,
-    /// The link was lost, and the stream that is behind it now may be another one under the same name.
-    in_doubt: bool,
-    /// How often that has happened: a read that was made before the last time settles nothing.
-    doubts: u32,
+    /// A mark of the publication at `at` when `recent` has let go of it, to be compared after a doubt.
+    mark: Option<u64>,
+    /// How often the stream that is behind the link may have become another one under the same name.
+    doubts: u64,
+    /// How many of these doubts a read has settled that began after them.
+    settled: u64,
     /// How many of `recent` to keep: more for a while after a read, for those who come back together.
     keep: usize,
     /// Something has come since [`Follower::take_quiet`] was asked last.
@@ -59,8 +65,8 @@ pub(crate) struct Follower {
 /// What to read of a channel's history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Read {
-    /// The position alone.
-    Position,
+    /// Where the stream stands, and its newest publication.
+    Newest,
     /// All that is kept after this offset.
     After(Offset),
 }
@@ -69,7 +75,7 @@ impl Read {
     /// One read that serves both.
     fn and(self, other: Self) -> Self {
         match (self, other) {
-            (Self::Position, it) | (it, Self::Position) => it,
+            (Self::Newest, it) | (it, Self::Newest) => it,
             (Self::After(one), Self::After(other)) => Self::After(one.min(other)),
         }
     }
@@ -80,7 +86,7 @@ impl Read {
 pub(crate) struct Reading {
     /// What to read.
     pub(crate) read: Read,
-    doubts: u32,
+    doubts: u64,
 }
 
 /// What is to be done with what came.
@@ -110,7 +116,7 @@ impl Follower {
     /// Takes publications from the lane, in the order they came.
     pub(crate) fn admit<'a>(&mut self, publications: &'a [Arc<Publication>]) -> Step<'a> {
         self.heard = true;
-        if !self.in_doubt && self.held.is_empty() && self.follows(publications) {
+        if !self.in_doubt() && self.held.is_empty() && self.follows(publications) {
             publications.iter().for_each(|publication| self.advance(publication.clone()));
             self.forget_oldest();
             return Step { lost: false, deliver: Cow::Borrowed(publications) };
@@ -118,24 +124,31 @@ impl Follower {
         // What has no place in the stream comes from a node that was told of no history here, and waits for nothing.
         let (placed, loose): (Vec<_>, Vec<_>) =
             publications.iter().cloned().partition(|publication| publication.position.is_some());
+        if placed.iter().any(|publication| self.is_suspicious(publication)) {
+            self.doubt();
+        }
         self.held.extend(placed);
-        let mut step = self.release();
-        step.deliver.to_mut().extend(loose);
-        self.held.truncate(HELD_MAX);
+        let mut deliver = self.release();
+        deliver.extend(loose);
+        if self.held.len() > HELD_MAX {
+            self.held.truncate(HELD_MAX);
+            self.want(Read::Newest); // A read that is under way may not bring what was let go of.
+        }
         self.forget_oldest();
-        step
+        Step { lost: false, deliver: Cow::Owned(deliver) }
     }
 
-    /// Takes what a read brought: all that the broker kept from there on, up to the page's top.
-    pub(crate) fn learn(&mut self, reading: Reading, page: Page) -> Step<'static> {
+    /// Takes what a read brought: all that the broker kept from there on, up to the page's top. `None` when the read has
+    /// to be made again.
+    pub(crate) fn learn(&mut self, reading: Reading, page: Page) -> Option<Step<'static>> {
         let Reading { read, doubts } = reading;
         if doubts != self.doubts {
             self.want(read);
-            return Step { lost: false, deliver: Cow::Owned(Vec::new()) };
+            return None;
         }
-        let position = page.position();
         let lost = self.at.is_some_and(|at| !self.continues(at, &page));
         let mut deliver = Vec::new();
+        self.keep = self.keep.max(page.publications.len() * 2);
         match self.at {
             Some(at) if !lost => {
                 self.backfill(at, read, &page);
@@ -146,55 +159,55 @@ impl Follower {
                     }
                 }
             }
-            _ => self.begin(position, read, page),
+            _ => self.begin(read, &page),
         }
-        self.in_doubt = false;
-        self.keep = self.keep.max(self.recent.len() * 2);
-        let rest = self.release();
-        deliver.extend(rest.deliver.into_owned());
-        Step { lost: lost || rest.lost, deliver: Cow::Owned(deliver) }
+        self.settled = self.doubts;
+        // What is of another epoch still is left over from a stream that is no more.
+        self.held.retain(|publication| publication.position.is_some_and(|it| it.epoch == page.epoch));
+        deliver.extend(self.release());
+        Some(Step { lost, deliver: Cow::Owned(deliver) })
     }
 
-    /// Lets a subscriber in, or asks for the read that it takes. `asked` says that the read was made for it already.
+    /// Lets a subscriber in, or asks for the read that it takes. `asked` says that a read has been made since it came.
     pub(crate) fn enter(&mut self, start: Start, asked: bool) -> Entrance {
-        let Some(at) = self.at.filter(|_| !self.in_doubt) else {
+        let Some(at) = self.at.filter(|_| !self.in_doubt()) else {
             self.want(self.read_for(start));
             return Entrance::Read;
         };
         let open = |recovered, replay| Entrance::Open { entry: Entry { position: at, recovered }, replay };
         let after = match start {
             Start::Live => return open(false, Vec::new()),
-            Start::Since(since) if since.epoch != at.epoch => return open(false, Vec::new()),
-            Start::Since(since) if since.offset > at.offset => {
-                // It has heard from another node what has not come to this one yet; or the stream has gone back.
-                if asked {
+            Start::Since(since) if since.epoch != at.epoch || since.offset > at.offset => {
+                // It has heard from another node what has not come to this one yet; or what it has heard is gone.
+                if asked || since.epoch == Epoch::NEVER {
                     return open(false, Vec::new());
                 }
-                self.want(Read::After(at.offset));
+                self.want(Read::Newest);
                 return Entrance::Read;
             }
             Start::Since(since) => since.offset,
             Start::Rewind(count) => Offset(at.offset.0.saturating_sub(count.into())),
         };
-        let at_hand = at.offset.0 - after.0 <= self.recent.len() as u64;
-        match (at_hand || self.asked_after <= after, start) {
-            (false, _) if !asked => {
+        let is_at_hand = at.offset.0 - after.0 <= self.recent.len() as u64;
+        match start {
+            _ if is_at_hand => open(true, self.since(after)),
+            _ if self.asked_after > after => {
                 self.want(Read::After(after));
                 Entrance::Read
             }
-            (_, Start::Rewind(_)) => open(true, self.since(after)),
-            _ if at_hand => open(true, self.since(after)),
-            _ => open(false, Vec::new()),
+            // The broker keeps no more than what is at hand.
+            Start::Rewind(_) => open(true, self.since(after)),
+            Start::Live | Start::Since(_) => open(false, Vec::new()),
         }
     }
 
-    /// The link was lost and is back: nothing is delivered before a read has shown that the stream goes on.
+    /// The stream may be another one than before: nothing is delivered until a read has shown that it goes on. Called when
+    /// the link was lost and is back.
     pub(crate) fn doubt(&mut self) {
-        if let Some(at) = self.at {
-            self.in_doubt = true;
-            self.doubts += 1;
-            // The last publication is read once more, to be compared.
-            self.want(Read::After(Offset(at.offset.0.saturating_sub(1))));
+        self.doubts += 1;
+        self.held = Vec::new(); // Perhaps of the stream as it was; the read brings what counts.
+        if self.at.is_some() {
+            self.want(Read::Newest);
         }
     }
 
@@ -203,15 +216,16 @@ impl Follower {
         if let Some(at) = self.at
             && (position.epoch != at.epoch || position.offset > at.offset)
         {
-            self.want(Read::After(at.offset));
+            self.want(Read::Newest);
         }
     }
 
     /// Whether nothing has come since this was asked last. Of a channel that quiet nothing is kept at hand.
     pub(crate) fn take_quiet(&mut self) -> bool {
-        let quiet = !std::mem::take(&mut self.heard);
+        let quiet = !mem::take(&mut self.heard);
         self.keep = RECENT_KEPT;
         if quiet && let Some(at) = self.at {
+            self.mark = self.recent.back().map(|newest| mark(newest)).or(self.mark);
             self.recent = VecDeque::new();
             self.asked_after = at.offset;
         }
@@ -221,7 +235,11 @@ impl Follower {
     /// The read that is wanted, if any. Whoever takes it makes it, and brings it by [`Follower::learn`] or gives it back by
     /// [`Follower::want`].
     pub(crate) fn take_read(&mut self) -> Option<Reading> {
-        let read = self.wanted.take()?;
+        let mut read = self.wanted.take()?;
+        if let Some(at) = self.at {
+            // Without a gap to where we stand; in doubt the newest that we know is read once more, to be compared.
+            read = read.and(Read::After(Offset(at.offset.0.saturating_sub(u64::from(self.in_doubt())))));
+        }
         Some(Reading { read, doubts: self.doubts })
     }
 
@@ -244,35 +262,44 @@ impl Follower {
         })
     }
 
+    fn in_doubt(&self) -> bool {
+        self.at.is_some() && self.settled != self.doubts
+    }
+
+    /// Whether a publication cannot be of the stream that we follow, as far as that is news.
+    fn is_suspicious(&self, publication: &Arc<Publication>) -> bool {
+        let (Some(at), Some(position)) = (self.at, publication.position) else { return false };
+        let is_of = |other: &Arc<Publication>| other.position.is_some_and(|it| it.epoch == position.epoch);
+        if position.epoch != at.epoch {
+            return !self.held.iter().any(is_of);
+        }
+        let ours = at.offset.0.checked_sub(position.offset.0).and_then(|back| {
+            let back = usize::try_from(back).ok()?;
+            self.recent.get(self.recent.len().checked_sub(back + 1)?)
+        });
+        !self.in_doubt() && ours.is_some_and(|ours| ours != publication)
+    }
+
     fn advance(&mut self, publication: Arc<Publication>) {
         self.at = publication.position;
         self.recent.push_back(publication);
     }
 
     /// Delivers what is held and in order, and asks for what is missing before the rest.
-    fn release(&mut self) -> Step<'static> {
-        let mut step = Step { lost: false, deliver: Cow::Owned(Vec::new()) };
+    fn release(&mut self) -> Vec<Arc<Publication>> {
         let Some(mut at) = self.at else {
-            self.want(Read::Position);
-            return step;
+            self.want(Read::Newest);
+            return Vec::new();
         };
-        if self.in_doubt {
-            return step;
+        if self.in_doubt() {
+            return Vec::new();
         }
-        if self.held.iter().any(|publication| publication.position.is_none_or(|it| it.epoch != at.epoch)) {
-            // Another stream under the same name. The old one is over, and the read begins the new one.
-            self.held.retain(|publication| publication.position.is_some_and(|it| it.epoch != at.epoch));
-            self.at = None;
-            self.recent = VecDeque::new();
-            self.want(Read::Position);
-            step.lost = true;
-            return step;
-        }
+        let mut deliver = Vec::new();
         self.held.sort_by_key(|publication| publication.offset());
-        for publication in std::mem::take(&mut self.held) {
+        for publication in mem::take(&mut self.held) {
             if publication.offset().0 == at.offset.0 + 1 {
                 at.offset = publication.offset();
-                step.deliver.to_mut().push(publication.clone());
+                deliver.push(publication.clone());
                 self.advance(publication);
             } else if publication.offset() > at.offset {
                 self.held.push(publication);
@@ -281,18 +308,19 @@ impl Follower {
         if !self.held.is_empty() {
             self.want(Read::After(at.offset));
         }
-        step
+        deliver
     }
 
     /// Whether a page shows the same stream, with all that follows where we stand.
     fn continues(&self, at: Position, page: &Page) -> bool {
         // A page may be older than what the lane has brought since; in doubt, nothing has been taken from the lane since.
-        let same_stream = page.epoch == at.epoch && (page.top >= at.offset || !self.in_doubt);
-        let same_last =
-            match (self.recent.back(), page.publications.iter().find(|it| it.offset() == at.offset)) {
-                (Some(ours), Some(theirs)) => ours == theirs,
-                _ => true, // Too old for one side: there is nothing to compare.
-            };
+        let same_stream = page.epoch == at.epoch && (page.top >= at.offset || !self.in_doubt());
+        let theirs = page.publications.iter().find(|it| it.offset() == at.offset);
+        let same_last = match (theirs, self.recent.back(), self.mark) {
+            (Some(theirs), Some(ours), _) => ours == theirs,
+            (Some(theirs), None, Some(ours)) => ours == mark(theirs),
+            _ => true, // Too old for one side: there is nothing to compare.
+        };
         let mut next = at.offset.0;
         let gapless = page.publications.iter().filter(|it| it.offset() > at.offset).all(|it| {
             next += 1;
@@ -303,27 +331,36 @@ impl Follower {
 
     /// Takes the older part of a page that joins what is at hand.
     fn backfill(&mut self, at: Position, read: Read, page: &Page) {
-        let Read::After(after) = read else { return };
+        let mut first = self.recent.front().map_or(at.offset.0 + 1, |first| first.offset().0);
+        if page.top.0 + 1 < first {
+            return; // What lies between has come and gone since the read began.
+        }
         for publication in page.publications.iter().rev() {
-            let first = self.recent.front().map_or(at.offset.0 + 1, |first| first.offset().0);
             if publication.offset().0 + 1 == first {
+                first = publication.offset().0;
                 self.recent.push_front(publication.clone());
             }
         }
+        let after = match read {
+            Read::After(after) => after,
+            Read::Newest => Offset(first - 1),
+        };
         self.asked_after = self.asked_after.min(after);
     }
 
     /// Stands where the page says, for the first time or after a loss.
-    fn begin(&mut self, position: Position, read: Read, page: Page) {
-        self.at = Some(position);
+    fn begin(&mut self, read: Read, page: &Page) {
+        let at = page.position();
+        self.at = Some(at);
         self.recent = VecDeque::new();
-        self.asked_after = position.offset;
-        self.backfill(position, read, &page);
+        self.mark = None;
+        self.asked_after = at.offset;
+        self.backfill(at, read, page);
     }
 
     fn read_for(&self, start: Start) -> Read {
         match start {
-            Start::Live | Start::Rewind(0) => Read::Position,
+            Start::Live | Start::Rewind(0) => Read::Newest,
             Start::Since(since) => Read::After(since.offset),
             // How far back that is shows when the position is known; what is kept is bounded.
             Start::Rewind(_) => Read::After(Offset(0)),
@@ -342,6 +379,14 @@ impl Follower {
                 self.recent.front().map_or(self.asked_after, |first| Offset(first.offset().0 - 1));
         }
     }
+}
+
+/// What is kept of a publication to know it by when it is gone.
+fn mark(publication: &Publication) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    publication.payload.as_bytes().hash(&mut hasher);
+    publication.received.0.hash(&mut hasher);
+    hasher.finish()
 }
 
 #[cfg(test)]

@@ -33,7 +33,7 @@ use streams::watch_over;
 /// The most channels whose history is read at the same time.
 const READS_AT_ONCE: usize = 64;
 
-/// How often a subscriber whose place is not at hand waits for a read before it enters without what it missed.
+/// How often a subscriber whose place is not at hand waits for a read before it is told to come back later.
 const READS_MAX: usize = 3;
 
 /// The most publications taken from a lane before writers get their turn.
@@ -142,9 +142,7 @@ impl Hub {
                 Entering::Entered(entry) => return Ok(entry),
                 Entering::Gone => break,
                 Entering::Wait { answer, start_reading } => {
-                    if start_reading {
-                        self.start_reading(channel.clone());
-                    }
+                    start_reading.into_iter().for_each(|reader| self.start_reading(reader));
                     let told = async {
                         answer.await.unwrap_or(Err(BrokerError::Unavailable("the channel is gone".into())))
                     };
@@ -233,9 +231,7 @@ impl Hub {
             let delivered = self.registry.deliver(&run[0].channel, run);
             delivered.queued.count(&self.metrics);
             self.metrics.fanned_out(run.len() as u64, delivered.receivers, began.elapsed());
-            if delivered.start_reading {
-                self.start_reading(run[0].channel.clone());
-            }
+            delivered.start_reading.into_iter().for_each(|reader| self.start_reading(reader));
         }
     }
 }

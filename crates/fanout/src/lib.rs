@@ -7,7 +7,7 @@
 //!
 //! [`Hub`] is the only door. Behind it the [`registry`] knows who hears a channel here, [`interest`] sees to it that the
 //! node watches exactly the channels that somebody hears, a [`broker::Broker`] carries publications between nodes, and
-//! each connection's [`Outbox`] bounds what waits for it.
+//! each connection's [`Outbox`] bounds what waits for it. Beside them a [`presence::Desk`] knows who is subscribed, on all nodes.
 //!
 //! **Invariant.** Publications reach a hub only through the lanes its broker feeds, those of the node itself included:
 //! no node takes a short cut, so every subscriber of a channel sees the same order.
@@ -17,6 +17,7 @@ mod follower;
 mod hub;
 mod interest;
 mod outbox;
+pub mod presence;
 mod registry;
 
 pub use hub::{Hub, HubOptions};

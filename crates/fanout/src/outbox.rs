@@ -387,7 +387,7 @@ fn wake(mut state: MutexGuard<'_, State>, came: Wants) {
     }
 }
 
-fn signed(bytes: usize) -> i64 {
+pub(crate) fn signed(bytes: usize) -> i64 {
     i64::try_from(bytes).expect("a queue is shorter than 2^63 bytes")
 }
 

@@ -68,9 +68,29 @@ struct Stream {
     follower: Follower,
     /// Some task is reading history, and will look whether more is wanted before it stops.
     is_read: bool,
-    /// Subscribers that cannot enter before the read.
-    waiting: Vec<oneshot::Sender<Result<(), BrokerError>>>,
+    /// Subscribers that cannot enter before a read that has not begun.
+    waiting: Vec<Waiting>,
+    /// Subscribers for whom the read under way is made.
+    riding: Vec<Waiting>,
 }
+
+type Waiting = oneshot::Sender<Result<(), BrokerError>>;
+
+/// The right, and the duty, to read a channel's history for its stream. There is one at a time, and it ends with the
+/// stream: a page that was read for one is never shown to another that has taken its name.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    channel: Channel,
+    subscribers: Arc<Subscribers>,
+}
+
+impl PartialEq for Reader {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.subscribers, &other.subscribers)
+    }
+}
+
+impl Eq for Reader {}
 
 #[derive(Debug)]
 struct Member {
@@ -96,14 +116,14 @@ enum Gate {
 }
 
 /// What a delivery came to.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Delivered {
     /// The live subscribers.
     pub(crate) receivers: u64,
     /// What it came to in all of their outboxes.
     pub(crate) queued: Queued,
     /// The caller is to start a task that reads history.
-    pub(crate) start_reading: bool,
+    pub(crate) start_reading: Option<Reader>,
 }
 
 /// Whether a subscriber could enter.
@@ -116,7 +136,7 @@ pub(crate) enum Entering {
         /// Told when a read has been made.
         answer: oneshot::Receiver<Result<(), BrokerError>>,
         /// The caller is to start a task that reads history.
-        start_reading: bool,
+        start_reading: Option<Reader>,
     },
     /// It has left meanwhile.
     Gone,
@@ -160,7 +180,8 @@ impl Registry {
                 Entrance::Read => {
                     let (tell, answer) = oneshot::channel();
                     stream.waiting.push(tell);
-                    return Entering::Wait { answer, start_reading: stream.start_reading() };
+                    let start_reading = stream.start_reading(channel, &subscribers);
+                    return Entering::Wait { answer, start_reading };
                 }
             },
         };
@@ -222,80 +243,50 @@ impl Registry {
             Some(stream) => {
                 let step = stream.follower.admit(publications);
                 let delivered = perform(channel, members, &step);
-                Delivered { start_reading: stream.start_reading(), ..delivered }
+                let start_reading = stream.start_reading(channel, &subscribers);
+                Delivered { start_reading, ..delivered }
             }
         }
     }
 
-    /// What the task that reads a channel's history is to read next; `None` ends it.
-    pub(crate) fn next_read(&self, channel: &Channel) -> Option<Reading> {
-        let subscribers = self.find(channel)?;
-        let mut crowd = subscribers.0.lock();
-        let stream = crowd.stream.as_mut()?;
-        let reading = stream.follower.take_read();
-        stream.is_read = reading.is_some();
-        reading
-    }
-
-    /// Takes what was read, and lets those who waited for it try again.
-    pub(crate) fn learn(&self, channel: &Channel, reading: Reading, page: Page) -> Delivered {
-        let Some(subscribers) = self.find(channel) else { return Delivered::default() };
-        let mut crowd = subscribers.0.lock();
-        let Crowd { members, stream, .. } = &mut *crowd;
-        let Some(stream) = stream else { return Delivered::default() };
-        let step = stream.follower.learn(reading, page);
-        stream.tell(&Ok(()));
-        perform(channel, members, &step)
-    }
-
-    /// The read has failed: those who waited are told, and what the stream itself needs is still wanted. Whether anything
-    /// is.
-    pub(crate) fn read_failed(&self, channel: &Channel, reading: Reading, error: &BrokerError) -> bool {
-        let Some(subscribers) = self.find(channel) else { return false };
-        let mut crowd = subscribers.0.lock();
-        let Some(stream) = crowd.stream.as_mut() else { return false };
-        stream.follower.want(reading.read);
-        stream.tell(&Err(error.clone()));
-        true
-    }
-
-    /// The link to the broker was lost and is back: no stream is taken on trust any more. Returns the channels whose
-    /// history is to be read.
-    pub(crate) fn doubt_all(&self) -> Vec<Channel> {
-        self.each_stream(|_, stream| {
+    /// The link to the broker was lost and is back: no stream is taken on trust any more. Returns those that want their
+    /// history read.
+    pub(crate) fn doubt_all(&self) -> Vec<Reader> {
+        self.each_stream(|channel, subscribers, stream| {
             stream.follower.doubt();
-            stream.start_reading()
+            stream.start_reading(channel, subscribers)
         })
     }
 
     /// The channels with history on which nothing has come since this was asked last.
     pub(crate) fn take_quiet(&self) -> Vec<Channel> {
-        self.each_stream(|_, stream| stream.follower.take_quiet())
+        self.each_stream(|channel, _, stream| stream.follower.take_quiet().then(|| channel.clone()))
     }
 
     /// Compares with where the broker says a stream stands; whether the caller is to start a task that reads history.
-    pub(crate) fn check(&self, channel: &Channel, position: Position) -> bool {
-        let Some(subscribers) = self.find(channel) else { return false };
+    pub(crate) fn check(&self, channel: &Channel, position: Position) -> Option<Reader> {
+        let subscribers = self.find(channel)?;
         let mut crowd = subscribers.0.lock();
-        let Some(stream) = crowd.stream.as_mut() else { return false };
+        let stream = crowd.stream.as_mut()?;
         stream.follower.check(position);
-        stream.start_reading()
+        stream.start_reading(channel, &subscribers)
     }
 
-    /// Asks each channel with history, one at a time; returns those that say yes.
-    fn each_stream(&self, mut ask: impl FnMut(&Channel, &mut Stream) -> bool) -> Vec<Channel> {
-        let mut chosen = Vec::new();
+    /// Asks each channel with history, one at a time; returns what they say.
+    fn each_stream<T>(
+        &self,
+        mut ask: impl FnMut(&Channel, &Arc<Subscribers>, &mut Stream) -> Option<T>,
+    ) -> Vec<T> {
+        let mut answers = Vec::new();
         for shard in &self.shards {
             let channels: Vec<_> = shard.lock().iter().map(|(name, it)| (name.clone(), it.clone())).collect();
             for (channel, subscribers) in channels {
-                if let Some(stream) = &mut subscribers.0.lock().stream
-                    && ask(&channel, stream)
-                {
-                    chosen.push(channel);
+                if let Some(stream) = &mut subscribers.0.lock().stream {
+                    answers.extend(ask(&channel, &subscribers, stream));
                 }
             }
         }
-        chosen
+        answers
     }
 
     fn find(&self, channel: &Channel) -> Option<Arc<Subscribers>> {
@@ -309,22 +300,70 @@ impl Registry {
     }
 }
 
+impl Reader {
+    /// The channel to be read.
+    pub(crate) fn channel(&self) -> &Channel {
+        &self.channel
+    }
+
+    /// What is to be read next; `None` when the task has done its duty.
+    pub(crate) fn next(&self) -> Option<Reading> {
+        let mut crowd = self.subscribers.0.lock();
+        let stream = crowd.followed()?;
+        let reading = stream.follower.take_read();
+        stream.is_read = reading.is_some();
+        stream.riding.append(&mut stream.waiting);
+        reading
+    }
+
+    /// Takes what was read, and lets those who waited for it try again.
+    pub(crate) fn learn(&self, reading: Reading, page: Page) -> Delivered {
+        let mut crowd = self.subscribers.0.lock();
+        let Crowd { members, stream: Some(stream), deserted: false } = &mut *crowd else {
+            return Delivered::default();
+        };
+        let Some(step) = stream.follower.learn(reading, page) else {
+            stream.waiting.append(&mut stream.riding); // It is read again, for them too.
+            return Delivered::default();
+        };
+        stream.tell(&Ok(()));
+        perform(&self.channel, members, &step)
+    }
+
+    /// The read has failed: those who waited for it are told, and what the stream itself needs is still wanted. Whether
+    /// anybody needs it.
+    pub(crate) fn failed(&self, reading: Reading, error: &BrokerError) -> bool {
+        let mut crowd = self.subscribers.0.lock();
+        let Some(stream) = crowd.followed() else { return false };
+        stream.follower.want(reading.read);
+        stream.tell(&Err(error.clone()));
+        true
+    }
+}
+
 impl Stream {
     /// Whether a read is wanted and nobody makes it: whoever hears yes starts the task that does.
-    fn start_reading(&mut self) -> bool {
-        let start = self.follower.wants_read() && !self.is_read;
-        self.is_read |= start;
-        start
+    fn start_reading(&mut self, channel: &Channel, subscribers: &Arc<Subscribers>) -> Option<Reader> {
+        if self.is_read || !self.follower.wants_read() {
+            return None;
+        }
+        self.is_read = true;
+        Some(Reader { channel: channel.clone(), subscribers: subscribers.clone() })
     }
 
     fn tell(&mut self, answer: &Result<(), BrokerError>) {
-        for tell in mem::take(&mut self.waiting) {
+        for tell in mem::take(&mut self.riding) {
             let _ = tell.send(answer.clone()); // Whoever has gone does not want to know.
         }
     }
 }
 
 impl Crowd {
+    /// The stream, while somebody follows it.
+    fn followed(&mut self) -> Option<&mut Stream> {
+        self.stream.as_deref_mut().filter(|_| !self.deserted)
+    }
+
     /// Gives memory back after a crowd has dispersed.
     fn shrink(&mut self) {
         if self.members.capacity() > 64 && self.members.len() * 4 < self.members.capacity() {

@@ -17,7 +17,7 @@ use hyper::body::Incoming;
 use tokio::time::timeout;
 
 use crate::config::Secret;
-use crate::connection::broker_failure;
+use crate::connection::{broker_failure, count};
 use crate::http::{self, Answer};
 use crate::node::{Services, Settings};
 
@@ -29,6 +29,7 @@ pub(crate) async fn answer(peer: SocketAddr, request: Request<Incoming>, service
     let method = request.uri().path().trim_start_matches("/api/").to_owned();
     let label = match method.as_str() {
         "publish" => ApiMethod::Publish,
+        "presence" => ApiMethod::Presence,
         "history" => ApiMethod::History,
         "history/remove" => ApiMethod::RemoveHistory,
         _ => ApiMethod::Other,
@@ -80,6 +81,11 @@ async fn perform(call: ApiCall, policy: &Policy, services: &Services) -> Result<
             let query = Query { since: since.map(|position| position.offset), limit, reverse };
             let page = services.hub.history(&channel, query).await.map_err(|error| broker_failure(&error))?;
             Ok(ApiReply::Past { channel, page: page.continuing(since)? })
+        }
+        ApiCall::Presence { channel, members } => {
+            policy.rules.rule(&channel)?.knows_presence()?;
+            let crowd = count(&services.desk, &channel, members, usize::MAX).await?;
+            Ok(ApiReply::Present { channel, crowd })
         }
         ApiCall::RemoveHistory { channel } => {
             policy.rules.rule(&channel)?.keeps_history()?;

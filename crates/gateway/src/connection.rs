@@ -44,7 +44,7 @@ mod facts;
 mod roster;
 mod wheel;
 
-pub(crate) use effects::failure as broker_failure;
+pub(crate) use effects::{count, failure as broker_failure};
 pub(crate) use roster::Roster;
 pub(crate) use wheel::Wheel;
 
@@ -233,9 +233,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
 
 impl<S> Drop for Connection<S> {
     fn drop(&mut self) {
-        let Services { hub, metrics, roster, .. } = &*self.services;
+        let Services { hub, desk, metrics, roster, .. } = &*self.services;
         for channel in self.session.channels() {
             hub.unsubscribe(channel, &self.outbox);
+            desk.leave(channel, self.session.id());
         }
         let discarded = self.outbox.discard();
         metrics.outbox_queued(-i64::try_from(discarded).expect("a queue is bounded"));

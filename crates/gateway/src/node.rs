@@ -15,8 +15,11 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use fanfare_fanout::broker::memory::{Bus, MemoryBroker};
-use fanfare_fanout::broker::redis::{RedisBroker, RedisOptions};
+use fanfare_fanout::broker::redis::{RedisBroker, RedisMode, RedisOptions};
 use fanfare_fanout::broker::{Broker, LaneEnds, Lanes};
+use fanfare_fanout::presence::memory::MemoryPresence;
+use fanfare_fanout::presence::redis::RedisPresence;
+use fanfare_fanout::presence::{Desk, Presence, PresenceOptions};
 use fanfare_fanout::{Hub, HubOptions, Order};
 use fanfare_metrics::Metrics;
 use futures_util::FutureExt;
@@ -28,7 +31,7 @@ use tracing::{info, warn};
 
 use crate::admission::Admission;
 use crate::clock::Clock;
-use crate::config::{BrokerKind, Config};
+use crate::config::{self, BrokerKind, Config};
 use crate::connection::{Roster, Wheel};
 use crate::http::Door;
 
@@ -61,6 +64,8 @@ const JOIN_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) struct Services {
     settings: RwLock<Arc<Settings>>,
     pub(crate) hub: Arc<Hub>,
+    /// Who is subscribed, in namespaces with presence.
+    pub(crate) desk: Arc<Desk>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) clock: Clock,
     pub(crate) wheel: Wheel,
@@ -133,8 +138,8 @@ impl Node {
         let metrics = Arc::new(Metrics::new());
         let workers = config.node.workers.or_else(|| std::thread::available_parallelism().ok());
         let (lanes, ends) = Lanes::new(workers.map_or(1, usize::from), LANE_DEPTH);
-        let broker = broker(config, bus, lanes, &metrics, &tasks, &stop)?;
-        let services = Arc::new(services(config, broker, ends, metrics, tasks.clone()));
+        let (broker, book) = broker(config, bus, lanes, &metrics, &tasks, &stop)?;
+        let services = Arc::new(services(config, broker, book, ends, metrics, tasks.clone()));
 
         let public = listener::bind(config.listen.public).await.context("listen.public")?;
         let internal = listener::bind(config.listen.internal).await.context("listen.internal")?;
@@ -190,6 +195,7 @@ impl Node {
     pub async fn drain(self) {
         let Self { services, stop, .. } = self;
         drain::run(&services).await;
+        services.desk.close().await;
         stop.cancel();
         let tasks = services.tasks.clone();
         drop(services); // The lanes' tasks end with the last holder of the hub.
@@ -208,12 +214,20 @@ fn broker(
     metrics: &Arc<Metrics>,
     tasks: &TaskTracker,
     stop: &CancellationToken,
-) -> anyhow::Result<Arc<dyn Broker>> {
+) -> anyhow::Result<(Arc<dyn Broker>, Arc<dyn Presence>)> {
     if config.broker == BrokerKind::Memory {
         metrics.broker_connected(true);
-        return Ok(Arc::new(MemoryBroker::new(bus, lanes)));
+        return Ok((Arc::new(MemoryBroker::new(bus, lanes)), Arc::new(MemoryPresence::new(bus))));
     }
+    let mode = match config.redis.mode {
+        config::RedisMode::Sharded => RedisMode::Sharded,
+        // Configuration refuses the others.
+        config::RedisMode::Single | config::RedisMode::Sentinel | config::RedisMode::Cluster => {
+            RedisMode::Single
+        }
+    };
     let options = RedisOptions {
+        mode,
         urls: config.redis.urls.iter().map(|url| url.expose().to_owned()).collect(),
         prefix: config.redis.prefix.clone(),
         timeout: config.redis.timeout,
@@ -221,13 +235,15 @@ fn broker(
         node: config.node.name.clone(),
     };
     let broker = RedisBroker::connect(&options, &lanes, metrics.clone(), tasks, stop.clone());
-    Ok(Arc::new(broker.context("redis.urls")?))
+    let book = RedisPresence::new(&options, tasks, stop.clone());
+    Ok((Arc::new(broker.context("redis.urls")?), Arc::new(book.context("redis.urls")?)))
 }
 
 fn services(
     config: &Config,
     broker: Arc<dyn Broker>,
-    lanes: LaneEnds,
+    book: Arc<dyn Presence>,
+    mut lanes: LaneEnds,
     metrics: Arc<Metrics>,
     tasks: TaskTracker,
 ) -> Services {
@@ -236,6 +252,14 @@ fn services(
         BrokerKind::Memory => MEMORY_TIMEOUT,
         BrokerKind::Redis => config.redis.timeout,
     };
+    let notices = lanes.notices().expect("nobody else takes them");
+    let presence = PresenceOptions {
+        node: config.node.name.clone(),
+        heartbeat: config.presence.heartbeat,
+        grace: config.presence.grace,
+        timeout: broker_timeout,
+    };
+    let desk = Desk::start(book, notices, metrics.clone(), &tasks, presence);
     let hub = Hub::start(
         broker,
         lanes,
@@ -246,6 +270,7 @@ fn services(
     Services {
         settings: RwLock::new(Arc::new(Settings::of(config))),
         hub,
+        desk,
         metrics,
         clock,
         wheel: Wheel::new(clock),

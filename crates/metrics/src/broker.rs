@@ -20,6 +20,7 @@ pub(crate) struct Broker {
     received: IntCounter,
     dropped: IntCounter,
     watched: IntGauge,
+    present: IntGauge,
 }
 
 impl Broker {
@@ -53,6 +54,10 @@ impl Broker {
                 .query("sum(rate(fanfare_broker_publications_dropped_total[5m]))"),
             ),
             watched: catalog.gauge(fact("fanfare_broker_watched_channels", "Channels this node hears from the broker.")),
+            present: catalog.gauge(fact(
+                "fanfare_presence_members",
+                "Members that this node answers for in presence, over all channels; those in their grace among them.",
+            )),
         }
     }
 }
@@ -89,5 +94,10 @@ impl Metrics {
     /// How many channels the broker was asked to be heard on.
     pub fn channels_watched(&self, count: u64) {
         self.broker.watched.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// The members that this node answers for have become so many more, or fewer.
+    pub fn presence_members(&self, change: i64) {
+        self.broker.present.add(change);
     }
 }

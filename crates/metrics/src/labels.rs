@@ -123,6 +123,14 @@ label! {
         History = "history",
         /// Asks whether the broker lives.
         Ping = "ping",
+        /// Writes who has come to a channel and who has left.
+        PresenceWrite = "presence_write",
+        /// Reads who is on a channel.
+        PresenceRead = "presence_read",
+        /// Tells that the node lives, for the sake of its members.
+        PresenceBeat = "presence_beat",
+        /// Looks for nodes that have died, and removes their members.
+        PresenceSweep = "presence_sweep",
     }
 }
 
@@ -170,6 +178,8 @@ label! {
     pub enum ApiMethod as "method" {
         /// `POST /api/publish`.
         Publish = "publish",
+        /// `POST /api/presence`.
+        Presence = "presence",
         /// `POST /api/history`.
         History = "history",
         /// `POST /api/history/remove`.

@@ -1,5 +1,6 @@
 //! What any client may be told: meanings, never a dialect's spelling.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::channel::Channel;
@@ -64,17 +65,17 @@ pub enum Event {
     Present {
         /// Which channel.
         channel: Channel,
-        /// Whom it was found to have.
-        crowd: Crowd,
+        /// Whom it was found to have; shared by all who ask at once.
+        crowd: Arc<Crowd>,
     },
-    /// Somebody has come to a channel.
+    /// A user has come to a channel, by its first connection there.
     Joined {
         /// Which.
         channel: Channel,
         /// Who.
         member: Member,
     },
-    /// Somebody has left a channel.
+    /// A user has left a channel, with its last connection there.
     Left {
         /// Which.
         channel: Channel,
@@ -129,7 +130,7 @@ pub struct Crowd {
     pub users: u64,
     /// Connections.
     pub connections: u64,
-    /// Each connection, where names were asked for.
+    /// Each connection, where names were asked for and are not too many.
     pub members: Option<Vec<Member>>,
 }
 

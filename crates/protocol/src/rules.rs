@@ -79,6 +79,17 @@ impl Rule {
         }
     }
 
+    /// Whether it is known here who is subscribed.
+    ///
+    /// # Errors
+    /// 4404 where it is not.
+    pub fn knows_presence(&self) -> Result<(), Failure> {
+        match self.presence {
+            true => Ok(()),
+            false => Err(Failure::new(ErrorCode::NotFound, "presence is off here")),
+        }
+    }
+
     /// Whether this may be published here, and how it is kept.
     ///
     /// # Errors

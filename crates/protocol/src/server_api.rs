@@ -1,6 +1,9 @@
 //! What a backend may ask of the gateway, whatever the flavour of its API.
 
+use std::sync::Arc;
+
 use crate::channel::Channel;
+use crate::event::Crowd;
 use crate::history::Page;
 use crate::publication::{IdempotencyKey, Payload, Position};
 
@@ -27,6 +30,13 @@ pub enum ApiCall {
         /// The newest first.
         reverse: bool,
     },
+    /// Ask who is subscribed to a channel.
+    Presence {
+        /// Which.
+        channel: Channel,
+        /// Whether to name them, or only to count.
+        members: bool,
+    },
     /// Forget a channel's past.
     RemoveHistory {
         /// Which.
@@ -50,6 +60,13 @@ pub enum ApiReply {
         channel: Channel,
         /// What was found.
         page: Page,
+    },
+    /// Who is subscribed to a channel.
+    Present {
+        /// Which channel.
+        channel: Channel,
+        /// Whom it was found to have.
+        crowd: Arc<Crowd>,
     },
     /// Done, and there is nothing more to say.
     Done,

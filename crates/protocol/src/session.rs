@@ -21,7 +21,7 @@
 //!   down leaves exactly those, and leaving what was not joined does no harm.
 //! - [`Session::deadline`] never lies in the past after a [`Input::Tick`] at that time: ticking always makes progress.
 //!
-//! Deliberately absent: tokens and presence. They are commands, inputs and effects beside these, and
+//! Deliberately absent: tokens. They are commands, inputs and effects beside these, and
 //! `Authenticating` is a state beside [`State::Open`].
 
 use std::collections::HashMap;
@@ -32,7 +32,7 @@ use crate::channel::Channel;
 use crate::close::CloseReason;
 use crate::command::{Command, Rejection, Request, Start};
 use crate::error::{ErrorCode, Failure};
-use crate::event::{Entry, Event, Reply, Welcome};
+use crate::event::{Crowd, Entry, Event, Member, Reply, Welcome};
 use crate::history::{Page, Query};
 use crate::id::{RequestId, SessionId};
 use crate::limits::{Heartbeat, Limits};
@@ -97,6 +97,15 @@ pub enum Input {
         /// What was found, or why nothing was.
         outcome: Result<Page, Failure>,
     },
+    /// The answer to [`Effect::Count`].
+    Counted {
+        /// The request that asked for it.
+        id: Option<RequestId>,
+        /// Which channel.
+        channel: Channel,
+        /// Who is there, or why that is not known.
+        outcome: Result<Arc<Crowd>, Failure>,
+    },
     /// The node can no longer keep the promise that nothing of this channel is missed.
     Lost {
         /// Which channel.
@@ -153,7 +162,26 @@ pub enum Effect {
         /// What to tell the client first.
         reply: Reply,
     },
-    /// Leave the channel at the hub; nothing of it is queued from then on.
+    /// Tell the cluster that this client is on the channel, until [`Effect::Leave`]. Comes right after [`Effect::GoLive`],
+    /// where it is known who is subscribed.
+    Enter {
+        /// Which.
+        channel: Channel,
+        /// As whom others see it.
+        member: Member,
+        /// Whether it is told who joins and leaves.
+        is_told: bool,
+    },
+    /// Ask who is on the channel, and answer with [`Input::Counted`].
+    Count {
+        /// To be repeated in the answer.
+        id: Option<RequestId>,
+        /// Which channel.
+        channel: Channel,
+        /// Whether to name them, or only to count.
+        members: bool,
+    },
+    /// Leave the channel, at the hub and as a member; nothing of it is queued from then on.
     Leave {
         /// Which.
         channel: Channel,
@@ -234,8 +262,17 @@ struct Open {
 struct Subscription {
     /// Going by the commands so far, the client is to hear it.
     is_wanted: bool,
+    notices: Notices,
     /// The joins that the hub has not answered yet: several when the client left and came back meanwhile.
     unanswered: u32,
+}
+
+/// Whether a subscriber is to be told who joins and leaves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Notices {
+    #[default]
+    Unwanted,
+    Wanted,
 }
 
 /// The code for a connection that ended without a Close frame (RFC 6455 section 7.4.1; never sent).
@@ -279,6 +316,7 @@ impl Session {
             Input::Joined { id, channel, outcome } => self.joined(id, channel, outcome, effects),
             Input::Placed { id, channel, outcome } => self.placed(id, channel, outcome, effects),
             Input::Read { id, channel, since, outcome } => self.read(id, channel, since, outcome, effects),
+            Input::Counted { id, channel, outcome } => self.counted(id, channel, outcome, effects),
             Input::Lost { channel } => self.lost(channel, effects),
             Input::Tick => self.tick(now, effects),
             Input::Overflowed => self.close(now, CloseReason::SlowConsumer, Duration::ZERO, effects),
@@ -359,10 +397,10 @@ impl Session {
                     Err(failure) => refuse(id, Some(channel), failure, effects),
                 }
             }
-            Command::Presence { channel, members: _ } => {
-                let failure = Failure::new(ErrorCode::NotFound, "presence is not served yet");
-                refuse(id, Some(channel), failure, effects);
-            }
+            Command::Presence { channel, members } => match self.may_count(&channel) {
+                Ok(()) => effects.push(Effect::Count { id, channel, members }),
+                Err(failure) => refuse(id, Some(channel), failure, effects),
+            },
             Command::Ping => effects.push(Effect::Send(Reply { id, event: Event::Pong { time: now.unix } })),
         }
     }
@@ -409,13 +447,14 @@ impl Session {
         id: Option<RequestId>,
         channel: Channel,
         start: Start,
-        _presence: bool,
+        is_told: bool,
         effects: &mut Vec<Effect>,
     ) {
         match self.may_subscribe(&channel, start) {
             Ok(terms) => {
                 let subscription = self.subscriptions.entry(channel.clone()).or_default();
                 subscription.is_wanted = true;
+                subscription.notices = if is_told { Notices::Wanted } else { Notices::Unwanted };
                 subscription.unanswered += 1;
                 self.wanted += 1;
                 effects.push(Effect::Join { id, channel, terms });
@@ -439,6 +478,29 @@ impl Session {
 
     fn may_read(&self, channel: &Channel) -> Result<(), Failure> {
         self.may_hear(channel)?.keeps_history()
+    }
+
+    /// Whoever may be on a channel may know who else is.
+    fn may_count(&self, channel: &Channel) -> Result<(), Failure> {
+        self.policy.rules.rule(channel)?.knows_presence()?;
+        if self.is_wanted(channel) { Ok(()) } else { self.may_hear(channel).map(drop) }
+    }
+
+    fn counted(
+        &self,
+        id: Option<RequestId>,
+        channel: Channel,
+        outcome: Result<Arc<Crowd>, Failure>,
+        effects: &mut Vec<Effect>,
+    ) {
+        match outcome {
+            Err(failure) => self.tell_refusal(id, channel, failure, effects),
+            Ok(crowd) => {
+                if let State::Open(_) = self.state {
+                    effects.push(Effect::Send(Reply { id, event: Event::Present { channel, crowd } }));
+                }
+            }
+        }
     }
 
     fn read(
@@ -489,6 +551,7 @@ impl Session {
         effects: &mut Vec<Effect>,
     ) {
         let Some(subscription) = self.subscriptions.get_mut(&channel) else { return };
+        let notices = subscription.notices;
         subscription.unanswered = subscription.unanswered.saturating_sub(1);
         if subscription.unanswered == 0 && outcome.is_err() && subscription.is_wanted {
             subscription.is_wanted = false;
@@ -507,7 +570,11 @@ impl Session {
                 }
                 // It may be unwanted by now; then the Leave that was decided meanwhile comes right after this.
                 let event = Event::Subscribed { channel: channel.clone(), entry };
-                effects.push(Effect::GoLive { channel, reply: Reply { id, event } });
+                effects.push(Effect::GoLive { channel: channel.clone(), reply: Reply { id, event } });
+                if self.policy.rules.rule(&channel).is_ok_and(|rule| rule.presence) {
+                    let member = Member { user: None, session: self.id, profile: None };
+                    effects.push(Effect::Enter { channel, member, is_told: notices == Notices::Wanted });
+                }
             }
             Err(failure) => self.tell_refusal(id, channel, failure, effects),
         }

@@ -19,6 +19,8 @@ use tokio::sync::MutexGuard;
 use tokio::task::coop::unconstrained;
 
 use crate::broker::{Broker, BrokerError, Lanes, Link, spread};
+use crate::presence::Notice;
+use crate::presence::memory::Book;
 
 mod streams;
 
@@ -39,6 +41,8 @@ struct Shared {
     nodes: RwLock<Vec<Arc<Node>>>,
     /// Which publication of a channel is placed now; channels share turns by hash.
     turns: [Turn; TURNS],
+    /// Who is subscribed.
+    book: tokio::sync::Mutex<Book>,
     /// The past of the channels that share a turn. Whoever appends has the turn, and locks this from the offset to the
     /// last lane: nobody hears what history does not have.
     streams: [Mutex<Streams>; TURNS],
@@ -79,6 +83,19 @@ impl Bus {
     fn watching(&self, channel: &Channel) -> Vec<Arc<Node>> {
         let nodes = self.0.nodes.read();
         nodes.iter().filter(|node| node.watched.read().contains(channel)).cloned().collect()
+    }
+
+    /// The book of presence, held by one at a time.
+    pub(crate) async fn book(&self) -> MutexGuard<'_, Book> {
+        self.0.book.lock().await
+    }
+
+    /// Tells every node that watches the notice's channel.
+    pub(crate) async fn announce(&self, notice: Notice) {
+        for node in self.watching(&notice.channel) {
+            // A queue that is gone belongs to a node that has shut down, or that does without presence.
+            let _ = node.lanes.notices().send(notice.clone()).await;
+        }
     }
 
     fn is_watched(&self, channel: &Channel) -> bool {

@@ -15,6 +15,7 @@
 //! - [`publish`] and [`history`] say what to do, [`scripts`] what Redis does by itself in one step. Both use a [`pipe`]:
 //!   the `redis` crate's multiplexed connection behind a bounded queue.
 //! - [`watch`] reads its socket itself ([`resp`] says why), straight from the buffer into the lanes.
+//! - [`line`] is a connection for what may wait and must not make publications wait: presence.
 //! - [`envelope`] is what a publication looks like on its way, [`keys`] under which name, [`route`] on which server.
 //!
 //! **Where memory is bounded.** Outgoing: 16,384 commands wait in a pipe and a few pipelines are under way, 64 MiB in all;
@@ -30,12 +31,17 @@
 //! there and goes on under another epoch. Its older entries keep the positions under which they were placed, so one that
 //! stands at a known position proves that nothing before it has been lost.
 //!
-//! **Deliberately absent:** TLS (`rediss:` URLs are refused), and more than one server.
+//! **Several servers.** [`RedisMode::Sharded`] spreads channels over servers that know nothing of each other; every server
+//! has connections of its own. The link is up when it is up to all of them. While one is away, calls for its channels
+//! fail, and the other channels go on.
+//!
+//! **Deliberately absent:** TLS (`rediss:` URLs are refused).
 
 mod backoff;
 mod envelope;
 mod history;
 mod keys;
+pub(crate) mod line;
 mod link;
 mod pipe;
 mod publish;
@@ -67,10 +73,23 @@ use publish::Publisher;
 use route::Route;
 use watch::Watcher;
 
+/// How the servers are arranged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RedisMode {
+    /// One server.
+    Single,
+    /// Several that know nothing of each other; each has its share of the channels. All nodes name them in the same order,
+    /// and new ones come last.
+    Sharded,
+}
+
 /// How to reach Redis.
 #[derive(Clone)]
 pub struct RedisOptions {
-    /// `redis://[user][:password@]host[:port][/database]`, exactly one. Never printed: it may hold a password.
+    /// How the servers are arranged.
+    pub mode: RedisMode,
+    /// `redis://[user][:password@]host[:port][/database]`, as many as the mode takes. Never printed: they may hold
+    /// passwords.
     pub urls: Vec<String>,
     /// What all keys start with, 1 to 64 bytes of printable ASCII without braces: clusters that share a Redis differ in it.
     pub prefix: String,
@@ -86,6 +105,7 @@ pub struct RedisOptions {
 impl fmt::Debug for RedisOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisOptions")
+            .field("mode", &self.mode)
             .field("prefix", &self.prefix)
             .field("timeout", &self.timeout)
             .field("ping_interval", &self.ping_interval)
@@ -103,6 +123,9 @@ pub enum RedisOptionsError {
         /// How many there are.
         urls: usize,
     },
+    /// None at all.
+    #[error("there is no URL of a redis")]
+    NoUrl,
     /// A URL that does not lead to a Redis. The URL is not quoted: it may hold a password.
     #[error(
         "a URL of redis reads redis://[user][:password@]host[:port][/database] (TLS is not supported yet)"
@@ -163,7 +186,7 @@ impl RedisBroker {
         tasks: &TaskTracker,
         shutdown: CancellationToken,
     ) -> Result<Self, RedisOptionsError> {
-        let (route, servers) = route::single(&options.urls)?;
+        let (route, servers) = route::servers(options.mode, &options.urls)?;
         let keys = Keys::new(&options.prefix).ok_or(RedisOptionsError::Prefix)?;
         let board = Board::new(metrics.clone());
         let shared = Arc::new(Shared {

@@ -18,6 +18,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 use super::Hub;
 use crate::broker::BrokerError;
 use crate::follower::Read;
+use crate::registry::Reader;
 
 /// The pause after a read that failed, before the stream's own needs are tried again.
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
@@ -29,42 +30,46 @@ const LOSSES_INTERVAL: Duration = Duration::from_millis(250);
 const CHECK_MAX: usize = 512;
 
 impl Hub {
-    /// Starts the task that reads a channel's history, in the name of the registry that asked for it.
-    pub(super) fn start_reading(&self, channel: Channel) {
-        self.tasks.spawn(read_on(self.me.clone(), channel));
+    /// Starts the task that reads a channel's history.
+    pub(super) fn start_reading(&self, reader: Reader) {
+        self.tasks.spawn(read_on(self.me.clone(), reader));
     }
 
     /// Puts all streams in doubt when the link was lost since the last time.
     pub(super) fn notice_losses(&self) {
         let losses = self.broker.losses();
-        if self.losses.swap(losses, Ordering::AcqRel) != losses {
-            for channel in self.registry.doubt_all() {
-                self.start_reading(channel);
-            }
+        if self.losses.load(Ordering::Acquire) != losses {
+            self.registry.doubt_all().into_iter().for_each(|reader| self.start_reading(reader));
+            // Only now: another lane must not deliver in between on the strength of what we have not done yet.
+            self.losses.store(losses, Ordering::Release);
         }
     }
 
     /// All that is kept from there on, page by page.
     async fn read(&self, channel: &Channel, read: Read) -> Result<Page, BrokerError> {
-        let Read::After(mut after) = read else {
-            return self.history(channel, Query { since: None, limit: 0, reverse: false }).await;
+        let Read::After(from) = read else {
+            return self.history(channel, Query { since: None, limit: 1, reverse: true }).await;
         };
         let mut whole: Option<Page> = None;
         loop {
-            let query = Query { since: Some(after), limit: PAGE_MAX, reverse: false };
+            let read_to =
+                whole.as_ref().and_then(|page| page.publications.last()).map_or(from, |it| it.offset());
+            let query = Query { since: Some(read_to), limit: PAGE_MAX, reverse: false };
             let page = self.history(channel, query).await?;
-            let last = page.publications.last().map(|publication| publication.offset());
-            let is_whole = last.is_none_or(|last| last >= page.top);
+            let is_last = page.publications.last().is_none_or(|last| last.offset() >= page.top);
             match &mut whole {
                 Some(so_far) if so_far.epoch == page.epoch => {
                     so_far.top = page.top;
                     so_far.publications.extend(page.publications);
                 }
-                _ => whole = Some(page),
+                Some(_) => {
+                    whole = None; // Another stream by now: from the beginning.
+                    continue;
+                }
+                None => whole = Some(page),
             }
-            match last {
-                Some(last) if !is_whole => after = last,
-                _ => return Ok(whole.expect("a page was read")),
+            if is_last {
+                return Ok(whole.expect("a page was read"));
             }
         }
     }
@@ -77,10 +82,8 @@ impl Hub {
                 return; // It is away; when it is back every stream is in doubt anyway.
             };
             for (channel, position) in channels.iter().zip(positions) {
-                if let Some(position) = position
-                    && self.registry.check(channel, position)
-                {
-                    self.start_reading(channel.clone());
+                if let Some(reader) = position.and_then(|it| self.registry.check(channel, it)) {
+                    self.start_reading(reader);
                 }
             }
         }
@@ -88,20 +91,20 @@ impl Hub {
 }
 
 /// Reads a channel's history until nothing more is wanted, or the hub is gone.
-async fn read_on(hub: Weak<Hub>, channel: Channel) {
+async fn read_on(hub: Weak<Hub>, reader: Reader) {
     while let Some(hub) = hub.upgrade() {
-        let Some(reading) = hub.registry.next_read(&channel) else { return };
-        let _turn = hub.reads.acquire().await.expect("the semaphore is never closed");
-        match hub.read(&channel, reading.read).await {
+        let turn = hub.reads.acquire().await.expect("the semaphore is never closed");
+        let Some(reading) = reader.next() else { return };
+        match hub.read(reader.channel(), reading.read).await {
             Ok(page) => {
-                let delivered = hub.registry.learn(&channel, reading, page);
+                let delivered = reader.learn(reading, page);
                 delivered.queued.count(&hub.metrics);
             }
             Err(error) => {
-                if !hub.registry.read_failed(&channel, reading, &error) {
+                if !reader.failed(reading, &error) {
                     return;
                 }
-                drop(_turn);
+                drop(turn);
                 drop(hub);
                 sleep(RETRY_PAUSE).await;
             }

@@ -14,10 +14,12 @@ use tokio::time::sleep;
 use super::*;
 use crate::broker::Lanes;
 use crate::broker::memory::{Bus, MemoryBroker};
-use crate::outbox::Batch;
+use crate::outbox::{Batch, signed};
 
 const CHANNELS: usize = 3;
 const BROKER_TIMEOUT: Duration = Duration::from_secs(5);
+const OPTIONS: HubOptions =
+    HubOptions { broker_timeout: BROKER_TIMEOUT, check_interval: Duration::from_secs(5) };
 
 /// A memory broker that takes its time, fails now and then, and notes what its contract forbids to ask.
 #[derive(Debug)]
@@ -77,6 +79,22 @@ impl Broker for Moody {
         .boxed()
     }
 
+    fn history(&self, channel: &Channel, query: Query) -> BoxFuture<'_, Result<Page, BrokerError>> {
+        self.broker.history(channel, query)
+    }
+
+    fn positions(&self, channels: Vec<Channel>) -> BoxFuture<'_, Result<Vec<Option<Position>>, BrokerError>> {
+        self.broker.positions(channels)
+    }
+
+    fn remove_history(&self, channel: &Channel) -> BoxFuture<'_, Result<(), BrokerError>> {
+        self.broker.remove_history(channel)
+    }
+
+    fn losses(&self) -> u64 {
+        self.broker.losses()
+    }
+
     fn watch(&self, channel: &Channel) -> BoxFuture<'_, Result<(), BrokerError>> {
         let channel = channel.clone();
         async move {
@@ -128,8 +146,7 @@ impl Node {
         let (lanes, ends) = Lanes::new(2, 4);
         let broker = Moody::new(bus, lanes, seed);
         let metrics = Arc::new(Metrics::new());
-        let options = HubOptions { broker_timeout: BROKER_TIMEOUT };
-        let hub = Hub::start(broker.clone(), ends, metrics.clone(), tasks, options);
+        let hub = Hub::start(broker.clone(), ends, metrics.clone(), tasks, OPTIONS);
         Self { hub, broker, metrics }
     }
 
@@ -169,7 +186,15 @@ fn channel(number: usize) -> Channel {
 
 fn draft(number: usize, json: &str, exclude: Option<SessionId>) -> Draft {
     let payload = Payload::parse(json).unwrap();
-    Draft { channel: channel(number), payload, sender: None, exclude, received: UnixMicros(0) }
+    Draft {
+        channel: channel(number),
+        payload,
+        sender: None,
+        exclude,
+        received: UnixMicros(0),
+        retention: None,
+        key: None,
+    }
 }
 
 impl Client {
@@ -182,7 +207,7 @@ impl Client {
 
     async fn subscribe(&mut self, number: usize) -> Result<(), BrokerError> {
         let channel = channel(number);
-        self.node.hub.subscribe(&channel, &self.outbox).await?;
+        self.node.hub.subscribe(&channel, &self.outbox, Terms::default()).await?;
         self.node.hub.go_live(&channel, &self.outbox, Frame::text(&format!("room:{number}")));
         self.live.insert(number);
         Ok(())
@@ -324,6 +349,22 @@ impl Broker for Mute {
         std::future::pending().boxed()
     }
 
+    fn history(&self, _: &Channel, _: Query) -> BoxFuture<'_, Result<Page, BrokerError>> {
+        std::future::pending().boxed()
+    }
+
+    fn positions(&self, _: Vec<Channel>) -> BoxFuture<'_, Result<Vec<Option<Position>>, BrokerError>> {
+        std::future::pending().boxed()
+    }
+
+    fn remove_history(&self, _: &Channel) -> BoxFuture<'_, Result<(), BrokerError>> {
+        std::future::pending().boxed()
+    }
+
+    fn losses(&self) -> u64 {
+        0
+    }
+
     fn watch(&self, _: &Channel) -> BoxFuture<'_, Result<(), BrokerError>> {
         std::future::pending().boxed()
     }
@@ -344,13 +385,12 @@ impl Broker for Mute {
 #[tokio::test(start_paused = true)]
 async fn a_broker_that_does_not_answer_is_waited_for_until_the_deadline() {
     let (_lanes, ends) = Lanes::new(1, 1);
-    let options = HubOptions { broker_timeout: BROKER_TIMEOUT };
-    let hub = Hub::start(Arc::new(Mute), ends, Arc::default(), &TaskTracker::new(), options);
+    let hub = Hub::start(Arc::new(Mute), ends, Arc::default(), &TaskTracker::new(), OPTIONS);
     let outbox = Outbox::new(SessionId::from_random([1; 16]), Encoding::NativeJson, 100);
     let asked = Instant::now();
     let room = channel(0);
     let (published, subscribed) =
-        tokio::join!(hub.publish(draft(0, "1", None)), hub.subscribe(&room, &outbox));
+        tokio::join!(hub.publish(draft(0, "1", None)), hub.subscribe(&room, &outbox, Terms::default()));
     assert!(matches!(published, Err(BrokerError::Timeout(BROKER_TIMEOUT))));
     assert!(matches!(subscribed, Err(BrokerError::Timeout(BROKER_TIMEOUT))));
     assert_eq!(asked.elapsed(), BROKER_TIMEOUT);
@@ -362,8 +402,7 @@ async fn a_broker_that_does_not_answer_is_waited_for_until_the_deadline() {
 async fn a_busy_lane_lets_others_run() {
     let (lanes, ends) = Lanes::new(1, 4 * RUN_MAX);
     let metrics = Arc::new(Metrics::new());
-    let options = HubOptions { broker_timeout: BROKER_TIMEOUT };
-    let _hub = Hub::start(Arc::new(Mute), ends, metrics.clone(), &TaskTracker::new(), options);
+    let _hub = Hub::start(Arc::new(Mute), ends, metrics.clone(), &TaskTracker::new(), OPTIONS);
     for _ in 0..3 * RUN_MAX {
         lanes.lane(&channel(0)).try_send(Arc::new(Publication::new(draft(0, "1", None), None))).unwrap();
     }
@@ -400,7 +439,7 @@ async fn a_subscription_that_is_given_up_has_not_happened() {
         let outbox = Outbox::new(SessionId::from_random([1; 16]), Encoding::NativeJson, 100);
         {
             let room = channel(0);
-            let mut subscribing = pin!(node.hub.subscribe(&room, &outbox));
+            let mut subscribing = pin!(node.hub.subscribe(&room, &outbox, Terms::default()));
             for _ in 0..polls {
                 assert!(subscribing.as_mut().now_or_never().is_none(), "the broker has not answered");
             }

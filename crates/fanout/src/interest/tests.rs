@@ -1,6 +1,7 @@
 use std::collections::{HashSet, VecDeque};
 use std::pin::Pin;
 
+use fanfare_protocol::history::{Page, Query};
 use fanfare_protocol::publication::{Draft, Position};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -51,6 +52,22 @@ impl Scripted {
 impl Broker for Scripted {
     fn publish(&self, _: Draft) -> BoxFuture<'_, Result<Option<Position>, BrokerError>> {
         unreachable!("interest does not publish")
+    }
+
+    fn history(&self, _: &Channel, _: Query) -> BoxFuture<'_, Result<Page, BrokerError>> {
+        unreachable!("interest does not read")
+    }
+
+    fn positions(&self, _: Vec<Channel>) -> BoxFuture<'_, Result<Vec<Option<Position>>, BrokerError>> {
+        unreachable!("interest does not read")
+    }
+
+    fn remove_history(&self, _: &Channel) -> BoxFuture<'_, Result<(), BrokerError>> {
+        unreachable!("interest does not read")
+    }
+
+    fn losses(&self) -> u64 {
+        0
     }
 
     fn watch(&self, channel: &Channel) -> BoxFuture<'_, Result<(), BrokerError>> {

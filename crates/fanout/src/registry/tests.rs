@@ -9,7 +9,8 @@ use fanfare_protocol::time::UnixMicros;
 use fanfare_protocol::{Encoding, SessionId};
 
 use super::*;
-use crate::outbox::Batch;
+use crate::outbox::Queued;
+use crate::outbox::{Batch, signed};
 
 fn channel(name: &str) -> Channel {
     Channel::parse(name).unwrap()
@@ -26,8 +27,19 @@ fn publication(channel: &Channel, number: usize, exclude: Option<SessionId>) -> 
         sender: None,
         exclude,
         received: UnixMicros(0),
+        retention: None,
+        key: None,
     };
     Arc::new(Publication::new(draft, None))
+}
+
+/// Joins a channel without history, and enters it.
+fn join(registry: &Registry, channel: &Channel, outbox: &Arc<Outbox>) -> Joined {
+    let terms = Terms::default();
+    let joined = registry.join(channel, outbox, &terms);
+    let entering = registry.enter(channel, outbox.id(), terms.start, false);
+    assert!(matches!(entering, Entering::Entered(None)), "{entering:?}");
+    joined
 }
 
 fn reply() -> Frame {
@@ -39,7 +51,7 @@ fn heard(outbox: &Outbox) -> Vec<Option<usize>> {
     let mut heard = Vec::new();
     let mut batch = Batch::default();
     while outbox.poll_take(&Context::from_waker(Waker::noop()), &mut batch).is_ready() {
-        for frame in std::mem::take(&mut batch).frames {
+        for frame in mem::take(&mut batch).frames {
             let text = std::str::from_utf8(&frame[2..]).unwrap().to_owned();
             let number = text.rsplit_once(":").and_then(|(_, end)| end.strip_suffix('}'));
             heard.push(number.map(|number| number.parse().unwrap()));
@@ -60,37 +72,45 @@ fn the_first_in_and_the_last_out_are_told_apart() {
     let registry = Registry::new();
     let (room, one, two) = (channel("room:1"), outbox(), outbox());
     assert_eq!(registry.leave(&room, one.id()), Left::WasNotThere);
-    assert_eq!(registry.join(&room, &one), Joined::First);
-    assert_eq!(registry.join(&room, &one), Joined::Already);
-    assert_eq!(registry.join(&room, &two), Joined::Another);
-    assert_eq!(registry.join(&channel("room:2"), &two), Joined::First);
+    assert_eq!(join(&registry, &room, &one), Joined::First);
+    assert_eq!(join(&registry, &room, &one), Joined::Already);
+    assert_eq!(join(&registry, &room, &two), Joined::Another);
+    assert_eq!(join(&registry, &channel("room:2"), &two), Joined::First);
     assert_eq!(registry.channels(), 2);
     assert_eq!(registry.leave(&room, one.id()), Left::Another);
     assert_eq!(registry.leave(&room, one.id()), Left::WasNotThere);
     assert_eq!(registry.leave(&room, two.id()), Left::Last);
     assert_eq!(registry.leave(&channel("room:2"), two.id()), Left::Last);
     assert_eq!(registry.channels(), 0, "a channel without subscribers is not there");
-    assert_eq!(registry.join(&room, &one), Joined::First, "and can come back");
+    assert_eq!(join(&registry, &room, &one), Joined::First, "and can come back");
 }
 
 #[test]
 fn nothing_is_delivered_before_the_reply() {
     let registry = Registry::new();
     let (room, one) = (channel("room:1"), outbox());
-    registry.join(&room, &one);
-    assert_eq!(registry.deliver(&room, &[publication(&room, 1, None)]), Delivered::default());
+    let number = |number| [publication(&room, number, None)];
+    registry.join(&room, &one, &Terms::default());
+    assert_eq!(registry.deliver(&room, &number(1)), Delivered::default(), "nobody has entered");
+    join(&registry, &room, &one);
+    assert_eq!(registry.deliver(&room, &number(2)), Delivered::default());
+    assert_eq!(heard(&one), [], "what comes before the reply waits for it");
+    let bytes = |number| signed(publication(&room, number, None).encoded(Encoding::NativeJson).len());
     let queued = registry.go_live(&room, one.id(), reply());
-    assert_eq!(queued, Some(Ok(reply().len())));
-    let two_and_three = [publication(&room, 2, None), publication(&room, 3, None)];
-    let delivered = registry.deliver(&room, &two_and_three);
-    let grown_bytes = two_and_three
-        .iter()
-        .map(|publication| i64::try_from(publication.encoded(Encoding::NativeJson).len()).unwrap())
-        .sum();
-    assert_eq!(delivered, Delivered { receivers: 1, grown_bytes });
+    assert_eq!(queued.map(|it| it.grown_bytes), Some(signed(reply().len()) + bytes(2)));
+    let three_and_four = [publication(&room, 3, None), publication(&room, 4, None)];
+    let delivered = registry.deliver(&room, &three_and_four);
+    assert_eq!(
+        delivered,
+        Delivered {
+            receivers: 1,
+            queued: Queued { grown_bytes: bytes(3) + bytes(4), ..Queued::default() },
+            start_reading: None
+        }
+    );
     registry.leave(&room, one.id());
-    assert_eq!(registry.deliver(&room, &[publication(&room, 4, None)]), Delivered::default());
-    assert_eq!(heard(&one), [None, Some(2), Some(3)]);
+    assert_eq!(registry.deliver(&room, &number(5)), Delivered::default());
+    assert_eq!(heard(&one), [None, Some(2), Some(3), Some(4)]);
 }
 
 #[test]
@@ -98,8 +118,8 @@ fn who_has_left_does_not_go_live() {
     let registry = Registry::new();
     let (room, one, two) = (channel("room:1"), outbox(), outbox());
     assert_eq!(registry.go_live(&room, one.id(), reply()), None);
-    registry.join(&room, &one);
-    registry.join(&room, &two);
+    join(&registry, &room, &one);
+    join(&registry, &room, &two);
     registry.leave(&room, one.id());
     assert_eq!(registry.go_live(&room, one.id(), reply()), None);
     assert_eq!(heard(&one), []);
@@ -111,7 +131,7 @@ fn subscribers_hear_their_channels_and_no_others() {
     let rooms: Vec<_> = (0..200).map(|number| channel(&format!("room:{number}"))).collect();
     let outboxes: Vec<_> = rooms.iter().map(|_| outbox()).collect();
     for (room, outbox) in rooms.iter().zip(&outboxes) {
-        registry.join(room, outbox);
+        join(&registry, room, outbox);
         registry.go_live(room, outbox.id(), reply());
     }
     for (number, room) in rooms.iter().enumerate() {
@@ -129,7 +149,7 @@ fn a_publisher_without_echo_counts_as_a_receiver_but_hears_nothing() {
     let them = Outbox::new(SessionId::from_random([2; 16]), Encoding::NativeJson, usize::MAX);
     let ours = outbox();
     for outbox in [&ours, &them] {
-        registry.join(&room, outbox);
+        join(&registry, &room, outbox);
         registry.go_live(&room, outbox.id(), reply());
     }
     assert_eq!(registry.deliver(&room, &[publication(&room, 1, Some(us))]).receivers, 2);
@@ -141,7 +161,7 @@ fn a_crowd_that_has_dispersed_gives_its_memory_back() {
     let registry = Registry::new();
     let room = channel("room:1");
     let outboxes: Vec<_> = (0..10_000).map(|_| outbox()).collect();
-    outboxes.iter().for_each(|outbox| assert_ne!(registry.join(&room, outbox), Joined::Already));
+    outboxes.iter().for_each(|outbox| assert_ne!(join(&registry, &room, outbox), Joined::Already));
     outboxes[1..].iter().for_each(|outbox| assert_eq!(registry.leave(&room, outbox.id()), Left::Another));
     let crowd = registry.find(&room).unwrap();
     let capacity = crowd.0.lock().members.capacity();
@@ -166,7 +186,7 @@ impl Wake for Bystander {
 #[test]
 fn going_live_is_one_step() {
     let (registry, room, outbox) = (Arc::new(Registry::new()), channel("room:1"), outbox());
-    registry.join(&room, &outbox);
+    join(&registry, &room, &outbox);
     let bystander = Arc::new(Bystander {
         registry: registry.clone(),
         room: room.clone(),
@@ -175,7 +195,7 @@ fn going_live_is_one_step() {
     let waker = Waker::from(bystander.clone());
     let mut batch = Batch::default();
     assert!(outbox.poll_take(&Context::from_waker(&waker), &mut batch).is_pending());
-    registry.go_live(&room, outbox.id(), reply()).unwrap().unwrap();
+    let _ = registry.go_live(&room, outbox.id(), reply()).unwrap();
     assert!(bystander.was_locked.load(Ordering::SeqCst), "a publication could have overtaken the reply");
 }
 
@@ -200,8 +220,8 @@ fn the_reply_comes_first_and_nothing_falls_in_between() {
             });
             for outbox in &outboxes {
                 scope.spawn(|| {
-                    registry.join(&room, outbox);
-                    registry.go_live(&room, outbox.id(), reply()).unwrap().unwrap();
+                    join(&registry, &room, outbox);
+                    let _ = registry.go_live(&room, outbox.id(), reply()).unwrap();
                     all_joined.fetch_add(1, Ordering::SeqCst);
                 });
             }
@@ -232,7 +252,7 @@ fn whoever_joins_as_the_last_one_leaves_is_not_forgotten() {
                 let ours = [publication(&room, 7, None)];
                 barrier.wait();
                 for _ in 0..ROUNDS {
-                    match registry.join(&room, &outbox) {
+                    match join(&registry, &room, &outbox) {
                         Joined::First => firsts.fetch_add(1, Ordering::SeqCst),
                         Joined::Another => 0,
                         Joined::Already => panic!("nobody joins twice"),
@@ -267,7 +287,7 @@ fn channels_are_spread_over_the_shards() {
     let registry = Registry::new();
     let outbox = outbox();
     for number in 0..1_000 {
-        registry.join(&channel(&format!("room:{number}")), &outbox);
+        join(&registry, &channel(&format!("room:{number}")), &outbox);
     }
     let sizes: HashSet<_> = registry.shards.iter().map(|shard| shard.lock().len()).collect();
     assert!(sizes.iter().all(|&channels| channels < 60), "{sizes:?}");

@@ -145,7 +145,7 @@ pub(super) const SECTIONS: &[Section] = &[
                 "redis.mode",
                 Kind::Choice(RedisMode::WORDS),
                 "\"single\"",
-                "How they are arranged. This version serves `single` alone.",
+                "How they are arranged: `single` is one, `sharded` are several that know nothing of each other, listed in the same order on all nodes. This version serves these two.",
             ),
             key(
                 "redis.prefix",

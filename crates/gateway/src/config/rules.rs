@@ -65,17 +65,23 @@ impl Rules<'_> {
 
     fn redis(&mut self, config: &Config) {
         let mode = config.redis.mode;
-        self.require(mode == RedisMode::Single, &["redis.mode"], || {
-            format!("redis.mode = \"{}\": not in this version, which serves \"single\" alone", mode.as_str())
+        let served = matches!(mode, RedisMode::Single | RedisMode::Sharded);
+        self.require(served, &["redis.mode"], || {
+            let mode = mode.as_str();
+            format!("redis.mode = \"{mode}\": not in this version, which serves \"single\" and \"sharded\"")
         });
         let plain = config.redis.urls.iter().all(|url| !url.expose().starts_with("rediss://"));
         self.require(plain, &["redis.urls"], || {
             "redis.urls: rediss:// is Redis over TLS, which is not in this version: use redis://".into()
         });
         let count = config.redis.urls.len();
-        let one = mode != RedisMode::Single || config.broker == BrokerKind::Memory || count == 1;
-        self.require(one, &["redis.urls", "redis.mode"], || {
-            format!("redis.urls: redis.mode = \"single\" takes one URL, and there are {count}")
+        let (fits, takes) = match mode {
+            RedisMode::Single => (count == 1, "one URL"),
+            RedisMode::Sentinel | RedisMode::Cluster | RedisMode::Sharded => (count > 0, "at least one URL"),
+        };
+        self.require(fits || config.broker == BrokerKind::Memory, &["redis.urls", "redis.mode"], || {
+            let mode = mode.as_str();
+            format!("redis.urls: redis.mode = \"{mode}\" takes {takes}, and there are {count}")
         });
     }
 

@@ -65,7 +65,7 @@ pub struct Node {
 pub struct Redis {
     /// At least one URL. They may hold a password.
     pub urls: Vec<Secret>,
-    /// How the servers are arranged; [`RedisMode::Single`] with one URL, in this version.
+    /// How the servers are arranged; [`RedisMode::Single`] with one URL or [`RedisMode::Sharded`], in this version.
     pub mode: RedisMode,
     /// What begins every name in Redis.
     pub prefix: String,

@@ -4,16 +4,18 @@
 //! that follow each other are handed to the broker without waiting for the answer to each, so that a publisher's speed
 //! is not bounded by the broker's round trip.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use fanfare_fanout::broker::BrokerError;
+use fanfare_fanout::presence::Desk;
 use fanfare_fanout::{Hub, Outbox, Queued};
 use fanfare_metrics::Metrics;
 use fanfare_protocol::error::{ErrorCode, Failure};
-use fanfare_protocol::event::{Event, Reply};
+use fanfare_protocol::event::{Crowd, Event, Member, Reply};
 use fanfare_protocol::session::{Effect, Input};
 use fanfare_protocol::websocket::Frame;
-use fanfare_protocol::{Draft, RequestId};
+use fanfare_protocol::{Channel, Draft, RequestId};
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesOrdered;
 use futures_util::{FutureExt, StreamExt};
@@ -60,6 +62,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
                     let outcome = answer.map_err(|error| failure(&error));
                     self.answer(Input::Read { id, channel, since, outcome });
                 }
+                Effect::Count { id, channel, members } => {
+                    let most = self.session.limits().queue_bytes / 2;
+                    let outcome = self.while_writing(count(&services.desk, &channel, members, most)).await;
+                    self.answer(Input::Counted { id, channel, outcome });
+                }
                 prompt => self.perform(prompt),
             }
         }
@@ -90,7 +97,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             Effect::GoLive { channel, reply } => {
                 services.hub.go_live(&channel, &self.outbox, self.spell(&reply));
             }
-            Effect::Leave { channel } => services.hub.unsubscribe(&channel, &self.outbox),
+            Effect::Enter { channel, member, is_told } => {
+                services.desk.enter(&channel, member, is_told.then_some(&self.outbox));
+            }
+            Effect::Leave { channel } => {
+                services.hub.unsubscribe(&channel, &self.outbox);
+                services.desk.leave(&channel, self.session.id());
+            }
             Effect::Close { reason, farewell } => {
                 let close = Frame::close(reason.number(), reason.slug());
                 self.conclude([self.spell(&farewell), close]);
@@ -98,7 +111,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             Effect::EchoClose(code) => {
                 self.conclude([code.map_or_else(Frame::close_without_code, |code| Frame::close(code, ""))]);
             }
-            Effect::Join { .. } | Effect::Publish { .. } | Effect::Read { .. } => {
+            Effect::Join { .. } | Effect::Publish { .. } | Effect::Read { .. } | Effect::Count { .. } => {
                 unreachable!("an answer of the hub makes the session tell the client, not ask again")
             }
         }
@@ -123,13 +136,39 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
 
 /// Whether an effect waits for the hub.
 fn asks_hub(effect: &Effect) -> bool {
-    matches!(effect, Effect::Join { .. } | Effect::Publish { .. } | Effect::Read { .. })
+    matches!(
+        effect,
+        Effect::Join { .. } | Effect::Publish { .. } | Effect::Read { .. } | Effect::Count { .. }
+    )
 }
 
 async fn place(hub: &Hub, id: Option<RequestId>, draft: Draft) -> Input {
     let channel = draft.channel.clone();
     let outcome = hub.publish(draft).await.map_err(|error| failure(&error));
     Input::Placed { id, channel, outcome }
+}
+
+/// Asks who is on a channel. An answer of more than about `bytes_max` bytes, or of more members than are ever named, is
+/// refused: it would overflow the queue of whoever asked.
+pub(crate) async fn count(
+    desk: &Desk,
+    channel: &Channel,
+    members: bool,
+    bytes_max: usize,
+) -> Result<Arc<Crowd>, Failure> {
+    /// Field names, quotes and the session of one member.
+    const MEMBER_BYTES: usize = 72;
+    let crowd = desk.crowd(channel, members).await.map_err(|error| failure(&error))?;
+    let bytes = |member: &Member| {
+        let user = member.user.as_ref().map_or(0, |user| user.as_str().len());
+        MEMBER_BYTES + user + member.profile.as_ref().map_or(0, |profile| profile.as_bytes().len())
+    };
+    let fits = crowd.members.as_ref().map(|them| them.iter().map(bytes).sum::<usize>() <= bytes_max);
+    if members && fits != Some(true) {
+        let text = "too many members to name: ask with \"members\": false for their number";
+        return Err(Failure::new(ErrorCode::TooLarge, text));
+    }
+    Ok(crowd)
 }
 
 /// Queues a frame; when it does not fit the outbox itself orders the connection to close.

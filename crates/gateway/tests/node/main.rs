@@ -13,5 +13,6 @@ mod framing;
 mod handshake;
 mod heartbeat;
 mod hygiene;
+mod presence;
 mod slow_consumer;
 mod support;

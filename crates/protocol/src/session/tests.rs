@@ -31,8 +31,14 @@ enum Line {
 enum Ask {
     Subscribe(u8, Start),
     Unsubscribe(u8),
-    Publish { channel: u8, echo: bool, keyed: bool },
+    Publish {
+        channel: u8,
+        echo: bool,
+        keyed: bool,
+    },
     History(u8, Option<Position>),
+    /// And whether to name them.
+    Presence(u8, bool),
     Ping,
 }
 
@@ -88,6 +94,7 @@ fn act() -> impl Strategy<Value = Act> {
             .prop_map(|(channel, echo, keyed)| Ask::Publish { channel, echo, keyed }),
         2 => (0..CHANNELS, proptest::option::of(since()))
             .prop_map(|(channel, since)| Ask::History(channel, since)),
+        2 => (0..CHANNELS, any::<bool>()).prop_map(|(channel, members)| Ask::Presence(channel, members)),
         1 => Just(Ask::Ping),
     ];
     let answer = (proptest::collection::vec(aside(), 0..3), proptest::bool::weighted(0.8))
@@ -157,8 +164,8 @@ struct Pending {
     id: Option<RequestId>,
     /// It is answered even without an id.
     is_answered_anyway: bool,
-    /// It asks for history, and not of another epoch than the stream's.
-    reads_on: bool,
+    /// The position since which it asks for history.
+    since: Option<Position>,
     answer: Option<Answer>,
 }
 
@@ -168,6 +175,8 @@ struct Play {
     clock: Duration,
     /// Joined at the hub.
     joined: HashSet<Channel>,
+    /// Those on which the cluster was told that it is there.
+    members: HashSet<Channel>,
     /// What the session has decided and nobody has performed yet, with the number of the command it came from.
     effects: VecDeque<(Option<usize>, Effect)>,
     commands: Vec<Pending>,
@@ -190,6 +199,7 @@ impl Play {
             session,
             clock: Duration::ZERO,
             joined: HashSet::new(),
+            members: HashSet::new(),
             effects: VecDeque::new(),
             commands: Vec::new(),
             answers: HashMap::new(),
@@ -214,6 +224,7 @@ impl Play {
         self.perform_all();
         let channels: HashSet<_> = self.session.channels().cloned().collect();
         assert_eq!(channels, self.joined, "what the session would leave is what is joined");
+        assert!(self.members.is_subset(&self.joined), "nobody is a member of what it does not leave");
     }
 
     fn decide(&mut self, line: Line) {
@@ -224,15 +235,14 @@ impl Play {
                 let rejection =
                     Rejection { id: name(named), channel: None, failure: Failure::new(code, "no") };
                 let pending =
-                    Pending { id: name(named), is_answered_anyway: true, reads_on: false, answer: None };
+                    Pending { id: name(named), is_answered_anyway: true, since: None, answer: None };
                 (pending, Input::Rejected(rejection))
             }
             Line::Command { ask, named, answer } => {
                 let is_answered_anyway = !matches!(ask, Ask::Unsubscribe(_) | Ask::Publish { .. });
                 let request = Request { id: name(named), command: command(&ask) };
-                let reads_on =
-                    matches!(ask, Ask::History(_, since) if since.is_none_or(|it| it.epoch == TOP.epoch));
-                let pending = Pending { id: name(named), is_answered_anyway, reads_on, answer: Some(answer) };
+                let since = if let Ask::History(_, since) = ask { since } else { None };
+                let pending = Pending { id: name(named), is_answered_anyway, since, answer: Some(answer) };
                 (pending, Input::Request(request))
             }
         };
@@ -259,7 +269,13 @@ impl Play {
                 assert!(self.joined.contains(&channel), "live, but not joined");
                 self.told(number, reply);
             }
+            Effect::Enter { channel, member, is_told: _ } => {
+                assert!(self.joined.contains(&channel), "a member, but not joined");
+                assert_eq!(member.session, self.session.id());
+                self.members.insert(channel);
+            }
             Effect::Leave { channel } => {
+                self.members.remove(&channel);
                 self.joined.remove(&channel);
             }
             Effect::Close { reason, farewell } => {
@@ -269,7 +285,10 @@ impl Play {
             }
             Effect::EchoClose(_) => self.closed = true,
             Effect::Ping => {}
-            question @ (Effect::Join { .. } | Effect::Publish { .. } | Effect::Read { .. }) => {
+            question @ (Effect::Join { .. }
+            | Effect::Publish { .. }
+            | Effect::Read { .. }
+            | Effect::Count { .. }) => {
                 self.ask_hub(number.expect("a command asks"), question);
             }
         }
@@ -283,7 +302,10 @@ impl Play {
         let answer = self.answer(question, is_ok);
         for effect in self.feed(answer) {
             assert!(
-                matches!(effect, Effect::Send(_) | Effect::GoLive { .. } | Effect::Leave { .. }),
+                matches!(
+                    effect,
+                    Effect::Send(_) | Effect::GoLive { .. } | Effect::Enter { .. } | Effect::Leave { .. }
+                ),
                 "an answer asks nothing: {effect:?}"
             );
             self.perform(Some(number), effect);
@@ -312,6 +334,11 @@ impl Play {
                     outcome: is_ok.then_some(position).ok_or_else(away),
                 }
             }
+            Effect::Count { id, channel, members } => {
+                let crowd = Crowd { users: 0, connections: 0, members: members.then(Vec::new) };
+                let outcome = is_ok.then(|| Arc::new(crowd)).ok_or_else(away);
+                Input::Counted { id, channel, outcome }
+            }
             Effect::Read { id, channel, since, query } => {
                 assert!(has_history(&channel));
                 assert_eq!(query.since, since.map(|since| since.offset));
@@ -333,7 +360,7 @@ impl Play {
             Aside::Heard => assert_eq!(self.feed(Input::Heard), []),
             Aside::Tick => self.tick(),
             Aside::PolicyChanged(policy) => self.change(&policy),
-            Aside::Lost(number) => self.lose(channel(number)),
+            Aside::Lost(number) => self.lose(&channel(number)),
             Aside::End(input) => {
                 self.feed_aside(input);
                 assert_ne!(self.session.stage(), Stage::Open);
@@ -349,13 +376,13 @@ impl Play {
     }
 
     /// The client is told once of each subscription that it loses, and nothing else changes.
-    fn lose(&mut self, channel: Channel) {
-        let is_heard = self.session.stage() == Stage::Open && self.session.is_wanted(&channel);
+    fn lose(&mut self, channel: &Channel) {
+        let is_heard = self.session.stage() == Stage::Open && self.session.is_wanted(channel);
         let effects = self.feed(Input::Lost { channel: channel.clone() });
         let event = Event::Unsubscribed { channel: channel.clone(), cause: Some(ErrorCode::Gap) };
         let told = [Effect::Leave { channel: channel.clone() }, Effect::Send(Reply::unasked(event))];
         assert_eq!(effects, if is_heard { &told[..] } else { &[] });
-        assert!(!is_heard || !self.session.is_wanted(&channel));
+        assert!(!is_heard || !self.session.is_wanted(channel));
         self.effects.extend(effects.into_iter().map(|effect| (None, effect)));
     }
 
@@ -401,7 +428,8 @@ impl Play {
         let number = number.unwrap_or_else(|| panic!("nobody asked for {event:?}"));
         assert_eq!(id, self.commands[number].id, "answered under another name");
         if let Event::Past { .. } = event {
-            assert!(self.commands[number].reads_on, "a page that does not follow what the client has");
+            let since = self.commands[number].since;
+            assert!(since.is_none_or(|it| it.epoch == TOP.epoch), "a page of another stream");
         }
         let is_point = !matches!(event, Event::Unsubscribed { .. } | Event::Published { .. });
         assert!(id.is_some() || is_point, "without an id this is not answered: {event:?}");
@@ -434,6 +462,7 @@ fn command(ask: &Ask) -> Command {
         Ask::History(number, since) => {
             Command::History { channel: channel(number), since, limit: 10, reverse: false }
         }
+        Ask::Presence(number, members) => Command::Presence { channel: channel(number), members },
         Ask::Ping => Command::Ping,
     }
 }

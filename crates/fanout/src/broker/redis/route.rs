@@ -1,35 +1,96 @@
 //! Which server a channel belongs to.
 //!
-//! A broker keeps one pair of connections per server, and the route names the pair by its index. Today there is a single
-//! server and nothing to choose; sentinel will change which address the one server has, cluster and sharding how many
-//! there are.
+//! A broker keeps its connections per server, and the route names the server by its index. Of several independent servers
+//! each has its share of the channels, by [jump consistent hash](https://arxiv.org/abs/1406.2294): a server more at the end
+//! of the list takes an equal part of the channels from each of the others and moves no channel between those.
 
 use fanfare_protocol::Channel;
 use redis::IntoConnectionInfo;
 
-use crate::broker::redis::RedisOptionsError;
+use crate::broker::hash;
 use crate::broker::redis::server::Server;
+use crate::broker::redis::{RedisMode, RedisOptionsError};
 
 /// How channels are spread over servers.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Route {
     /// All on one.
     Single,
+    /// Over so many.
+    Sharded(usize),
 }
 
 impl Route {
-    /// The server of a channel.
-    pub(super) fn of(self, _channel: &Channel) -> usize {
+    /// The server of a channel. Every node must give the same answer, also one of another version.
+    pub(super) fn of(self, channel: &Channel) -> usize {
         match self {
             Self::Single => 0,
+            Self::Sharded(servers) => jump(hash(channel), servers),
         }
     }
 }
 
-/// The one server that a list of URLs names.
-pub(super) fn single(urls: &[String]) -> Result<(Route, Vec<Server>), RedisOptionsError> {
-    let [url] = urls else { return Err(RedisOptionsError::NotOneUrl { urls: urls.len() }) };
-    // The parser's own complaint is dropped where it could quote the URL, and with it a password.
-    let info = url.as_str().into_connection_info().map_err(|_| RedisOptionsError::Url)?;
-    Ok((Route::Single, vec![Server::new(&info)?]))
+/// The servers that a list of URLs names, and how channels are spread over them.
+pub(super) fn servers(mode: RedisMode, urls: &[String]) -> Result<(Route, Vec<Server>), RedisOptionsError> {
+    let route = match (mode, urls.len()) {
+        (RedisMode::Single, 1) => Route::Single,
+        (RedisMode::Single, urls) => return Err(RedisOptionsError::NotOneUrl { urls }),
+        (RedisMode::Sharded, 0) => return Err(RedisOptionsError::NoUrl),
+        (RedisMode::Sharded, urls) => Route::Sharded(urls),
+    };
+    let servers = urls.iter().map(|url| {
+        // The parser's own complaint is dropped where it could quote the URL, and with it a password.
+        let info = url.as_str().into_connection_info().map_err(|_| RedisOptionsError::Url)?;
+        Server::new(&info)
+    });
+    Ok((route, servers.collect::<Result<_, _>>()?))
+}
+
+/// A bucket in `0..count`; `count` is at least 1.
+fn jump(mut key: u64, count: usize) -> usize {
+    let (mut bucket, mut next) = (0, 0);
+    while next < count {
+        bucket = next;
+        key = key.wrapping_mul(2_862_933_555_777_941_757).wrapping_add(1);
+        // The next bucket count at which this key moves: (bucket + 1) / uniform(0, 1], in integers.
+        next =
+            usize::try_from(((bucket as u128 + 1) << 31) / u128::from((key >> 33) + 1)).unwrap_or(usize::MAX);
+    }
+    bucket
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_more_takes_its_share_and_moves_nothing_else() {
+        const CHANNELS: usize = 20_000;
+        let channels: Vec<_> =
+            (0..CHANNELS).map(|it| Channel::parse(&format!("room:{it}")).unwrap()).collect();
+        for servers in 1..=16 {
+            let (before, after) = (Route::Sharded(servers), Route::Sharded(servers + 1));
+            let mut shares = vec![0; servers + 1];
+            for channel in &channels {
+                let (old, new) = (before.of(channel), after.of(channel));
+                assert!(new == old || new == servers, "{channel} moves from {old} to {new} of {servers}");
+                shares[new] += 1;
+            }
+            let fair = CHANNELS / (servers + 1);
+            for share in shares {
+                assert!(
+                    (fair * 8 / 10..=fair * 12 / 10).contains(&share),
+                    "{share}, and {fair} would be fair"
+                );
+            }
+        }
+    }
+
+    /// Nodes of different versions share a cluster: these must never change.
+    #[test]
+    fn places_are_the_same_for_ever() {
+        let places = ["a", "room:1", "room:2", "{b}", "user:42"]
+            .map(|name| Route::Sharded(5).of(&Channel::parse(name).unwrap()));
+        assert_eq!(places, [2, 2, 1, 0, 1]);
+    }
 }

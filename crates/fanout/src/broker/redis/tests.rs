@@ -11,6 +11,7 @@ use super::*;
 use crate::broker::contract::{Cluster, DEADLINE, Node, channel, draft};
 
 mod history;
+pub(in crate::broker) mod sharded;
 
 const TIMEOUT: Duration = Duration::from_millis(1000);
 const PING_INTERVAL: Duration = Duration::from_millis(500);
@@ -38,6 +39,7 @@ impl RealRedis {
 
     fn options(&self) -> RedisOptions {
         RedisOptions {
+            mode: RedisMode::Single,
             urls: vec![self.server.url()],
             prefix: "test".into(),
             timeout: TIMEOUT,
@@ -466,6 +468,7 @@ async fn impossible_options_are_refused_without_quoting_them() {
     let (lanes, _ends) = Lanes::new(1, 1);
     let connect = |urls: &[&str], prefix: &str| {
         let options = RedisOptions {
+            mode: RedisMode::Single,
             urls: urls.iter().map(|&url| url.to_owned()).collect(),
             prefix: prefix.to_owned(),
             timeout: TIMEOUT,

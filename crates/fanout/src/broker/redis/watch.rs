@@ -30,6 +30,7 @@ use crate::broker::redis::link::Half;
 use crate::broker::redis::resp::{self, Reply, Stop};
 use crate::broker::redis::server::{Lost, Server};
 use crate::broker::{BrokerError, Lanes};
+use crate::presence::wire;
 use ledger::{Ask, BATCH_MAX, Disagreement, Ledger};
 
 /// The most calls that wait to be asked; further ones wait for a place.
@@ -244,6 +245,12 @@ impl Task {
         let Some(channel) = self.shared.keys.channel(key).and_then(|name| self.ledger.heard(&name)) else {
             return; // Unwatched while it was on its way.
         };
+        if wire::is_notice(envelope) {
+            if let Ok(notice) = wire::read_notice(channel.clone(), envelope) {
+                let _ = self.lanes.notices().send(notice).await; // A node without a desk wants none.
+            }
+            return;
+        }
         let Ok(publication) = envelope::open(channel.clone(), envelope) else {
             self.shared.metrics.publications_dropped(1);
             return;

@@ -29,6 +29,10 @@ pub fn decode(method: &str, body: &[u8]) -> Result<ApiCall, Failure> {
                 reverse: fields.reverse()?,
             })
         }
+        "presence" => {
+            let fields = read()?;
+            Ok(ApiCall::Presence { channel: fields.channel(method)?, members: fields.members()? })
+        }
         "history/remove" => Ok(ApiCall::RemoveHistory { channel: read()?.channel(method)? }),
         other => Err(Failure::new(ErrorCode::NotFound, format!("the server API has no method {other:?}"))),
     }
@@ -41,6 +45,7 @@ pub fn encode_reply(reply: &ApiReply) -> Vec<u8> {
             encode_fields(&encode::at("published", channel.as_str(), *position))
         }
         ApiReply::Past { channel, page } => encode_fields(&encode::past(channel, page)),
+        ApiReply::Present { channel, crowd } => encode_fields(&encode::present(channel, crowd)),
         ApiReply::Done => b"{}".to_vec(),
     }
 }

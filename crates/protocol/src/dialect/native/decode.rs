@@ -114,9 +114,7 @@ fn meaning(fields: &Fields<'_>) -> Result<Command, Failure> {
             limit: fields.limit()?,
             reverse: fields.reverse()?,
         }),
-        "presence" => {
-            Ok(Command::Presence { channel: channel()?, members: switch(fields.members, "members", true)? })
-        }
+        "presence" => Ok(Command::Presence { channel: channel()?, members: fields.members()? }),
         "ping" => Ok(Command::Ping),
         other => {
             Err(Failure::new(ErrorCode::NotFound, format!("there is no command of type {}", quoted(other))))
@@ -172,6 +170,10 @@ impl<'a> Fields<'a> {
 
     pub(super) fn reverse(&self) -> Result<bool, Failure> {
         switch(self.reverse, "reverse", false)
+    }
+
+    pub(super) fn members(&self) -> Result<bool, Failure> {
+        switch(self.members, "members", true)
     }
 
     fn start(&self) -> Result<Start, Failure> {

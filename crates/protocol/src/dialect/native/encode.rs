@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use crate::channel::Channel;
 use crate::close::{CloseReason, Reconnect};
 use crate::error::Failure;
-use crate::event::{Event, Member, Reply, Welcome};
+use crate::event::{Crowd, Event, Member, Reply, Welcome};
 use crate::history::Page;
 use crate::id::RequestId;
 use crate::publication::{Delivery, Payload, Position, Publication};
@@ -133,12 +133,7 @@ fn fields(event: &Event) -> Fields<'_> {
         },
         Event::Published { channel, position } => at("published", channel.as_str(), *position),
         Event::Past { channel, page } => past(channel, page),
-        Event::Present { channel, crowd } => Fields {
-            users: Some(crowd.users),
-            connections: Some(crowd.connections),
-            members: crowd.members.as_ref().map(|members| members.iter().map(member_fields).collect()),
-            ..at("presence", channel.as_str(), None)
-        },
+        Event::Present { channel, crowd } => present(channel, crowd),
         Event::Joined { channel, member } => {
             Fields { member: Some(member_fields(member)), ..at("joined", channel.as_str(), None) }
         }
@@ -176,6 +171,16 @@ fn member_fields(member: &Member) -> MemberFields<'_> {
         user: member.user.as_ref().map(|user| user.as_str()),
         session: member.session.to_string(),
         info: member.profile.as_ref().map(raw),
+    }
+}
+
+/// Who is there, for WebSocket clients and callers of the server API alike.
+pub(super) fn present<'a>(channel: &'a Channel, crowd: &'a Crowd) -> Fields<'a> {
+    Fields {
+        users: Some(crowd.users),
+        connections: Some(crowd.connections),
+        members: crowd.members.as_ref().map(|members| members.iter().map(member_fields).collect()),
+        ..at("presence", channel.as_str(), None)
     }
 }
 

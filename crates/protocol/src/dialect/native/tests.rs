@@ -5,11 +5,12 @@
 //! |---|---|
 //! | `# …` | a remark |
 //! | `! limit <name> <n>` | sets a bound of the conversations that are opened from here on; times in seconds |
-//! | `! namespace <name> key=value …` | configures a namespace (`publish`, `subscribe`, `max_bytes`, `history`) for them |
+//! | `! namespace <name> key=value …` | configures a namespace (`publish`, `subscribe`, `max_bytes`, `history`, `presence`) for them |
 //! | `! open` | a client connects; what was published before is still the past |
 //! | `! +500ms`, `! +30s` | time passes; the session ticks at its deadlines |
 //! | `! published <channel> <json>` | somebody else publishes |
 //! | `! conflated <n> <channel> <json>` | the same, when for this client so many older ones gave way |
+//! | `! joined <channel> <n> [<user> [<json>]]`, `! left …` | so does a user, as a member whose session is this number |
 //! | `! broker away`, `! broker back` | what the hub answers from here on |
 //! | `! flushed`, `! expired <channel>` | the broker loses everything; what a channel has kept is too old |
 //! | `! lost <channel>` | the node could not keep up with the channel's stream |
@@ -30,7 +31,7 @@ use crate::channel::Channel;
 use crate::close::CloseReason;
 use crate::dialect::{Dialect, Encoding, Incoming};
 use crate::error::{ErrorCode, Failure};
-use crate::event::{Event, Reply};
+use crate::event::{Event, Member, Reply};
 use crate::id::{SessionId, UserId};
 use crate::publication::{Delivery, Draft, Epoch, Offset, Payload, Position, Publication, Retention, Sender};
 use crate::rules::{MayPublish, MaySubscribe, Rule, Rules};
@@ -136,6 +137,7 @@ impl Theatre {
                 let (dropped, rest) = rest.split_once(' ').unwrap();
                 self.publish_elsewhere(rest, Delivery::Conflated(dropped.parse().unwrap()));
             }
+            "joined" | "left" => self.turn(rest, verb == "joined"),
             "broker" => self.hub.is_away = rest == "away",
             "flushed" => self.hub.flush(),
             "expired" => self.hub.expire(&Channel::parse(rest).unwrap()),
@@ -176,6 +178,7 @@ impl Theatre {
                 ("subscribe", "authenticated") => rule.subscribe = MaySubscribe::Authenticated,
                 ("subscribe", "token") => rule.subscribe = MaySubscribe::Token,
                 ("max_bytes", bytes) => rule.payload_bytes = Some(bytes.parse().unwrap()),
+                ("presence", "on") => rule.presence = true,
                 ("history", size) => rule.history = Some(keeping(size.parse().unwrap())),
                 _ => panic!("no rule {word:?}"),
             }
@@ -258,6 +261,11 @@ impl Theatre {
                     self.say(missed.replayed(Encoding::NativeJson).payload());
                 }
             }
+            Effect::Enter { channel, member, is_told } => self.hub.attend(&channel, member, is_told),
+            Effect::Count { id, channel, members } => {
+                let outcome = self.hub.crowd(&channel, members);
+                self.feed(Input::Counted { id, channel, outcome });
+            }
             Effect::Leave { channel } => self.hub.leave(&channel),
             Effect::Publish { id, draft } => {
                 let channel = draft.channel.clone();
@@ -288,6 +296,28 @@ impl Theatre {
         }
         let (_, publication) = self.hub.publish(draft).unwrap();
         self.deliver(&publication.expect("it has no key"), delivery);
+    }
+
+    /// Somebody else comes to a channel, or leaves it.
+    fn turn(&mut self, what: &str, has_come: bool) {
+        let mut words = what.splitn(4, ' ');
+        let channel = Channel::parse(words.next().unwrap()).unwrap();
+        let session = SessionId::from_random(words.next().unwrap().parse::<u128>().unwrap().to_be_bytes());
+        let user = words.next().map(UserId::new);
+        let member =
+            Member { user, session, profile: words.next().map(|json| Payload::parse(json).unwrap()) };
+        if has_come {
+            self.hub.attend(&channel, member.clone(), false);
+        } else {
+            self.hub.depart(&channel, session);
+        }
+        if self.hub.is_told(&channel) {
+            let event = match has_come {
+                true => Event::Joined { channel, member },
+                false => Event::Left { channel, member },
+            };
+            self.say(Json.encode(&Reply::unasked(event)).payload());
+        }
     }
 
     fn deliver(&mut self, publication: &Publication, delivery: Delivery) {

@@ -7,10 +7,13 @@ use std::time::Duration;
 use crate::channel::Channel;
 use crate::command::Start;
 use crate::error::{ErrorCode, Failure};
-use crate::event::Entry;
+use crate::event::{Crowd, Entry, Member};
 use crate::history::{Page, Query};
+use crate::id::SessionId;
 use crate::publication::{Draft, Epoch, IdempotencyKey, Offset, Position, Publication};
 use crate::session::Terms;
+
+use super::SESSION;
 
 /// Every stream of a broker's first life has this epoch; in its next life, the next.
 const FIRST_EPOCH: u64 = 0x9f3c_1a7b_5e0d_4520;
@@ -24,6 +27,10 @@ pub(super) struct Hub {
     /// Joined, but not live; with what is to be replayed.
     entered: HashMap<Channel, Vec<Arc<Publication>>>,
     live: HashSet<Channel>,
+    /// Who is known to be where, in the order of coming.
+    crowds: HashMap<Channel, Vec<Member>>,
+    /// Where the client wants to be told who joins and leaves.
+    told: HashSet<Channel>,
 }
 
 #[derive(Default)]
@@ -38,6 +45,8 @@ impl Hub {
     pub(super) fn forget_client(&mut self) {
         self.entered.clear();
         self.live.clear();
+        self.told.clear();
+        self.crowds.values_mut().for_each(|crowd| crowd.retain(|member| member.session != SESSION));
     }
 
     /// The broker loses everything.
@@ -118,6 +127,40 @@ impl Hub {
     pub(super) fn leave(&mut self, channel: &Channel) {
         self.entered.remove(channel);
         self.live.remove(channel); // Not there if the broker refused the join.
+        self.told.remove(channel);
+        self.depart(channel, SESSION);
+    }
+
+    /// A member has come; as one of the client's connection it may want to be told of others.
+    pub(super) fn attend(&mut self, channel: &Channel, member: Member, is_told: bool) {
+        if is_told {
+            self.told.insert(channel.clone());
+        }
+        self.crowds.entry(channel.clone()).or_default().push(member);
+    }
+
+    pub(super) fn depart(&mut self, channel: &Channel, session: SessionId) {
+        if let Some(crowd) = self.crowds.get_mut(channel) {
+            crowd.retain(|member| member.session != session);
+        }
+    }
+
+    pub(super) fn is_told(&self, channel: &Channel) -> bool {
+        self.told.contains(channel)
+    }
+
+    pub(super) fn crowd(&self, channel: &Channel, members: bool) -> Result<Arc<Crowd>, Failure> {
+        self.reach()?;
+        let crowd = self.crowds.get(channel).map_or(&[][..], Vec::as_slice);
+        let users: HashSet<_> = crowd
+            .iter()
+            .map(|it| it.user.clone().map_or_else(|| it.session.to_string(), |it| it.as_str().into()))
+            .collect();
+        Ok(Arc::new(Crowd {
+            users: users.len() as u64,
+            connections: crowd.len() as u64,
+            members: members.then(|| crowd.to_vec()),
+        }))
     }
 
     pub(super) fn is_live(&self, channel: &Channel) -> bool {

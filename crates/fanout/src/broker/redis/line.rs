@@ -1,0 +1,146 @@
+//! A connection of its own for questions that may take long: whoever asks waits, and nobody else.
+//!
+//! It is opened by the first question and again by the first one after it was lost, with waits in between that grow while
+//! that does not succeed: until the next attempt is due a question fails at once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, IntoConnectionInfo, Pipeline, Value};
+use tokio::sync::Mutex;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::broker::BrokerError;
+use crate::broker::redis::backoff::Backoff;
+use crate::broker::redis::server::{Lost, Server};
+use crate::broker::redis::{RedisOptions, RedisOptionsError};
+
+/// See the [module's essay](self).
+#[derive(Debug)]
+pub(crate) struct Line {
+    server: Server,
+    timeout: Duration,
+    tasks: TaskTracker,
+    shutdown: CancellationToken,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    open: Option<Open>,
+    backoff: Backoff,
+    next_attempt: Instant,
+    /// Counts the connections.
+    opened: u64,
+}
+
+#[derive(Clone)]
+struct Open {
+    connection: MultiplexedConnection,
+    number: u64,
+    /// Cancelled when the connection is known to be lost.
+    lost: CancellationToken,
+}
+
+impl std::fmt::Debug for Open {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Open({})", self.number)
+    }
+}
+
+impl Line {
+    /// A line to the server that the options name. Its tasks end when it is dropped or `shutdown` is cancelled.
+    pub(crate) fn new(
+        options: &RedisOptions,
+        tasks: &TaskTracker,
+        shutdown: CancellationToken,
+    ) -> Result<Self, RedisOptionsError> {
+        let [url] = options.urls.as_slice() else {
+            return Err(RedisOptionsError::NotOneUrl { urls: options.urls.len() });
+        };
+        let info = url.as_str().into_connection_info().map_err(|_| RedisOptionsError::Url)?;
+        let state = State { open: None, backoff: Backoff::new(), next_attempt: Instant::now(), opened: 0 };
+        Ok(Self {
+            server: Server::new(&info)?,
+            timeout: options.timeout,
+            tasks: tasks.clone(),
+            shutdown,
+            state: Mutex::new(state),
+        })
+    }
+
+    /// Asks, and returns one answer per command; an error of one command is a [`Value::ServerError`] in its place.
+    ///
+    /// # Errors
+    /// [`BrokerError::Unavailable`] when nothing was asked, [`BrokerError::Timeout`] when there was no answer.
+    pub(crate) async fn ask(&self, pipeline: &Pipeline) -> Result<Vec<Value>, BrokerError> {
+        let Open { mut connection, number, .. } = self.open().await?;
+        let asked = Instant::now();
+        match connection.send_packed_commands(pipeline, 0, pipeline.len()).await {
+            Ok(values) => {
+                if values.iter().any(is_refusal) {
+                    self.lose(number).await; // Another attempt may find another server, or this one recovered.
+                }
+                Ok(values)
+            }
+            Err(error) => {
+                self.lose(number).await;
+                Err(BrokerError::Timeout(if error.is_timeout() { self.timeout } else { asked.elapsed() }))
+            }
+        }
+    }
+
+    async fn open(&self) -> Result<Open, BrokerError> {
+        let mut state = self.state.lock().await;
+        if let Some(open) = state.open.as_ref().filter(|open| !open.lost.is_cancelled()) {
+            return Ok(open.clone());
+        }
+        if Instant::now() < state.next_attempt {
+            return Err(BrokerError::Unavailable("redis is away".into()));
+        }
+        match timeout(self.timeout, self.connect()).await.unwrap_or(Err(Lost::Silent(self.timeout))) {
+            Ok((connection, lost)) => {
+                state.backoff.reset();
+                state.opened += 1;
+                let open = Open { connection, number: state.opened, lost };
+                state.open = Some(open.clone());
+                Ok(open)
+            }
+            Err(lost) => {
+                state.next_attempt = Instant::now() + state.backoff.next();
+                let reason: Arc<str> = lost.to_string().into();
+                Err(BrokerError::Unavailable(reason))
+            }
+        }
+    }
+
+    async fn lose(&self, number: u64) {
+        let mut state = self.state.lock().await;
+        state.open.take_if(|open| open.number == number);
+    }
+
+    async fn connect(&self) -> Result<(MultiplexedConnection, CancellationToken), Lost> {
+        let config = AsyncConnectionConfig::new().set_response_timeout(Some(self.timeout));
+        let socket = self.server.open(self.timeout).await?;
+        let made = MultiplexedConnection::new_with_config(self.server.settings(), socket, config);
+        // The driver has to run for the connection to be made; it ends with the last clone of the connection.
+        let (connection, driver) = made.await.map_err(Lost::Failed)?;
+        let lost = CancellationToken::new();
+        let end = lost.clone().drop_guard();
+        self.tasks.spawn(self.shutdown.clone().run_until_cancelled_owned(async move {
+            driver.await;
+            drop(end);
+        }));
+        Ok((connection, lost))
+    }
+}
+
+/// Whether this server, as it is now, does not do its work.
+fn is_refusal(value: &Value) -> bool {
+    use redis::ServerErrorKind::{BusyLoading, ClusterDown, MasterDown, ReadOnly};
+    let Value::ServerError(error) = value else { return false };
+    matches!(error.kind(), Some(BusyLoading | ClusterDown | MasterDown | ReadOnly))
+}

@@ -1,0 +1,183 @@
+//! Who is subscribed to a channel, on all nodes together.
+//!
+//! ```text
+//!  hub ─► Desk::enter, leave ─► table ─► writer ──► Presence::write ─┐            ┌─► crowd, asked by anyone
+//!                                 ▲                                  ▼            │
+//!          (every node)        keeper ────────────► Presence::beat, sweep ── the book ── notices
+//!                                                                                 │
+//!  sockets ◄─ Desk's audience ◄─ notices queue ◄─ (nodes that watch the channel) ◄┘
+//! ```
+//!
+//! There is one *book* for the whole cluster, behind the trait [`Presence`], and one [`Desk`] per node, which alone knows
+//! of time: it gathers changes, delays goodbyes, keeps the node's seat warm and clears seats that have gone cold. The book
+//! only performs steps, each of them atomic and safe to repeat.
+//!
+//! **Seats.** A node writes its members under a *seat*, a name it never uses twice. The seat lives as long as the node
+//! beats; liveness so costs one small call per node and interval, however many members there are. The seat of a node that
+//! has crashed goes cold within one interval, and every node looks for cold seats three times per interval: one of them
+//! clears it in bounded steps and the book tells everyone who has `left`. A node that was frozen or cut off for so long finds
+//! its seat cold, takes a new one and enters all of its members again, which moves those that had not been cleared yet in
+//! silence and is told as `joined` for the others. The same is done when an answer is lost and nobody knows what was
+//! written: a seat is given up rather than repaired.
+//!
+//! **Users.** `joined` and `left` speak of users: the first connection that a user has on a channel, and the last. An
+//! anonymous connection is a user of its own. What the book holds, and with it every [`Crowd`], agrees with the notices:
+//! whoever reads a crowd and then follows them knows who is there.
+//!
+//! **Grace.** A connection that was the last of its user *lingers*: it stays in the book until the grace is over, or the user
+//! is back by another connection on any node, which takes its place in silence. The timer is the node's; a node that shuts
+//! down leaves its seat to go cold after the grace, and others clear it.
+//!
+//! **Invariants.**
+//! - For each user of a channel the book counts the connections it holds, and a user is in the book while that is not 0.
+//!   Each `joined` and `left` is told by the very step in which the count leaves or reaches 0, so once, and in order.
+//! - A seat that holds members is listed among the seats, with its channels, before the first of them is written; once it is
+//!   being cleared nothing can be written under it. Nobody stays in the book whom no node answers for.
+//! - [`Desk::enter`] and [`Desk::leave`] never wait. What the desk remembers is bounded by the node's subscriptions and by those
+//!   that ended within a grace, or since the book went away.
+//! - A book that was lost (a Redis that came back empty) is written again without telling anybody: they have heard it.
+//!
+//! **Deliberately absent:** the order of notices relative to publications, which take another queue; and notices to the session
+//! they speak of.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fanfare_protocol::event::{Crowd, Member};
+use fanfare_protocol::{Channel, SessionId};
+use futures_util::future::BoxFuture;
+
+use crate::broker::BrokerError;
+
+mod audience;
+mod crowds;
+mod desk;
+pub mod memory;
+pub mod redis;
+mod table;
+pub(crate) mod wire;
+
+pub use desk::{Desk, PresenceOptions};
+
+/// The most members that a crowd names; a larger one is counted alone.
+pub const MEMBERS_MAX: u64 = 20_000;
+
+/// The book. See the [module's essay](self); `tests/presence.rs` holds every implementation to it.
+pub trait Presence: fmt::Debug + Send + Sync + 'static {
+    /// Performs changes, those of one channel in their order, and says for each what has become of it. Takes a bounded number
+    /// of round trips, and performs a change again without harm.
+    fn write(&self, writer: Writer, changes: Vec<Change>) -> BoxFuture<'_, Result<Vec<After>, BrokerError>>;
+
+    /// Keeps a seat warm for `ttl`, if it still is or if it is `new`.
+    fn beat(&self, seat: Seat, ttl: Duration, new: bool) -> BoxFuture<'_, Result<Beat, BrokerError>>;
+
+    /// Clears a bounded part of a seat that has gone cold, unless another node is at it. Answers whether there is more to do.
+    fn sweep(&self) -> BoxFuture<'_, Result<bool, BrokerError>>;
+
+    /// Who is there. Without `members`, or beyond [`MEMBERS_MAX`] connections, nobody is named.
+    fn crowd(&self, channel: Channel, members: bool) -> BoxFuture<'_, Result<Crowd, BrokerError>>;
+}
+
+/// Under which name a node has its members in the book: never used twice.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Seat(Arc<str>);
+
+impl Seat {
+    /// A new one. The node's name is in it for people who look into the book.
+    #[must_use]
+    pub fn new(node: &str) -> Self {
+        Self(format!("{node}.{:016x}", fastrand::u64(..)).into())
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Who writes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Writer {
+    /// Its seat.
+    pub seat: Seat,
+    /// The book that the seat was taken in, as [`Beat::life`] names it. In another one nothing that is said here is true: the
+    /// answer to everything is [`After::Cleared`].
+    pub life: u64,
+    /// The seat it had before: members that enter are moved from there.
+    pub before: Option<Seat>,
+}
+
+/// One step of one member.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// On which channel.
+    pub channel: Channel,
+    /// What.
+    pub step: Step,
+}
+
+/// What a member does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// It is there.
+    Enter(Arc<Member>),
+    /// It was there before the book was lost: as [`Step::Enter`], and nobody is told.
+    Restore(Arc<Member>),
+    /// It leaves at once if its user has another connection there, and lingers if not.
+    Depart(SessionId),
+    /// It leaves at once.
+    Leave(SessionId),
+}
+
+/// Where a member is after a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum After {
+    /// In the book.
+    Present,
+    /// In the book, until its grace is over.
+    Lingering,
+    /// Not in the book.
+    Absent,
+    /// Where it was: the step was refused.
+    Refused,
+    /// Nowhere: the seat is being cleared, or is of another book, and nothing can be written under it any more.
+    Cleared,
+}
+
+/// What a beat found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Beat {
+    /// Whether the seat is warm: if not, it never will be again.
+    pub is_warm: bool,
+    /// Names the book: another number means that everything written is lost.
+    pub life: u64,
+}
+
+/// What the book tells the nodes that watch a channel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// Which channel.
+    pub channel: Channel,
+    /// What happened, in order.
+    pub turns: Vec<Turn>,
+}
+
+/// A user has come or gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Turn {
+    /// Which of the two.
+    pub kind: TurnKind,
+    /// Who, and by which connection.
+    pub member: Member,
+}
+
+/// Whether a user has come or gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TurnKind {
+    /// It has come.
+    Joined,
+    /// It has gone.
+    Left,
+}

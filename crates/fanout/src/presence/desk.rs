@@ -1,0 +1,303 @@
+//! One node's part: gathers changes, keeps the seat warm, clears cold ones, passes notices on.
+//!
+//! Four tasks, none of which waits for another: the *writer* writes what the table has queued, one batch at a time, so that
+//! batches grow by themselves with load; the *keeper* beats; the *sweeper* looks for cold seats; the *crier* passes notices on.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fanfare_metrics::{BrokerCall, Metrics, Outcome};
+use fanfare_protocol::event::{Crowd, Member};
+use fanfare_protocol::{Channel, SessionId};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::broker::BrokerError;
+use crate::outbox::Outbox;
+use crate::presence::audience::Audience;
+use crate::presence::crowds::Crowds;
+use crate::presence::table::{Batch, Table};
+use crate::presence::{After, Notice, Presence, Seat};
+
+/// The most changes in one batch: a storm of 10,000 takes ten.
+const BATCH_MAX: usize = 1024;
+
+/// How long changes wait for more of their kind.
+const GATHER: Duration = Duration::from_millis(3);
+
+/// How long to wait before what was refused is tried again.
+const RETRY: Duration = Duration::from_millis(250);
+
+/// The longest that a reader waits for what this node has yet to write.
+const CATCH_UP: Duration = Duration::from_millis(500);
+
+/// Beats and looks for cold seats per interval: a seat goes cold within one, is found within a third of another, and there is time
+/// left to clear it before two are over.
+const BEATS: u32 = 3;
+
+/// How presence behaves.
+#[derive(Clone, Debug)]
+pub struct PresenceOptions {
+    /// The node's name, part of its seats' names.
+    pub node: String,
+    /// The longest that a node may be silent before its members count as gone. Within twice that everyone has been told.
+    pub heartbeat: Duration,
+    /// How long a user who has left counts as there, and may come back without anybody noticing.
+    pub grace: Duration,
+    /// The longest that any call may take.
+    pub timeout: Duration,
+}
+
+/// The node's door to the book. See the [module's essay](super). Dropped without [`Desk::close`] it falls silent as if the
+/// node had crashed.
+#[derive(Debug)]
+pub struct Desk {
+    inner: Arc<Inner>,
+    stop: CancellationToken,
+}
+
+impl Drop for Desk {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+#[derive(Debug)]
+struct Inner {
+    book: Arc<dyn Presence>,
+    metrics: Arc<Metrics>,
+    options: PresenceOptions,
+    table: Mutex<Table>,
+    /// Something was queued, or there is a seat.
+    work: Notify,
+    /// The seat was given up.
+    seatless: Notify,
+    /// The number of the last queued change that the book has been asked for.
+    written: watch::Sender<u64>,
+    audience: Audience,
+    crowds: Crowds,
+}
+
+impl Desk {
+    /// Starts the desk's tasks on a book. `notices` is what [`crate::broker::LaneEnds::notices`] gave.
+    pub fn start(
+        book: Arc<dyn Presence>,
+        notices: mpsc::Receiver<Notice>,
+        metrics: Arc<Metrics>,
+        tasks: &TaskTracker,
+        options: PresenceOptions,
+    ) -> Arc<Self> {
+        let stop = CancellationToken::new();
+        let inner = Arc::new(Inner {
+            book,
+            metrics,
+            options,
+            table: Mutex::default(),
+            work: Notify::new(),
+            seatless: Notify::new(),
+            written: watch::Sender::new(0),
+            audience: Audience::default(),
+            crowds: Crowds::default(),
+        });
+        tasks.spawn(stop.clone().run_until_cancelled_owned(write(inner.clone())));
+        tasks.spawn(stop.clone().run_until_cancelled_owned(keep(inner.clone())));
+        tasks.spawn(stop.clone().run_until_cancelled_owned(sweep(inner.clone())));
+        tasks.spawn(stop.clone().run_until_cancelled_owned(cry(inner.clone(), notices)));
+        Arc::new(Self { inner, stop })
+    }
+
+    /// A subscription has gone live on a channel with presence. With a `listener` it is told who joins and leaves from now on,
+    /// itself excepted. Never waits.
+    pub fn enter(&self, channel: &Channel, member: Member, listener: Option<&Arc<Outbox>>) {
+        if let Some(outbox) = listener {
+            self.inner.audience.add(channel, member.session, outbox.clone());
+        }
+        self.inner.change(|table| table.enter(channel, member));
+    }
+
+    /// A subscription has ended, however that came. Never waits, and does no harm where [`Desk::enter`] was not called. From
+    /// the return on the listener is told nothing of this channel.
+    pub fn leave(&self, channel: &Channel, session: SessionId) {
+        self.inner.audience.remove(channel, session);
+        let grace = self.inner.options.grace;
+        self.inner.change(|table| table.leave(channel, session, grace, Instant::now()));
+    }
+
+    /// Who is there, on all nodes; with everything that was told to this desk before, unless the crowd is large or the book is
+    /// behind.
+    ///
+    /// # Errors
+    /// [`BrokerError`], within the deadline.
+    pub async fn crowd(&self, channel: &Channel, members: bool) -> Result<Arc<Crowd>, BrokerError> {
+        let inner = &*self.inner;
+        inner.catch_up().await;
+        let read = || inner.call(BrokerCall::PresenceRead, inner.book.crowd(channel.clone(), members));
+        inner.crowds.ask(channel, members, read).await
+    }
+
+    /// Writes what is still to be written, as far as that succeeds in time, and leaves the seat to go cold when the grace is over:
+    /// the other nodes then tell of those who have not come back.
+    pub async fn close(&self) {
+        self.inner.catch_up().await;
+        self.stop.cancel();
+        let Some(seat) = self.inner.table.lock().seat().cloned() else { return };
+        let grace = self.inner.options.grace.max(Duration::from_millis(1));
+        // If this fails the seat goes cold within a heartbeat, as if the node had crashed.
+        let _ =
+            self.inner.call(BrokerCall::PresenceBeat, self.inner.book.beat(seat.clone(), grace, false)).await;
+    }
+}
+
+impl Inner {
+    fn change(&self, change: impl FnOnce(&mut Table)) {
+        let mut table = self.table.lock();
+        let before = table.members();
+        change(&mut table);
+        let after = table.members();
+        let is_behind = table.is_behind();
+        drop(table);
+        self.metrics.presence_members(signed(after) - signed(before));
+        if is_behind {
+            self.work.notify_one();
+        }
+    }
+
+    /// Waits until the book has been asked for all that is queued now.
+    async fn catch_up(&self) {
+        let queued = self.table.lock().queued();
+        let mut written = self.written.subscribe();
+        // Too late or too slow: whoever reads is told what the book says, and the next read will say more.
+        let _ = timeout(CATCH_UP, written.wait_for(|written| *written >= queued)).await;
+    }
+
+    async fn call<T>(
+        &self,
+        call: BrokerCall,
+        answer: impl Future<Output = Result<T, BrokerError>>,
+    ) -> Result<T, BrokerError> {
+        let asked = Instant::now();
+        let deadline = self.options.timeout;
+        let answer = timeout(deadline, answer).await.unwrap_or(Err(BrokerError::Timeout(deadline)));
+        let outcome = match &answer {
+            Ok(_) => Outcome::Ok,
+            Err(BrokerError::Timeout(_)) => Outcome::Timeout,
+            Err(BrokerError::Unavailable(_) | BrokerError::Busy(_)) => Outcome::Unavailable,
+        };
+        self.metrics.broker_call(call, outcome, asked.elapsed());
+        answer
+    }
+
+    fn give_up(&self, seat: &Seat) {
+        self.change(|table| table.stand(seat));
+        self.seatless.notify_one();
+    }
+
+    async fn ask_to_write(&self, batch: &Batch) -> Result<Vec<After>, BrokerError> {
+        if batch.changes.is_empty() {
+            return Ok(Vec::new()); // Whoever was queued has changed its mind.
+        }
+        let answer = self.book.write(batch.writer.clone(), batch.changes.clone());
+        self.call(BrokerCall::PresenceWrite, answer).await
+    }
+
+    /// Writes one batch; `false` when it has to be tried again later.
+    async fn write_batch(&self, batch: Batch) -> bool {
+        let (seat, through) = (batch.writer.seat.clone(), batch.through);
+        let done = match self.ask_to_write(&batch).await {
+            Ok(answers) => {
+                self.change(|table| table.written(batch, &answers));
+                if answers.contains(&After::Cleared) {
+                    self.give_up(&seat);
+                }
+                !answers.contains(&After::Refused)
+            }
+            Err(BrokerError::Unavailable(_) | BrokerError::Busy(_)) => {
+                self.change(|table| table.not_written(batch));
+                false
+            }
+            Err(BrokerError::Timeout(_)) => {
+                self.give_up(&seat);
+                false
+            }
+        };
+        self.written.send_if_modified(|last| std::mem::replace(last, through.max(*last)) < through);
+        done
+    }
+}
+
+/// The writer.
+async fn write(inner: Arc<Inner>) {
+    loop {
+        let deadline = inner.table.lock().deadline();
+        let grace_is_over = async {
+            match deadline {
+                Some(deadline) => sleep_until(deadline).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = inner.work.notified() => sleep(GATHER).await,
+            () = grace_is_over => {}
+        }
+        loop {
+            inner.change(|table| table.end_grace(Instant::now()));
+            let Some(batch) = inner.table.lock().take(BATCH_MAX) else { break };
+            if !inner.write_batch(batch).await {
+                sleep(RETRY).await;
+            }
+        }
+    }
+}
+
+/// The keeper.
+async fn keep(inner: Arc<Inner>) {
+    let ttl = inner.options.heartbeat;
+    let between = ttl / BEATS;
+    loop {
+        let sitting = inner.table.lock().seat().cloned();
+        let (seat, new) =
+            sitting.map_or_else(|| (Seat::new(&inner.options.node), true), |seat| (seat, false));
+        let wait = match inner.call(BrokerCall::PresenceBeat, inner.book.beat(seat.clone(), ttl, new)).await {
+            Ok(beat) if beat.is_warm => {
+                if new {
+                    inner.change(|table| table.sit(seat, beat.life));
+                }
+                between
+            }
+            Ok(_) => {
+                inner.give_up(&seat);
+                continue;
+            }
+            Err(_) => between.min(RETRY),
+        };
+        inner.crowds.forget();
+        tokio::select! {
+            () = sleep(wait) => {}
+            () = inner.seatless.notified() => {}
+        }
+    }
+}
+
+/// The sweeper.
+async fn sweep(inner: Arc<Inner>) {
+    loop {
+        // Jittered, so that nodes take turns at being first.
+        let between = inner.options.heartbeat / BEATS;
+        sleep(between.mul_f64(0.75 + fastrand::f64() / 4.0)).await;
+        while let Ok(true) = inner.call(BrokerCall::PresenceSweep, inner.book.sweep()).await {}
+    }
+}
+
+/// The crier.
+async fn cry(inner: Arc<Inner>, mut notices: mpsc::Receiver<Notice>) {
+    while let Some(notice) = notices.recv().await {
+        inner.audience.tell(notice, &inner.metrics).await;
+    }
+}
+
+fn signed(members: usize) -> i64 {
+    i64::try_from(members).expect("fewer than 2^63 members")
+}

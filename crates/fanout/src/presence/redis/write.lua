@@ -1,0 +1,66 @@
+-- Performs changes of one channel in their order.
+--   ARGV  seat, seat before or '', pub/sub channel, then pairs: e (enter), r (restore) and a member, d (depart), l (leave) and a
+--         session
+-- Answers one letter per change: p (present), l (lingering), a (absent); and whether the seat holds nobody any more. When the seat
+-- is being cleared the letters are x.
+local seat, before, channel = ARGV[1], ARGV[2], ARGV[3]
+if redis.call('EXISTS', KEYS[5]) == 1 then
+  return { 'x', 0 }
+end
+
+local function enter(member, quiet)
+  local session, user = session_of(member), user_of(member)
+  local known = redis.call('HSET', at .. seat, session, member) == 0
+  if not known then
+    redis.call('SADD', seats, seat)
+    if redis.call('HINCRBY', users, user, 1) > 1 then
+      quiet = true
+    end
+    if before ~= '' and take_out(before, session) then
+      uncount(user)
+    end
+  end
+  local back = redis.call('HGET', lingering, user)
+  if back then
+    redis.call('HDEL', lingering, user)
+    if back ~= session .. seat and take_out(string.sub(back, 17), session_of(back)) then
+      uncount(user)
+    end
+  end
+  if not known and not quiet then
+    tell(JOINED, member)
+  end
+  return 'p'
+end
+
+local function depart(session)
+  local member = redis.call('HGET', at .. seat, session)
+  if not member then
+    return 'a'
+  end
+  local user = user_of(member)
+  if tonumber(redis.call('HGET', users, user)) > 1 then
+    leave(seat, session, member)
+    return 'a'
+  end
+  redis.call('HSET', lingering, user, session .. seat)
+  return 'l'
+end
+
+local done = {}
+for i = 4, #ARGV, 2 do
+  local step, what = ARGV[i], ARGV[i + 1]
+  if step == 'e' or step == 'r' then
+    done[#done + 1] = enter(what, step == 'r')
+  elseif step == 'd' then
+    done[#done + 1] = depart(what)
+  else
+    local member = redis.call('HGET', at .. seat, what)
+    if member then
+      leave(seat, what, member)
+    end
+    done[#done + 1] = 'a'
+  end
+end
+publish(channel)
+return { table.concat(done), 1 - redis.call('EXISTS', at .. seat) }

@@ -1,0 +1,165 @@
+//! Members and notices as bytes, in the book and between nodes.
+//!
+//! ```text
+//!  member:  16  session                            notice:  u8  version = 2 (publications have 1)
+//!           u8  flags: 1 user, 2 profile                    then, for each turn:
+//!           u32 length, the user, UTF-8, if flag 1          u8  1 joined, 2 left
+//!           …   the profile, JSON, to the end, if flag 2    u32 length, the member
+//! ```
+//!
+//! Numbers are big-endian. The scripts in Redis read the session and the user of a member and write notices, so they know
+//! this layout too.
+
+use bytes::Bytes;
+use fanfare_protocol::event::Member;
+use fanfare_protocol::publication::Payload;
+use fanfare_protocol::{Channel, SessionId, UserId};
+
+use crate::presence::{Notice, Turn, TurnKind};
+
+/// What tells a notice from a publication.
+const VERSION: u8 = 2;
+
+/// The most bytes of one notice.
+const NOTICE_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+const USER: u8 = 1;
+const PROFILE: u8 = 2;
+
+/// Bytes that nobody of ours has written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Malformed;
+
+/// The bytes of a member.
+pub(crate) fn member(member: &Member) -> Vec<u8> {
+    let flags = member.user.as_ref().map_or(0, |_| USER) | member.profile.as_ref().map_or(0, |_| PROFILE);
+    let mut out = Vec::with_capacity(64);
+    out.extend(member.session.to_bytes());
+    out.push(flags);
+    if let Some(user) = &member.user {
+        out.extend(u32::try_from(user.as_str().len()).expect("a token is bounded").to_be_bytes());
+        out.extend(user.as_str().as_bytes());
+    }
+    out.extend(member.profile.iter().flat_map(|profile| profile.as_bytes()));
+    out
+}
+
+/// The member that bytes stand for.
+pub(crate) fn read_member(mut bytes: &[u8]) -> Result<Member, Malformed> {
+    let session = SessionId::from_random(take_array(&mut bytes)?);
+    let [flags] = take_array(&mut bytes)?;
+    let user = match flags & USER {
+        0 => None,
+        _ => {
+            let length = u32::from_be_bytes(take_array(&mut bytes)?);
+            Some(UserId::new(text(take(&mut bytes, length)?)?))
+        }
+    };
+    let profile = match (flags & PROFILE, bytes) {
+        (0, []) => None,
+        (0, _) | (_, []) => return Err(Malformed),
+        (_, json) => Some(Payload::from_trusted(Bytes::copy_from_slice(text(json)?.as_bytes()))),
+    };
+    if flags & !(USER | PROFILE) != 0 {
+        return Err(Malformed);
+    }
+    Ok(Member { user, session, profile })
+}
+
+/// Whether bytes that came on a channel are a notice, as far as their beginning tells.
+pub(crate) fn is_notice(bytes: &[u8]) -> bool {
+    bytes.first() == Some(&VERSION)
+}
+
+/// The notice that bytes stand for.
+pub(crate) fn read_notice(channel: Channel, mut bytes: &[u8]) -> Result<Notice, Malformed> {
+    let [version] = take_array(&mut bytes)?;
+    if version != VERSION || bytes.len() > NOTICE_BYTES_MAX {
+        return Err(Malformed);
+    }
+    let mut turns = Vec::new();
+    while !bytes.is_empty() {
+        let kind = match take_array(&mut bytes)? {
+            [1] => TurnKind::Joined,
+            [2] => TurnKind::Left,
+            _ => return Err(Malformed),
+        };
+        let length = u32::from_be_bytes(take_array(&mut bytes)?);
+        turns.push(Turn { kind, member: read_member(take(&mut bytes, length)?)? });
+    }
+    Ok(Notice { channel, turns })
+}
+
+fn take<'a>(rest: &mut &'a [u8], count: u32) -> Result<&'a [u8], Malformed> {
+    let (taken, left) = rest.split_at_checked(count as usize).ok_or(Malformed)?;
+    *rest = left;
+    Ok(taken)
+}
+
+fn take_array<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], Malformed> {
+    let (taken, left) = rest.split_first_chunk().ok_or(Malformed)?;
+    *rest = left;
+    Ok(*taken)
+}
+
+fn text(bytes: &[u8]) -> Result<&str, Malformed> {
+    std::str::from_utf8(bytes).map_err(|_| Malformed)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn notice(turns: &[(u8, &Member)]) -> Vec<u8> {
+        let mut bytes = vec![VERSION];
+        for (kind, it) in turns {
+            let it = member(it);
+            bytes.push(*kind);
+            bytes.extend(u32::try_from(it.len()).unwrap().to_be_bytes());
+            bytes.extend(it);
+        }
+        bytes
+    }
+
+    prop_compose! {
+        fn members()(
+            session in any::<[u8; 16]>(), user in proptest::option::of(".{0,20}"),
+            profile in proptest::option::of("\\{\\}|[0-9]{1,9}"),
+        ) -> Member {
+            Member {
+                user: user.map(|user| UserId::new(&user)),
+                session: SessionId::from_random(session),
+                profile: profile.map(|json: String| Payload::from_trusted(Bytes::from(json))),
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_told_is_what_is_read(one in members(), other in members()) {
+            let channel = Channel::parse("room:1").unwrap();
+            let read = read_notice(channel.clone(), &notice(&[(1, &one), (2, &other)])).unwrap();
+            let turns = vec![
+                Turn { kind: TurnKind::Joined, member: one },
+                Turn { kind: TurnKind::Left, member: other },
+            ];
+            prop_assert_eq!(read, Notice { channel, turns });
+        }
+
+        #[test]
+        fn hostile_bytes_are_refused_without_a_panic(
+            noise in proptest::collection::vec(any::<u8>(), 0..200), it in members(),
+            at in any::<prop::sample::Index>(), with in any::<u8>(), cut in any::<prop::sample::Index>(),
+        ) {
+            let channel = Channel::parse("a").unwrap();
+            let _ = read_notice(channel.clone(), &noise);
+            let mut near = notice(&[(1, &it)]);
+            let at = at.index(near.len());
+            near[at] = with;
+            let _ = read_notice(channel.clone(), &near);
+            let _ = read_notice(channel, &near[..cut.index(near.len())]);
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! Several nodes in one process, and clients that listen.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::task::Context;
+use std::time::Duration;
+
+use fanfare_fanout::broker::memory::{Bus, MemoryBroker};
+use fanfare_fanout::broker::redis::{RedisBroker, RedisMode, RedisOptions};
+use fanfare_fanout::broker::{Broker, LaneEnds, Lanes};
+use fanfare_fanout::presence::memory::MemoryPresence;
+use fanfare_fanout::presence::redis::RedisPresence;
+use fanfare_fanout::presence::{Desk, Presence, PresenceOptions};
+use fanfare_fanout::{Batch, Outbox};
+use fanfare_metrics::Metrics;
+use fanfare_protocol::event::{Crowd, Member};
+use fanfare_protocol::{Channel, Encoding, SessionId, UserId};
+use fanfare_testbed::{RedisServer, eventually};
+use futures_util::task::noop_waker_ref;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::faults::{Fault, Faulty};
+
+pub(crate) const HEARTBEAT: Duration = Duration::from_millis(1500);
+pub(crate) const GRACE: Duration = Duration::from_millis(600);
+
+pub(crate) struct Cluster {
+    ground: Ground,
+    pub(crate) grace: Duration,
+    tasks: TaskTracker,
+    shutdown: CancellationToken,
+}
+
+enum Ground {
+    Memory(Bus),
+    Redis(Box<RedisServer>),
+}
+
+pub(crate) struct Node {
+    desk: Arc<Desk>,
+    pub(crate) book: Arc<Faulty>,
+    pub(crate) metrics: Arc<Metrics>,
+    _broker: Arc<dyn Broker>,
+    _lanes: LaneEnds,
+}
+
+/// A client that wants to be told who joins and leaves.
+pub(crate) struct Listener {
+    outbox: Arc<Outbox>,
+    frames: VecDeque<String>,
+}
+
+impl Cluster {
+    pub(crate) fn in_memory() -> Self {
+        Self::on(Ground::Memory(Bus::default()))
+    }
+
+    pub(crate) async fn on_redis() -> Self {
+        Self::on(Ground::Redis(Box::new(RedisServer::start().await)))
+    }
+
+    fn on(ground: Ground) -> Self {
+        Self { ground, grace: GRACE, tasks: TaskTracker::new(), shutdown: CancellationToken::new() }
+    }
+
+    pub(crate) fn redis(&mut self) -> &mut RedisServer {
+        match &mut self.ground {
+            Ground::Redis(server) => server,
+            Ground::Memory(_) => panic!("there is no redis here"),
+        }
+    }
+
+    /// A node that watches the [`channel`].
+    pub(crate) async fn node(&self, name: &str) -> Node {
+        let metrics = Arc::new(Metrics::new());
+        let (lanes, mut ends) = Lanes::new(2, 64);
+        let (broker, book): (Arc<dyn Broker>, Arc<dyn Presence>) = match &self.ground {
+            Ground::Memory(bus) => {
+                (Arc::new(MemoryBroker::new(bus, lanes)), Arc::new(MemoryPresence::new(bus)))
+            }
+            Ground::Redis(server) => {
+                let options = RedisOptions {
+                    mode: RedisMode::Single,
+                    urls: vec![server.url()],
+                    prefix: "test".into(),
+                    timeout: Duration::from_secs(5),
+                    ping_interval: Duration::from_secs(1),
+                    node: name.into(),
+                };
+                let (tasks, shutdown) = (&self.tasks, self.shutdown.child_token());
+                let broker = RedisBroker::connect(&options, &lanes, metrics.clone(), tasks, shutdown.clone());
+                (Arc::new(broker.unwrap()), Arc::new(RedisPresence::new(&options, tasks, shutdown).unwrap()))
+            }
+        };
+        eventually("the channel is watched", async || broker.watch(&channel()).await.is_ok()).await;
+        let book = Faulty::new(book);
+        let options = PresenceOptions {
+            node: name.into(),
+            heartbeat: HEARTBEAT,
+            grace: self.grace,
+            timeout: Duration::from_secs(10),
+        };
+        let notices = ends.notices().unwrap();
+        let desk = Desk::start(book.clone(), notices, metrics.clone(), &self.tasks, options);
+        Node { desk, book, metrics, _broker: broker, _lanes: ends }
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+    }
+}
+
+impl Node {
+    pub(crate) fn enter(&self, user: &str, session: u128) {
+        self.desk.enter(&channel(), member(user, session), None);
+    }
+
+    pub(crate) fn leave(&self, session: u128) {
+        self.desk.leave(&channel(), id(session));
+    }
+
+    /// Enters, and is told of others from now on.
+    pub(crate) fn listen(&self, user: &str, session: u128) -> Listener {
+        let outbox = Outbox::new(id(session), Encoding::NativeJson, 64 * 1024 * 1024);
+        self.desk.enter(&channel(), member(user, session), Some(&outbox));
+        Listener { outbox, frames: VecDeque::new() }
+    }
+
+    pub(crate) async fn crowd(&self) -> Arc<Crowd> {
+        self.desk.crowd(&channel(), true).await.unwrap()
+    }
+
+    /// Users and connections.
+    pub(crate) async fn counts(&self) -> (u64, u64) {
+        let crowd = self.desk.crowd(&channel(), false).await.unwrap();
+        assert_eq!(crowd.members, None);
+        (crowd.users, crowd.connections)
+    }
+
+    pub(crate) async fn becomes(&self, counts: (u64, u64)) {
+        eventually(format!("{counts:?} are there"), async || {
+            let crowd = self.desk.crowd(&channel(), false).await;
+            crowd.is_ok_and(|crowd| (crowd.users, crowd.connections) == counts)
+        })
+        .await;
+    }
+
+    /// As users and the last digits of sessions, sorted.
+    pub(crate) async fn names(&self) -> Vec<String> {
+        let crowd = self.crowd().await;
+        let mut names: Vec<_> = crowd.members.as_ref().unwrap().iter().map(name).collect();
+        names.sort();
+        names
+    }
+
+    pub(crate) fn freeze(&self) {
+        self.book.set(Fault::Frozen);
+    }
+
+    pub(crate) fn crash(self) {
+        drop(self);
+    }
+
+    pub(crate) async fn close(self) {
+        self.desk.close().await;
+    }
+}
+
+impl Listener {
+    /// What it was told since it was last asked, as `joined bob/7`.
+    pub(crate) fn heard(&mut self) -> Vec<String> {
+        let mut batch = Batch::default();
+        while self.outbox.poll_take(&Context::from_waker(noop_waker_ref()), &mut batch).is_ready() {
+            self.frames.extend(batch.frames.iter().map(|frame| read(frame)));
+            batch = Batch::default();
+        }
+        self.frames.drain(..).collect()
+    }
+
+    /// Waits until it has been told exactly so much.
+    pub(crate) async fn hears(&mut self, expected: &[&str]) {
+        let mut heard = Vec::new();
+        eventually(format!("{expected:?} is heard"), async || {
+            heard.extend(self.heard());
+            heard.len() >= expected.len()
+        })
+        .await;
+        assert_eq!(heard, expected);
+    }
+}
+
+/// An unmasked text frame as `joined bob/7`.
+fn read(frame: &[u8]) -> String {
+    let text = &frame[frame.iter().position(|byte| *byte == b'{').unwrap()..];
+    let event: serde_json::Value = serde_json::from_slice(text).unwrap();
+    assert_eq!(event["channel"], "room:1");
+    let (kind, member) = (event["type"].as_str().unwrap(), &event["member"]);
+    let session = u128::from_str_radix(member["session"].as_str().unwrap(), 16).unwrap();
+    format!("{kind} {}/{session}", member["user"].as_str().unwrap_or("anonymous"))
+}
+
+fn name(member: &Member) -> String {
+    let user = member.user.as_ref().map_or("anonymous", |user| user.as_str());
+    format!("{user}/{}", u128::from_be_bytes(member.session.to_bytes()))
+}
+
+pub(crate) fn channel() -> Channel {
+    Channel::parse("room:1").unwrap()
+}
+
+pub(crate) fn id(session: u128) -> SessionId {
+    SessionId::from_random(session.to_be_bytes())
+}
+
+/// Nobody's name is that of an anonymous client.
+fn member(user: &str, session: u128) -> Member {
+    Member { user: (!user.is_empty()).then(|| UserId::new(user)), session: id(session), profile: None }
+}
