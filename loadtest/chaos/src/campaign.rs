@@ -218,7 +218,7 @@ impl Campaign {
             }
             Kind::RedisRestart | Kind::RedisWipe => {
                 redis.stop().await;
-                if kind.loses_data() {
+                if kind == Kind::RedisWipe {
                     redis.forget();
                 }
                 sleep(holds).await;

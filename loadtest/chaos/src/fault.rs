@@ -26,7 +26,7 @@ pub(crate) enum Kind {
     RedisKillNormal,
     /// SIGSTOP of Redis, then SIGCONT.
     RedisFreeze,
-    /// SIGKILL of Redis, which comes back with its data.
+    /// SIGKILL of Redis, which comes back with its data, and with no proof that it is all of it.
     RedisRestart,
     /// SIGKILL of Redis, which comes back empty.
     RedisWipe,
@@ -49,9 +49,10 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// Whether what Redis has acknowledged is gone after it: the one excuse for a lost position.
-    pub(crate) fn loses_data(self) -> bool {
-        matches!(self, Self::RedisWipe | Self::RedisFlush)
+    /// Whether what Redis has acknowledged may be gone after it, so that streams go on as others: the one excuse for a
+    /// lost position.
+    pub(crate) fn ends_lives(self) -> bool {
+        matches!(self, Self::RedisRestart | Self::RedisWipe | Self::RedisFlush)
     }
 
     /// How long it lasts, in milliseconds; none for what is over when it has been done.

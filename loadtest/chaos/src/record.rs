@@ -83,7 +83,7 @@ pub(crate) struct Record {
     /// Refusals of commands, by number.
     refusals: RefCell<BTreeMap<u16, u64>>,
     fault: Cell<Option<Kind>>,
-    data_lost: Cell<bool>,
+    lives_ended: Cell<bool>,
     journal: RefCell<File>,
     stopped: Cell<bool>,
 }
@@ -109,7 +109,7 @@ impl Record {
             arrivals: RefCell::default(),
             refusals: RefCell::default(),
             fault: Cell::new(None),
-            data_lost: Cell::new(false),
+            lives_ended: Cell::new(false),
             journal: RefCell::new(File::create(journal)?),
             stopped: Cell::new(false),
         })
@@ -144,14 +144,14 @@ impl Record {
     /// A fault begins; it stays the suspect until the next one.
     pub(crate) fn suspect(&self, kind: Kind) {
         self.fault.set(Some(kind));
-        if kind.loses_data() {
-            self.data_lost.set(true);
+        if kind.ends_lives() {
+            self.lives_ended.set(true);
         }
     }
 
-    /// Whether Redis has lost acknowledged data by now.
-    pub(crate) fn data_was_lost(&self) -> bool {
-        self.data_lost.get()
+    /// Whether Redis may have lost acknowledged data by now.
+    pub(crate) fn lives_have_ended(&self) -> bool {
+        self.lives_ended.get()
     }
 
     fn cause(&self) -> String {

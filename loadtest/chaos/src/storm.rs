@@ -31,8 +31,9 @@ use crate::stamp::Stamp;
 const CHANNELS: usize = 50;
 /// What each client has missed.
 const MISSED: u64 = 100;
-/// Reads of history that one channel may cost one node: one for the first who asks, and another for what has come since.
-const READS_EACH_MAX: u64 = 2;
+/// Reads of history that one channel may cost one node: one for the first who asks, one for those who asked while that
+/// was under way, and one to spare.
+const READS_EACH_MAX: u64 = 3;
 /// Clients that connect in peace at any time.
 const AT_ONCE: usize = 128;
 /// Clients that listen without having missed anything.

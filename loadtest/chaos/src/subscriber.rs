@@ -60,9 +60,12 @@ struct Subscription {
 /// What was heard on a channel without history.
 #[derive(Debug, Default)]
 struct Plain {
-    heard: HashSet<(u32, u64)>,
-    /// The highest number of each publisher.
+    /// On this subscription. A client that moves to a node that lags behind may hear again what it heard from another.
+    now: HashSet<(u32, u64)>,
+    /// The highest number of each publisher, on this subscription.
     last: HashMap<u32, u64>,
+    /// On any subscription.
+    ever: HashSet<(u32, u64)>,
 }
 
 /// Where a subscription stands on the present connection.
@@ -135,7 +138,7 @@ impl Subscriber {
         let plain = state.subscriptions.iter().filter(|(_, it)| it.kept.is_none());
         plain
             .map(|(channel, it)| {
-                let heard = it.plain.heard.iter();
+                let heard = it.plain.ever.iter();
                 let heard = heard.filter(|what| self.record.is_acknowledged(*channel, **what)).count();
                 self.record.acknowledged_count(*channel).saturating_sub(heard as u64)
             })
@@ -289,7 +292,10 @@ impl Subscriber {
             let asked = matches!(std::mem::replace(&mut it.standing, Standing::Live), Standing::Asked(_));
             let entered = match (&mut it.kept, position.clone()) {
                 (Some(follow), Some(position)) => Some(follow.enter(Entry { position, recovered })),
-                (None, None) => None,
+                (None, None) => {
+                    it.plain.begin();
+                    None
+                }
                 _ => Some(Entered::Offence(Offence::Unexpected)),
             };
             if asked { entered } else { Some(Entered::Offence(Offence::Unexpected)) }
@@ -302,8 +308,8 @@ impl Subscriber {
             Some(Entered::Recovered) => self.record.counts.borrow_mut().recoveries += 1,
             Some(Entered::ToldLoss { another_epoch }) => {
                 self.record.gap_told("recovered: false");
-                // A history as long as the run has everything, unless Redis has lost it.
-                if !(another_epoch && self.record.data_was_lost()) {
+                // A history as long as the run has everything, as long as Redis has.
+                if !(another_epoch && self.record.lives_have_ended()) {
                     let what = format!("{channel}: told of a loss at {position:?}, and Redis had everything");
                     self.offend(Offence::NeedlessGap, 1, &what);
                 }
@@ -385,6 +391,12 @@ impl Subscriber {
 }
 
 impl Plain {
+    /// Begins anew, on another connection.
+    fn begin(&mut self) {
+        self.now.clear();
+        self.last.clear();
+    }
+
     /// Each publication at most once, and each publisher's in order. One that was not acknowledged may come late: its
     /// publisher has gone on without it.
     fn hear(
@@ -392,7 +404,8 @@ impl Plain {
         what: (u32, u64),
         acknowledged: impl FnOnce() -> bool,
     ) -> Result<(), (Offence, u64)> {
-        if !self.heard.insert(what) {
+        self.ever.insert(what);
+        if !self.now.insert(what) {
             return Err((Offence::Doubled, 1));
         }
         let last = self.last.entry(what.0).or_default();
