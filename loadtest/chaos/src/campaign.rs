@@ -130,11 +130,8 @@ impl Campaign {
     fn publishers(&self, rate: u32, random: &mut fastrand::Rng) -> Vec<JoinHandle<()>> {
         let mut publishers = Vec::new();
         for number in 1..=2 * PUBLISHERS {
-            let means = if number % 2 == 0 {
-                Means::Socket(None)
-            } else {
-                Means::Api(number as usize / 2 % NODES)
-            };
+            let means =
+                if number % 2 == 0 { Means::Socket(None) } else { Means::Api(number as usize / 2 % NODES) };
             let publisher = Publisher {
                 number,
                 means,
@@ -150,7 +147,8 @@ impl Campaign {
     /// Does what the fault says, undoes it, and waits until the cluster has recovered.
     async fn inject(&mut self, fault: Fault) -> Result<()> {
         let Fault { kind, node, holds, hasty, .. } = fault;
-        let said = format!("{kind} at {} for {holds:?}{}", stage::name(node), if hasty { ", hasty" } else { "" });
+        let said =
+            format!("{kind} at {} for {holds:?}{}", stage::name(node), if hasty { ", hasty" } else { "" });
         self.record.note(&said);
         say(&format!("{:>9} {said}", self.record.time()));
         self.record.suspect(kind);
@@ -165,7 +163,8 @@ impl Campaign {
                     sleep(holds).await;
                     self.stage.start(node).await;
                 };
-                let (durations, ()) = tokio::join!(caught_up(&self.subscribers, &record, begun, hasty), restart);
+                let (durations, ()) =
+                    tokio::join!(caught_up(&self.subscribers, &record, begun, hasty), restart);
                 self.kinds.entry(kind).or_default().1.extend(durations);
                 return Ok(());
             }
@@ -313,7 +312,8 @@ impl Campaign {
         for subscriber in &self.subscribers {
             if let Some((channel, place, top)) = behind(subscriber) {
                 let name = self.record.name(channel);
-                let what = format!("{name} ends at {top:?}, and this one is at {place:?}: {}", subscriber.trail());
+                let what =
+                    format!("{name} ends at {top:?}, and this one is at {place:?}: {}", subscriber.trail());
                 self.record.offend(Offence::Stuck, 1, &what);
             }
             self.record.counts.borrow_mut().missed_plain += subscriber.missed();

@@ -139,12 +139,14 @@ mod tests {
     use tokio::runtime::{Builder, LocalOptions};
     use tokio::time::timeout;
 
-    /// A client's end of a new link and the server's end of the same connection.
+    /// A client's end of a new link and the server's end of the same connection, that has carried something.
     async fn pair() -> (Link, TcpStream, TcpStream) {
         let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let link = Link::new(server.local_addr().unwrap()).unwrap();
-        let client = TcpStream::connect(link.address()).await.unwrap();
-        let (served, _) = server.accept().await.unwrap();
+        let mut client = TcpStream::connect(link.address()).await.unwrap();
+        let (mut served, _) = server.accept().await.unwrap();
+        client.write_all(b"-").await.unwrap();
+        served.read_exact(&mut [0; 1]).await.unwrap();
         (link, client, served)
     }
 

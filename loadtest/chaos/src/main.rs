@@ -45,7 +45,10 @@ fn main() -> ExitCode {
 
 async fn run(arguments: &Arguments) -> Result<ExitCode> {
     if arguments.topology != Topology::Single {
-        bail!("the gateway speaks to a single Redis in this version: --topology {:?} has to wait", arguments.topology);
+        bail!(
+            "the gateway speaks to a single Redis in this version: --topology {:?} has to wait",
+            arguments.topology
+        );
     }
     // As far as the hard limit goes; a lack shows as a failed connection.
     let _ = rlimit::increase_nofile_limit(u64::MAX);

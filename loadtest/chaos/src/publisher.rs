@@ -91,7 +91,7 @@ impl Publisher {
         for failures in 0..TRIES_MAX {
             match self.attempt(&mut command).await {
                 Outcome::Acknowledged(position) => {
-                    return self.record.acknowledged(channel, stamp, begun, position);
+                    return self.record.acknowledged(channel, stamp, begun, position.as_ref());
                 }
                 Outcome::Unknown(why) => {
                     self.record.note(&format!("publisher {}: {}: {why}", self.number, stamp.key()));

@@ -252,20 +252,20 @@ impl Record {
         channel: usize,
         stamp: &Stamp,
         begun: Instant,
-        position: Option<Position>,
+        position: Option<&Position>,
     ) {
         let what = (stamp.publisher, stamp.number);
         let fits = {
             let mut channels = self.channels.borrow_mut();
             let channel = &mut channels[channel];
             channel.acknowledged.insert(what);
-            match position.clone().filter(|_| channel.kept) {
+            match position.filter(|_| channel.kept) {
                 None => !channel.kept,
-                Some(Position { epoch, offset }) => {
-                    let life = channel.lives.entry(epoch).or_default();
-                    let agreed = life.acknowledged.insert(offset, what).is_none_or(|before| before == what);
-                    channel.newest = position.clone().map(|position| (begun, position));
-                    agreed && life.place(offset, what).is_ok()
+                Some(position) => {
+                    let life = channel.lives.entry(position.epoch.clone()).or_default();
+                    let before = life.acknowledged.insert(position.offset, what);
+                    channel.newest = Some((begun, position.clone()));
+                    before.is_none_or(|before| before == what) && life.place(position.offset, what).is_ok()
                 }
             }
         };
@@ -436,7 +436,8 @@ mod tests {
     #[test]
     fn what_was_acknowledged_is_there() {
         let (record, _directory) = record();
-        let at = |number| record.acknowledged(0, &stamp(number), Instant::now(), Some(position("a", number)));
+        let at =
+            |number| record.acknowledged(0, &stamp(number), Instant::now(), Some(&position("a", number)));
         at(1);
         at(2);
         record.audit(0, "a", &BTreeMap::from([(1, stamp(1)), (2, stamp(2))]));

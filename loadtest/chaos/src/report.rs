@@ -1,7 +1,7 @@
 //! What a run found: tables for people, JSON for machines.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
 use std::io::Write as _;
 use std::path::Path;
 use std::time::Duration;
@@ -125,44 +125,12 @@ impl Report for Findings {
             ("told of a loss that was none", offence(Offence::NeedlessGap)),
             ("stuck", offence(Offence::Stuck)),
         ];
-        let mut text = format!(
-            "\nseed {}: {} s, {} subscribers\n\n",
-            self.seed, self.seconds, self.subscribers
-        );
+        let mut text =
+            format!("\nseed {}: {} s, {} subscribers\n\n", self.seed, self.seconds, self.subscribers);
         for (name, value) in rows {
             text += &format!("  {name:<34} {value:>12}\n");
         }
-        text += &format!("\n  {:<18} {:>5} {:>8} {:>17} {:>17}  gaps told\n", "fault", "times", "cut off", "back, ms", "caught up, ms");
-        text += &format!("  {:<18} {:>5} {:>8} {:>17} {:>17}\n", "", "", "", "p50 / max", "p50 / max");
-        for (name, kind) in &self.kinds {
-            let spread = |it: &Spread| if it.count == 0 { "-".into() } else { format!("{} / {}", it.p50_ms, it.max_ms) };
-            let gaps: Vec<_> = kind.gaps.iter().map(|(word, count)| format!("{count} {word}")).collect();
-            text += &format!(
-                "  {name:<18} {:>5} {:>8} {:>17} {:>17}  {}\n",
-                kind.times,
-                kind.cut_off,
-                spread(&kind.back),
-                spread(&kind.caught_up),
-                gaps.join(", ")
-            );
-        }
-        let list = |title: &str, entries: Vec<String>| format!("\n  {title}: {}\n", entries.join(", "));
-        text += &list("connections ended", self.closes.iter().map(|(how, count)| format!("{how} {count}")).collect());
-        text += &list("commands refused", self.refusals.iter().map(|(code, count)| format!("{code} {count}")).collect());
-        text += &list(
-            "most arrivals in a second",
-            self.arrivals_peak.iter().map(|(node, peak)| format!("{node} {peak}")).collect(),
-        );
-        text += &list(
-            "the same in drains (allowed)",
-            self.drain_peaks.iter().map(|(peak, allowed)| format!("{peak} ({allowed})")).collect(),
-        );
-        let mebibytes = |bytes: &u64| bytes / (1024 * 1024);
-        text += &list(
-            "most memory, MiB",
-            self.resident_bytes_max.iter().map(|(node, bytes)| format!("{node} {}", mebibytes(bytes))).collect(),
-        );
-        text + "\n"
+        text + &self.table_of_kinds() + &self.lists() + "\n"
     }
 
     fn failures(&self) -> Vec<String> {
@@ -173,4 +141,44 @@ impl Report for Findings {
         }
         failures
     }
+}
+
+impl Findings {
+    fn table_of_kinds(&self) -> String {
+        let mut text = format!(
+            "\n  {:<18} {:>5} {:>8} {:>17} {:>17}  gaps told\n",
+            "fault", "times", "cut off", "back, ms", "caught up, ms"
+        );
+        text += &format!("  {:<18} {:>5} {:>8} {:>17} {:>17}\n", "", "", "", "p50 / max", "p50 / max");
+        for (name, kind) in &self.kinds {
+            let spread = |it: &Spread| {
+                if it.count == 0 { "-".into() } else { format!("{} / {}", it.p50_ms, it.max_ms) }
+            };
+            let (back, caught_up) = (spread(&kind.back), spread(&kind.caught_up));
+            let gaps: Vec<_> = kind.gaps.iter().map(|(word, count)| format!("{count} {word}")).collect();
+            let (times, cut_off, gaps) = (kind.times, kind.cut_off, gaps.join(", "));
+            text +=
+                format!("  {name:<18} {times:>5} {cut_off:>8} {back:>17} {caught_up:>17}  {gaps}").trim_end();
+            text += "\n";
+        }
+        text
+    }
+
+    fn lists(&self) -> String {
+        let drains = self.drain_peaks.iter().map(|(peak, allowed)| (peak, format!("({allowed})")));
+        let memory = self.resident_bytes_max.iter().map(|(node, bytes)| (node, bytes / (1024 * 1024)));
+        [
+            list("connections ended", &self.closes),
+            list("commands refused", &self.refusals),
+            list("most arrivals in a second", &self.arrivals_peak),
+            list("the same in drains (allowed)", drains),
+            list("most memory, MiB", memory),
+        ]
+        .concat()
+    }
+}
+
+fn list<K: Display, V: Display>(title: &str, entries: impl IntoIterator<Item = (K, V)>) -> String {
+    let entries: Vec<_> = entries.into_iter().map(|(name, value)| format!("{name} {value}")).collect();
+    format!("\n  {title}: {}\n", if entries.is_empty() { "none".into() } else { entries.join(", ") })
 }

@@ -102,7 +102,8 @@ impl Socket {
         let stream = match tokio_tungstenite::client_async(request, socket).await {
             Ok((stream, _)) => stream,
             Err(Error::Http(response)) => {
-                let seconds = response.headers().get("Retry-After").and_then(|it| it.to_str().ok()?.parse().ok());
+                let seconds =
+                    response.headers().get("Retry-After").and_then(|it| it.to_str().ok()?.parse().ok());
                 let how = format!("status {}", response.status().as_u16());
                 return Err(Gone { how, after: seconds.map(Duration::from_secs) });
             }
@@ -131,9 +132,8 @@ impl Socket {
     /// Waits for the next event. Safe to drop halfway.
     pub(crate) async fn hear(&mut self) -> Result<Event, Gone> {
         loop {
-            let next = match timeout(self.silence, self.stream.next()).await {
-                Ok(next) => next,
-                Err(_) => return Err(self.gone("silence")),
+            let Ok(next) = timeout(self.silence, self.stream.next()).await else {
+                return Err(self.gone("silence"));
             };
             match next {
                 Some(Ok(Message::Text(text))) => match serde_json::from_str(text.as_str()) {

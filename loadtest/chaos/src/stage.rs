@@ -80,7 +80,18 @@ impl Stage {
         let internal = nodes.iter().map(|node| node.as_ref().map(Gateway::internal)).collect();
         let addresses = Addresses { proxy: nginx.address(), internal: Rc::new(RefCell::new(internal)) };
         let logs = logs.to_owned();
-        Ok(Self { redis, redis_links, client_links, nginx, addresses, nodes, starts: 0, program, logs, drain })
+        Ok(Self {
+            redis,
+            redis_links,
+            client_links,
+            nginx,
+            addresses,
+            nodes,
+            starts: 0,
+            program,
+            logs,
+            drain,
+        })
     }
 
     /// SIGKILL of a node.
@@ -118,8 +129,7 @@ impl Stage {
 
     /// Lets Redis take writes, or none for want of memory.
     pub(crate) async fn limit_memory(&self, bytes: u64) {
-        let () =
-            self.redis.query(cmd("CONFIG").arg("SET").arg("maxmemory").arg(bytes)).await;
+        let () = self.redis.query(cmd("CONFIG").arg("SET").arg("maxmemory").arg(bytes)).await;
     }
 
     /// Resident memory of each node that is up, in bytes.

@@ -44,9 +44,9 @@ impl Stamp {
 /// FNV-1a; a sum that fits a JSON number of every reader.
 fn sum_of(channel: &str, publisher: u32, number: u64, ballast: &str) -> u64 {
     let text = format!("{channel}\n{publisher}\n{number}\n{ballast}");
-    let sum = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |sum, byte| {
-        (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
+    let sum = text
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |sum, byte| (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
     sum >> 12
 }
 

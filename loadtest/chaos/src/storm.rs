@@ -82,7 +82,10 @@ impl Report for Findings {
             ("all of them after, ms", self.total_ms.to_string()),
             ("one of them, ms, p50 / p99 / max", spread(&self.whole)),
             ("connections not let in at once", self.refused.to_string()),
-            ("reads of history (allowed)", format!("{} ({})", self.history_reads, self.history_reads_allowed)),
+            (
+                "reads of history (allowed)",
+                format!("{} ({})", self.history_reads, self.history_reads_allowed),
+            ),
             ("latency before, ms, p50 / p99 / max", spread(&self.latency_before)),
             ("latency meanwhile", spread(&self.latency_during)),
         ] {
@@ -123,9 +126,10 @@ pub(crate) async fn run(arguments: &Arguments, logs: &Path) -> Result<Findings> 
 
     say("they come back");
     let began = Instant::now();
-    let returning = follows.into_iter().enumerate().map(|(number, follow)| {
-        spawn_local(come_back(addresses.clone(), number % CHANNELS, follow))
-    });
+    let returning = follows
+        .into_iter()
+        .enumerate()
+        .map(|(number, follow)| spawn_local(come_back(addresses.clone(), number % CHANNELS, follow)));
     let returned = join_all(returning.collect::<Vec<_>>()).await;
     let total = began.elapsed();
     let latency_during = live.take();
@@ -184,7 +188,8 @@ async fn come_in(addresses: &Addresses, count: usize) -> Result<Vec<(Socket, Fol
         let _turn = turns.acquire().await?;
         let mut follow = Follow::default();
         let socket = enter(addresses, &channel(number % CHANNELS), &mut follow).await;
-        let (socket, entered) = socket.map_err(|gone| anyhow!("client {number} is not let in: {}", gone.how))?;
+        let (socket, entered) =
+            socket.map_err(|gone| anyhow!("client {number} is not let in: {}", gone.how))?;
         ensure!(entered == Entered::Fresh, "client {number}: {entered:?}");
         Ok((socket, follow))
     };
@@ -300,6 +305,7 @@ async fn overhear(mut socket: Socket, began: Instant, latencies: Rc<std::cell::R
 async fn commands(redis: &RedisServer) -> BTreeMap<String, u64> {
     let stats: String = redis.query(cmd("INFO").arg("commandstats")).await;
     let lines = stats.lines().filter_map(|line| line.strip_prefix("cmdstat_")?.split_once(":calls="));
-    let counts = lines.filter_map(|(name, rest)| Some((name.to_owned(), rest.split(',').next()?.parse().ok()?)));
+    let counts =
+        lines.filter_map(|(name, rest)| Some((name.to_owned(), rest.split(',').next()?.parse().ok()?)));
     counts.filter(|(name, _)| !matches!(name.as_str(), "info" | "config|resetstat")).collect()
 }

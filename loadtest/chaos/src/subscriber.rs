@@ -109,7 +109,8 @@ impl Subscriber {
     /// Its place in each channel with history; none where it is not subscribed now.
     pub(crate) fn places(&self) -> Vec<(usize, Option<Position>)> {
         let state = self.state.borrow();
-        let kept = state.subscriptions.iter().filter_map(|(channel, it)| Some((*channel, it, it.kept.as_ref()?)));
+        let kept =
+            state.subscriptions.iter().filter_map(|(channel, it)| Some((*channel, it, it.kept.as_ref()?)));
         kept.map(|(channel, it, follow)| {
             (channel, follow.position().filter(|_| it.standing == Standing::Live).cloned())
         })
@@ -155,7 +156,7 @@ impl Subscriber {
                 Ok(mut socket) => {
                     failures = 0;
                     self.record.arrived(&socket.node);
-                    self.remember(format!("came to {}", socket.node));
+                    self.remember(&format!("came to {}", socket.node));
                     let gone = self.listen(&mut socket).await;
                     self.record.closed(gone.how.clone());
                     gone
@@ -173,7 +174,7 @@ impl Subscriber {
     }
 
     fn left(&self, gone: &Gone) {
-        self.remember(format!("left: {}", gone.how));
+        self.remember(&format!("left: {}", gone.how));
         if gone.how.starts_with("not understood") || gone.how.ends_with("for good") {
             self.offend(Offence::Unexpected, 1, &gone.how);
         }
@@ -257,18 +258,20 @@ impl Subscriber {
         match event {
             Event::Subscribed { channel, epoch, offset, recovered } => {
                 let position = position(epoch, offset);
-                self.remember(format!("subscribed {channel} {position:?} recovered {recovered}"));
-                self.enter(&channel, position, recovered);
+                self.remember(&format!("subscribed {channel} {position:?} recovered {recovered}"));
+                self.enter(&channel, position.as_ref(), recovered);
             }
             Event::Unsubscribed { channel, code } => {
-                self.remember(format!("unsubscribed {channel} {code:?}"));
+                self.remember(&format!("unsubscribed {channel} {code:?}"));
                 let word = if code == Some(4410) { "unsubscribed 4410" } else { "unsubscribed" };
                 self.record.gap_told(word);
                 self.again(&channel, Duration::ZERO);
             }
-            Event::Message { channel, data, offset, recovered } => self.hear(&channel, &data, offset, recovered),
+            Event::Message { channel, data, offset, recovered } => {
+                self.hear(&channel, &data, offset, recovered)
+            }
             Event::Error { channel, code, retry_after, .. } => {
-                self.remember(format!("error {channel:?} {code}"));
+                self.remember(&format!("error {channel:?} {code}"));
                 self.record.refused(code);
                 let wait = retry_after.unwrap_or_else(|| self.state.borrow_mut().random.u64(200..1000));
                 match channel {
@@ -287,10 +290,10 @@ impl Subscriber {
         self.with(channel, |it| it.standing = due);
     }
 
-    fn enter(&self, channel: &str, position: Option<Position>, recovered: bool) {
+    fn enter(&self, channel: &str, position: Option<&Position>, recovered: bool) {
         let entered = self.with(channel, |it| {
             let asked = matches!(std::mem::replace(&mut it.standing, Standing::Live), Standing::Asked(_));
-            let entered = match (&mut it.kept, position.clone()) {
+            let entered = match (&mut it.kept, position.cloned()) {
                 (Some(follow), Some(position)) => Some(follow.enter(Entry { position, recovered })),
                 (None, None) => {
                     it.plain.begin();
@@ -300,7 +303,9 @@ impl Subscriber {
             };
             if asked { entered } else { Some(Entered::Offence(Offence::Unexpected)) }
         });
-        if self.is_whole() && let Some(since) = self.state.borrow_mut().cut_off.take() {
+        if self.is_whole()
+            && let Some(since) = self.state.borrow_mut().cut_off.take()
+        {
             self.record.back_after(since.elapsed());
         }
         match entered.flatten() {
@@ -326,7 +331,7 @@ impl Subscriber {
 
     fn hear(&self, channel: &str, stamp: &Stamp, offset: Option<u64>, replayed: bool) {
         let what = (stamp.publisher, stamp.number);
-        self.remember(format!("{channel} {offset:?} {what:?}"));
+        self.remember(&format!("{channel} {offset:?} {what:?}"));
         let outcome = self.with(channel, |it| {
             if it.standing != Standing::Live {
                 return Err((Offence::Unexpected, 1));
@@ -376,7 +381,7 @@ impl Subscriber {
         self.state.borrow_mut().subscriptions.get_mut(&number).map(act)
     }
 
-    fn remember(&self, what: String) {
+    fn remember(&self, what: &str) {
         let mut state = self.state.borrow_mut();
         if state.trail.len() == TRAIL_MAX {
             state.trail.pop_front();
@@ -399,11 +404,7 @@ impl Plain {
 
     /// Each publication at most once, and each publisher's in order. One that was not acknowledged may come late: its
     /// publisher has gone on without it.
-    fn hear(
-        &mut self,
-        what: (u32, u64),
-        acknowledged: impl FnOnce() -> bool,
-    ) -> Result<(), (Offence, u64)> {
+    fn hear(&mut self, what: (u32, u64), acknowledged: impl FnOnce() -> bool) -> Result<(), (Offence, u64)> {
         self.ever.insert(what);
         if !self.now.insert(what) {
             return Err((Offence::Doubled, 1));
