@@ -246,6 +246,11 @@ impl Outbox {
         queued
     }
 
+    /// How many of these, counted from the newest, may be replayed together: half of what may wait.
+    pub(crate) fn replayable(&self, publications: &[Arc<Publication>]) -> usize {
+        self.state.lock().queue.replayable(publications)
+    }
+
     /// Queues publications out of history, in order, to be spelt as replayed. They wait until they are written, whatever
     /// their channel's way with slow subscribers: all of them are queued, or none.
     ///

@@ -185,6 +185,7 @@ impl Registry {
                 }
             },
         };
+        let entrance = entrance.map(|(entry, replay)| fitting(&member.outbox, start, entry, replay));
         let (entry, replay) = entrance.unzip();
         member.gate = Gate::Entered { replay: replay.unwrap_or_default(), since: Vec::new() };
         Entering::Entered(entry)
@@ -370,6 +371,23 @@ impl Crowd {
             self.members.shrink_to(self.members.len() * 2);
         }
     }
+}
+
+/// As much of a replay as may wait at once. One that overflowed the queue would disconnect the client, each time that it came
+/// back for it; so whoever asked for all is told that it cannot be had, and whoever asked for the last few gets fewer.
+fn fitting(
+    outbox: &Outbox,
+    start: Start,
+    mut entry: Entry,
+    mut replay: Vec<Arc<Publication>>,
+) -> (Entry, Vec<Arc<Publication>>) {
+    let newest = outbox.replayable(&replay);
+    if newest < replay.len() {
+        let is_part_enough = matches!(start, Start::Rewind(_));
+        entry.recovered = is_part_enough;
+        replay.drain(..replay.len() - if is_part_enough { newest } else { 0 });
+    }
+    (entry, replay)
 }
 
 type Members = IndexMap<SubscriberId, Member>;

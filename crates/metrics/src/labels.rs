@@ -123,14 +123,8 @@ label! {
         History = "history",
         /// Asks whether the broker lives.
         Ping = "ping",
-        /// Writes who has come to a channel and who has left.
-        PresenceWrite = "presence_write",
-        /// Reads who is on a channel.
-        PresenceRead = "presence_read",
-        /// Tells that the node lives, for the sake of its members.
-        PresenceBeat = "presence_beat",
-        /// Looks for nodes that have died, and removes their members.
-        PresenceSweep = "presence_sweep",
+        /// Reads or writes who is on channels, tells that the node lives, or clears after one that does not.
+        Presence = "presence",
     }
 }
 
@@ -304,12 +298,12 @@ mod tests {
 
     #[test]
     fn pairs_of_labels_have_distinct_places() {
-        use BrokerCall::{History, Ping, Publish, Unwatch, Watch};
-        let places: Vec<_> = [Publish, Watch, Unwatch, History, Ping]
+        use BrokerCall::{History, Ping, Presence, Publish, Unwatch, Watch};
+        let places: Vec<_> = [Publish, Watch, Unwatch, History, Ping, Presence]
             .into_iter()
             .flat_map(|call| [(call, Failure::Unavailable), (call, Failure::Timeout)])
             .map(Labels::index)
             .collect();
-        assert_eq!(places, (0..10).collect::<Vec<_>>());
+        assert_eq!(places, (0..12).collect::<Vec<_>>());
     }
 }

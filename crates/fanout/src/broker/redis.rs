@@ -40,7 +40,7 @@
 mod backoff;
 mod envelope;
 mod history;
-mod keys;
+pub(crate) mod keys;
 pub(crate) mod line;
 mod link;
 mod pipe;

@@ -146,6 +146,16 @@ impl Queue {
         self.tidy();
     }
 
+    /// How many of the newest of these have at most half of the bytes that may wait.
+    pub(super) fn replayable(&self, publications: &[Arc<Publication>]) -> usize {
+        let mut bytes = 0;
+        let fitting = publications.iter().rev().take_while(|publication| {
+            bytes += publication.replayed(self.encoding).len();
+            bytes <= self.bytes_max / 2
+        });
+        fitting.count()
+    }
+
     /// Appends publications out of history: all of them, or none.
     pub(super) fn replay(&mut self, publications: &[Arc<Publication>]) -> Result<Losses, NoRoom> {
         let bytes = publications.iter().map(|publication| publication.replayed(self.encoding).len()).sum();

@@ -134,7 +134,7 @@ impl Desk {
     pub async fn crowd(&self, channel: &Channel, members: bool) -> Result<Arc<Crowd>, BrokerError> {
         let inner = &*self.inner;
         inner.catch_up().await;
-        let read = || inner.call(BrokerCall::PresenceRead, inner.book.crowd(channel.clone(), members));
+        let read = || inner.call(inner.book.crowd(channel.clone(), members));
         inner.crowds.ask(channel, members, read).await
     }
 
@@ -146,8 +146,7 @@ impl Desk {
         let Some(seat) = self.inner.table.lock().seat().cloned() else { return };
         let grace = self.inner.options.grace.max(Duration::from_millis(1));
         // If this fails the seat goes cold within a heartbeat, as if the node had crashed.
-        let _ =
-            self.inner.call(BrokerCall::PresenceBeat, self.inner.book.beat(seat.clone(), grace, false)).await;
+        let _ = self.inner.call(self.inner.book.beat(seat.clone(), grace, false)).await;
     }
 }
 
@@ -173,11 +172,8 @@ impl Inner {
         let _ = timeout(CATCH_UP, written.wait_for(|written| *written >= queued)).await;
     }
 
-    async fn call<T>(
-        &self,
-        call: BrokerCall,
-        answer: impl Future<Output = Result<T, BrokerError>>,
-    ) -> Result<T, BrokerError> {
+    /// Waits for an answer of the book, but not for ever, and counts how that ended.
+    async fn call<T>(&self, answer: impl Future<Output = Result<T, BrokerError>>) -> Result<T, BrokerError> {
         let asked = Instant::now();
         let deadline = self.options.timeout;
         let answer = timeout(deadline, answer).await.unwrap_or(Err(BrokerError::Timeout(deadline)));
@@ -186,7 +182,7 @@ impl Inner {
             Err(BrokerError::Timeout(_)) => Outcome::Timeout,
             Err(BrokerError::Unavailable(_) | BrokerError::Busy(_)) => Outcome::Unavailable,
         };
-        self.metrics.broker_call(call, outcome, asked.elapsed());
+        self.metrics.broker_call(BrokerCall::Presence, outcome, asked.elapsed());
         answer
     }
 
@@ -200,7 +196,7 @@ impl Inner {
             return Ok(Vec::new()); // Whoever was queued has changed its mind.
         }
         let answer = self.book.write(batch.writer.clone(), batch.changes.clone());
-        self.call(BrokerCall::PresenceWrite, answer).await
+        self.call(answer).await
     }
 
     /// Writes one batch; `false` when it has to be tried again later.
@@ -260,7 +256,7 @@ async fn keep(inner: Arc<Inner>) {
         let sitting = inner.table.lock().seat().cloned();
         let (seat, new) =
             sitting.map_or_else(|| (Seat::new(&inner.options.node), true), |seat| (seat, false));
-        let wait = match inner.call(BrokerCall::PresenceBeat, inner.book.beat(seat.clone(), ttl, new)).await {
+        let wait = match inner.call(inner.book.beat(seat.clone(), ttl, new)).await {
             Ok(beat) if beat.is_warm => {
                 if new {
                     inner.change(|table| table.sit(seat, beat.life));
@@ -287,7 +283,7 @@ async fn sweep(inner: Arc<Inner>) {
         // Jittered, so that nodes take turns at being first.
         let between = inner.options.heartbeat / BEATS;
         sleep(between.mul_f64(0.75 + fastrand::f64() / 4.0)).await;
-        while let Ok(true) = inner.call(BrokerCall::PresenceSweep, inner.book.sweep()).await {}
+        while let Ok(true) = inner.call(inner.book.sweep()).await {}
     }
 }
 

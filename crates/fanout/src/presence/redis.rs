@@ -7,7 +7,7 @@
 //!                    :warm:<seat>  there while the seat's node beats
 //!                    :on:<seat>    the channels on which the seat may hold members
 //!                    :lock:<seat>  there while a node clears a part of it
-//!  <prefix>:c:<channel>            carries notices, beside publications, to the nodes that watch the channel
+//!  <prefix>:c:{<channel>}          carries notices, beside publications, to the nodes that watch the channel
 //! ```
 //!
 //! What the [`Presence`] promises to be atomic is one script on the keys of one channel, which share a hash tag. A batch is one
@@ -30,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::broker::BrokerError;
+use crate::broker::redis::keys::Keys;
 use crate::broker::redis::line::Line;
 use crate::broker::redis::{RedisOptions, RedisOptionsError};
 use crate::presence::wire;
@@ -53,6 +54,8 @@ const LOCK: Duration = Duration::from_secs(2);
 pub struct RedisPresence {
     line: Line,
     prefix: Box<str>,
+    /// The names that the broker gives things: notices go where publications go.
+    keys: Keys,
     scripts: Scripts,
 }
 
@@ -68,7 +71,8 @@ impl RedisPresence {
         shutdown: CancellationToken,
     ) -> Result<Self, RedisOptionsError> {
         let line = Line::new(options, tasks, shutdown)?;
-        Ok(Self { line, prefix: options.prefix.as_str().into(), scripts: Scripts::new() })
+        let keys = Keys::new(&options.prefix).ok_or(RedisOptionsError::Prefix)?;
+        Ok(Self { line, prefix: options.prefix.as_str().into(), keys, scripts: Scripts::new() })
     }
 
     /// Asks, and teaches a server that does not know the scripts.
@@ -100,10 +104,6 @@ impl RedisPresence {
         format!("{}:p:{{seats}}:{name}", self.prefix)
     }
 
-    fn pubsub_channel(&self, channel: &Channel) -> String {
-        format!("{}:c:{channel}", self.prefix)
-    }
-
     /// A script on the keys of one channel.
     fn on_channel(&self, script: &Script, channel: &Channel, seat: Option<&Seat>) -> Cmd {
         let mut call = cmd("EVALSHA");
@@ -120,7 +120,7 @@ impl RedisPresence {
     fn write_call(&self, writer: &Writer, channel: &Channel, changes: &[&Change]) -> Cmd {
         let mut call = self.on_channel(&self.scripts.write, channel, Some(&writer.seat));
         let before = writer.before.as_ref().map_or("", Seat::as_str);
-        call.arg(writer.seat.as_str()).arg(before).arg(self.pubsub_channel(channel));
+        call.arg(writer.seat.as_str()).arg(before).arg(self.keys.of(channel));
         for change in changes {
             match &change.step {
                 Step::Enter(member) => call.arg("e").arg(wire::member(member)),
@@ -205,7 +205,7 @@ impl RedisPresence {
         let mut pipeline = Pipeline::with_capacity(channels.len());
         for channel in channels {
             let mut call = self.on_channel(&self.scripts.clear, channel, Some(seat));
-            call.arg(seat.as_str()).arg(self.pubsub_channel(channel)).arg(SWEEP_MEMBERS);
+            call.arg(seat.as_str()).arg(self.keys.of(channel)).arg(SWEEP_MEMBERS);
             call.arg(u64::try_from(TOMBSTONE.as_millis()).expect("minutes"));
             pipeline.add_command(call);
         }

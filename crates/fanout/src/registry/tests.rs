@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Wake, Waker};
 use std::thread;
 
-use fanfare_protocol::publication::{Draft, Payload};
+use fanfare_protocol::publication::{Draft, Epoch, Offset, Payload};
 use fanfare_protocol::time::UnixMicros;
 use fanfare_protocol::{Encoding, SessionId};
 
@@ -291,4 +291,26 @@ fn channels_are_spread_over_the_shards() {
     }
     let sizes: HashSet<_> = registry.shards.iter().map(|shard| shard.lock().len()).collect();
     assert!(sizes.iter().all(|&channels| channels < 60), "{sizes:?}");
+}
+
+/// A replay never disconnects whoever asked for it: beyond half of the queue it is refused, or for a rewind cut short.
+#[test]
+fn a_replay_that_is_too_long_to_wait_is_not_begun() {
+    let room = channel("room:1");
+    let missed: Vec<_> = (10..20).map(|number| publication(&room, number, None)).collect();
+    let bytes = missed[0].replayed(Encoding::NativeJson).len();
+    let position = Position { epoch: Epoch(1), offset: Offset(19) };
+    for (room_for, is_too_long) in [(10, false), (9, true), (0, true)] {
+        let outbox = Outbox::new(SessionId::from_random([1; 16]), Encoding::NativeJson, 2 * room_for * bytes);
+        let enter = |start| fitting(&outbox, start, Entry { position, recovered: true }, missed.clone());
+
+        let (entry, replay) = enter(Start::Since(Position { epoch: Epoch(1), offset: Offset(9) }));
+        assert_eq!((entry.position, entry.recovered), (position, !is_too_long), "{room_for}");
+        assert_eq!(replay, if is_too_long { &[] } else { &missed[..] }, "{room_for}: all or nothing");
+
+        let (entry, replay) = enter(Start::Rewind(10));
+        assert_eq!((entry.position, entry.recovered), (position, true));
+        assert_eq!(replay, missed[10 - room_for..], "{room_for}: the newest");
+        assert!(outbox.replay(&replay).is_ok(), "{room_for}");
+    }
 }

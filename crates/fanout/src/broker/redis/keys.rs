@@ -23,7 +23,7 @@ const PREFIX_BYTES_MAX: usize = 64;
 
 /// The names under one prefix.
 #[derive(Clone, Debug)]
-pub(super) struct Keys {
+pub(crate) struct Keys {
     /// Up to and with the brace, as all following.
     channels: Box<str>,
     metas: Box<str>,
@@ -33,7 +33,7 @@ pub(super) struct Keys {
 
 /// The name of something that belongs to one channel.
 #[derive(Clone, Debug)]
-pub(super) struct Key<'a> {
+pub(crate) struct Key<'a> {
     head: &'a str,
     /// The channel, escaped.
     tag: Cow<'a, str>,
@@ -43,7 +43,7 @@ pub(super) struct Key<'a> {
 
 impl Keys {
     /// `None` for a prefix that is empty, longer than 64 bytes, or holds anything but printable ASCII without braces.
-    pub(super) fn new(prefix: &str) -> Option<Self> {
+    pub(crate) fn new(prefix: &str) -> Option<Self> {
         let sound = |it: u8| it.is_ascii_graphic() && !matches!(it, b'{' | b'}');
         if !(1..=PREFIX_BYTES_MAX).contains(&prefix.len()) || !prefix.bytes().all(sound) {
             return None;
@@ -53,7 +53,7 @@ impl Keys {
     }
 
     /// The pub/sub channel of Redis that carries a channel of ours.
-    pub(super) fn of<'a>(&'a self, channel: &'a Channel) -> Key<'a> {
+    pub(crate) fn of<'a>(&'a self, channel: &'a Channel) -> Key<'a> {
         Key { head: &self.channels, tag: escape(channel.as_str()), rest: None }
     }
 
