@@ -15,6 +15,7 @@ mod nginx;
 mod port;
 mod process;
 pub mod raw_peer;
+mod redis_sentinels;
 mod redis_server;
 mod samples;
 
@@ -25,5 +26,6 @@ pub use nginx::Nginx;
 pub use port::free_port;
 pub use process::Process;
 pub use raw_peer::RawPeer;
+pub use redis_sentinels::RedisSentinels;
 pub use redis_server::RedisServer;
 pub use samples::Samples;

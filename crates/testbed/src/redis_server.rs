@@ -19,15 +19,8 @@ pub struct RedisServer {
     port: u16,
     directory: TempDir,
     process: Option<Process>,
-    data: Data,
-}
-
-/// What a server still knows when it is started again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Data {
-    Forgotten,
-    /// Everything it has answered for: its log of writes is with the kernel before an answer leaves.
-    Kept,
+    /// Beyond those that every server gets.
+    arguments: Vec<String>,
 }
 
 impl RedisServer {
@@ -36,25 +29,53 @@ impl RedisServer {
     /// # Panics
     /// When it does not start; when `redis-server` is not installed the text says what installs it.
     pub async fn start() -> Self {
-        Self::reserve().started().await
+        Self::start_with(&[]).await
     }
 
-    /// The same with its data kept over [`RedisServer::stop`] and [`RedisServer::start_again`].
+    /// The same with more arguments: `--replicaof`, `127.0.0.1`, `6379`, ….
     ///
     /// # Panics
-    /// Those of [`RedisServer::start`].
-    pub async fn start_durable() -> Self {
-        Self { data: Data::Kept, ..Self::reserve() }.started().await
+    /// As [`RedisServer::start`].
+    pub async fn start_with(arguments: &[&str]) -> Self {
+        let mut server = Self::reserve();
+        server.arguments = arguments.iter().map(|&it| it.to_owned()).collect();
+        for _ in 0..ATTEMPTS {
+            if server.try_start().await {
+                return server;
+            }
+            server.port = free_port();
+        }
+        panic!("redis-server ends at once: {}", server.log());
     }
 
-    async fn started(mut self) -> Self {
-        for _ in 0..ATTEMPTS {
-            if self.try_start().await {
-                return self;
-            }
-            self.port = free_port();
-        }
-        panic!("redis-server ends at once: {}", self.log());
+    /// The same with its data kept over [`RedisServer::stop`] and [`RedisServer::start_again`]: everything it has answered
+    /// for, since its log of writes is with the kernel before an answer leaves. (An fsync under way would let answers leave
+    /// before that.)
+    ///
+    /// # Panics
+    /// As [`RedisServer::start`].
+    pub async fn start_durable() -> Self {
+        Self::start_with(&["--appendonly", "yes", "--appendfsync", "no"]).await
+    }
+
+    /// Starts a Sentinel that watches the primary on a port, needs one more of its kind to agree that it is down, and
+    /// waits until it answers.
+    ///
+    /// # Panics
+    /// As [`RedisServer::start`].
+    pub(crate) async fn start_sentinel(name: &str, primary: u16, down_after: Duration) -> Self {
+        let mut server = Self::reserve();
+        let file = server.directory.path().join("sentinel.conf");
+        let milliseconds = down_after.as_millis();
+        let lines = format!(
+            "sentinel monitor {name} 127.0.0.1 {primary} 2\n\
+             sentinel down-after-milliseconds {name} {milliseconds}\n\
+             sentinel failover-timeout {name} 3000\n"
+        );
+        std::fs::write(&file, lines).expect("a file can be written");
+        server.arguments = vec![file.to_string_lossy().into_owned(), "--sentinel".to_owned()];
+        assert!(server.try_start().await, "a sentinel does not start: {}", server.log());
+        server
     }
 
     /// Picks a port and starts nothing yet: [`RedisServer::start_again`] does.
@@ -64,7 +85,7 @@ impl RedisServer {
     #[must_use]
     pub fn reserve() -> Self {
         let directory = TempDir::with_prefix("fanfare-redis-").expect("a temporary directory can be made");
-        Self { port: free_port(), directory, process: None, data: Data::Forgotten }
+        Self { port: free_port(), directory, process: None, arguments: Vec::new() }
     }
 
     /// Where it listens, on the loopback address.
@@ -147,6 +168,12 @@ impl RedisServer {
         command.query_async(&mut connection).await.expect("the server answers as expected")
     }
 
+    /// The same for a server that may be away or cut connections: `None` then.
+    pub async fn try_query<T: FromRedisValue>(&self, command: &Cmd) -> Option<T> {
+        let mut connection = self.try_connect().await.ok()?;
+        command.query_async(&mut connection).await.ok()
+    }
+
     /// A connection to keep, for commands that have to be there at the right moment.
     ///
     /// # Panics
@@ -163,19 +190,18 @@ impl RedisServer {
     /// Whether it came up; it does not when another process was faster on the port.
     async fn try_start(&mut self) -> bool {
         let port = self.port.to_string();
-        let append_only = if self.data == Data::Kept { "yes" } else { "no" };
         let arguments = [
             ["--port", &port],
             ["--bind", "127.0.0.1"],
             ["--save", ""],
-            ["--appendonly", append_only],
-            // An fsync under way would let answers leave before what they speak of is written.
-            ["--appendfsync", "no"],
             ["--daemonize", "no"],
             ["--enable-debug-command", "yes"],
             ["--logfile", "redis.log"],
         ];
-        let mut process = Process::start("redis-server", arguments.concat(), self.directory.path());
+        // Its own first: a configuration file has to be.
+        let own = self.arguments.iter().map(String::as_str);
+        let arguments = own.chain(arguments.concat());
+        let mut process = Process::start("redis-server", arguments, self.directory.path());
         let own = process.id();
         let mut ended = false;
         eventually("redis-server answers", async || {

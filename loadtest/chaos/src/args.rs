@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use anyhow::{Result, anyhow};
 use clap::{Parser, ValueEnum};
 
 use crate::fault::Kind;
@@ -66,9 +67,14 @@ impl Arguments {
         Duration::from_secs_f64(self.minutes.max(0.0) * 60.0)
     }
 
-    /// The kinds asked for; all of them when none was named.
-    pub(crate) fn chosen_kinds(&self) -> Vec<Kind> {
-        if self.kinds.is_empty() { Kind::value_variants().to_vec() } else { self.kinds.clone() }
+    /// The kinds asked for; all that the topology can have when none was named.
+    pub(crate) fn chosen_kinds(&self) -> Result<Vec<Kind>> {
+        let fits = |kind: &Kind| kind.fits(self.topology);
+        if self.kinds.is_empty() {
+            return Ok(Kind::value_variants().iter().copied().filter(fits).collect());
+        }
+        let stray = self.kinds.iter().find(|kind| !fits(kind));
+        stray.map_or(Ok(self.kinds.clone()), |kind| Err(anyhow!("{kind} cannot be had with this --topology")))
     }
 }
 

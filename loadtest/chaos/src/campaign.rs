@@ -6,12 +6,11 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use redis::cmd;
 use serde_json::{Value, json};
 use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::args::Arguments;
+use crate::args::{Arguments, Topology};
 use crate::fault::{Fault, Kind, Schedule};
 use crate::follow::{Offence, Position};
 use crate::link::Weather;
@@ -50,6 +49,7 @@ struct Campaign {
     record: Rc<Record>,
     subscribers: Vec<Rc<Subscriber>>,
     drain_seconds: u64,
+    topology: Topology,
     kinds: BTreeMap<Kind, (u64, Vec<Duration>)>,
     drain_peaks: Vec<(u64, u64)>,
     resident_bytes_max: BTreeMap<String, u64>,
@@ -57,7 +57,8 @@ struct Campaign {
 
 /// Runs for as long as the arguments say.
 pub(crate) async fn run(arguments: &Arguments, seed: u64, logs: &Path) -> Result<Findings> {
-    let stage = Stage::set(&arguments.binary, logs, arguments.drain, Wiring::Links).await?;
+    let kinds = arguments.chosen_kinds()?;
+    let stage = Stage::set(arguments, logs, Wiring::Links).await?;
     let kept = (0..KEPT).map(|number| (format!("kept:{number}"), true));
     let plain = (0..PLAIN).map(|number| (format!("plain:{number}"), false));
     let record = Rc::new(Record::new(kept.chain(plain), &logs.join("journal"))?);
@@ -71,6 +72,7 @@ pub(crate) async fn run(arguments: &Arguments, seed: u64, logs: &Path) -> Result
         record,
         subscribers,
         drain_seconds: arguments.drain,
+        topology: arguments.topology,
         kinds: BTreeMap::new(),
         drain_peaks: Vec::new(),
         resident_bytes_max: BTreeMap::new(),
@@ -81,7 +83,7 @@ pub(crate) async fn run(arguments: &Arguments, seed: u64, logs: &Path) -> Result
     ensure!(!first.is_empty(), "nobody hears anything even before the first fault");
     let (began, second) = (Instant::now(), campaign.record.second() + 1);
     let mut faults = 0;
-    for fault in Schedule::new(seed, arguments.chosen_kinds()) {
+    for fault in Schedule::new(seed, kinds) {
         if began.elapsed() >= arguments.duration() {
             break;
         }
@@ -151,7 +153,7 @@ impl Campaign {
             format!("{kind} at {} for {holds:?}{}", stage::name(node), if hasty { ", hasty" } else { "" });
         self.record.note(&said);
         say(&format!("{:>9} {said}", self.record.time()));
-        self.record.suspect(kind);
+        self.record.suspect(kind, kind.ends_lives(self.topology));
         self.kinds.entry(kind).or_default().0 += 1;
         let begun = Instant::now();
         let since = match kind {
@@ -191,45 +193,12 @@ impl Campaign {
 
     /// Those faults that leave all nodes running.
     async fn disturb(&mut self, kind: Kind, node: usize, holds: Duration) {
-        let redis = &mut self.stage.redis;
         match kind {
-            Kind::NodeKill | Kind::NodeDrain | Kind::RollingRestart => {
-                unreachable!("they are seen to by the caller")
-            }
             Kind::NodeFreeze => {
                 let Some(node) = self.stage.node(node) else { return };
                 node.freeze().await;
                 sleep(holds).await;
                 node.thaw().await;
-            }
-            Kind::RedisPause => {
-                redis.pause(holds).await;
-                sleep(holds).await;
-            }
-            Kind::RedisKillPubsub => drop(redis.kill_pubsub().await),
-            Kind::RedisKillNormal => {
-                let _: u64 = redis.query(cmd("CLIENT").arg("KILL").arg("TYPE").arg("normal")).await;
-            }
-            Kind::RedisFreeze => {
-                redis.freeze().await;
-                sleep(holds).await;
-                redis.thaw().await;
-            }
-            Kind::RedisRestart | Kind::RedisWipe => {
-                redis.stop().await;
-                if kind == Kind::RedisWipe {
-                    redis.forget();
-                }
-                sleep(holds).await;
-                redis.start_again().await;
-            }
-            Kind::RedisFlush => {
-                let () = redis.query(&cmd("FLUSHALL")).await;
-            }
-            Kind::RedisFull => {
-                self.stage.limit_memory(1).await;
-                sleep(holds).await;
-                self.stage.limit_memory(0).await;
             }
             Kind::LinkCut => weather(&self.stage.redis_links[node], Weather::Cut, holds).await,
             Kind::LinkHole => weather(&self.stage.redis_links[node], Weather::Hole, holds).await,
@@ -237,6 +206,7 @@ impl Campaign {
             Kind::ClientCut => weather(&self.stage.client_links[node], Weather::Cut, holds).await,
             Kind::ClientHole => weather(&self.stage.client_links[node], Weather::Hole, holds).await,
             Kind::NginxReload => self.stage.nginx.reload().await,
+            _ => self.stage.redis.disturb(kind, holds).await,
         }
     }
 

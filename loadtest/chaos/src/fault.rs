@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 
+use crate::args::Topology;
 use crate::stage::NODES;
 
 /// A kind of fault.
@@ -26,10 +27,13 @@ pub(crate) enum Kind {
     RedisKillNormal,
     /// SIGSTOP of Redis, then SIGCONT.
     RedisFreeze,
-    /// SIGKILL of Redis, which comes back with its data, and with no proof that it is all of it.
+    /// SIGKILL of Redis, which comes back with its data, and with no proof that it is all of it. Where there are
+    /// Sentinels, it comes back when they have made another one the primary.
     RedisRestart,
     /// SIGKILL of Redis, which comes back empty.
     RedisWipe,
+    /// SENTINEL FAILOVER.
+    RedisFailover,
     /// FLUSHALL.
     RedisFlush,
     /// Redis refuses writes for want of memory.
@@ -49,10 +53,24 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
+    /// Whether it can be done to a Redis of that arrangement.
+    pub(crate) fn fits(self, topology: Topology) -> bool {
+        match self {
+            Self::RedisFailover => topology == Topology::Sentinel,
+            // Sentinels tell the nodes addresses of servers, not of links; and a replica has what a primary forgets.
+            Self::RedisWipe | Self::LinkCut | Self::LinkHole | Self::LinkSlow => topology == Topology::Single,
+            _ => true,
+        }
+    }
+
     /// Whether what Redis has acknowledged may be gone after it, so that streams go on as others: the one excuse for a
-    /// lost position.
-    pub(crate) fn ends_lives(self) -> bool {
-        matches!(self, Self::RedisRestart | Self::RedisWipe | Self::RedisFlush)
+    /// lost position. Sentinels take a primary that is silent for dead, and its replica may lag behind.
+    pub(crate) fn ends_lives(self, topology: Topology) -> bool {
+        match self {
+            Self::RedisRestart | Self::RedisWipe | Self::RedisFlush | Self::RedisFailover => true,
+            Self::RedisPause | Self::RedisFreeze => topology == Topology::Sentinel,
+            _ => false,
+        }
     }
 
     /// How long it lasts, in milliseconds; none for what is over when it has been done.
@@ -67,6 +85,7 @@ impl Kind {
             | Self::RollingRestart
             | Self::RedisKillPubsub
             | Self::RedisKillNormal
+            | Self::RedisFailover
             | Self::RedisFlush
             | Self::NginxReload => None,
         }

@@ -14,6 +14,7 @@ mod report;
 mod socket;
 mod stage;
 mod stamp;
+mod store;
 mod storm;
 mod subscriber;
 
@@ -44,11 +45,8 @@ fn main() -> ExitCode {
 }
 
 async fn run(arguments: &Arguments) -> Result<ExitCode> {
-    if arguments.topology != Topology::Single {
-        bail!(
-            "the gateway speaks to a single Redis in this version: --topology {:?} has to wait",
-            arguments.topology
-        );
+    if arguments.topology == Topology::Cluster {
+        bail!("the gateway does not serve redis.mode = cluster in this version");
     }
     // As far as the hard limit goes; a lack shows as a failed connection.
     let _ = rlimit::increase_nofile_limit(u64::MAX);

@@ -141,12 +141,10 @@ impl Record {
         self.offences.borrow().clone()
     }
 
-    /// A fault begins; it stays the suspect until the next one.
-    pub(crate) fn suspect(&self, kind: Kind) {
+    /// A fault begins; it stays the suspect until the next one. It says whether streams may go on as others after it.
+    pub(crate) fn suspect(&self, kind: Kind, ends_lives: bool) {
         self.fault.set(Some(kind));
-        if kind.ends_lives() {
-            self.lives_ended.set(true);
-        }
+        self.lives_ended.set(self.lives_ended.get() || ends_lives);
     }
 
     /// Whether Redis may have lost acknowledged data by now.

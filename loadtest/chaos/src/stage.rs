@@ -9,15 +9,16 @@
 //! A link keeps its address while the node behind it comes and goes on other ports, as an address of a service does.
 
 use std::cell::RefCell;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use anyhow::{Context as _, Result, ensure};
-use fanfare_testbed::{Gateway, Nginx, RedisServer};
-use redis::cmd;
+use fanfare_testbed::{Gateway, Nginx};
 
+use crate::args::Arguments;
 use crate::link::Link;
+use crate::store::Store;
 
 /// Nodes of the gateway.
 pub(crate) const NODES: usize = 3;
@@ -46,7 +47,8 @@ pub(crate) enum Wiring {
 /// The running cluster; all of it is gone when dropped.
 #[derive(Debug)]
 pub(crate) struct Stage {
-    pub(crate) redis: RedisServer,
+    pub(crate) redis: Store,
+    /// None where the servers tell the nodes their addresses themselves.
     pub(crate) redis_links: Vec<Link>,
     pub(crate) client_links: Vec<Link>,
     pub(crate) nginx: Nginx,
@@ -60,15 +62,17 @@ pub(crate) struct Stage {
 
 impl Stage {
     /// Starts everything and waits until it serves.
-    pub(crate) async fn set(program: &Path, logs: &Path, drain: u64, wiring: Wiring) -> Result<Self> {
+    pub(crate) async fn set(arguments: &Arguments, logs: &Path, wiring: Wiring) -> Result<Self> {
+        let Arguments { binary: program, drain, topology, .. } = arguments;
+        let drain = *drain;
         let program = program.canonicalize().with_context(|| format!("there is no {}", program.display()))?;
         ensure!(drain > 0, "a drain takes at least a second");
-        let redis = RedisServer::start_durable().await;
-        let redis_address = SocketAddr::from((Ipv4Addr::LOCALHOST, redis.port()));
-        let redis_links = links(&[redis_address; NODES])?;
+        let redis = Store::start(*topology).await;
+        let redis_links = redis.address().map_or_else(|| Ok(Vec::new()), |redis| links(&[redis; NODES]))?;
         let mut nodes = Vec::new();
-        for (node, link) in redis_links.iter().enumerate() {
-            nodes.push(Some(start(&program, logs, node, 0, link, drain).await));
+        for node in 0..NODES {
+            let settings = redis.settings(redis_links.get(node));
+            nodes.push(Some(start(&program, logs, node, 0, settings, drain).await));
         }
         let public: Vec<_> = nodes.iter().flatten().map(Gateway::public).collect();
         let client_links = if wiring == Wiring::Links { links(&public)? } else { Vec::new() };
@@ -113,8 +117,8 @@ impl Stage {
     /// Starts a node that is down.
     pub(crate) async fn start(&mut self, node: usize) {
         self.starts += 1;
-        let link = &self.redis_links[node];
-        let gateway = start(&self.program, &self.logs, node, self.starts, link, self.drain).await;
+        let settings = self.redis.settings(self.redis_links.get(node));
+        let gateway = start(&self.program, &self.logs, node, self.starts, settings, self.drain).await;
         if let Some(link) = self.client_links.get(node) {
             link.lead_to(gateway.public());
         }
@@ -125,11 +129,6 @@ impl Stage {
     /// A node that is up.
     pub(crate) fn node(&self, node: usize) -> Option<&Gateway> {
         self.nodes[node].as_ref()
-    }
-
-    /// Lets Redis take writes, or none for want of memory.
-    pub(crate) async fn limit_memory(&self, bytes: u64) {
-        let () = self.redis.query(cmd("CONFIG").arg("SET").arg("maxmemory").arg(bytes)).await;
     }
 
     /// Resident memory of each node that is up, in bytes.
@@ -166,12 +165,18 @@ fn links(targets: &[SocketAddr]) -> Result<Vec<Link>> {
     targets.iter().map(|target| Link::new(*target).context("a link cannot listen")).collect()
 }
 
-async fn start(program: &Path, logs: &Path, node: usize, nth: usize, redis: &Link, drain: u64) -> Gateway {
-    let settings = [
+async fn start(
+    program: &Path,
+    logs: &Path,
+    node: usize,
+    nth: usize,
+    mut settings: Vec<String>,
+    drain: u64,
+) -> Gateway {
+    settings.extend([
         format!("node.name={}", name(node)),
         format!("node.drain_seconds={drain}"),
         "broker.kind=redis".into(),
-        format!("redis.urls=redis://{}", redis.address()),
         "redis.timeout_ms=2000".into(),
         "heartbeat.interval_seconds=2".into(),
         "heartbeat.timeout_seconds=2".into(),
@@ -184,7 +189,7 @@ async fn start(program: &Path, logs: &Path, node: usize, nth: usize, redis: &Lin
         "namespaces.plain.subscribe=anyone".into(),
         "limits.messages_per_second=0".into(),
         "log.level=info,fanfare=debug".into(),
-    ];
+    ]);
     let settings: Vec<_> = settings.iter().map(String::as_str).collect();
     let log = logs.join(format!("{}.{nth}.log", name(node)));
     Gateway::start_logging(program, &settings, &log).await

@@ -110,7 +110,7 @@ impl Report for Findings {
 
 /// Lets them all come.
 pub(crate) async fn run(arguments: &Arguments, logs: &Path) -> Result<Findings> {
-    let stage = Stage::set(&arguments.binary, logs, arguments.drain, Wiring::Straight).await?;
+    let stage = Stage::set(arguments, logs, Wiring::Straight).await?;
     let addresses = &stage.addresses;
     publish_all(addresses, 1..=1).await?;
     say(&format!("{} clients come in", arguments.storm_clients));
@@ -121,7 +121,7 @@ pub(crate) async fn run(arguments: &Arguments, logs: &Path) -> Result<Findings> 
     say(&format!("they leave, and {MISSED} messages are published on each of {CHANNELS} channels"));
     let follows: Vec<Follow> = clients.into_iter().map(|(_, follow)| follow).collect();
     publish_all(addresses, 2..=MISSED + 1).await?;
-    let () = stage.redis.query(cmd("CONFIG").arg("RESETSTAT")).await;
+    let () = stage.redis.primary().await.query(cmd("CONFIG").arg("RESETSTAT")).await;
     live.take();
 
     say("they come back");
@@ -133,7 +133,7 @@ pub(crate) async fn run(arguments: &Arguments, logs: &Path) -> Result<Findings> 
     let returned = join_all(returning.collect::<Vec<_>>()).await;
     let total = began.elapsed();
     let latency_during = live.take();
-    let commands = commands(&stage.redis).await;
+    let commands = commands(stage.redis.primary().await).await;
     live.end();
     let (mut faults, mut whole, mut refused) = (BTreeMap::new(), Vec::new(), 0);
     for outcome in returned {
