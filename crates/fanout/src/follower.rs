@@ -319,7 +319,8 @@ impl Follower {
         let same_last = match (theirs, self.recent.back(), self.mark) {
             (Some(theirs), Some(ours), _) => ours == theirs,
             (Some(theirs), None, Some(ours)) => ours == mark(theirs),
-            _ => true, // Too old for one side: there is nothing to compare.
+            (Some(_), None, None) => !self.in_doubt(), // We have never seen it, and cannot say.
+            (None, ..) => true,                        // Too old for the broker: there is nothing to compare.
         };
         let mut next = at.offset.0;
         let gapless = page.publications.iter().filter(|it| it.offset() > at.offset).all(|it| {
@@ -361,7 +362,8 @@ impl Follower {
     fn read_for(&self, start: Start) -> Read {
         match start {
             Start::Live | Start::Rewind(0) => Read::Newest,
-            Start::Since(since) => Read::After(since.offset),
+            // With the one before, so that the newest is at hand and can be compared after a doubt.
+            Start::Since(since) => Read::After(Offset(since.offset.0.saturating_sub(1))),
             // How far back that is shows when the position is known; what is kept is bounded.
             Start::Rewind(_) => Read::After(Offset(0)),
         }

@@ -19,6 +19,8 @@ mod interest;
 mod outbox;
 pub mod presence;
 mod registry;
+#[cfg(test)]
+mod simulation;
 
 pub use hub::{Hub, HubOptions};
 pub use outbox::{Batch, Full, Order, Outbox, Queued, SubscriberId};

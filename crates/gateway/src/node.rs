@@ -221,10 +221,9 @@ fn broker(
     }
     let mode = match config.redis.mode {
         config::RedisMode::Sharded => RedisMode::Sharded,
-        // Configuration refuses the others.
-        config::RedisMode::Single | config::RedisMode::Sentinel | config::RedisMode::Cluster => {
-            RedisMode::Single
-        }
+        config::RedisMode::Sentinel => RedisMode::Sentinel { primary: config.redis.primary.clone() },
+        // Configuration refuses a Redis Cluster.
+        config::RedisMode::Single | config::RedisMode::Cluster => RedisMode::Single,
     };
     let options = RedisOptions {
         mode,

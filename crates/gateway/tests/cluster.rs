@@ -166,6 +166,12 @@ async fn an_outage_of_redis_disconnects_nobody() {
 
     cluster.redis.start_again().await;
     cluster.all_ready().await;
+    for client in &mut clients {
+        // It came back without its data: nobody can say what was missed, so everybody is told and subscribes again.
+        let told = client.event().await;
+        assert_eq!((&told["type"], &told["code"]), (&json!("unsubscribed"), &json!(4410)), "{told}");
+        client.subscribe(CHANNEL).await;
+    }
     for (node, number) in cluster.nodes.iter().zip(1..) {
         assert!(publish(node, &json!(number)).await, "a node that is ready can publish");
         all_hear(&mut clients, &json!(number)).await;

@@ -15,7 +15,7 @@ use crate::link::Link;
 #[derive(Debug)]
 pub(crate) enum Store {
     /// One, that keeps its data when it is killed.
-    Single(RedisServer),
+    Single(Box<RedisServer>),
     /// A primary, its replica, and who decides which is which.
     Sentinels(Box<RedisSentinels>),
 }
@@ -24,7 +24,7 @@ impl Store {
     /// Starts the servers.
     pub(crate) async fn start(topology: Topology) -> Self {
         match topology {
-            Topology::Single => Self::Single(RedisServer::start_durable().await),
+            Topology::Single => Self::Single(Box::new(RedisServer::start_durable().await)),
             Topology::Sentinel | Topology::Cluster => {
                 let servers = RedisSentinels::start().await;
                 servers.are_ready().await;

@@ -650,4 +650,5 @@ impl Cluster for OneProcess {
 
 contract!(memory, super::OneProcess);
 contract!(redis, crate::broker::redis::tests::RealRedis);
+contract!(redis_sentinel, crate::broker::redis::tests::sentinel::Watched);
 contract!(redis_sharded, crate::broker::redis::tests::sharded::Shards);

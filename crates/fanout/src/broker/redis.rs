@@ -31,7 +31,7 @@
 //! there and goes on under another epoch. Its older entries keep the positions under which they were placed, so one that
 //! stands at a known position proves that nothing before it has been lost.
 //!
-//! **Several servers.** [`RedisMode::Sharded`] spreads channels over servers that know nothing of each other; every server
+//! **Several servers.** [`RedisMode::Sentinel`] knows one at a time, the primary of the moment. [`RedisMode::Sharded`] spreads channels over servers that know nothing of each other; every server
 //! has connections of its own. The link is up when it is up to all of them. While one is away, calls for its channels
 //! fail, and the other channels go on.
 //!
@@ -70,14 +70,19 @@ use keys::Keys;
 use link::Board;
 use pipe::PIPELINE_MAX;
 use publish::Publisher;
-use route::Route;
+use route::{Map, Route};
 use watch::Watcher;
 
 /// How the servers are arranged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RedisMode {
     /// One server.
     Single,
+    /// A primary and its replicas, watched by the Sentinels that the URLs name.
+    Sentinel {
+        /// What the Sentinels call the primary.
+        primary: String,
+    },
     /// Several that know nothing of each other; each has its share of the channels. All nodes name them in the same order,
     /// and new ones come last.
     Sharded,
@@ -186,7 +191,7 @@ impl RedisBroker {
         tasks: &TaskTracker,
         shutdown: CancellationToken,
     ) -> Result<Self, RedisOptionsError> {
-        let (route, servers) = route::servers(options.mode, &options.urls)?;
+        let Map { route, servers, sentinels } = Map::of(&options.mode, &options.urls)?;
         let keys = Keys::new(&options.prefix).ok_or(RedisOptionsError::Prefix)?;
         let board = Board::new(metrics.clone());
         let shared = Arc::new(Shared {
@@ -198,6 +203,10 @@ impl RedisBroker {
             tasks: tasks.clone(),
             shutdown,
         });
+        if let Some(sentinels) = sentinels {
+            let following = sentinels.follow(shared.clone());
+            tasks.spawn(shared.shutdown.clone().run_until_cancelled_owned(following));
+        }
         // All halves first: the link must not be up before each has been counted.
         let halves: Vec<_> = servers
             .iter()

@@ -159,6 +159,21 @@ fn a_stream_that_went_back_is_told_from_one_that_goes_on() {
     }
 }
 
+/// Nothing was to be replayed to the one who came first: even so the follower knows the publication that it came after.
+#[test]
+fn whoever_has_seen_all_is_told_when_that_is_taken_back() {
+    let mut follower = Follower::default();
+    assert_eq!(follower.enter(since(5), false), Entrance::Read);
+    let reading = follower.take_read().unwrap();
+    let Read::After(after) = reading.read else { panic!("{reading:?}") };
+    follower.learn(reading, page(EPOCH, 5, run(after.0 + 1..=5))).unwrap();
+    assert!(matches!(follower.enter(since(5), true), Entrance::Open { replay, .. } if replay.is_empty()));
+    follower.doubt();
+    let reading = follower.take_read().unwrap();
+    let page = page(EPOCH, 6, (5..=6).map(|offset| publication(EPOCH, offset, 100 + offset)).collect());
+    assert!(follower.learn(reading, page).unwrap().lost);
+}
+
 /// What was held when the link was lost may be of the stream as it was.
 #[test]
 fn what_was_held_before_the_doubt_is_not_delivered_after_it() {

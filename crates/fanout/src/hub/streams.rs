@@ -120,6 +120,7 @@ pub(super) async fn watch_over(hub: Weak<Hub>, check_interval: Duration) {
     checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let is_check = tokio::select! {
+            biased; // A loss that has been noticed saves the check.
             _ = losses.tick() => false,
             _ = checks.tick() => true,
         };

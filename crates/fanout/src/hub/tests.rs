@@ -1,8 +1,9 @@
 use std::collections::HashSet;
 use std::pin::pin;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 
-use fanfare_protocol::publication::Payload;
+use fanfare_protocol::publication::{Offset, Payload, Retention};
 use fanfare_protocol::time::UnixMicros;
 use fanfare_protocol::{Encoding, SessionId};
 use futures_util::FutureExt;
@@ -130,6 +131,13 @@ impl Broker for Moody {
 
     fn kind(&self) -> &'static str {
         "moody"
+    }
+}
+
+impl Hub {
+    /// How many channels the registry holds.
+    pub(crate) fn channels(&self) -> usize {
+        self.registry.channels()
     }
 }
 
@@ -446,4 +454,145 @@ async fn a_subscription_that_is_given_up_has_not_happened() {
         }
         node.comes_to_rest().await;
     }
+}
+
+/// A memory broker whose history takes its time, or is away, and is counted.
+#[derive(Debug)]
+struct Counting {
+    broker: MemoryBroker,
+    reads: AtomicUsize,
+    is_away: AtomicBool,
+}
+
+impl Broker for Counting {
+    fn publish(&self, draft: Draft) -> BoxFuture<'_, Result<Option<Position>, BrokerError>> {
+        self.broker.publish(draft)
+    }
+
+    fn history(&self, channel: &Channel, query: Query) -> BoxFuture<'_, Result<Page, BrokerError>> {
+        self.reads.fetch_add(1, Ordering::SeqCst);
+        let channel = channel.clone();
+        async move {
+            sleep(Duration::from_millis(5)).await;
+            if self.is_away.load(Ordering::SeqCst) {
+                return Err(BrokerError::Unavailable("away".into()));
+            }
+            self.broker.history(&channel, query).await
+        }
+        .boxed()
+    }
+
+    fn positions(&self, channels: Vec<Channel>) -> BoxFuture<'_, Result<Vec<Option<Position>>, BrokerError>> {
+        self.broker.positions(channels)
+    }
+
+    fn remove_history(&self, channel: &Channel) -> BoxFuture<'_, Result<(), BrokerError>> {
+        self.broker.remove_history(channel)
+    }
+
+    fn losses(&self) -> u64 {
+        self.broker.losses()
+    }
+
+    fn watch(&self, channel: &Channel) -> BoxFuture<'_, Result<(), BrokerError>> {
+        self.broker.watch(channel)
+    }
+
+    fn unwatch(&self, channel: &Channel) -> BoxFuture<'_, ()> {
+        self.broker.unwatch(channel)
+    }
+
+    fn link(&self) -> Link {
+        self.broker.link()
+    }
+
+    fn kind(&self) -> &'static str {
+        "counting"
+    }
+}
+
+fn counting() -> (Arc<Counting>, Arc<Hub>) {
+    let (lanes, ends) = Lanes::new(1, 64);
+    let broker = Arc::new(Counting {
+        broker: MemoryBroker::new(&Bus::default(), lanes),
+        reads: AtomicUsize::new(0),
+        is_away: AtomicBool::new(false),
+    });
+    let hub = Hub::start(broker.clone(), ends, Arc::default(), &TaskTracker::new(), OPTIONS);
+    (broker, hub)
+}
+
+/// Publishes on a channel with history and returns where.
+async fn place(hub: &Hub) -> Position {
+    let draft = Draft { retention: Some(Retention::SHORT), ..draft(0, "1", None) };
+    hub.publish(draft).await.unwrap().expect("a place in the stream")
+}
+
+fn terms(start: Start) -> Terms {
+    Terms { start, history: true, ..Terms::default() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_thousand_who_come_back_share_a_read() {
+    let (broker, hub) = counting();
+    let mut top = place(&hub).await;
+    for _ in 1..100 {
+        top = place(&hub).await;
+    }
+    let storm = async |name: &str| {
+        broker.reads.store(0, Ordering::SeqCst);
+        let recovering = (0..1_000_u64).map(async |number| {
+            sleep(Duration::from_millis(number % 20)).await;
+            let outbox = Outbox::new(SessionId::from_random([1; 16]), Encoding::NativeJson, 1 << 20);
+            let since = Position { epoch: top.epoch, offset: Offset(number % 100) };
+            let entry = hub.subscribe(&channel(0), &outbox, terms(Start::Since(since))).await.unwrap();
+            assert_eq!(entry, Some(Entry { position: top, recovered: true }));
+            hub.go_live(&channel(0), &outbox, Frame::text("reply"));
+            let mut frames = 0;
+            let mut batch = Batch::default();
+            while outbox.poll_take(&Context::from_waker(Waker::noop()), &mut batch).is_ready() {
+                frames += std::mem::take(&mut batch).frames.len() as u64;
+            }
+            assert_eq!(frames, 1 + 100 - since.offset.0, "the reply, and all that was missed");
+            outbox
+        });
+        let outboxes = futures_util::future::join_all(recovering).await;
+        let reads = broker.reads.load(Ordering::SeqCst);
+        assert!((1..=3).contains(&reads), "{name}: {reads} reads");
+        outboxes
+    };
+    let first = storm("on a node that knows nothing of the channel").await;
+    first[1..].iter().for_each(|outbox| hub.unsubscribe(&channel(0), outbox));
+    sleep(OPTIONS.check_interval * 3).await;
+    storm("on a node where the channel has been quiet").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_needs_a_read_that_fails_is_told_at_once() {
+    let (broker, hub) = counting();
+    broker.is_away.store(true, Ordering::SeqCst);
+    let outbox = Outbox::new(SessionId::from_random([1; 16]), Encoding::NativeJson, 100);
+    let asked = Instant::now();
+    let failed = hub.subscribe(&channel(0), &outbox, terms(Start::Live)).await;
+    assert!(matches!(failed, Err(BrokerError::Unavailable(_))), "{failed:?}");
+    assert!(asked.elapsed() < BROKER_TIMEOUT, "it has waited {:?}", asked.elapsed());
+    assert_eq!(hub.channels(), 0, "who was not let in has not joined");
+    broker.is_away.store(false, Ordering::SeqCst);
+    assert!(hub.subscribe(&channel(0), &outbox, terms(Start::Live)).await.is_ok());
+}
+
+/// The stream's newest publication comes on no lane, and no other follows it.
+#[tokio::test(start_paused = true)]
+async fn a_last_publication_that_was_lost_is_found_by_the_check() {
+    let (broker, hub) = counting();
+    let outbox = Outbox::new(SessionId::from_random([1; 16]), Encoding::NativeJson, 1_000);
+    hub.subscribe(&channel(0), &outbox, terms(Start::Live)).await.unwrap();
+    hub.go_live(&channel(0), &outbox, Frame::text("reply"));
+    broker.unwatch(&channel(0)).await;
+    place(&hub).await;
+    broker.watch(&channel(0)).await.unwrap();
+    sleep(OPTIONS.check_interval * 3).await;
+    let mut batch = Batch::default();
+    assert!(outbox.poll_take(&Context::from_waker(Waker::noop()), &mut batch).is_ready());
+    assert_eq!(batch.frames.len(), 2, "the reply and the publication");
 }

@@ -1,7 +1,8 @@
 use std::collections::HashSet;
+use std::ops::RangeInclusive;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::task::{Context, Wake, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 
 use fanfare_protocol::publication::{Draft, Epoch, Offset, Payload};
@@ -20,8 +21,8 @@ fn outbox() -> Arc<Outbox> {
     Outbox::new(SessionId::from_random([1; 16]), Encoding::NativeJson, usize::MAX)
 }
 
-fn publication(channel: &Channel, number: usize, exclude: Option<SessionId>) -> Arc<Publication> {
-    let draft = Draft {
+fn draft(channel: &Channel, number: usize, exclude: Option<SessionId>) -> Draft {
+    Draft {
         channel: channel.clone(),
         payload: Payload::parse(&number.to_string()).unwrap(),
         sender: None,
@@ -29,8 +30,11 @@ fn publication(channel: &Channel, number: usize, exclude: Option<SessionId>) -> 
         received: UnixMicros(0),
         retention: None,
         key: None,
-    };
-    Arc::new(Publication::new(draft, None))
+    }
+}
+
+fn publication(channel: &Channel, number: usize, exclude: Option<SessionId>) -> Arc<Publication> {
+    Arc::new(Publication::new(draft(channel, number, exclude), None))
 }
 
 /// Joins a channel without history, and enters it.
@@ -166,6 +170,144 @@ fn a_crowd_that_has_dispersed_gives_its_memory_back() {
     let crowd = registry.find(&room).unwrap();
     let capacity = crowd.0.lock().members.capacity();
     assert!(capacity <= 64, "room for {capacity} is kept for one");
+}
+
+/// A publication of a channel with history whose content is its offset.
+fn placed(channel: &Channel, offset: usize) -> Arc<Publication> {
+    let position = Position { epoch: Epoch(1), offset: Offset(offset as u64) };
+    Arc::new(Publication::new(draft(channel, offset, None), Some(position)))
+}
+
+fn page(channel: &Channel, offsets: RangeInclusive<usize>) -> Page {
+    let top = Offset(*offsets.end() as u64);
+    Page { epoch: Epoch(1), top, publications: offsets.map(|offset| placed(channel, offset)).collect() }
+}
+
+fn since(offset: u64) -> Terms {
+    let position = Position { epoch: Epoch(1), offset: Offset(offset) };
+    Terms { start: Start::Since(position), history: true, ..Terms::default() }
+}
+
+/// Joins and enters a channel with history that stands at 3; returns who reads it.
+fn stand_at_three(registry: &Registry, room: &Channel, outbox: &Arc<Outbox>) -> Reader {
+    registry.join(room, outbox, &since(1));
+    let Entering::Wait { mut answer, start_reading } =
+        registry.enter(room, outbox.id(), since(1).start, false)
+    else {
+        panic!("nothing is known of the stream yet")
+    };
+    let reader = start_reading.expect("nobody else reads");
+    let reading = reader.next().expect("it was asked for");
+    assert!(answer.try_recv().is_err(), "nothing has been read");
+    reader.learn(reading, page(room, 1..=3));
+    assert!(answer.try_recv().expect("it is told").is_ok());
+    let entering = registry.enter(room, outbox.id(), since(1).start, true);
+    assert!(matches!(entering, Entering::Entered(Some(entry)) if entry.recovered), "{entering:?}");
+    assert_eq!(reader.next(), None, "nothing more is wanted");
+    reader
+}
+
+fn orders(outbox: &Outbox) -> Vec<Order> {
+    let mut orders = Vec::new();
+    while let Poll::Ready(order) = outbox.poll_order(&Context::from_waker(Waker::noop())) {
+        orders.push(order);
+    }
+    orders
+}
+
+#[test]
+fn the_reply_comes_then_what_was_missed_then_what_has_come_since() {
+    let registry = Registry::new();
+    let (room, one) = (channel("room:1"), outbox());
+    stand_at_three(&registry, &room, &one);
+    registry.deliver(&room, &[placed(&room, 3), placed(&room, 4)]);
+    assert_eq!(heard(&one), []);
+    let _ = registry.go_live(&room, one.id(), reply()).unwrap();
+    registry.deliver(&room, &[placed(&room, 4), placed(&room, 5)]);
+    assert_eq!(heard(&one), [None, Some(2), Some(3), Some(4), Some(5)]);
+}
+
+/// Whoever is lost is told once, and not before it has been told that it is subscribed.
+#[test]
+fn everyone_is_told_of_a_gap_once() {
+    let registry = Registry::new();
+    let (room, live, entered) = (channel("room:1"), outbox(), outbox());
+    stand_at_three(&registry, &room, &live);
+    let _ = registry.go_live(&room, live.id(), reply()).unwrap();
+    registry.join(&room, &entered, &since(3));
+    registry.enter(&room, entered.id(), since(3).start, false);
+    let reader = registry.deliver(&room, &[placed(&room, 7)]).start_reading.expect("there is a gap");
+    let reading = reader.next().expect("it is to be closed");
+    reader.learn(reading, page(&room, 6..=8));
+    let lost = [Order::Lost { channel: room.clone() }];
+    assert_eq!((orders(&live), orders(&entered)), (lost.to_vec(), vec![]));
+    let _ = registry.go_live(&room, entered.id(), reply()).unwrap();
+    assert_eq!(orders(&entered), lost);
+    assert_eq!(registry.deliver(&room, &[placed(&room, 9)]).receivers, 0, "nothing follows");
+    assert_eq!((heard(&live), heard(&entered)), (vec![None, Some(2), Some(3)], vec![None]));
+}
+
+/// A page that was asked for before a subscriber came says nothing about what it asks for.
+#[test]
+fn whoever_comes_during_a_read_waits_for_the_next() {
+    let registry = Registry::new();
+    let (room, one, two) = (channel("room:1"), outbox(), outbox());
+    let reader = stand_at_three(&registry, &room, &one);
+    registry.deliver(&room, &[placed(&room, 5)]);
+    let reading = reader.next().expect("a gap is to be closed");
+    registry.join(&room, &two, &since(6));
+    let Entering::Wait { mut answer, start_reading: None } =
+        registry.enter(&room, two.id(), since(6).start, false)
+    else {
+        panic!("it is ahead of the node, and somebody reads already")
+    };
+    reader.learn(reading, page(&room, 4..=5));
+    assert!(answer.try_recv().is_err());
+    let reading = reader.next().expect("it is read once more");
+    reader.learn(reading, page(&room, 6..=7));
+    assert!(answer.try_recv().expect("it is told").is_ok());
+    let entering = registry.enter(&room, two.id(), since(6).start, true);
+    assert!(matches!(entering, Entering::Entered(Some(entry)) if entry.recovered), "{entering:?}");
+}
+
+#[test]
+fn whoever_waits_is_told_that_a_read_has_failed() {
+    let registry = Registry::new();
+    let (room, one) = (channel("room:1"), outbox());
+    registry.join(&room, &one, &since(1));
+    let Entering::Wait { mut answer, start_reading } = registry.enter(&room, one.id(), since(1).start, false)
+    else {
+        panic!("nothing is known of the stream yet")
+    };
+    let reader = start_reading.expect("nobody else reads");
+    let reading = reader.next().expect("it was asked for");
+    assert!(reader.failed(reading, &BrokerError::Busy(1)), "somebody is there still");
+    assert!(answer.try_recv().expect("it is told").is_err());
+    assert_eq!(reader.next(), Some(reading), "the stream needs it still");
+    registry.leave(&room, one.id());
+    assert!(!reader.failed(reading, &BrokerError::Busy(1)), "nobody is there");
+}
+
+/// A channel is left by the last and entered again while its history is read: the page is not for the new stream.
+#[test]
+fn a_page_is_not_shown_to_a_stream_that_has_taken_the_name() {
+    let registry = Registry::new();
+    let (room, one) = (channel("room:1"), outbox());
+    let old = stand_at_three(&registry, &room, &one);
+    registry.deliver(&room, &[placed(&room, 5)]);
+    let reading = old.next().expect("a gap is to be closed");
+    registry.leave(&room, one.id());
+    registry.join(&room, &one, &since(3));
+    let Entering::Wait { mut answer, start_reading } = registry.enter(&room, one.id(), since(3).start, false)
+    else {
+        panic!("nothing is known of the new stream yet")
+    };
+    let new = start_reading.expect("the old reader does not count");
+    assert_ne!(old, new);
+    old.learn(reading, page(&room, 4..=5));
+    assert!(answer.try_recv().is_err());
+    assert_eq!(old.next(), None, "its duty is over");
+    assert!(new.next().is_some());
 }
 
 /// Looks, at the moment when the writer is woken by the reply, whether anybody could deliver just then.

@@ -145,7 +145,13 @@ pub(super) const SECTIONS: &[Section] = &[
                 "redis.mode",
                 Kind::Choice(RedisMode::WORDS),
                 "\"single\"",
-                "How they are arranged: `single` is one, `sharded` are several that know nothing of each other, listed in the same order on all nodes. This version serves these two.",
+                "How they are arranged: `single` is one; `sentinel` is the primary that the Sentinels at these addresses name; `sharded` are several that know nothing of each other, listed in the same order on all nodes. This version does not serve `cluster`.",
+            ),
+            key(
+                "redis.primary",
+                Kind::Text { max: 64, also: "._:-" },
+                "\"mymaster\"",
+                "What the Sentinels call the primary, when `redis.mode` is `sentinel`.",
             ),
             key(
                 "redis.prefix",

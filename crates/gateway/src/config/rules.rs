@@ -72,10 +72,9 @@ impl Rules<'_> {
              `presence` off in all of them"
                 .into()
         });
-        let served = matches!(mode, RedisMode::Single | RedisMode::Sharded);
+        let served = mode != RedisMode::Cluster;
         self.require(served, &["redis.mode"], || {
-            let mode = mode.as_str();
-            format!("redis.mode = \"{mode}\": not in this version, which serves \"single\" and \"sharded\"")
+            "redis.mode = \"cluster\": not in this version, which serves all others".to_owned()
         });
         let plain = config.redis.urls.iter().all(|url| !url.expose().starts_with("rediss://"));
         self.require(plain, &["redis.urls"], || {

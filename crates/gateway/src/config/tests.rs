@@ -330,7 +330,7 @@ fn keys_that_must_agree_are_held_to_it() {
         ),
         (
             "[redis]\nmode = \"cluster\"",
-            "redis.mode = \"cluster\": not in this version, which serves \"single\" and \"sharded\" (fanfare.toml, line 2)",
+            "redis.mode = \"cluster\": not in this version, which serves all others (fanfare.toml, line 2)",
         ),
         (
             "[redis]\nurls = [\"rediss://:hunter2@cache.example\"]",

@@ -65,8 +65,10 @@ pub struct Node {
 pub struct Redis {
     /// At least one URL. They may hold a password.
     pub urls: Vec<Secret>,
-    /// How the servers are arranged; [`RedisMode::Single`] with one URL or [`RedisMode::Sharded`], in this version.
+    /// How the servers are arranged; never [`RedisMode::Cluster`] in this version, and [`RedisMode::Single`] has one URL.
     pub mode: RedisMode,
+    /// What the Sentinels call the primary, for [`RedisMode::Sentinel`].
+    pub primary: String,
     /// What begins every name in Redis.
     pub prefix: String,
     /// The deadline of every call.
@@ -217,6 +219,7 @@ pub(super) fn build(merged: &Merged, default_name: &str) -> Config {
         redis: Redis {
             urls: merged.list("redis.urls").into_iter().map(Secret::new).collect(),
             mode: RedisMode::of(&text(merged, "redis.mode")),
+            primary: text(merged, "redis.primary"),
             prefix: text(merged, "redis.prefix"),
             timeout: Duration::from_millis(whole(merged, "redis.timeout_ms")),
         },

@@ -79,7 +79,7 @@ async fn what_is_just_within_the_rules_is_served() {
 /// However TCP cuts a stream of frames, the same is understood.
 #[tokio::test]
 async fn frames_may_arrive_byte_by_byte() {
-    let node = node("").await;
+    let node = node("[namespaces.room]\n").await;
     let mut peer = RawPeer::connect(node.public_addr()).await;
     let bytes = frame(FIN | opcode::TEXT, br#"{"type":"subscribe","id":1,"channel":"room:1"}"#);
     for byte in bytes {

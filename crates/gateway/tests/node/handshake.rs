@@ -112,7 +112,7 @@ async fn the_subprotocol_is_chosen_from_the_offer_or_not_at_all() {
 /// A client need not wait for the answer before it speaks.
 #[tokio::test]
 async fn what_comes_in_one_packet_with_the_handshake_is_served() {
-    let node = node("").await;
+    let node = node("[namespaces.room]\n").await;
     let socket = TcpStream::connect(node.public_addr()).await.unwrap();
     let command = frame(0x80 | opcode::TEXT, br#"{"type":"subscribe","id":7,"channel":"room:1"}"#);
     let mut peer = RawPeer::shake_hands(socket, &[HANDSHAKE.as_bytes(), &command].concat()).await;

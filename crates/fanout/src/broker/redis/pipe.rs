@@ -39,7 +39,7 @@ use crate::broker::redis::Shared;
 use crate::broker::redis::backoff::Backoff;
 use crate::broker::redis::link::Half;
 use crate::broker::redis::scripts::Script;
-use crate::broker::redis::server::{Lost, Server};
+use crate::broker::redis::server::{Lost, Server, Tenure};
 
 /// The most commands that wait to be sent.
 pub(super) const QUEUE_MAX: usize = 16_384;
@@ -169,6 +169,7 @@ struct Task {
 struct Connected {
     connection: MultiplexedConnection,
     driver: Driver,
+    tenure: Tenure,
     life: Life,
 }
 
@@ -219,7 +220,7 @@ impl Task {
     }
 
     async fn serve(&mut self, connected: Connected) -> Lost {
-        let Connected { connection, mut driver, life } = connected;
+        let Connected { connection, mut driver, mut tenure, life } = connected;
         let mut flights = FuturesUnordered::new();
         let mut jobs = Vec::new();
         let mut load = false;
@@ -229,6 +230,7 @@ impl Task {
             let taken = tokio::select! {
                 biased; // Answers before questions: what is under way is bounded, and so is what waits for it.
                 () = &mut driver => break Lost::Closed,
+                () = tenure.ended() => break Lost::Moved,
                 Some(landed) = flights.next() => match landed {
                     Ok(Landed { scripts_unknown }) => {
                         load |= scripts_unknown;
@@ -352,7 +354,7 @@ async fn connect(server: Server, shared: Arc<Shared>, purpose: &'static Purpose)
     let config = AsyncConnectionConfig::new()
         .set_response_timeout(Some(shared.timeout))
         .set_pipeline_buffer_size(2 * PIPELINES_MAX);
-    let socket = server.open(shared.timeout).await?;
+    let (socket, tenure) = server.follow(shared.timeout).await?;
     let name = shared.client_name(purpose.name);
     let greeting = async {
         let made = MultiplexedConnection::new_with_config(server.settings(), socket, config).await;
@@ -362,7 +364,7 @@ async fn connect(server: Server, shared: Arc<Shared>, purpose: &'static Purpose)
             () = &mut driver => Err(Lost::Closed),
             outcome = introduce(&mut connection, &name, purpose.scripts) => outcome,
         }?;
-        Ok(Connected { connection, driver, life })
+        Ok(Connected { connection, driver, tenure, life })
     };
     timeout(shared.timeout, greeting).await.unwrap_or(Err(Lost::Silent(shared.timeout)))
 }

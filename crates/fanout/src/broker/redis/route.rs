@@ -4,12 +4,15 @@
 //! each has its share of the channels, by [jump consistent hash](https://arxiv.org/abs/1406.2294): a server more at the end
 //! of the list takes an equal part of the channels from each of the others and moves no channel between those.
 
+mod sentinel;
+
 use fanfare_protocol::Channel;
 use redis::IntoConnectionInfo;
 
 use crate::broker::hash;
 use crate::broker::redis::server::Server;
 use crate::broker::redis::{RedisMode, RedisOptionsError};
+use sentinel::Sentinels;
 
 /// How channels are spread over servers.
 #[derive(Clone, Copy, Debug)]
@@ -30,20 +33,36 @@ impl Route {
     }
 }
 
-/// The servers that a list of URLs names, and how channels are spread over them.
-pub(super) fn servers(mode: RedisMode, urls: &[String]) -> Result<(Route, Vec<Server>), RedisOptionsError> {
-    let route = match (mode, urls.len()) {
-        (RedisMode::Single, 1) => Route::Single,
-        (RedisMode::Single, urls) => return Err(RedisOptionsError::NotOneUrl { urls }),
-        (RedisMode::Sharded, 0) => return Err(RedisOptionsError::NoUrl),
-        (RedisMode::Sharded, urls) => Route::Sharded(urls),
-    };
-    let servers = urls.iter().map(|url| {
+/// What options lead to.
+#[derive(Debug)]
+pub(super) struct Map {
+    pub(super) route: Route,
+    /// In the order of the route's indices.
+    pub(super) servers: Vec<Server>,
+    /// Who says where the one server is, if anybody does.
+    pub(super) sentinels: Option<Sentinels>,
+}
+
+impl Map {
+    /// Reads what a mode makes of a list of URLs.
+    pub(super) fn of(mode: &RedisMode, urls: &[String]) -> Result<Self, RedisOptionsError> {
         // The parser's own complaint is dropped where it could quote the URL, and with it a password.
-        let info = url.as_str().into_connection_info().map_err(|_| RedisOptionsError::Url)?;
-        Server::new(&info)
-    });
-    Ok((route, servers.collect::<Result<_, _>>()?))
+        let parsed =
+            urls.iter().map(|url| url.as_str().into_connection_info().map_err(|_| RedisOptionsError::Url));
+        let infos = parsed.collect::<Result<Vec<_>, _>>()?;
+        let route = match (mode, urls.len()) {
+            (RedisMode::Single, 1) => Route::Single,
+            (RedisMode::Single, urls) => return Err(RedisOptionsError::NotOneUrl { urls }),
+            (RedisMode::Sharded, 0) => return Err(RedisOptionsError::NoUrl),
+            (RedisMode::Sharded, urls) => Route::Sharded(urls),
+            (RedisMode::Sentinel { primary }, _) => {
+                let (sentinels, server) = Sentinels::new(&infos, primary)?;
+                return Ok(Self { route: Route::Single, servers: vec![server], sentinels: Some(sentinels) });
+            }
+        };
+        let servers = infos.iter().map(Server::new).collect::<Result<_, _>>()?;
+        Ok(Self { route, servers, sentinels: None })
+    }
 }
 
 /// A bucket in `0..count`; `count` is at least 1.

@@ -1,12 +1,15 @@
 //! One Redis server: where it is, how to introduce oneself, and how to reach it.
 
 use std::fmt;
+use std::future::pending;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
 use redis::{ConnectionAddr, ConnectionInfo, ProtocolVersion, RedisConnectionInfo};
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::broker::redis::RedisOptionsError;
@@ -29,23 +32,63 @@ pub(super) enum Lost {
     NotUnderstood(&'static str),
     #[error("redis failed: {0}")]
     Failed(#[source] redis::RedisError),
+    #[error("another server is the primary now")]
+    Moved,
+    #[error("no sentinel says where the primary is")]
+    Unknown,
     #[error("the node is shutting down")]
     ShuttingDown,
+}
+
+/// Host and port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Address {
+    pub(super) host: String,
+    pub(super) port: u16,
 }
 
 /// Where a server is and what it wants to hear first.
 #[derive(Clone)]
 pub(super) struct Server {
-    host: String,
-    port: u16,
+    place: Place,
     settings: RedisConnectionInfo,
+}
+
+#[derive(Clone)]
+enum Place {
+    Fixed(Address),
+    /// Whatever Sentinels have last named the primary of this name.
+    Elected(Arc<str>, watch::Receiver<Option<Address>>),
+}
+
+/// Tells when a connection leads to the wrong server.
+#[derive(Debug)]
+pub(super) struct Tenure(Option<(Address, watch::Receiver<Option<Address>>)>);
+
+impl Tenure {
+    /// Returns when another server has taken over; may be dropped and asked again.
+    pub(super) async fn ended(&mut self) {
+        let Some((of, found)) = &mut self.0 else { return pending().await };
+        if found.wait_for(|now| now.as_ref().is_some_and(|now| now != of)).await.is_err() {
+            pending::<()>().await; // Nobody asks any more.
+        }
+    }
 }
 
 impl Server {
     pub(super) fn new(info: &ConnectionInfo) -> Result<Self, RedisOptionsError> {
         let ConnectionAddr::Tcp(host, port) = info.addr() else { return Err(RedisOptionsError::Url) };
         let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
-        Ok(Self { host: host.clone(), port: *port, settings })
+        Ok(Self { place: Place::Fixed(Address { host: host.clone(), port: *port }), settings })
+    }
+
+    /// The primary of that name, wherever it is.
+    pub(super) fn elected(
+        name: &str,
+        found: watch::Receiver<Option<Address>>,
+        settings: RedisConnectionInfo,
+    ) -> Self {
+        Self { place: Place::Elected(name.into(), found), settings }
     }
 
     /// What the `redis` crate wants to know.
@@ -64,19 +107,34 @@ impl Server {
         resp::write_command(out, &words);
     }
 
-    /// Opens a socket that sends small writes at once.
+    /// Opens a socket that sends small writes at once, to where the server is now.
     pub(super) async fn open(&self, deadline: Duration) -> Result<TcpStream, Lost> {
-        let socket = timeout(deadline, TcpStream::connect((self.host.as_str(), self.port)));
+        self.follow(deadline).await.map(|(socket, _tenure)| socket)
+    }
+
+    /// The same for one who wants to know when it no longer leads to the right place.
+    pub(super) async fn follow(&self, deadline: Duration) -> Result<(TcpStream, Tenure), Lost> {
+        let (address, tenure) = match &self.place {
+            Place::Fixed(address) => (address.clone(), Tenure(None)),
+            Place::Elected(_, found) => {
+                let address = found.borrow().clone().ok_or(Lost::Unknown)?;
+                (address.clone(), Tenure(Some((address, found.clone()))))
+            }
+        };
+        let socket = timeout(deadline, TcpStream::connect((address.host.as_str(), address.port)));
         let socket = socket.await.map_err(|_| Lost::Silent(deadline))?.map_err(Lost::Unreachable)?;
         socket.set_nodelay(true).map_err(Lost::Unreachable)?;
-        Ok(socket)
+        Ok((socket, tenure))
     }
 }
 
-/// Host and port, for logs.
+/// Host and port, or the name that Sentinels know it by, for logs.
 impl fmt::Display for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.host, self.port)
+        match &self.place {
+            Place::Fixed(Address { host, port }) => write!(f, "{host}:{port}"),
+            Place::Elected(name, _) => f.write_str(name),
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use super::*;
 use crate::broker::contract::{Cluster, DEADLINE, Node, channel, draft};
 
 mod history;
+pub(in crate::broker) mod sentinel;
 pub(in crate::broker) mod sharded;
 
 const TIMEOUT: Duration = Duration::from_millis(1000);

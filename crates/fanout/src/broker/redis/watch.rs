@@ -28,7 +28,7 @@ use crate::broker::redis::backoff::Backoff;
 use crate::broker::redis::envelope::{self, ENVELOPE_BYTES_MAX};
 use crate::broker::redis::link::Half;
 use crate::broker::redis::resp::{self, Reply, Stop};
-use crate::broker::redis::server::{Lost, Server};
+use crate::broker::redis::server::{Lost, Server, Tenure};
 use crate::broker::{BrokerError, Lanes};
 use crate::presence::wire;
 use ledger::{Ask, BATCH_MAX, Disagreement, Ledger};
@@ -110,6 +110,14 @@ enum Event {
     Written(std::io::Result<usize>),
     Asked(usize),
     Clock,
+    Moved,
+}
+
+/// A connection that has been let in.
+struct Connected {
+    socket: TcpStream,
+    tenure: Tenure,
+    input: Input,
 }
 
 impl Task {
@@ -118,7 +126,7 @@ impl Task {
         loop {
             let connecting = connect(self.server.clone(), self.shared.clone());
             let lost = match self.while_away(connecting).await {
-                Some(Ok((socket, input))) => self.serve(socket, input, &mut backoff).await,
+                Some(Ok(connected)) => self.serve(connected, &mut backoff).await,
                 Some(Err(lost)) => lost,
                 None => return,
             };
@@ -148,7 +156,8 @@ impl Task {
         }
     }
 
-    async fn serve(&mut self, mut socket: TcpStream, mut input: Input, backoff: &mut Backoff) -> Lost {
+    async fn serve(&mut self, connected: Connected, backoff: &mut Backoff) -> Lost {
+        let Connected { mut socket, mut tenure, mut input } = connected;
         let (mut reader, mut writer) = socket.split();
         let mut output = BytesMut::new();
         let mut asks = Vec::with_capacity(BATCH_MAX);
@@ -173,6 +182,7 @@ impl Task {
                     Event::Asked(count)
                 }
                 () = &mut clock => Event::Clock,
+                () = tenure.ended() => Event::Moved,
             };
             match event {
                 Event::Read(Ok(0)) => return Lost::Closed,
@@ -184,6 +194,7 @@ impl Task {
                     alive = Instant::now();
                 }
                 Event::Written(Ok(_)) => {}
+                Event::Moved => return Lost::Moved,
                 Event::Asked(0) => return Lost::ShuttingDown,
                 Event::Asked(_) => self.asked(&mut asks, &mut output),
                 Event::Clock => {
@@ -340,8 +351,8 @@ impl Input {
 }
 
 /// Opens a connection that speaks RESP3 and has been let in.
-async fn connect(server: Server, shared: Arc<Shared>) -> Result<(TcpStream, Input), Lost> {
-    let mut socket = server.open(shared.timeout).await?;
+async fn connect(server: Server, shared: Arc<Shared>) -> Result<Connected, Lost> {
+    let (mut socket, tenure) = server.follow(shared.timeout).await?;
     let greeting = async {
         let mut hello = BytesMut::new();
         server.write_hello(&mut hello, &shared.client_name("watch"));
@@ -364,5 +375,5 @@ async fn connect(server: Server, shared: Arc<Shared>) -> Result<(TcpStream, Inpu
         }
     };
     let input = timeout(shared.timeout, greeting).await.unwrap_or(Err(Lost::Silent(shared.timeout)))?;
-    Ok((socket, input))
+    Ok(Connected { socket, tenure, input })
 }

@@ -231,6 +231,12 @@ async fn a_server_that_becomes_a_replica_is_left_and_taken_back() {
     let why = refusal(&node, "a", 2).await;
     assert!(why.starts_with("READONLY"), "{why}");
     node.is_down().await;
+    let attempts = redis.server.calls("script|load").await;
+    eventually("it is tried again and again", async || {
+        redis.server.calls("script|load").await > attempts + 4
+    })
+    .await;
+    assert_eq!(node.broker.link(), Link::Down);
     assert!(
         matches!(node.publish("plain", 1).await, Err(BrokerError::Unavailable(_))),
         "it would not be heard"

@@ -1,0 +1,426 @@
+//! The simulated broker: streams that are kept whole for the verdict, and links that lose what they can.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use fanfare_protocol::history::{Page, Query};
+use fanfare_protocol::publication::{Draft, Epoch, Offset, Position};
+use fanfare_protocol::{Channel, Publication};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use super::OPTIONS;
+use super::subscriber::Subscriber;
+use crate::broker::{self, Broker, BrokerError, Lanes};
+
+/// The servers, and what they know of the nodes.
+#[derive(Debug)]
+pub(super) struct Cluster {
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    seed: u64,
+    /// No two tasks that speak of different channels draw from one source: their order would change the schedule.
+    random: HashMap<Channel, fastrand::Rng>,
+    is_calm: bool,
+    epochs: u64,
+    streams: HashMap<Channel, Stream>,
+    links: Vec<Arc<Link>>,
+    /// What publishers were told, but for what the servers have lost since.
+    acknowledged: Vec<(Channel, Position, u64)>,
+    /// How often streams went back.
+    regressions: u64,
+}
+
+#[derive(Debug)]
+struct Stream {
+    epoch: Epoch,
+    placed: Vec<Arc<Publication>>,
+}
+
+/// What befalls all servers at once; every link is cut meanwhile, but for a flush.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Fault {
+    /// They come back without data.
+    Restart,
+    /// The data goes and nobody is told.
+    Flush,
+    /// Others take over, which have not got the last few publications of each stream.
+    FailOver(usize),
+}
+
+/// What connects one life of a node to the servers.
+#[derive(Debug)]
+pub(super) struct Link {
+    lanes: Lanes,
+    state: Mutex<LinkState>,
+    losses: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct LinkState {
+    watched: HashSet<Channel>,
+    is_dead: bool,
+    /// Those who have cut it and not mended it yet.
+    cuts: usize,
+    /// What was under way when it was cut does not arrive.
+    generation: u64,
+    /// When the last publication of a channel arrives: mostly the next comes after it.
+    arrivals: HashMap<Channel, Instant>,
+}
+
+/// One node's end.
+#[derive(Debug)]
+pub(super) struct SimulatedBroker {
+    cluster: Arc<Cluster>,
+    link: Arc<Link>,
+}
+
+impl LinkState {
+    fn is_up(&self) -> bool {
+        self.cuts == 0 && !self.is_dead
+    }
+}
+
+impl Link {
+    pub(super) fn cut(&self) {
+        let mut state = self.state.lock();
+        state.cuts += 1;
+        state.generation += 1;
+    }
+
+    pub(super) fn mend(&self) {
+        let mut state = self.state.lock();
+        state.cuts -= 1;
+        if state.is_up() {
+            self.losses.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    /// The node is gone.
+    pub(super) fn die(&self) {
+        let mut state = self.state.lock();
+        state.is_dead = true;
+        state.generation += 1;
+    }
+
+    pub(super) fn is_dead(&self) -> bool {
+        self.state.lock().is_dead
+    }
+
+    /// The generation while it is up.
+    fn generation(&self) -> Result<u64, BrokerError> {
+        let state = self.state.lock();
+        if state.is_up() {
+            Ok(state.generation)
+        } else {
+            Err(BrokerError::Unavailable("the link is down".into()))
+        }
+    }
+}
+
+impl Cluster {
+    pub(super) fn new(seed: u64) -> Arc<Self> {
+        let state = State {
+            seed,
+            random: HashMap::new(),
+            is_calm: false,
+            epochs: 0,
+            streams: HashMap::new(),
+            links: Vec::new(),
+            acknowledged: Vec::new(),
+            regressions: 0,
+        };
+        Arc::new(Self { state: Mutex::new(state) })
+    }
+
+    pub(super) fn join(self: &Arc<Self>, lanes: Lanes) -> (SimulatedBroker, Arc<Link>) {
+        let state = Mutex::default();
+        let link = Arc::new(Link { lanes, state, losses: AtomicU64::new(0) });
+        self.state.lock().links.push(link.clone());
+        (SimulatedBroker { cluster: self.clone(), link: link.clone() }, link)
+    }
+
+    pub(super) async fn befall(&self, fault: Fault) {
+        let links = {
+            let mut state = self.state.lock();
+            state.links.retain(|link| !link.is_dead());
+            state.links.clone()
+        };
+        if matches!(fault, Fault::Flush) {
+            self.state.lock().streams.clear();
+            return;
+        }
+        links.iter().for_each(|link| link.cut());
+        sleep(Duration::from_millis(40)).await;
+        {
+            let mut state = self.state.lock();
+            match fault {
+                Fault::Restart | Fault::Flush => state.streams.clear(),
+                Fault::FailOver(count) => {
+                    let State { streams, acknowledged, regressions, .. } = &mut *state;
+                    *regressions += 1;
+                    for stream in streams.values_mut() {
+                        stream.placed.truncate(stream.placed.len().saturating_sub(count));
+                    }
+                    acknowledged.retain(|(channel, position, _)| {
+                        streams.get(channel).is_some_and(|stream| stream.at(position.offset).is_some())
+                    });
+                }
+            }
+        }
+        links.iter().for_each(|link| link.mend());
+    }
+
+    /// From now on nothing is lost, late or refused.
+    pub(super) fn calm_down(&self) {
+        self.state.lock().is_calm = true;
+    }
+
+    /// What a publisher was told.
+    pub(super) fn acknowledged(&self, channel: &Channel, position: Position, content: u64) {
+        self.state.lock().acknowledged.push((channel.clone(), position, content));
+    }
+
+    /// Everything acknowledged in an epoch that lives is in its place.
+    pub(super) fn has_all_that_it_acknowledged(&self) {
+        let state = self.state.lock();
+        for (channel, position, content) in &state.acknowledged {
+            let Some(stream) = state.streams.get(channel) else { continue };
+            if stream.epoch == position.epoch {
+                let placed = stream.at(position.offset).map(|it| it.received.0);
+                assert_eq!(placed, Some(*content), "{channel} {position:?} was acknowledged");
+            }
+        }
+    }
+
+    pub(super) fn is_calm(&self) -> bool {
+        self.state.lock().is_calm
+    }
+
+    /// How often streams went back.
+    pub(super) fn regressions(&self) -> u64 {
+        self.state.lock().regressions
+    }
+
+    /// Whether an epoch is over, or has this content in this place.
+    pub(super) fn does_not_deny(&self, channel: &Channel, position: Position, content: u64) -> bool {
+        let state = self.state.lock();
+        let stream = state.streams.get(channel).filter(|stream| stream.epoch == position.epoch);
+        stream.is_none_or(|stream| stream.at(position.offset).is_some_and(|it| it.received.0 == content))
+    }
+
+    /// Whether the subscriber is where the stream is, by way of what the stream has.
+    pub(super) fn has_told_all(&self, subscriber: &Subscriber) -> bool {
+        let channel = subscriber.channel();
+        let top = self.state.lock().streams.get(&channel).map(Stream::position);
+        let is_at_the_top = top.is_none() || (subscriber.is_live() && subscriber.position() == top);
+        let mut heard = subscriber.heard().into_iter();
+        is_at_the_top && heard.all(|(position, content)| self.does_not_deny(&channel, position, content))
+    }
+}
+
+impl State {
+    fn stream(&mut self, channel: &Channel) -> &mut Stream {
+        let epochs = &mut self.epochs;
+        self.streams.entry(channel.clone()).or_insert_with(|| {
+            *epochs += 1;
+            Stream { epoch: Epoch(*epochs), placed: Vec::new() }
+        })
+    }
+
+    fn random(&mut self, channel: &Channel) -> &mut fastrand::Rng {
+        let seed = self.seed;
+        self.random.entry(channel.clone()).or_insert_with(|| {
+            fastrand::Rng::with_seed(
+                channel.as_str().bytes().fold(seed, |seed, byte| seed.rotate_left(7) ^ u64::from(byte)),
+            )
+        })
+    }
+
+    /// True with these chances in a hundred, while there is trouble.
+    fn happens(&mut self, channel: &Channel, percent: u8) -> bool {
+        !self.is_calm && self.random(channel).u8(..100) < percent
+    }
+
+    fn delay(&mut self, channel: &Channel, most: u64) -> Duration {
+        let most = if self.happens(channel, 5) { most * 10 } else { most };
+        Duration::from_millis(self.random(channel).u64(..=most))
+    }
+
+    /// Appends, and sends the publication on its way to every node that watches.
+    fn place(&mut self, draft: Draft) -> Position {
+        let channel = draft.channel.clone();
+        let stream = self.stream(&channel);
+        let position = Position { offset: Offset(stream.placed.len() as u64 + 1), ..stream.position() };
+        let publication = Arc::new(Publication::new(draft, Some(position)));
+        stream.placed.push(publication.clone());
+        for link in self.links.clone() {
+            if !link.state.lock().is_up()
+                || !link.state.lock().watched.contains(&channel)
+                || self.happens(&channel, 6)
+            {
+                continue;
+            }
+            let copies = if self.happens(&channel, 4) { 2 } else { 1 };
+            for _ in 0..copies {
+                let latency = self.delay(&channel, 15);
+                let is_late = self.happens(&channel, 4);
+                link.send(publication.clone(), latency, is_late);
+            }
+        }
+        position
+    }
+}
+
+impl Stream {
+    fn position(&self) -> Position {
+        Position { epoch: self.epoch, offset: Offset(self.placed.len() as u64) }
+    }
+
+    fn at(&self, offset: Offset) -> Option<&Arc<Publication>> {
+        self.placed.get(usize::try_from(offset.0).ok()?.checked_sub(1)?)
+    }
+}
+
+impl Link {
+    #[expect(clippy::disallowed_methods, reason = "what is under way ends with the schedule's runtime")]
+    fn send(self: &Arc<Self>, publication: Arc<Publication>, latency: Duration, is_late: bool) {
+        let mut state = self.state.lock();
+        let now = Instant::now();
+        let before = state.arrivals.get(&publication.channel).copied().unwrap_or(now);
+        let mut arrival = now + latency;
+        if is_late {
+            arrival += Duration::from_millis(100); // The next ones overtake it.
+        } else {
+            arrival = arrival.max(before);
+            state.arrivals.insert(publication.channel.clone(), arrival);
+        }
+        let (link, generation) = (self.clone(), state.generation);
+        tokio::spawn(async move {
+            sleep_until(arrival).await;
+            if link.state.lock().generation == generation {
+                let _ = link.lanes.lane(&publication.channel).try_send(publication);
+            }
+        });
+    }
+}
+
+impl SimulatedBroker {
+    /// One question to the servers: there and back, unless either is lost.
+    async fn ask<T>(
+        &self,
+        channel: &Channel,
+        answer: impl FnOnce(&mut State) -> T,
+    ) -> Result<T, BrokerError> {
+        let generation = self.link.generation()?;
+        let (there, back, fails, is_lost_there, is_lost_back) = {
+            let mut state = self.cluster.state.lock();
+            (
+                state.delay(channel, 10),
+                state.delay(channel, 10),
+                state.happens(channel, 4),
+                state.happens(channel, 2),
+                state.happens(channel, 3),
+            )
+        };
+        sleep(there).await;
+        if is_lost_there {
+            std::future::pending::<()>().await;
+        }
+        let is_same = || self.link.generation().is_ok_and(|now| now == generation);
+        if fails || !is_same() {
+            return Err(BrokerError::Unavailable("the servers refuse".into()));
+        }
+        let answer = answer(&mut self.cluster.state.lock());
+        sleep(back).await;
+        if is_lost_back {
+            std::future::pending::<()>().await;
+        }
+        if is_same() { Ok(answer) } else { Err(BrokerError::Timeout(Duration::ZERO)) }
+    }
+}
+
+impl Broker for SimulatedBroker {
+    fn publish(&self, draft: Draft) -> BoxFuture<'_, Result<Option<Position>, BrokerError>> {
+        let channel = draft.channel.clone();
+        async move { self.ask(&channel, |state| Some(state.place(draft))).await }.boxed()
+    }
+
+    fn history(&self, channel: &Channel, query: Query) -> BoxFuture<'_, Result<Page, BrokerError>> {
+        let channel = channel.clone();
+        async move {
+            self.ask(&channel, |state| {
+                let stream = state.stream(&channel);
+                let Position { epoch, offset: top } = stream.position();
+                let since = query.since;
+                let publications = if query.reverse {
+                    let wanted =
+                        stream.placed.iter().rev().filter(|it| since.is_none_or(|since| it.offset() < since));
+                    wanted.take(query.limit).cloned().collect()
+                } else {
+                    let wanted =
+                        stream.placed.iter().filter(|it| since.is_none_or(|since| it.offset() > since));
+                    wanted.take(query.limit).cloned().collect()
+                };
+                Page { epoch, top, publications }
+            })
+            .await
+        }
+        .boxed()
+    }
+
+    fn positions(&self, channels: Vec<Channel>) -> BoxFuture<'_, Result<Vec<Option<Position>>, BrokerError>> {
+        async move {
+            let mut positions = Vec::new();
+            for channel in &channels {
+                positions
+                    .push(self.ask(channel, |state| state.streams.get(channel).map(Stream::position)).await?);
+            }
+            Ok(positions)
+        }
+        .boxed()
+    }
+
+    fn remove_history(&self, _: &Channel) -> BoxFuture<'_, Result<(), BrokerError>> {
+        unreachable!("no schedule removes history")
+    }
+
+    fn losses(&self) -> u64 {
+        self.link.losses.load(Ordering::SeqCst)
+    }
+
+    fn watch(&self, channel: &Channel) -> BoxFuture<'_, Result<(), BrokerError>> {
+        let channel = channel.clone();
+        async move {
+            // Interest leaves the deadline to the broker: it is the only one that knows what has become of a watch.
+            let watching = self.ask(&channel, |_| self.link.state.lock().watched.insert(channel.clone()));
+            let deadline = OPTIONS.broker_timeout;
+            let answer = timeout(deadline, watching).await.unwrap_or(Err(BrokerError::Timeout(deadline)));
+            if answer.is_err() {
+                self.link.state.lock().watched.remove(&channel);
+            }
+            answer.map(drop)
+        }
+        .boxed()
+    }
+
+    fn unwatch(&self, channel: &Channel) -> BoxFuture<'_, ()> {
+        self.link.state.lock().watched.remove(channel);
+        std::future::ready(()).boxed()
+    }
+
+    fn link(&self) -> broker::Link {
+        if self.link.generation().is_ok() { broker::Link::Up } else { broker::Link::Down }
+    }
+
+    fn kind(&self) -> &'static str {
+        "simulated"
+    }
+}
