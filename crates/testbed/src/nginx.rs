@@ -20,8 +20,8 @@ const ATTEMPTS: usize = 10;
 #[derive(Debug)]
 pub struct Nginx {
     port: u16,
-    _directory: TempDir,
-    _process: Process,
+    directory: TempDir,
+    process: Process,
 }
 
 impl Nginx {
@@ -34,13 +34,24 @@ impl Nginx {
         for _ in 0..ATTEMPTS {
             let port = free_port();
             if let Some(process) = try_start(port, nodes, directory.path()).await {
-                return Self { port, _directory: directory, _process: process };
+                return Self { port, directory, process };
             }
         }
         panic!(
             "nginx ends at once: {}",
             std::fs::read_to_string(directory.path().join("log")).unwrap_or_default()
         );
+    }
+
+    /// SIGHUP: new workers with the configuration read again; the old ones stay while they have clients.
+    pub async fn reload(&self) {
+        self.process.hang_up().await;
+    }
+
+    /// What it has written to its log.
+    #[must_use]
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
     }
 
     /// Where it listens.

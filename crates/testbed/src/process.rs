@@ -90,6 +90,11 @@ impl Process {
         self.signal("TERM").await;
     }
 
+    /// Sends SIGHUP: it is asked to read its configuration again.
+    pub async fn hang_up(&self) {
+        self.signal("HUP").await;
+    }
+
     /// Waits until it has ended by itself.
     ///
     /// # Panics

@@ -1,4 +1,4 @@
-//! A `redis-server` that keeps nothing on disk.
+//! A `redis-server` that keeps nothing on disk, unless it is asked to.
 
 use std::time::Duration;
 
@@ -46,6 +46,16 @@ impl RedisServer {
             server.port = free_port();
         }
         panic!("redis-server ends at once: {}", server.log());
+    }
+
+    /// The same with its data kept over [`RedisServer::stop`] and [`RedisServer::start_again`]: everything it has answered
+    /// for, since its log of writes is with the kernel before an answer leaves. (An fsync under way would let answers leave
+    /// before that.)
+    ///
+    /// # Panics
+    /// As [`RedisServer::start`].
+    pub async fn start_durable() -> Self {
+        Self::start_with(&["--appendonly", "yes", "--appendfsync", "no"]).await
     }
 
     /// Starts a Sentinel that watches the primary on a port, needs one more of its kind to agree that it is down, and
@@ -97,7 +107,17 @@ impl RedisServer {
         }
     }
 
-    /// Starts it again on the same port, empty, and waits until it answers.
+    /// Deletes what a stopped server had kept.
+    ///
+    /// # Panics
+    /// When it is running.
+    pub fn forget(&self) {
+        assert!(self.process.is_none(), "it is running");
+        // Not there: nothing was written yet.
+        let _ = std::fs::remove_dir_all(self.directory.path().join("appendonlydir"));
+    }
+
+    /// Starts it again on the same port, empty unless it is durable, and waits until it answers.
     ///
     /// # Panics
     /// When it does not start.
@@ -174,7 +194,6 @@ impl RedisServer {
             ["--port", &port],
             ["--bind", "127.0.0.1"],
             ["--save", ""],
-            ["--appendonly", "no"],
             ["--daemonize", "no"],
             ["--enable-debug-command", "yes"],
             ["--logfile", "redis.log"],
@@ -205,7 +224,9 @@ impl RedisServer {
         self.process.as_ref().expect("the server was started and not stopped")
     }
 
-    fn log(&self) -> String {
+    /// What it has written to its log.
+    #[must_use]
+    pub fn log(&self) -> String {
         std::fs::read_to_string(self.directory.path().join("redis.log")).unwrap_or_default()
     }
 }

@@ -1,0 +1,459 @@
+//! Everything that was said and heard in a run: one record, shared by all tasks of the thread.
+//!
+//! Publishers enter what was acknowledged, subscribers what they heard; the two, and any two subscribers, must agree on
+//! what stands at each place of each stream. What does not fit is an offence, written down with the fault of the moment.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fs::File;
+use std::io::Write as _;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Result;
+use tokio::time::Instant;
+
+use crate::fault::Kind;
+use crate::follow::{Offence, Position};
+use crate::stamp::Stamp;
+
+/// Offences that are written to the journal in full; more of them say nothing new.
+const JOURNAL_OFFENCES_MAX: u64 = 500;
+
+/// One channel under test.
+#[derive(Debug)]
+pub(crate) struct Channel {
+    /// Its name.
+    pub(crate) name: String,
+    /// Whether it has history.
+    pub(crate) kept: bool,
+    lives: HashMap<String, Life>,
+    /// Publications that were acknowledged, by publisher and number.
+    acknowledged: HashSet<(u32, u64)>,
+    /// The place of the last acknowledged one, and when it was first tried.
+    newest: Option<(Instant, Position)>,
+}
+
+/// One life of a stream: what stands at each offset.
+#[derive(Debug, Default)]
+struct Life {
+    at: BTreeMap<u64, (u32, u64)>,
+    offset_of: HashMap<(u32, u64), u64>,
+    acknowledged: BTreeMap<u64, (u32, u64)>,
+}
+
+/// Counts of a run.
+#[derive(Debug, Default, Clone, serde::Serialize)]
+pub(crate) struct Counts {
+    /// Publications that were tried.
+    pub(crate) published: u64,
+    /// Tries beyond the first.
+    pub(crate) retried: u64,
+    /// Publications that were acknowledged on channels with history.
+    pub(crate) acknowledged_kept: u64,
+    /// And on those without.
+    pub(crate) acknowledged_plain: u64,
+    /// Publications heard by one subscriber of a channel with history.
+    pub(crate) delivered_kept: u64,
+    /// And without.
+    pub(crate) delivered_plain: u64,
+    /// Of the former, those that came marked as replayed.
+    pub(crate) replayed: u64,
+    /// Acknowledged publications that a subscriber of a channel without history did not hear.
+    pub(crate) missed_plain: u64,
+    /// Successful subscriptions with `since`.
+    pub(crate) recoveries: u64,
+}
+
+/// The record.
+#[derive(Debug)]
+pub(crate) struct Record {
+    began: Instant,
+    channels: RefCell<Vec<Channel>>,
+    pub(crate) counts: RefCell<Counts>,
+    offences: RefCell<BTreeMap<Offence, u64>>,
+    /// What was told of gaps, by the fault of the moment.
+    gaps: RefCell<BTreeMap<String, BTreeMap<&'static str, u64>>>,
+    /// How connections ended.
+    closes: RefCell<BTreeMap<String, u64>>,
+    /// How long subscribers were cut off, by the fault of the moment.
+    outages: RefCell<BTreeMap<String, Vec<Duration>>>,
+    /// Connections opened at each node, with the second.
+    arrivals: RefCell<BTreeMap<(String, u64), u64>>,
+    /// Refusals of commands, by number.
+    refusals: RefCell<BTreeMap<u16, u64>>,
+    fault: Cell<Option<Kind>>,
+    lives_ended: Cell<bool>,
+    journal: RefCell<File>,
+    stopped: Cell<bool>,
+}
+
+impl Record {
+    /// An empty record of these channels (name, whether it has history), with a journal.
+    pub(crate) fn new(channels: impl IntoIterator<Item = (String, bool)>, journal: &Path) -> Result<Self> {
+        let channel = |(name, kept)| Channel {
+            name,
+            kept,
+            lives: HashMap::new(),
+            acknowledged: HashSet::new(),
+            newest: None,
+        };
+        Ok(Self {
+            began: Instant::now(),
+            channels: RefCell::new(channels.into_iter().map(channel).collect()),
+            counts: RefCell::default(),
+            offences: RefCell::default(),
+            gaps: RefCell::default(),
+            closes: RefCell::default(),
+            outages: RefCell::default(),
+            arrivals: RefCell::default(),
+            refusals: RefCell::default(),
+            fault: Cell::new(None),
+            lives_ended: Cell::new(false),
+            journal: RefCell::new(File::create(journal)?),
+            stopped: Cell::new(false),
+        })
+    }
+
+    /// Writes one line to the journal, with the time since the run began.
+    pub(crate) fn note(&self, line: &str) {
+        // A full disk is no reason to stop looking.
+        let _ = writeln!(self.journal.borrow_mut(), "{:>9} {line}", self.time());
+    }
+
+    /// The time since the run began, in seconds.
+    pub(crate) fn time(&self) -> String {
+        format!("{:.3}", self.began.elapsed().as_secs_f64())
+    }
+
+    /// Something happened that must not.
+    pub(crate) fn offend(&self, offence: Offence, times: u64, what: &str) {
+        let mut offences = self.offences.borrow_mut();
+        let count = offences.entry(offence).or_default();
+        *count += times;
+        if *count <= JOURNAL_OFFENCES_MAX {
+            self.note(&format!("OFFENCE {offence:?} x{times} during {}: {what}", self.cause()));
+        }
+    }
+
+    /// What must not happen, and how often it did.
+    pub(crate) fn offences(&self) -> BTreeMap<Offence, u64> {
+        self.offences.borrow().clone()
+    }
+
+    /// A fault begins; it stays the suspect until the next one. It says whether streams may go on as others after it.
+    pub(crate) fn suspect(&self, kind: Kind, ends_lives: bool) {
+        self.fault.set(Some(kind));
+        self.lives_ended.set(self.lives_ended.get() || ends_lives);
+    }
+
+    /// Whether Redis may have lost acknowledged data by now.
+    pub(crate) fn lives_have_ended(&self) -> bool {
+        self.lives_ended.get()
+    }
+
+    fn cause(&self) -> String {
+        self.fault.get().map_or_else(|| "calm".into(), |kind| kind.to_string())
+    }
+
+    /// A subscriber was told of a gap: by what word.
+    pub(crate) fn gap_told(&self, word: &'static str) {
+        *self.gaps.borrow_mut().entry(self.cause()).or_default().entry(word).or_default() += 1;
+    }
+
+    /// Gaps told, by the fault of the moment and the word.
+    pub(crate) fn gaps(&self) -> BTreeMap<String, BTreeMap<&'static str, u64>> {
+        self.gaps.borrow().clone()
+    }
+
+    /// A connection ended.
+    pub(crate) fn closed(&self, how: String) {
+        *self.closes.borrow_mut().entry(how).or_default() += 1;
+    }
+
+    /// How connections ended.
+    pub(crate) fn closes(&self) -> BTreeMap<String, u64> {
+        self.closes.borrow().clone()
+    }
+
+    /// A subscriber has all its channels again, so long after its connection ended.
+    pub(crate) fn back_after(&self, outage: Duration) {
+        self.outages.borrow_mut().entry(self.cause()).or_default().push(outage);
+    }
+
+    /// How long subscribers were cut off, by the fault of the moment.
+    pub(crate) fn outages(&self) -> BTreeMap<String, Vec<Duration>> {
+        self.outages.borrow().clone()
+    }
+
+    /// A command was refused.
+    pub(crate) fn refused(&self, code: u16) {
+        *self.refusals.borrow_mut().entry(code).or_default() += 1;
+    }
+
+    /// Refusals by number.
+    pub(crate) fn refusals(&self) -> BTreeMap<u16, u64> {
+        self.refusals.borrow().clone()
+    }
+
+    /// A connection opened at a node.
+    pub(crate) fn arrived(&self, node: &str) {
+        *self.arrivals.borrow_mut().entry((node.to_owned(), self.second())).or_default() += 1;
+    }
+
+    /// Whole seconds since the run began.
+    pub(crate) fn second(&self) -> u64 {
+        self.began.elapsed().as_secs()
+    }
+
+    /// The most arrivals in one second at each node, from that second on.
+    pub(crate) fn peaks_since(&self, second: u64) -> BTreeMap<String, u64> {
+        let mut peaks: BTreeMap<String, u64> = BTreeMap::new();
+        for ((node, at), count) in self.arrivals.borrow().iter() {
+            if *at >= second {
+                let peak = peaks.entry(node.clone()).or_default();
+                *peak = (*peak).max(*count);
+            }
+        }
+        peaks
+    }
+
+    /// No publication is begun any more.
+    pub(crate) fn stop(&self) {
+        self.stopped.set(true);
+    }
+
+    /// Whether [`Record::stop`] was called.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stopped.get()
+    }
+
+    /// The name of a channel.
+    pub(crate) fn name(&self, channel: usize) -> String {
+        self.channels.borrow()[channel].name.clone()
+    }
+
+    /// The numbers of the channels with history, or of those without.
+    pub(crate) fn channels(&self, kept: bool) -> Vec<usize> {
+        let channels = self.channels.borrow();
+        (0..channels.len()).filter(|&channel| channels[channel].kept == kept).collect()
+    }
+
+    /// The number of the channel with this name.
+    pub(crate) fn channel_named(&self, name: &str) -> Option<usize> {
+        self.channels.borrow().iter().position(|channel| channel.name == name)
+    }
+
+    /// A publication was acknowledged, on a channel with history with its place.
+    pub(crate) fn acknowledged(
+        &self,
+        channel: usize,
+        stamp: &Stamp,
+        begun: Instant,
+        position: Option<&Position>,
+    ) {
+        let what = (stamp.publisher, stamp.number);
+        let fits = {
+            let mut channels = self.channels.borrow_mut();
+            let channel = &mut channels[channel];
+            channel.acknowledged.insert(what);
+            match position.filter(|_| channel.kept) {
+                None => !channel.kept,
+                Some(position) => {
+                    let life = channel.lives.entry(position.epoch.clone()).or_default();
+                    let before = life.acknowledged.insert(position.offset, what);
+                    channel.newest = Some((begun, position.clone()));
+                    before.is_none_or(|before| before == what) && life.place(position.offset, what).is_ok()
+                }
+            }
+        };
+        let mut counts = self.counts.borrow_mut();
+        if self.channels.borrow()[channel].kept {
+            counts.acknowledged_kept += 1;
+        } else {
+            counts.acknowledged_plain += 1;
+        }
+        if !fits {
+            let name = self.name(channel);
+            self.offend(
+                Offence::Altered,
+                1,
+                &format!("{name}: {what:?} was acknowledged at {position:?}, where it is not"),
+            );
+        }
+    }
+
+    /// A subscriber heard a publication at a place.
+    pub(crate) fn placed(&self, channel: usize, stamp: &Stamp, position: &Position) {
+        let what = (stamp.publisher, stamp.number);
+        let placed = {
+            let mut channels = self.channels.borrow_mut();
+            channels[channel].lives.entry(position.epoch.clone()).or_default().place(position.offset, what)
+        };
+        if let Err((offence, other)) = placed {
+            let name = self.name(channel);
+            self.offend(offence, 1, &format!("{name}: {what:?} stands at {position:?}, and {other}"));
+        }
+    }
+
+    /// The place of the newest acknowledged publication that was begun after `moment`, on each channel with history;
+    /// none while a channel has none.
+    pub(crate) fn marks_after(&self, moment: Instant) -> Option<HashMap<usize, Position>> {
+        let channels = self.channels.borrow();
+        let kept = channels.iter().enumerate().filter(|(_, channel)| channel.kept);
+        let marks = kept.map(|(number, channel)| {
+            let (begun, position) = channel.newest.as_ref()?;
+            (*begun >= moment).then(|| (number, position.clone()))
+        });
+        marks.collect()
+    }
+
+    /// Whether a publication was acknowledged.
+    pub(crate) fn is_acknowledged(&self, channel: usize, what: (u32, u64)) -> bool {
+        self.channels.borrow()[channel].acknowledged.contains(&what)
+    }
+
+    /// The same, of a channel by its name.
+    pub(crate) fn is_acknowledged_on(&self, channel: &str, what: (u32, u64)) -> bool {
+        self.channel_named(channel).is_some_and(|channel| self.is_acknowledged(channel, what))
+    }
+
+    /// How many publications were acknowledged on a channel.
+    pub(crate) fn acknowledged_count(&self, channel: usize) -> u64 {
+        self.channels.borrow()[channel].acknowledged.len() as u64
+    }
+
+    /// Holds what a stream turned out to be against what was acknowledged and heard: `found` is all of it, by offset.
+    pub(crate) fn audit(&self, channel: usize, epoch: &str, found: &BTreeMap<u64, Stamp>) {
+        let name = self.name(channel);
+        let mut channels = self.channels.borrow_mut();
+        let life = channels[channel].lives.entry(epoch.to_owned()).or_default();
+        let mut offences = Vec::new();
+        for (offset, what) in &life.acknowledged {
+            if found.get(offset).is_none_or(|stamp| (stamp.publisher, stamp.number) != *what) {
+                offences.push((
+                    Offence::FalseAck,
+                    format!("{what:?} was acknowledged at {offset} of {epoch}, and is not there"),
+                ));
+            }
+        }
+        for (offset, stamp) in found {
+            let what = (stamp.publisher, stamp.number);
+            if !stamp.is_sound(&name) {
+                offences.push((Offence::Altered, format!("the sum of {what:?} is wrong in history")));
+            }
+            if let Err((offence, other)) = life.place(*offset, what) {
+                offences.push((offence, format!("history has {what:?} at {offset}, and {other}")));
+            }
+        }
+        drop(channels);
+        for (offence, what) in offences {
+            self.offend(offence, 1, &format!("{name}: {what}"));
+        }
+    }
+
+    /// Each publisher's numbers must ascend with the offsets, in every life of every stream. Returns the number of lives.
+    pub(crate) fn check_order(&self) -> usize {
+        let channels = self.channels.borrow();
+        let mut lives = 0;
+        for channel in channels.iter() {
+            for (epoch, life) in &channel.lives {
+                lives += 1;
+                let mut last = HashMap::new();
+                for (offset, (publisher, number)) in &life.at {
+                    let before = last.insert(*publisher, *number).unwrap_or(0);
+                    if *number < before {
+                        let what = format!(
+                            "{}: {publisher}'s number {number} stands at {offset} of {epoch}, after its {before}",
+                            channel.name
+                        );
+                        self.offend(Offence::Reordered, 1, &what);
+                    }
+                }
+            }
+        }
+        lives
+    }
+}
+
+impl Life {
+    /// Enters what stands at an offset.
+    fn place(&mut self, offset: u64, what: (u32, u64)) -> Result<(), (Offence, String)> {
+        match self.at.insert(offset, what) {
+            Some(before) if before != what => {
+                return Err((Offence::Altered, format!("{before:?} was said to stand there")));
+            }
+            Some(_) => return Ok(()),
+            None => {}
+        }
+        match self.offset_of.insert(what, offset) {
+            Some(before) if before != offset => Err((Offence::Doubled, format!("it stands at {before} too"))),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record() -> (Record, tempfile::TempDir) {
+        let directory = tempfile::tempdir().unwrap();
+        let channels = [("kept:0".to_owned(), true)];
+        (Record::new(channels, &directory.path().join("journal")).unwrap(), directory)
+    }
+
+    fn position(epoch: &str, offset: u64) -> Position {
+        Position { epoch: epoch.into(), offset }
+    }
+
+    fn stamp(number: u64) -> Stamp {
+        Stamp::new("kept:0", 1, number)
+    }
+
+    #[test]
+    fn all_who_hear_an_offset_hear_the_same() {
+        let (record, _directory) = record();
+        record.placed(0, &stamp(1), &position("a", 1));
+        record.placed(0, &stamp(1), &position("a", 1));
+        assert!(record.offences().is_empty());
+        record.placed(0, &stamp(2), &position("a", 1));
+        assert_eq!(record.offences()[&Offence::Altered], 1);
+    }
+
+    #[test]
+    fn a_publication_stands_in_one_place_of_a_life() {
+        let (record, _directory) = record();
+        record.placed(0, &stamp(1), &position("a", 1));
+        record.placed(0, &stamp(1), &position("b", 1));
+        assert!(record.offences().is_empty(), "an emptied Redis has forgotten the key");
+        record.placed(0, &stamp(1), &position("a", 2));
+        assert_eq!(record.offences()[&Offence::Doubled], 1);
+    }
+
+    #[test]
+    fn what_was_acknowledged_is_there() {
+        let (record, _directory) = record();
+        let at =
+            |number| record.acknowledged(0, &stamp(number), Instant::now(), Some(&position("a", number)));
+        at(1);
+        at(2);
+        record.audit(0, "a", &BTreeMap::from([(1, stamp(1)), (2, stamp(2))]));
+        assert!(record.offences().is_empty());
+        record.audit(0, "a", &BTreeMap::from([(1, stamp(1))]));
+        assert_eq!(record.offences()[&Offence::FalseAck], 1);
+    }
+
+    #[test]
+    fn a_publishers_numbers_ascend() {
+        let (record, _directory) = record();
+        for (offset, number) in [(1, 1), (2, 3), (3, 4)] {
+            record.placed(0, &stamp(number), &position("a", offset));
+        }
+        assert_eq!(record.check_order(), 1);
+        assert!(record.offences().is_empty());
+        record.placed(0, &stamp(2), &position("a", 4));
+        record.check_order();
+        assert_eq!(record.offences()[&Offence::Reordered], 1);
+    }
+}
