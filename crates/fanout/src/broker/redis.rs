@@ -15,7 +15,7 @@
 //! - [`publish`] and [`history`] say what to do, [`scripts`] what Redis does by itself in one step. Both use a [`pipe`]:
 //!   the `redis` crate's multiplexed connection behind a bounded queue.
 //! - [`watch`] reads its socket itself ([`resp`] says why), straight from the buffer into the lanes.
-//! - [`line`] is a connection for what may wait and must not make publications wait: presence.
+//! - [`mod@line`] is a connection for what may wait and must not make publications wait: presence.
 //! - [`envelope`] is what a publication looks like on its way, [`keys`] under which name, [`route`] on which server.
 //!
 //! **Where memory is bounded.** Outgoing: 16,384 commands wait in a pipe and a few pipelines are under way, 64 MiB in all;
