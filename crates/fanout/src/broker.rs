@@ -59,6 +59,7 @@ pub trait Broker: fmt::Debug + Send + Sync + 'static {
     fn remove_history(&self, channel: &Channel) -> BoxFuture<'_, Result<(), BrokerError>>;
 
     /// Counts up whenever this node may have missed something of any channel it watches: its link was lost and is back.
+    /// It has done so before anything that was read or heard by way of the new link is handed on.
     fn losses(&self) -> u64;
 
     /// Asks for a channel's publications. Never called for a channel that is watched or being watched.

@@ -237,8 +237,8 @@ impl Follower {
     pub(crate) fn take_read(&mut self) -> Option<Reading> {
         let mut read = self.wanted.take()?;
         if let Some(at) = self.at {
-            // Without a gap to where we stand; in doubt the newest that we know is read once more, to be compared.
-            read = read.and(Read::After(Offset(at.offset.0.saturating_sub(u64::from(self.in_doubt())))));
+            // Without a gap to where we stand; and the newest that we know once more, to be compared.
+            read = read.and(Read::After(Offset(at.offset.0.saturating_sub(1))));
         }
         Some(Reading { read, doubts: self.doubts })
     }

@@ -13,7 +13,10 @@
 //! is at the top, what it has heard is what the broker has, what was acknowledged is there, and when all have left nothing
 //! is left of them.
 
+use std::panic::{catch_unwind, resume_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use fanfare_metrics::Metrics;
@@ -236,10 +239,10 @@ fn wish<T: std::str::FromStr>(name: &str) -> Option<T> {
     std::env::var(name).ok()?.parse().ok()
 }
 
-/// The harness shows this only when the test fails.
-#[expect(clippy::print_stdout, reason = "a failing schedule is repeated by its seed")]
+/// To the error stream: what a thread prints, the harness does not show.
+#[expect(clippy::print_stderr, reason = "a failing schedule is repeated by its seed")]
 fn tell(seed: u64) {
-    println!("FANFARE_SIM_SEED={seed} plays this schedule again");
+    eprintln!("FANFARE_SIM_SEED={seed} plays this schedule again");
 }
 
 /// Whatever happens to links, servers and nodes: on a channel with history each subscriber hears every publication once and
@@ -250,14 +253,28 @@ fn nothing_is_lost_in_silence() {
         run(seed);
         return;
     }
+    let (next, count) = (AtomicU64::new(0), wish("FANFARE_SIM_SEEDS").unwrap_or(SEEDS));
+    let play_on = || {
+        let mut tally = Tally::default();
+        loop {
+            let seed = next.fetch_add(1, Ordering::SeqCst);
+            if seed >= count {
+                return tally;
+            }
+            tally.add(&catch_unwind(|| run(seed)).unwrap_or_else(|panic| {
+                tell(seed);
+                resume_unwind(panic)
+            }));
+        }
+    };
     let mut all = Tally::default();
-    for seed in 0..wish("FANFARE_SIM_SEEDS").unwrap_or(SEEDS) {
-        let tally = std::panic::catch_unwind(|| run(seed)).unwrap_or_else(|panic| {
-            tell(seed);
-            std::panic::resume_unwind(panic)
-        });
-        all.add(&tally);
-    }
+    thread::scope(|scope| {
+        let players = thread::available_parallelism().map_or(1, usize::from);
+        let playing: Vec<_> = (0..players).map(|_| scope.spawn(play_on)).collect();
+        for player in playing {
+            all.add(&player.join().expect("a schedule ends well"));
+        }
+    });
     all.has_tried_everything();
 }
 

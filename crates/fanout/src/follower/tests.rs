@@ -77,10 +77,20 @@ fn a_gap_is_closed_by_one_read_from_where_it_begins() {
     assert_eq!(delivered(&follower.admit(&run([8]))), [0; 0]);
     assert_eq!(delivered(&follower.admit(&run([10]))), [0; 0]);
     let reading = follower.take_read().unwrap();
-    assert_eq!(reading.read, Read::After(Offset(5)));
-    let step = follower.learn(reading, page(EPOCH, 9, run(6..=9))).unwrap();
+    assert_eq!(reading.read, Read::After(Offset(4)), "the newest is read again, to be compared");
+    let step = follower.learn(reading, page(EPOCH, 9, run(5..=9))).unwrap();
     assert_eq!(delivered(&step), [6, 7, 8, 9, 10]);
     assert!(!follower.wants_read());
+}
+
+/// The link was lost and is back, which nobody has noticed yet; but the refill came over the new one.
+#[test]
+fn a_refill_from_a_stream_that_went_back_is_told() {
+    let mut follower = standing_at(5);
+    follower.check(Position { epoch: EPOCH, offset: Offset(6) });
+    let reading = follower.take_read().unwrap();
+    let page = page(EPOCH, 6, (5..=6).map(|offset| publication(EPOCH, offset, 100 + offset)).collect());
+    assert!(follower.learn(reading, page).unwrap().lost);
 }
 
 #[test]

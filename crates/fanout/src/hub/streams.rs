@@ -95,7 +95,9 @@ async fn read_on(hub: Weak<Hub>, reader: Reader) {
     while let Some(hub) = hub.upgrade() {
         let turn = hub.reads.acquire().await.expect("the semaphore is never closed");
         let Some(reading) = reader.next() else { return };
-        match hub.read(reader.channel(), reading.read).await {
+        let read = hub.read(reader.channel(), reading.read).await;
+        hub.notice_losses(); // It may have come over a new link.
+        match read {
             Ok(page) => {
                 let delivered = reader.learn(reading, page);
                 delivered.queued.count(&hub.metrics);
