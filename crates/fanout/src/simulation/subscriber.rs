@@ -25,6 +25,8 @@ struct Mind {
     channel: Channel,
     /// The last position that it has seen.
     seen: Option<Position>,
+    /// What it has been replayed of the last publications that it asked for.
+    rewound: Option<Rewound>,
     /// How often streams had gone back before it came.
     regressions: u64,
     /// What it has heard since it was last told that it might have missed something.
@@ -33,6 +35,15 @@ struct Mind {
     tally: Tally,
     /// For whoever has to find out what went wrong.
     story: Vec<String>,
+}
+
+/// A rewind: a wish, not a promise. Of what it asks for the newest come that fit into the queue.
+#[derive(Debug)]
+struct Rewound {
+    /// Nothing comes from here or before.
+    floor: u64,
+    /// The last that was replayed.
+    last: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +70,7 @@ impl Subscriber {
             number,
             channel,
             seen: None,
+            rewound: None,
             regressions: 0,
             heard: Vec::new(),
             stage: Stage::Away,
@@ -165,6 +177,7 @@ impl Subscriber {
 
     fn enter(&self, start: Start, entry: Entry, world: &World) {
         let mut mind = self.0.lock();
+        mind.rewound = None;
         match start {
             Start::Since(since) if entry.recovered => {
                 assert_eq!(since.epoch, entry.position.epoch, "what is recovered is of the same stream");
@@ -174,8 +187,9 @@ impl Subscriber {
                 }
             }
             Start::Rewind(count) => {
-                let Position { epoch, offset: Offset(offset) } = entry.position;
-                mind.seen = Some(Position { epoch, offset: Offset(offset.saturating_sub(count.into())) });
+                let floor = entry.position.offset.0.saturating_sub(count.into());
+                mind.rewound = Some(Rewound { floor, last: None });
+                mind.seen = Some(entry.position);
             }
             Start::Since(_) | Start::Live => {
                 mind.tally.unrecovered += usize::from(start != Start::Live);
@@ -241,24 +255,28 @@ impl Subscriber {
             (number("\"offset\":").expect("its place"), number("\"data\":").expect("its content"));
         let mut mind = self.0.lock();
         assert_ne!(mind.stage, Stage::Away, "a publication comes before the reply");
-        let epoch = visit.entry.position.epoch;
+        let entered = visit.entry.position;
+        let epoch = entered.epoch;
         let seen = mind.seen.expect("it was told where it enters");
-        assert_eq!(
-            (epoch, offset),
-            (seen.epoch, seen.offset.0 + 1),
-            "in order and without a gap: {:#?}",
-            mind.story
-        );
         let is_replayed = text.contains("\"recovered\":true");
-        assert_eq!(
-            is_replayed,
-            offset <= visit.entry.position.offset.0,
-            "replayed up to the entry, and live from there"
-        );
+        assert_eq!(is_replayed, offset <= entered.offset.0, "replayed up to the entry, and live from there");
+        let next = match &mut mind.rewound {
+            // The newest that fit, up to the entry; how many of them that are depends on the queue.
+            Some(rewound) if is_replayed => {
+                assert!(offset > rewound.floor, "further back than it asked");
+                rewound.last.replace(offset).map_or(offset, |last| last + 1)
+            }
+            Some(Rewound { last: Some(last), .. }) if seen == entered => {
+                assert_eq!(*last, entered.offset.0, "the replay ends at the entry");
+                seen.offset.0 + 1
+            }
+            _ => seen.offset.0 + 1,
+        };
+        assert_eq!((epoch, offset), (seen.epoch, next), "in order and without a gap: {:#?}", mind.story);
         mind.tally.replayed += usize::from(is_replayed);
         mind.tally.heard += 1;
         let position = Position { epoch, offset: Offset(offset) };
-        mind.seen = Some(position);
+        mind.seen = Some(if mind.rewound.is_some() && is_replayed { entered } else { position });
         mind.heard.push((position, content));
     }
 }
