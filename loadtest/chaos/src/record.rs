@@ -83,7 +83,8 @@ pub(crate) struct Record {
     /// Refusals of commands, by number.
     refusals: RefCell<BTreeMap<u16, u64>>,
     fault: Cell<Option<Kind>>,
-    lives_ended: Cell<bool>,
+    /// Faults after which streams may go on as others.
+    lives_ended: Cell<usize>,
     journal: RefCell<File>,
     stopped: Cell<bool>,
 }
@@ -109,7 +110,7 @@ impl Record {
             arrivals: RefCell::default(),
             refusals: RefCell::default(),
             fault: Cell::new(None),
-            lives_ended: Cell::new(false),
+            lives_ended: Cell::new(0),
             journal: RefCell::new(File::create(journal)?),
             stopped: Cell::new(false),
         })
@@ -144,12 +145,12 @@ impl Record {
     /// A fault begins; it stays the suspect until the next one. It says whether streams may go on as others after it.
     pub(crate) fn suspect(&self, kind: Kind, ends_lives: bool) {
         self.fault.set(Some(kind));
-        self.lives_ended.set(self.lives_ended.get() || ends_lives);
+        self.lives_ended.set(self.lives_ended.get() + usize::from(ends_lives));
     }
 
     /// Whether Redis may have lost acknowledged data by now.
     pub(crate) fn lives_have_ended(&self) -> bool {
-        self.lives_ended.get()
+        self.lives_ended.get() > 0
     }
 
     fn cause(&self) -> String {
@@ -352,13 +353,18 @@ impl Record {
         }
     }
 
-    /// Each publisher's numbers must ascend with the offsets, in every life of every stream. Returns the number of lives.
+    /// Each publisher's numbers must ascend with the offsets, in every life of every stream; and no stream may have had
+    /// more lives than there were faults to end one. Returns the number of lives.
     pub(crate) fn check_order(&self) -> usize {
         let channels = self.channels.borrow();
         let mut lives = 0;
         for channel in channels.iter() {
+            lives += channel.lives.len();
+            if channel.lives.len() > 1 + self.lives_ended.get() {
+                let what = format!("{}: {} epochs", channel.name, channel.lives.len());
+                self.offend(Offence::NeedlessGap, 1, &what);
+            }
             for (epoch, life) in &channel.lives {
-                lives += 1;
                 let mut last = HashMap::new();
                 for (offset, (publisher, number)) in &life.at {
                     let before = last.insert(*publisher, *number).unwrap_or(0);

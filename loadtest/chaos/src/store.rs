@@ -5,11 +5,17 @@ use std::time::Duration;
 
 use fanfare_testbed::{RedisSentinels, RedisServer};
 use redis::cmd;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::args::Topology;
 use crate::fault::Kind;
 use crate::link::Link;
+
+/// How long Sentinels may take to put things in order.
+const SETTLED_WITHIN: Duration = Duration::from_secs(60);
+
+/// How often it is looked whether they have.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// The servers.
 #[derive(Debug)]
@@ -64,8 +70,7 @@ impl Store {
             _ => disturb(self.primary().await, kind, holds).await,
         }
         if let Self::Sentinels(servers) = self {
-            // The next fault may take a failover, and that takes a sound replica.
-            servers.are_ready().await;
+            settle(servers).await;
         }
     }
 
@@ -113,6 +118,28 @@ impl Store {
                 server.expect("a port of one of the servers")
             }
         }
+    }
+}
+
+/// Waits until a failover can succeed again, as the next fault may take one. A primary that was replaced while it was
+/// silent is made a replica only after Sentinels have looked at it for a while, so this may take half a minute.
+///
+/// # Panics
+/// When it takes longer than [`SETTLED_WITHIN`].
+async fn settle(servers: &RedisSentinels) {
+    let deadline = Instant::now() + SETTLED_WITHIN;
+    loop {
+        let mut sections: Vec<String> = Vec::new();
+        for server in servers.servers() {
+            sections.push(server.query(cmd("INFO").arg("replication")).await);
+        }
+        let follows = sections.iter().any(|section| section.contains("master_link_status:up"));
+        let leads = sections.iter().any(|section| section.contains("state=online"));
+        if follows && leads {
+            return servers.are_ready().await;
+        }
+        assert!(Instant::now() < deadline, "the replica does not come back: {sections:?}");
+        sleep(LOOK).await;
     }
 }
 

@@ -4,8 +4,10 @@
 //! on each node. Meanwhile others, who missed nothing, go on hearing each other: how much later is measured.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::Path;
-use std::rc::Rc;
+use std::sync::{Arc, Mutex};
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Result, anyhow, ensure};
@@ -14,9 +16,10 @@ use futures_util::future::{join_all, try_join_all};
 use redis::cmd;
 use serde::Serialize;
 use serde_json::{Value, json};
-use tokio::sync::Semaphore;
-use tokio::task::{JoinHandle, spawn_local};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::{Semaphore, oneshot};
+use tokio::task::spawn_local;
+use tokio::time::{Instant, interval, sleep, timeout};
 
 use crate::args::Arguments;
 use crate::follow::{Entered, Entry, Follow};
@@ -101,6 +104,9 @@ impl Report for Findings {
         if self.recovered != self.clients {
             failures.push(format!("{} of {} clients recovered", self.recovered, self.clients));
         }
+        if self.latency_before.count == 0 || self.latency_during.count == 0 {
+            failures.push("the bystanders heard nothing".into());
+        }
         if self.history_reads > self.history_reads_allowed {
             failures.push(format!("{} reads of history", self.history_reads));
         }
@@ -115,26 +121,26 @@ pub(crate) async fn run(arguments: &Arguments, logs: &Path) -> Result<Findings> 
     publish_all(addresses, 1..=1).await?;
     say(&format!("{} clients come in", arguments.storm_clients));
     let clients = come_in(addresses, arguments.storm_clients).await?;
-    let live = Live::begin(addresses).await?;
+    let api = addresses.internal.borrow()[0];
+    let bystanders = Bystanders::begin(addresses.proxy, api)?;
     sleep(Duration::from_secs(3)).await;
-    let latency_before = live.take();
+    let latency_before = bystanders.take();
     say(&format!("they leave, and {MISSED} messages are published on each of {CHANNELS} channels"));
     let follows: Vec<Follow> = clients.into_iter().map(|(_, follow)| follow).collect();
     publish_all(addresses, 2..=MISSED + 1).await?;
     let () = stage.redis.primary().await.query(cmd("CONFIG").arg("RESETSTAT")).await;
-    live.take();
+    bystanders.take();
 
     say("they come back");
     let began = Instant::now();
     let returning = follows
         .into_iter()
         .enumerate()
-        .map(|(number, follow)| spawn_local(come_back(addresses.clone(), number % CHANNELS, follow)));
+        .map(|(number, follow)| spawn_local(come_back(addresses.proxy, number % CHANNELS, follow)));
     let returned = join_all(returning.collect::<Vec<_>>()).await;
     let total = began.elapsed();
-    let latency_during = live.take();
+    let latency_during = bystanders.take();
     let commands = commands(stage.redis.primary().await).await;
-    live.end();
     let (mut faults, mut whole, mut refused) = (BTreeMap::new(), Vec::new(), 0);
     for outcome in returned {
         match outcome? {
@@ -187,7 +193,7 @@ async fn come_in(addresses: &Addresses, count: usize) -> Result<Vec<(Socket, Fol
     let enter = async |number: usize| {
         let _turn = turns.acquire().await?;
         let mut follow = Follow::default();
-        let socket = enter(addresses, &channel(number % CHANNELS), &mut follow).await;
+        let socket = enter(addresses.proxy, &channel(number % CHANNELS), &mut follow).await;
         let (socket, entered) =
             socket.map_err(|gone| anyhow!("client {number} is not let in: {}", gone.how))?;
         ensure!(entered == Entered::Fresh, "client {number}: {entered:?}");
@@ -197,8 +203,8 @@ async fn come_in(addresses: &Addresses, count: usize) -> Result<Vec<(Socket, Fol
 }
 
 /// Connects and subscribes after the place of `follow`, if it has one.
-async fn enter(addresses: &Addresses, name: &str, follow: &mut Follow) -> Result<(Socket, Entered), Gone> {
-    let mut socket = Socket::open(addresses.proxy).await?;
+async fn enter(proxy: SocketAddr, name: &str, follow: &mut Follow) -> Result<(Socket, Entered), Gone> {
+    let mut socket = Socket::open(proxy).await?;
     let mut command = json!({"type": "subscribe", "channel": name});
     if let Some(position) = follow.position() {
         command["since"] = json!(position);
@@ -214,17 +220,13 @@ async fn enter(addresses: &Addresses, name: &str, follow: &mut Follow) -> Result
 }
 
 /// Until the client has heard everything it missed: how long that took, and in how many tries it was not let in.
-async fn come_back(
-    addresses: Addresses,
-    number: usize,
-    mut follow: Follow,
-) -> Result<(Duration, u64), String> {
+async fn come_back(proxy: SocketAddr, number: usize, mut follow: Follow) -> Result<(Duration, u64), String> {
     let began = Instant::now();
     let name = channel(number);
     let mut refused = 0;
     let recovered = timeout(PATIENCE, async {
         let mut socket = loop {
-            match enter(&addresses, &name, &mut follow).await {
+            match enter(proxy, &name, &mut follow).await {
                 Ok((socket, Entered::Recovered)) => break socket,
                 Ok((_, other)) => return Err(format!("{other:?}")),
                 Err(gone) => {
@@ -252,51 +254,62 @@ async fn come_back(
     }
 }
 
-/// Clients that missed nothing, one publisher, and how late they hear it.
-struct Live {
-    tasks: Vec<JoinHandle<()>>,
-    latencies: Rc<std::cell::RefCell<Vec<Duration>>>,
+/// Clients that missed nothing, one publisher, and how late they hear it. They have a thread of their own: what keeps the
+/// test busy with thousands of clients is not to be taken for the gateway's doing.
+struct Bystanders {
+    latencies: Arc<Mutex<Vec<Duration>>>,
+    /// They leave when this is dropped.
+    _stay: oneshot::Sender<()>,
 }
 
-impl Live {
-    async fn begin(addresses: &Addresses) -> Result<Self> {
-        let latencies = Rc::default();
-        let began = Instant::now();
-        let mut tasks = Vec::new();
-        for _ in 0..BYSTANDERS {
-            let (socket, _) = enter(addresses, LIVE, &mut Follow::default())
-                .await
-                .map_err(|gone| anyhow!("a bystander is not let in: {}", gone.how))?;
-            tasks.push(spawn_local(overhear(socket, began, Rc::clone(&latencies))));
-        }
-        let address = addresses.internal.borrow()[0];
-        tasks.push(spawn_local(async move {
-            loop {
-                sleep(LIVE_EVERY).await;
-                let nanos = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
-                let body = json!({"channel": LIVE, "data": Stamp::new(LIVE, 1, nanos)});
-                // A late answer is a late message: the bystanders see it.
-                let _: Result<Value, String> = call(address, "publish", &body).await;
-            }
-        }));
-        Ok(Self { tasks, latencies })
+impl Bystanders {
+    /// Begins to publish and to listen.
+    fn begin(proxy: SocketAddr, api: Option<SocketAddr>) -> Result<Self> {
+        let latencies = Arc::default();
+        let (stay, left) = oneshot::channel();
+        let heard = Arc::clone(&latencies);
+        let runtime = move || Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+        thread::Builder::new().name("bystanders".into()).spawn(move || {
+            let runtime = runtime().expect("one runtime is there already");
+            runtime.block_on(async {
+                tokio::select! {
+                    () = stand_by(proxy, api, heard) => {}
+                    _ = left => {}
+                }
+            });
+        })?;
+        Ok(Self { latencies, _stay: stay })
     }
 
     /// What was measured since it was last taken.
     fn take(&self) -> Spread {
-        Spread::of(self.latencies.take())
-    }
-
-    fn end(self) {
-        self.tasks.iter().for_each(JoinHandle::abort);
+        let mut latencies = self.latencies.lock().expect("nobody panics while measuring");
+        Spread::of(std::mem::take(&mut *latencies))
     }
 }
 
-/// The number of each publication is when it was made, in microseconds.
-async fn overhear(mut socket: Socket, began: Instant, latencies: Rc<std::cell::RefCell<Vec<Duration>>>) {
+async fn stand_by(proxy: SocketAddr, api: Option<SocketAddr>, latencies: Arc<Mutex<Vec<Duration>>>) {
+    let began = Instant::now();
+    let listen = join_all((0..BYSTANDERS).map(|_| overhear(proxy, began, &latencies)));
+    let publish = async {
+        let mut pace = interval(LIVE_EVERY);
+        loop {
+            pace.tick().await;
+            // Its number is when it was made. A late answer is a late message: the bystanders see it.
+            let micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+            let body = json!({"channel": LIVE, "data": Stamp::new(LIVE, 1, micros)});
+            let _: Result<Value, String> = call(api, "publish", &body).await;
+        }
+    };
+    tokio::join!(listen, publish).1
+}
+
+async fn overhear(proxy: SocketAddr, began: Instant, latencies: &Mutex<Vec<Duration>>) {
+    let Ok((mut socket, _)) = enter(proxy, LIVE, &mut Follow::default()).await else { return };
     while let Ok(event) = socket.hear().await {
         if let Event::Message { data, .. } = event {
-            latencies.borrow_mut().push(began.elapsed().saturating_sub(Duration::from_micros(data.number)));
+            let latency = began.elapsed().saturating_sub(Duration::from_micros(data.number));
+            latencies.lock().expect("nobody panics while measuring").push(latency);
         }
     }
 }
