@@ -260,6 +260,16 @@ test('a channel with history is resumed from the last message heard', () => {
   assert.equal(world.heard.troubles.length, 1, 'a gap is told, never hidden');
 });
 
+test('whoever comes for the first time has missed nothing', () => {
+  const world = new World();
+  world.connection.connect();
+  world.connection.join('a');
+  world.welcome();
+  world.tell({ type: 'subscribed', channel: 'a', epoch: 'e', offset: 7, recovered: false });
+  assert.deepEqual(world.connection.channels.get('a').since, { epoch: 'e', offset: 7 });
+  assert.deepEqual(world.heard.troubles, []);
+});
+
 test('a refused channel says why, and an unavailable one is asked for again', () => {
   const world = new World();
   world.connection.connect();

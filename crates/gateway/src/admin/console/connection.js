@@ -194,12 +194,13 @@ export class Connection {
     const known = this.channels.get(event.channel);
     if (!known) return;
     const { epoch, offset } = event;
+    const cameBack = known.since !== undefined; // Whoever comes for the first time has missed nothing.
     // What was missed follows as messages, each moving `since`; until it has, the old position is the true one.
     if (epoch !== undefined && !(event.recovered && known.since?.epoch === epoch)) known.since = { epoch, offset };
     known.state = 'joined';
     known.error = undefined;
     this.#listener.channels();
-    if (event.recovered === false) {
+    if (cameBack && event.recovered === false) {
       this.#listener.trouble({ channel: event.channel, text: 'Some messages were missed: history no longer has them.' });
     }
   }
