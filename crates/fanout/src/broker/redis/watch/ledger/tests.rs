@@ -116,7 +116,8 @@ async fn what_was_watched_is_asked_for_again_in_batches() {
         (0..2).flat_map(|_| rig.again().split(' ').map(str::to_owned).collect::<Vec<_>>()).collect();
     assert!(!rig.ledger.has_more() && !rig.ledger.is_complete());
     rig.ledger.unsubscribed(Some("room:7")).unwrap();
-    again.retain(|word| word != "SUBSCRIBE");
+    // The second batch is one channel; when that is the one that was unwatched, nothing is written for it.
+    again.retain(|word| !word.is_empty() && word != "SUBSCRIBE");
     assert_eq!(again.len(), BATCH_MAX, "all but the one that was unwatched meanwhile");
     for (at, key) in again.iter().enumerate() {
         assert!(!rig.ledger.is_complete(), "{at} of {}", again.len());
