@@ -3,6 +3,7 @@
 //! What it would cost is a read of history for each of them; what it may cost is a small number of reads for each channel
 //! on each node. Meanwhile others, who missed nothing, go on hearing each other: how much later is measured.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -46,7 +47,7 @@ const LIVE: &str = "kept:live";
 /// How often something is published there.
 const LIVE_EVERY: Duration = Duration::from_millis(20);
 /// How long anything may take.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What was found.
 #[derive(Debug, Serialize)]
@@ -224,6 +225,8 @@ async fn come_back(proxy: SocketAddr, number: usize, mut follow: Follow) -> Resu
     let began = Instant::now();
     let name = channel(number);
     let mut refused = 0;
+    // What it waits for: to be let in and subscribed at first, then the message with this number.
+    let awaited = Cell::new(1);
     let recovered = timeout(PATIENCE, async {
         let mut socket = loop {
             match enter(proxy, &name, &mut follow).await {
@@ -236,6 +239,7 @@ async fn come_back(proxy: SocketAddr, number: usize, mut follow: Follow) -> Resu
             }
         };
         let mut expected = 2;
+        awaited.set(expected);
         while expected <= MISSED + 1 {
             if let Event::Message { data, offset, .. } = socket.hear().await.map_err(|gone| gone.how)? {
                 follow.hear(offset.unwrap_or(0)).map_err(|(offence, _)| format!("{offence:?}"))?;
@@ -243,6 +247,7 @@ async fn come_back(proxy: SocketAddr, number: usize, mut follow: Follow) -> Resu
                     return Err(format!("heard {} for {expected}", data.number));
                 }
                 expected += 1;
+                awaited.set(expected);
             }
         }
         Ok(socket)
@@ -250,7 +255,8 @@ async fn come_back(proxy: SocketAddr, number: usize, mut follow: Follow) -> Resu
     match recovered.await {
         Ok(Ok(_socket)) => Ok((began.elapsed(), refused)),
         Ok(Err(fault)) => Err(fault),
-        Err(_) => Err("not whole in time".into()),
+        Err(_) if awaited.get() == 1 => Err(format!("{name}: not subscribed in time")),
+        Err(_) => Err(format!("{name}: waits in vain for message {}", awaited.get())),
     }
 }
 
