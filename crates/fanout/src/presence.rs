@@ -69,7 +69,8 @@ pub trait Presence: fmt::Debug + Send + Sync + 'static {
     /// of round trips, and performs a change again without harm.
     fn write(&self, writer: Writer, changes: Vec<Change>) -> BoxFuture<'_, Result<Vec<After>, BrokerError>>;
 
-    /// Keeps a seat warm for `ttl`, if it still is or if it is `new`.
+    /// Keeps a seat warm for `ttl`, if it still is or if it is `new`. What is written under a seat later holds in the book that
+    /// it was taken in: in another one the answer to everything is [`After::Cleared`].
     fn beat(&self, seat: Seat, ttl: Duration, new: bool) -> BoxFuture<'_, Result<Beat, BrokerError>>;
 
     /// Clears a bounded part of a seat that has gone cold, unless another node is at it. Answers whether there is more to do.
@@ -102,9 +103,6 @@ impl Seat {
 pub struct Writer {
     /// Its seat.
     pub seat: Seat,
-    /// The book that the seat was taken in, as [`Beat::life`] names it. In another one nothing that is said here is true: the
-    /// answer to everything is [`After::Cleared`].
-    pub life: u64,
     /// The seat it had before: members that enter are moved from there.
     pub before: Option<Seat>,
 }

@@ -1,4 +1,4 @@
-//! The contract of presence, on every book: in memory on paused time, in a real Redis on the real clock.
+//! The contract of presence, on every book: in memory on paused time, in a real Redis, and in three, on the real clock.
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
@@ -18,6 +18,12 @@ macro_rules! contract {
             $(#[tokio::test(start_paused = true)]
             async fn $property() {
                 super::properties::$property(super::Cluster::in_memory()).await;
+            })+
+        }
+        mod shards {
+            $(#[tokio::test]
+            async fn $property() {
+                super::properties::$property(super::Cluster::on_shards().await).await;
             })+
         }
         mod redis {

@@ -234,9 +234,7 @@ fn broker(
         node: config.node.name.clone(),
     };
     let broker = RedisBroker::connect(&options, &lanes, metrics.clone(), tasks, stop.clone());
-    // One book, on the first server: configuration keeps presence out of a cluster that has several.
-    let book = RedisOptions { mode: RedisMode::Single, urls: options.urls[..1].to_vec(), ..options.clone() };
-    let book = RedisPresence::new(&book, tasks, stop.clone());
+    let book = RedisPresence::new(&options, tasks, stop);
     Ok((Arc::new(broker.context("redis.urls")?), Arc::new(book.context("redis.urls")?)))
 }
 

@@ -172,7 +172,7 @@ impl Presence for MemoryPresence {
         async move {
             let mut book = self.0.book().await;
             // A member of the seat before is found by its session and moved by that alone.
-            let Writer { seat, life: _, before: _ } = writer;
+            let Writer { seat, before: _ } = writer;
             if !book.seats.contains_key(&seat) {
                 return Ok(vec![After::Cleared; changes.len()]);
             }

@@ -15,23 +15,26 @@
 //! written under a seat can therefore be found by those who clear it, and once they have begun with a channel a mark keeps late
 //! writes out, for longer than any write can be late.
 //!
+//! Of several servers each has a book of its own for its share of the channels. A node takes its seat in all of them together,
+//! and one that has lost its book makes the node write to all of them again.
+//!
 //! Redis must not evict keys (`maxmemory-policy noeviction`): a book with a page torn out would stay so until a node takes a
 //! new seat.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use fanfare_protocol::Channel;
 use fanfare_protocol::event::{Crowd, Member};
 use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, join_all};
 use redis::{Cmd, Pipeline, Script, ServerError, ServerErrorKind, Value, cmd};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::broker::BrokerError;
-use crate::broker::redis::keys::Keys;
-use crate::broker::redis::line::Line;
+use crate::broker::redis::line::{Line, Lines};
 use crate::broker::redis::{RedisOptions, RedisOptionsError};
 use crate::presence::wire;
 use crate::presence::{After, Beat, Change, MEMBERS_MAX, Presence, Seat, Step, Writer};
@@ -52,15 +55,15 @@ const LOCK: Duration = Duration::from_secs(2);
 /// See the [module's essay](self).
 #[derive(Debug)]
 pub struct RedisPresence {
-    line: Line,
+    lines: Lines,
+    /// For each server, the book that the node's seat was taken in.
+    lives: Vec<AtomicU64>,
     prefix: Box<str>,
-    /// The names that the broker gives things: notices go where publications go.
-    keys: Keys,
     scripts: Scripts,
 }
 
 impl RedisPresence {
-    /// The book on the server that the options name; it need not be there. The prefix and the server are those of the
+    /// The book on the servers that the options name; they need not be there. The prefix and the servers are those of the
     /// [`RedisBroker`](crate::broker::redis::RedisBroker), which hears the notices.
     ///
     /// # Errors
@@ -68,27 +71,27 @@ impl RedisPresence {
     pub fn new(
         options: &RedisOptions,
         tasks: &TaskTracker,
-        shutdown: CancellationToken,
+        shutdown: &CancellationToken,
     ) -> Result<Self, RedisOptionsError> {
-        let line = Line::new(options, tasks, shutdown)?;
-        let keys = Keys::new(&options.prefix).ok_or(RedisOptionsError::Prefix)?;
-        Ok(Self { line, prefix: options.prefix.as_str().into(), keys, scripts: Scripts::new() })
+        let lines = Lines::new(options, tasks, shutdown)?;
+        let lives = lines.all().iter().map(|_| AtomicU64::new(0)).collect();
+        Ok(Self { lines, lives, prefix: options.prefix.as_str().into(), scripts: Scripts::new() })
     }
 
     /// Asks, and teaches a server that does not know the scripts.
-    async fn ask(&self, pipeline: &Pipeline) -> Result<Vec<Value>, BrokerError> {
-        let answers = self.line.ask(pipeline).await?;
+    async fn ask(&self, line: &Line, pipeline: &Pipeline) -> Result<Vec<Value>, BrokerError> {
+        let answers = line.ask(pipeline).await?;
         if !answers.iter().any(is_unknown_script) {
             return Ok(answers);
         }
-        self.line.ask(&self.scripts.teach()).await?;
-        self.line.ask(pipeline).await // Whatever was done the first time may be done again.
+        line.ask(&self.scripts.teach()).await?;
+        line.ask(pipeline).await // Whatever was done the first time may be done again.
     }
 
-    async fn ask_one(&self, command: Cmd) -> Result<Value, BrokerError> {
+    async fn ask_one(&self, line: &Line, command: Cmd) -> Result<Value, BrokerError> {
         let mut pipeline = Pipeline::with_capacity(1);
         pipeline.add_command(command);
-        match self.ask(&pipeline).await?.pop() {
+        match self.ask(line, &pipeline).await?.pop() {
             Some(Value::ServerError(error)) => Err(refused(&error)),
             Some(value) => Ok(value),
             None => Err(not_understood()),
@@ -120,7 +123,7 @@ impl RedisPresence {
     fn write_call(&self, writer: &Writer, channel: &Channel, changes: &[&Change]) -> Cmd {
         let mut call = self.on_channel(&self.scripts.write, channel, Some(&writer.seat));
         let before = writer.before.as_ref().map_or("", Seat::as_str);
-        call.arg(writer.seat.as_str()).arg(before).arg(self.keys.of(channel));
+        call.arg(writer.seat.as_str()).arg(before).arg(self.lines.pubsub_channel(channel));
         for change in changes {
             match &change.step {
                 Step::Enter(member) => call.arg("e").arg(wire::member(member)),
@@ -143,16 +146,23 @@ impl RedisPresence {
     }
 
     /// Forgets the channels on which a seat holds nobody.
-    async fn unlist(&self, seat: &str, channels: &[&str]) -> Result<(), BrokerError> {
+    async fn unlist(&self, line: &Line, seat: &str, channels: &[&str]) -> Result<(), BrokerError> {
         if channels.is_empty() {
             return Ok(());
         }
         let mut call = cmd("SREM");
         call.arg(self.seats_key(&format!("on:{seat}"))).arg(channels);
-        self.ask_one(call).await.map(drop)
+        self.ask_one(line, call).await.map(drop)
     }
 
-    async fn write_all(&self, writer: &Writer, changes: &[Change]) -> Result<Vec<After>, BrokerError> {
+    /// Writes to one server.
+    async fn write_to(
+        &self,
+        server: usize,
+        writer: &Writer,
+        changes: &[Change],
+    ) -> Result<Vec<After>, BrokerError> {
+        let line = &self.lines.all()[server];
         let groups = group(changes);
         let mut pipeline = Pipeline::new();
         pipeline.cmd("GET").arg(self.seats_key("life"));
@@ -166,9 +176,9 @@ impl RedisPresence {
                 pipeline.add_command(self.write_call(writer, group.channel, &part));
             }
         }
-        let mut answers = self.ask(&pipeline).await?.into_iter();
+        let mut answers = self.ask(line, &pipeline).await?.into_iter();
         let life: Option<u64> = read(answers.next().ok_or_else(not_understood)?)?;
-        if life != Some(writer.life) {
+        if life != Some(self.lives[server].load(Ordering::Relaxed)) {
             return Ok(vec![After::Cleared; changes.len()]);
         }
         let is_unlisted = !entered.is_empty() && matches!(answers.next(), Some(Value::ServerError(_)) | None);
@@ -197,24 +207,62 @@ impl RedisPresence {
             return Ok(vec![After::Cleared; changes.len()]); // Nobody would find these: the seat is given up.
         }
         // A name that stays on the list costs a look when the seat is cleared.
-        let _ = self.unlist(writer.seat.as_str(), &empty).await;
+        let _ = self.unlist(line, writer.seat.as_str(), &empty).await;
         Ok(after)
     }
 
-    async fn clear(&self, seat: &Seat, channels: &[Channel]) -> Result<(), BrokerError> {
+    async fn clear(&self, line: &Line, seat: &Seat, channels: &[Channel]) -> Result<(), BrokerError> {
         let mut pipeline = Pipeline::with_capacity(channels.len());
         for channel in channels {
             let mut call = self.on_channel(&self.scripts.clear, channel, Some(seat));
-            call.arg(seat.as_str()).arg(self.keys.of(channel)).arg(SWEEP_MEMBERS);
+            call.arg(seat.as_str()).arg(self.lines.pubsub_channel(channel)).arg(SWEEP_MEMBERS);
             call.arg(u64::try_from(TOMBSTONE.as_millis()).expect("minutes"));
             pipeline.add_command(call);
         }
-        let left = self.ask(&pipeline).await?;
+        let left = self.ask(line, &pipeline).await?;
         let cleared = channels.iter().zip(left).filter(|(_, left)| *left == Value::Int(0));
         let cleared: Vec<_> = cleared.map(|(channel, _)| channel.as_str()).collect();
-        self.unlist(seat.as_str(), &cleared).await?;
-        self.ask_one(cmd("DEL").arg(self.seats_key(&format!("lock:{}", seat.as_str()))).to_owned()).await?;
+        self.unlist(line, seat.as_str(), &cleared).await?;
+        self.ask_one(line, cmd("DEL").arg(self.seats_key(&format!("lock:{}", seat.as_str()))).to_owned())
+            .await?;
         Ok(())
+    }
+}
+
+impl RedisPresence {
+    async fn beat_at(
+        &self,
+        server: usize,
+        seat: &Seat,
+        ttl: Duration,
+        new: bool,
+    ) -> Result<Beat, BrokerError> {
+        let line = &self.lines.all()[server];
+        let mut call = cmd("EVALSHA");
+        call.arg(self.scripts.beat.get_hash()).arg(3).arg(self.seats_key("life"));
+        call.arg(self.seats_key("list")).arg(self.seats_key(&format!("warm:{}", seat.as_str())));
+        call.arg(seat.as_str()).arg(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
+        call.arg(fastrand::u64(1..)).arg(u8::from(new));
+        let (warm, life): (u8, u64) = read(self.ask_one(line, call).await?)?;
+        Ok(Beat { is_warm: warm == 1, life })
+    }
+
+    /// Clears a part of one cold seat on one server; `false` when there is none.
+    async fn sweep_at(&self, line: &Line) -> Result<bool, BrokerError> {
+        let mut call = cmd("EVALSHA");
+        call.arg(self.scripts.cold.get_hash()).arg(1).arg(self.seats_key("list"));
+        for prefix in ["warm:", "on:", "lock:"] {
+            call.arg(self.seats_key(prefix));
+        }
+        call.arg(u64::try_from(LOCK.as_millis()).expect("seconds")).arg(SWEEP_CHANNELS);
+        let answer = self.ask_one(line, call).await?;
+        if matches!(&answer, Value::Array(parts) if parts.is_empty()) {
+            return Ok(false);
+        }
+        let (seat, names): (String, Vec<String>) = read(answer)?;
+        let channels: Vec<_> = names.iter().filter_map(|name| Channel::parse(name).ok()).collect();
+        self.clear(line, &Seat(seat.into()), &channels).await?;
+        Ok(true)
     }
 }
 
@@ -289,47 +337,66 @@ impl Scripts {
 
 impl Presence for RedisPresence {
     fn write(&self, writer: Writer, changes: Vec<Change>) -> BoxFuture<'_, Result<Vec<After>, BrokerError>> {
-        async move { self.write_all(&writer, &changes).await }.boxed()
+        async move {
+            let mut places: Vec<Vec<usize>> = vec![Vec::new(); self.lines.all().len()];
+            for (place, change) in changes.iter().enumerate() {
+                places[self.lines.of(&change.channel)].push(place);
+            }
+            let written = places.iter().enumerate().filter(|(_, places)| !places.is_empty());
+            let written = written.map(async |(server, places)| {
+                let its: Vec<_> = places.iter().map(|place| changes[*place].clone()).collect();
+                (places, self.write_to(server, &writer, &its).await)
+            });
+            let mut after = vec![After::Refused; changes.len()];
+            for (places, answer) in join_all(written).await {
+                match answer {
+                    Ok(its) => places.iter().zip(its).for_each(|(place, it)| after[*place] = it),
+                    Err(BrokerError::Unavailable(_) | BrokerError::Busy(_)) => {} // Refused, all of it.
+                    Err(error @ BrokerError::Timeout(_)) => return Err(error),
+                }
+            }
+            Ok(after)
+        }
+        .boxed()
     }
 
     fn beat(&self, seat: Seat, ttl: Duration, new: bool) -> BoxFuture<'_, Result<Beat, BrokerError>> {
         async move {
-            let mut call = cmd("EVALSHA");
-            call.arg(self.scripts.beat.get_hash()).arg(3).arg(self.seats_key("life"));
-            call.arg(self.seats_key("list")).arg(self.seats_key(&format!("warm:{}", seat.as_str())));
-            call.arg(seat.as_str()).arg(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
-            call.arg(fastrand::u64(..)).arg(u8::from(new));
-            let (warm, life): (u8, u64) = read(self.ask_one(call).await?)?;
-            Ok(Beat { is_warm: warm == 1, life })
+            let beats = (0..self.lines.all().len()).map(|server| self.beat_at(server, &seat, ttl, new));
+            // All of them, whatever becomes of one: the others stay warm while it is away.
+            let beats = join_all(beats).await.into_iter().collect::<Result<Vec<_>, _>>()?;
+            if new {
+                self.lives
+                    .iter()
+                    .zip(&beats)
+                    .for_each(|(life, beat)| life.store(beat.life, Ordering::Relaxed));
+            }
+            Ok(Beat {
+                is_warm: beats.iter().all(|beat| beat.is_warm),
+                life: beats.iter().fold(0, |all, beat| all.rotate_left(1) ^ beat.life),
+            })
         }
         .boxed()
     }
 
     fn sweep(&self) -> BoxFuture<'_, Result<bool, BrokerError>> {
         async move {
-            let mut call = cmd("EVALSHA");
-            call.arg(self.scripts.cold.get_hash()).arg(1).arg(self.seats_key("list"));
-            for prefix in ["warm:", "on:", "lock:"] {
-                call.arg(self.seats_key(prefix));
+            let steps = join_all(self.lines.all().iter().map(|line| self.sweep_at(line))).await;
+            match steps.iter().any(|step| matches!(step, Ok(true))) {
+                true => Ok(true),
+                false => steps.into_iter().collect::<Result<Vec<_>, _>>().map(|_| false),
             }
-            call.arg(u64::try_from(LOCK.as_millis()).expect("seconds")).arg(SWEEP_CHANNELS);
-            let answer = self.ask_one(call).await?;
-            if matches!(&answer, Value::Array(parts) if parts.is_empty()) {
-                return Ok(false);
-            }
-            let (seat, names): (String, Vec<String>) = read(answer)?;
-            let channels: Vec<_> = names.iter().filter_map(|name| Channel::parse(name).ok()).collect();
-            self.clear(&Seat(seat.into()), &channels).await?;
-            Ok(true)
         }
         .boxed()
     }
 
     fn crowd(&self, channel: Channel, members: bool) -> BoxFuture<'_, Result<Crowd, BrokerError>> {
         async move {
+            let line = &self.lines.all()[self.lines.of(&channel)];
             let mut call = self.on_channel(&self.scripts.crowd, &channel, None);
             call.arg(if members { MEMBERS_MAX } else { 0 });
-            let (users, connections, named): (u64, u64, Vec<Vec<Vec<u8>>>) = read(self.ask_one(call).await?)?;
+            let (users, connections, named): (u64, u64, Vec<Vec<Vec<u8>>>) =
+                read(self.ask_one(line, call).await?)?;
             let named =
                 || named.iter().flatten().map(|it| wire::read_member(it)).collect::<Result<Vec<Member>, _>>();
             let members = match members && connections <= MEMBERS_MAX {

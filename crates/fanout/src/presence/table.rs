@@ -176,7 +176,7 @@ impl Table {
 
     /// Takes steps out of the queue, at most `count`, while there is a seat.
     pub(super) fn take(&mut self, count: usize) -> Option<Batch> {
-        let writer = Writer { seat: self.seat.clone()?, life: self.life, before: self.before.clone() };
+        let writer = Writer { seat: self.seat.clone()?, before: self.before.clone() };
         let mut batch = Batch { writer, changes: Vec::new(), marks: Vec::new(), through: 0 };
         while batch.changes.len() < count
             && let Some(Queued { number, channel, session }) = self.queue.pop_front()

@@ -34,7 +34,7 @@ pub(crate) struct Cluster {
 
 enum Ground {
     Memory(Bus),
-    Redis(Box<RedisServer>),
+    Redis(Vec<RedisServer>),
 }
 
 pub(crate) struct Node {
@@ -57,7 +57,13 @@ impl Cluster {
     }
 
     pub(crate) async fn on_redis() -> Self {
-        Self::on(Ground::Redis(Box::new(RedisServer::start().await)))
+        Self::on(Ground::Redis(vec![RedisServer::start().await]))
+    }
+
+    /// On several servers, each with its share of the channels.
+    pub(crate) async fn on_shards() -> Self {
+        let servers = [RedisServer::start().await, RedisServer::start().await, RedisServer::start().await];
+        Self::on(Ground::Redis(servers.into()))
     }
 
     fn on(ground: Ground) -> Self {
@@ -66,7 +72,7 @@ impl Cluster {
 
     pub(crate) fn redis(&mut self) -> &mut RedisServer {
         match &mut self.ground {
-            Ground::Redis(server) => server,
+            Ground::Redis(servers) => &mut servers[0],
             Ground::Memory(_) => panic!("there is no redis here"),
         }
     }
@@ -79,10 +85,10 @@ impl Cluster {
             Ground::Memory(bus) => {
                 (Arc::new(MemoryBroker::new(bus, lanes)), Arc::new(MemoryPresence::new(bus)))
             }
-            Ground::Redis(server) => {
+            Ground::Redis(servers) => {
                 let options = RedisOptions {
-                    mode: RedisMode::Single,
-                    urls: vec![server.url()],
+                    mode: if servers.len() == 1 { RedisMode::Single } else { RedisMode::Sharded },
+                    urls: servers.iter().map(RedisServer::url).collect(),
                     prefix: "test".into(),
                     timeout: Duration::from_secs(5),
                     ping_interval: Duration::from_secs(1),
@@ -90,7 +96,7 @@ impl Cluster {
                 };
                 let (tasks, shutdown) = (&self.tasks, self.shutdown.child_token());
                 let broker = RedisBroker::connect(&options, &lanes, metrics.clone(), tasks, shutdown.clone());
-                (Arc::new(broker.unwrap()), Arc::new(RedisPresence::new(&options, tasks, shutdown).unwrap()))
+                (Arc::new(broker.unwrap()), Arc::new(RedisPresence::new(&options, tasks, &shutdown).unwrap()))
             }
         };
         eventually("the channel is watched", async || broker.watch(&channel()).await.is_ok()).await;

@@ -66,10 +66,10 @@ impl Rules<'_> {
     fn redis(&mut self, config: &Config) {
         let mode = config.redis.mode;
         let present = config.namespaces.is_empty() || config.namespaces.values().any(|it| it.presence);
-        let spread = config.broker == BrokerKind::Redis && mode == RedisMode::Sharded;
-        self.require(!(spread && present), &["redis.mode"], || {
-            "redis.mode = \"sharded\": presence is not spread over several servers yet; configure namespaces, and leave \
-             `presence` off in all of them"
+        let moves = config.broker == BrokerKind::Redis && mode == RedisMode::Sentinel;
+        self.require(!(moves && present), &["redis.mode"], || {
+            "redis.mode = \"sentinel\": presence does not follow a fail-over yet; configure namespaces, and leave `presence` \
+             off in all of them"
                 .into()
         });
         let served = mode != RedisMode::Cluster;

@@ -6,8 +6,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use fanfare_protocol::Channel;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, IntoConnectionInfo, Pipeline, Value};
+use redis::{AsyncConnectionConfig, Pipeline, ToRedisArgs, Value};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -15,8 +16,49 @@ use tokio_util::task::TaskTracker;
 
 use crate::broker::BrokerError;
 use crate::broker::redis::backoff::Backoff;
+use crate::broker::redis::keys::Keys;
+use crate::broker::redis::route::{Map, Route};
 use crate::broker::redis::server::{Lost, Server};
 use crate::broker::redis::{RedisOptions, RedisOptionsError};
+
+/// A line to each of the servers that the options name.
+#[derive(Debug)]
+pub(crate) struct Lines {
+    route: Route,
+    keys: Keys,
+    /// In the order of the route's indices.
+    lines: Vec<Line>,
+}
+
+impl Lines {
+    /// Opens nothing yet. The tasks of a line end when it is dropped or `shutdown` is cancelled.
+    pub(crate) fn new(
+        options: &RedisOptions,
+        tasks: &TaskTracker,
+        shutdown: &CancellationToken,
+    ) -> Result<Self, RedisOptionsError> {
+        // Nobody asks Sentinels here: a server that they name is away to a line.
+        let Map { route, servers, sentinels: _ } = Map::of(&options.mode, &options.urls)?;
+        let keys = Keys::new(&options.prefix).ok_or(RedisOptionsError::Prefix)?;
+        let lines = servers.into_iter().map(|it| Line::new(it, options.timeout, tasks, shutdown.clone()));
+        Ok(Self { route, keys, lines: lines.collect() })
+    }
+
+    /// The place of a channel's line among [`Lines::all`].
+    pub(crate) fn of(&self, channel: &Channel) -> usize {
+        self.route.of(channel)
+    }
+
+    /// The pub/sub channel of Redis that carries a channel of ours.
+    pub(crate) fn pubsub_channel<'a>(&'a self, channel: &'a Channel) -> impl ToRedisArgs + 'a {
+        self.keys.of(channel)
+    }
+
+    /// One for each server.
+    pub(crate) fn all(&self) -> &[Line] {
+        &self.lines
+    }
+}
 
 /// See the [module's essay](self).
 #[derive(Debug)]
@@ -52,24 +94,9 @@ impl std::fmt::Debug for Open {
 }
 
 impl Line {
-    /// A line to the server that the options name. Its tasks end when it is dropped or `shutdown` is cancelled.
-    pub(crate) fn new(
-        options: &RedisOptions,
-        tasks: &TaskTracker,
-        shutdown: CancellationToken,
-    ) -> Result<Self, RedisOptionsError> {
-        let [url] = options.urls.as_slice() else {
-            return Err(RedisOptionsError::NotOneUrl { urls: options.urls.len() });
-        };
-        let info = url.as_str().into_connection_info().map_err(|_| RedisOptionsError::Url)?;
+    fn new(server: Server, timeout: Duration, tasks: &TaskTracker, shutdown: CancellationToken) -> Self {
         let state = State { open: None, backoff: Backoff::new(), next_attempt: Instant::now(), opened: 0 };
-        Ok(Self {
-            server: Server::new(&info)?,
-            timeout: options.timeout,
-            tasks: tasks.clone(),
-            shutdown,
-            state: Mutex::new(state),
-        })
+        Self { server, timeout, tasks: tasks.clone(), shutdown, state: Mutex::new(state) }
     }
 
     /// Asks, and returns one answer per command; an error of one command is a [`Value::ServerError`] in its place.
