@@ -35,12 +35,12 @@ pub(crate) struct Addresses {
     pub(crate) internal: Rc<RefCell<Vec<Option<SocketAddr>>>>,
 }
 
-/// How clients reach the nodes.
+/// How clients reach the nodes, and the nodes Redis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wiring {
-    /// Through links, so that they can be cut off.
+    /// Through links, so that they can be cut off from each other.
     Links,
-    /// Straight from nginx: a link costs the harness two descriptors a client.
+    /// Straight: links cost the harness two descriptors a client, and a busy harness is a slow Redis.
     Straight,
 }
 
@@ -68,7 +68,8 @@ impl Stage {
         let program = program.canonicalize().with_context(|| format!("there is no {}", program.display()))?;
         ensure!(drain > 0, "a drain takes at least a second");
         let redis = Store::start(*topology).await;
-        let redis_links = redis.address().map_or_else(|| Ok(Vec::new()), |redis| links(&[redis; NODES]))?;
+        let linked = redis.address().filter(|_| wiring == Wiring::Links);
+        let redis_links = linked.map_or_else(|| Ok(Vec::new()), |redis| links(&[redis; NODES]))?;
         let mut nodes = Vec::new();
         for node in 0..NODES {
             let settings = redis.settings(redis_links.get(node));
