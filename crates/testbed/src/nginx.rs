@@ -61,6 +61,18 @@ impl Nginx {
     }
 }
 
+/// The workers of a master that was killed go on without it, so they are killed with it: the master first, or it would
+/// start others.
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        let master = self.process.id();
+        let workers = std::fs::read_to_string(format!("/proc/{master}/task/{master}/children"));
+        let kill = format!("kill -KILL {master} {}", workers.unwrap_or_default());
+        // What has ended already cannot be killed, and need not be.
+        let _ = std::process::Command::new("sh").args(["-c", &kill]).stderr(Stdio::null()).status();
+    }
+}
+
 async fn try_start(port: u16, nodes: &[SocketAddr], directory: &Path) -> Option<Process> {
     let configuration = directory.join("nginx.conf");
     let script = root().join("scripts/nginx-config");
