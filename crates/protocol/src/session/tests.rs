@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::publication::{Epoch, IdempotencyKey, Offset, Payload};
+use crate::rules::{MayPublish, MaySubscribe, Rule};
 
 const CHANNELS: u8 = 6;
 
