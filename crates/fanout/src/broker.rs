@@ -144,7 +144,7 @@ fn spread(channel: &Channel, count: usize) -> usize {
 }
 
 /// FNV-1a: the same on every node and in every run and version.
-fn hash(channel: &Channel) -> u64 {
+pub(crate) fn hash(channel: &Channel) -> u64 {
     channel
         .as_str()
         .bytes()

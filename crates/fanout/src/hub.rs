@@ -1,9 +1,9 @@
 //! The crate's only door: publish, subscribe, go live, unsubscribe.
 //!
-//! The hub owns the registry and the broker and runs one task per lane. A lane's task takes everything that waits in the
-//! lane, groups runs of one channel, and walks that channel's subscribers once per run: the busier the node, the longer
-//! the runs and the fewer the wake-ups. Nothing in the walk depends on the receiver but its encoding and whether it asked
-//! for no echo.
+//! The hub owns the registry and the broker and runs one task per lane. A lane's task takes what waits in the lane, puts
+//! together what is of one channel, and walks that channel's subscribers once per run; their writers are woken a few at a
+//! time ([`wakes`](crate::wakes)). So the busier the node, the longer the runs, and the more publications leave in one write.
+//! Nothing in the walk depends on the receiver but its encoding and whether it asked for no echo.
 
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Weak};
@@ -21,10 +21,11 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
 
-use crate::broker::{Broker, BrokerError, LaneEnds, Link};
+use crate::broker::{Broker, BrokerError, LaneEnds, Link, hash};
 use crate::interest::Interest;
 use crate::outbox::Outbox;
 use crate::registry::{Entering, Joined, Left, Registry};
+use crate::wakes::Wakes;
 
 mod streams;
 
@@ -36,8 +37,9 @@ const READS_AT_ONCE: usize = 64;
 /// How often a subscriber whose place is not at hand waits for a read before it is told to come back later.
 const READS_MAX: usize = 3;
 
-/// The most publications taken from a lane before writers get their turn.
-const RUN_MAX: usize = 256;
+/// The most publications taken from a lane before writers are woken. With [`wakes`](crate::wakes) it bounds what a channel
+/// with many subscribers can queue in one go.
+const RUN_MAX: usize = 64;
 
 /// How a hub behaves.
 #[derive(Debug, Clone, Copy)]
@@ -223,26 +225,43 @@ impl Hub {
         answer
     }
 
-    fn deliver(&self, publications: &[Arc<Publication>]) {
+    /// Queues publications for whoever hears them; returns how many deliveries that was.
+    fn deliver(&self, publications: &[Arc<Publication>], wakes: &mut Wakes) -> u64 {
         self.metrics.publications_received(publications.len() as u64);
         self.notice_losses();
+        let mut deliveries = 0;
         for run in publications.chunk_by(|one, next| one.channel == next.channel) {
             let began = Instant::now();
-            let delivered = self.registry.deliver(&run[0].channel, run);
+            let delivered = self.registry.deliver(&run[0].channel, run, wakes);
             delivered.queued.count(&self.metrics);
             self.metrics.fanned_out(run.len() as u64, delivered.receivers, began.elapsed());
             delivered.start_reading.into_iter().for_each(|reader| self.start_reading(reader));
+            deliveries += run.len() as u64 * delivered.receivers;
         }
+        deliveries
     }
 }
 
 /// Carries what comes through one lane to the subscribers, as long as there is a hub.
 async fn carry(hub: Weak<Hub>, mut lane: mpsc::Receiver<Arc<Publication>>) {
     let mut publications = Vec::new();
-    while lane.recv_many(&mut publications, RUN_MAX).await > 0 {
+    let mut wakes = Wakes::default();
+    loop {
+        if wakes.is_empty() {
+            if lane.recv_many(&mut publications, RUN_MAX).await == 0 {
+                return;
+            }
+        } else {
+            publications.extend(std::iter::from_fn(|| lane.try_recv().ok()).take(RUN_MAX));
+        }
         let Some(hub) = hub.upgrade() else { return };
-        hub.deliver(&publications);
+        if publications.len() > 1 {
+            // Each channel's are together then, and in the order they came.
+            publications.sort_by_cached_key(|publication| hash(&publication.channel));
+        }
+        let deliveries = hub.deliver(&publications, &mut wakes);
         publications.clear();
+        wakes.wake_some(deliveries);
         // Tokio's budget would let a busy lane run on; the writers it has woken come first.
         tokio::task::yield_now().await;
     }

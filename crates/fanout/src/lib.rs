@@ -21,6 +21,7 @@ pub mod presence;
 mod registry;
 #[cfg(test)]
 mod simulation;
+mod wakes;
 
 pub use hub::{Hub, HubOptions};
 pub use outbox::{Batch, Full, Order, Outbox, Queued, SubscriberId};

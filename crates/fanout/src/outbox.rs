@@ -217,13 +217,25 @@ impl Outbox {
         self.encoding
     }
 
-    /// Queues publications of one channel, in order, in the way that the channel handles slow subscribers. Those that the
-    /// session asked not to hear are left out.
+    /// Queues publications of one channel, in order, in the way that the channel handles slow subscribers, and wakes the
+    /// writer. Those that the session asked not to hear are left out.
     pub(crate) fn offer(&self, publications: &[Arc<Publication>], overflow: Overflow) -> Queued {
+        let (queued, waker) = self.offer_asleep(publications, overflow);
+        waker.into_iter().for_each(Waker::wake);
+        queued
+    }
+
+    /// The same, but the writer sleeps on: the caller wakes it, soon, if it has to be woken. Until then nobody else does,
+    /// whatever comes to the outbox.
+    pub(crate) fn offer_asleep(
+        &self,
+        publications: &[Arc<Publication>],
+        overflow: Overflow,
+    ) -> (Queued, Option<Waker>) {
         let mut losses = Losses::default();
         let mut state = self.state.lock();
         if state.phase != Phase::Open {
-            return Queued::default();
+            return (Queued::default(), None);
         }
         let before = state.queue.bytes();
         for publication in publications {
@@ -240,10 +252,8 @@ impl Outbox {
         }
         let queued = Queued::of(losses, signed(state.queue.bytes()) - signed(before));
         // A task that waits for frames has found the queue empty: whatever came to it since, it is not empty now.
-        if !state.queue.is_empty() || state.phase == Phase::Overflowed {
-            wake(state, Wants::Frames);
-        }
-        queued
+        let is_news = !state.queue.is_empty() || state.phase == Phase::Overflowed;
+        (queued, if is_news { state.take_waker(Wants::Frames) } else { None })
     }
 
     /// How many of these, counted from the newest, may be replayed together: half of what may wait.
@@ -372,6 +382,12 @@ impl State {
         Some(order)
     }
 
+    /// What wakes the connection's task, if it sleeps and what came is what it wants.
+    fn take_waker(&mut self, came: Wants) -> Option<Waker> {
+        let wanted = came == Wants::Orders || self.wants == Wants::Frames || !self.orders.is_empty();
+        if wanted { self.waker.take() } else { None }
+    }
+
     fn sleep<T>(&mut self, cx: &Context<'_>, wants: Wants) -> Poll<T> {
         match &mut self.waker {
             Some(waker) => waker.clone_from(cx.waker()),
@@ -384,8 +400,7 @@ impl State {
 
 /// Wakes the connection's task, outside the lock, if it sleeps and what came is what it wants.
 fn wake(mut state: MutexGuard<'_, State>, came: Wants) {
-    let wanted = came == Wants::Orders || state.wants == Wants::Frames || !state.orders.is_empty();
-    let waker = if wanted { state.waker.take() } else { None };
+    let waker = state.take_waker(came);
     drop(state);
     if let Some(waker) = waker {
         waker.wake();

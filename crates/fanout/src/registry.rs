@@ -36,6 +36,7 @@ use tokio::sync::oneshot;
 use crate::broker::BrokerError;
 use crate::follower::{Entrance, Follower, Reading, Step};
 use crate::outbox::{Order, Outbox, Queued, SubscriberId};
+use crate::wakes::Wakes;
 
 /// A power of two well over the number of cores, so that two of them seldom want the same shard.
 const SHARDS: usize = 64;
@@ -233,17 +234,23 @@ impl Registry {
         Left::Last
     }
 
-    /// Queues publications of one channel, in the order they came, for all its live subscribers.
-    pub(crate) fn deliver(&self, channel: &Channel, publications: &[Arc<Publication>]) -> Delivered {
+    /// Queues publications of one channel, in the order they came, for all its live subscribers, whose writers are woken
+    /// by way of `wakes`.
+    pub(crate) fn deliver(
+        &self,
+        channel: &Channel,
+        publications: &[Arc<Publication>],
+        wakes: &mut Wakes,
+    ) -> Delivered {
         debug_assert!(publications.iter().all(|publication| publication.channel == *channel));
         let Some(subscribers) = self.find(channel) else { return Delivered::default() };
         let mut crowd = subscribers.0.lock();
         let Crowd { members, stream, .. } = &mut *crowd;
         match stream {
-            None => walk(members, publications),
+            None => walk(members, publications, wakes),
             Some(stream) => {
                 let step = stream.follower.admit(publications);
-                let delivered = perform(channel, members, &step);
+                let delivered = perform(channel, members, &step, wakes);
                 let start_reading = stream.start_reading(channel, &subscribers);
                 Delivered { start_reading, ..delivered }
             }
@@ -328,7 +335,7 @@ impl Reader {
             return Delivered::default();
         };
         stream.tell(&Ok(()));
-        perform(&self.channel, members, &step)
+        perform(&self.channel, members, &step, &mut Wakes::default())
     }
 
     /// The read has failed: those who waited for it are told, and what the stream itself needs is still wanted. Whether
@@ -392,24 +399,27 @@ fn fitting(
 
 type Members = IndexMap<SubscriberId, Member>;
 
-fn perform(channel: &Channel, members: &mut Members, step: &Step<'_>) -> Delivered {
+fn perform(channel: &Channel, members: &mut Members, step: &Step<'_>, wakes: &mut Wakes) -> Delivered {
     if step.lost {
         lose(channel, members);
     }
-    walk(members, &step.deliver)
+    walk(members, &step.deliver, wakes)
 }
 
 /// The hot path: nothing here depends on the receiver but its gate, its encoding and its policy.
-fn walk(members: &mut Members, publications: &[Arc<Publication>]) -> Delivered {
+fn walk(members: &mut Members, publications: &[Arc<Publication>], wakes: &mut Wakes) -> Delivered {
     let mut delivered = Delivered::default();
     if publications.is_empty() {
         return delivered;
     }
+    let wakes = wakes.of_channel(members.len());
     for member in members.values_mut() {
         match &mut member.gate {
             Gate::Live => {
                 delivered.receivers += 1;
-                delivered.queued += member.outbox.offer(publications, member.overflow);
+                let (queued, waker) = member.outbox.offer_asleep(publications, member.overflow);
+                delivered.queued += queued;
+                wakes.extend(waker);
             }
             Gate::Entered { since, .. } => since.extend_from_slice(publications),
             Gate::Joining | Gate::Lost => {}

@@ -69,6 +69,11 @@ impl Registry {
     pub(crate) fn channels(&self) -> usize {
         self.shards.iter().map(|shard| shard.lock().len()).sum()
     }
+
+    /// Delivers, and wakes whoever has something to write at once.
+    fn hear(&self, channel: &Channel, publications: &[Arc<Publication>]) -> Delivered {
+        self.deliver(channel, publications, &mut Wakes::default())
+    }
 }
 
 #[test]
@@ -95,15 +100,15 @@ fn nothing_is_delivered_before_the_reply() {
     let (room, one) = (channel("room:1"), outbox());
     let number = |number| [publication(&room, number, None)];
     registry.join(&room, &one, &Terms::default());
-    assert_eq!(registry.deliver(&room, &number(1)), Delivered::default(), "nobody has entered");
+    assert_eq!(registry.hear(&room, &number(1)), Delivered::default(), "nobody has entered");
     join(&registry, &room, &one);
-    assert_eq!(registry.deliver(&room, &number(2)), Delivered::default());
+    assert_eq!(registry.hear(&room, &number(2)), Delivered::default());
     assert_eq!(heard(&one), [], "what comes before the reply waits for it");
     let bytes = |number| signed(publication(&room, number, None).encoded(Encoding::NativeJson).len());
     let queued = registry.go_live(&room, one.id(), reply());
     assert_eq!(queued.map(|it| it.grown_bytes), Some(signed(reply().len()) + bytes(2)));
     let three_and_four = [publication(&room, 3, None), publication(&room, 4, None)];
-    let delivered = registry.deliver(&room, &three_and_four);
+    let delivered = registry.hear(&room, &three_and_four);
     assert_eq!(
         delivered,
         Delivered {
@@ -113,7 +118,7 @@ fn nothing_is_delivered_before_the_reply() {
         }
     );
     registry.leave(&room, one.id());
-    assert_eq!(registry.deliver(&room, &number(5)), Delivered::default());
+    assert_eq!(registry.hear(&room, &number(5)), Delivered::default());
     assert_eq!(heard(&one), [None, Some(2), Some(3), Some(4)]);
 }
 
@@ -139,7 +144,7 @@ fn subscribers_hear_their_channels_and_no_others() {
         registry.go_live(room, outbox.id(), reply());
     }
     for (number, room) in rooms.iter().enumerate() {
-        registry.deliver(room, &[publication(room, number, None)]);
+        registry.hear(room, &[publication(room, number, None)]);
     }
     for (number, outbox) in outboxes.iter().enumerate() {
         assert_eq!(heard(outbox), [None, Some(number)]);
@@ -156,7 +161,7 @@ fn a_publisher_without_echo_counts_as_a_receiver_but_hears_nothing() {
         join(&registry, &room, outbox);
         registry.go_live(&room, outbox.id(), reply());
     }
-    assert_eq!(registry.deliver(&room, &[publication(&room, 1, Some(us))]).receivers, 2);
+    assert_eq!(registry.hear(&room, &[publication(&room, 1, Some(us))]).receivers, 2);
     assert_eq!((heard(&ours), heard(&them)), (vec![None], vec![None, Some(1)]));
 }
 
@@ -220,10 +225,10 @@ fn the_reply_comes_then_what_was_missed_then_what_has_come_since() {
     let registry = Registry::new();
     let (room, one) = (channel("room:1"), outbox());
     stand_at_three(&registry, &room, &one);
-    registry.deliver(&room, &[placed(&room, 3), placed(&room, 4)]);
+    registry.hear(&room, &[placed(&room, 3), placed(&room, 4)]);
     assert_eq!(heard(&one), []);
     let _ = registry.go_live(&room, one.id(), reply()).unwrap();
-    registry.deliver(&room, &[placed(&room, 4), placed(&room, 5)]);
+    registry.hear(&room, &[placed(&room, 4), placed(&room, 5)]);
     assert_eq!(heard(&one), [None, Some(2), Some(3), Some(4), Some(5)]);
 }
 
@@ -236,14 +241,14 @@ fn everyone_is_told_of_a_gap_once() {
     let _ = registry.go_live(&room, live.id(), reply()).unwrap();
     registry.join(&room, &entered, &since(3));
     registry.enter(&room, entered.id(), since(3).start, false);
-    let reader = registry.deliver(&room, &[placed(&room, 7)]).start_reading.expect("there is a gap");
+    let reader = registry.hear(&room, &[placed(&room, 7)]).start_reading.expect("there is a gap");
     let reading = reader.next().expect("it is to be closed");
     reader.learn(reading, page(&room, 6..=8));
     let lost = [Order::Lost { channel: room.clone() }];
     assert_eq!((orders(&live), orders(&entered)), (lost.to_vec(), vec![]));
     let _ = registry.go_live(&room, entered.id(), reply()).unwrap();
     assert_eq!(orders(&entered), lost);
-    assert_eq!(registry.deliver(&room, &[placed(&room, 9)]).receivers, 0, "nothing follows");
+    assert_eq!(registry.hear(&room, &[placed(&room, 9)]).receivers, 0, "nothing follows");
     assert_eq!((heard(&live), heard(&entered)), (vec![None, Some(2), Some(3)], vec![None]));
 }
 
@@ -253,7 +258,7 @@ fn whoever_comes_during_a_read_waits_for_the_next() {
     let registry = Registry::new();
     let (room, one, two) = (channel("room:1"), outbox(), outbox());
     let reader = stand_at_three(&registry, &room, &one);
-    registry.deliver(&room, &[placed(&room, 5)]);
+    registry.hear(&room, &[placed(&room, 5)]);
     let reading = reader.next().expect("a gap is to be closed");
     registry.join(&room, &two, &since(6));
     let Entering::Wait { mut answer, start_reading: None } =
@@ -294,7 +299,7 @@ fn a_page_is_not_shown_to_a_stream_that_has_taken_the_name() {
     let registry = Registry::new();
     let (room, one) = (channel("room:1"), outbox());
     let old = stand_at_three(&registry, &room, &one);
-    registry.deliver(&room, &[placed(&room, 5)]);
+    registry.hear(&room, &[placed(&room, 5)]);
     let reading = old.next().expect("a gap is to be closed");
     registry.leave(&room, one.id());
     registry.join(&room, &one, &since(3));
@@ -356,7 +361,7 @@ fn the_reply_comes_first_and_nothing_falls_in_between() {
                 let mut after = 0;
                 while after < 20 {
                     let next = number.fetch_add(1, Ordering::SeqCst);
-                    registry.deliver(&room, &[publication(&room, next, None)]);
+                    registry.hear(&room, &[publication(&room, next, None)]);
                     after += usize::from(all_joined.load(Ordering::SeqCst) == JOINERS);
                 }
             });
@@ -400,7 +405,7 @@ fn whoever_joins_as_the_last_one_leaves_is_not_forgotten() {
                         Joined::Already => panic!("nobody joins twice"),
                     };
                     let went_live = registry.go_live(&room, outbox.id(), reply());
-                    let receivers = registry.deliver(&room, &ours).receivers;
+                    let receivers = registry.hear(&room, &ours).receivers;
                     if went_live.is_none() || receivers == 0 {
                         failed.store(true, Ordering::SeqCst);
                     }

@@ -1,0 +1,134 @@
+//! Writers that have something to write and have not been woken yet.
+//!
+//! A write costs more than all else that happens to a publication, and costs next to nothing more when it takes thirty of
+//! them at once. So a lane does not wake whoever it has queued something for; it wakes [`SLICE`] of those that wait, the
+//! longest first, and lets everybody else run, publishers and itself included, before it wakes the next. On an idle node
+//! that is at once. On a busy one publications that arrive meanwhile are queued for writers that have not been woken yet,
+//! and leave in the same write: the busier the node, the bigger the batch.
+//!
+//! Writers of small channels come first, so that a publication to ten does not wait for ten thousand writes of another
+//! channel.
+//!
+//! **Invariants.**
+//! - Whoever is in here has a place in the queue that only moves forward, and no more than [`GATHERED`] deliveries are
+//!   made for each writer that is woken: what waits in an outbox for want of waking is bounded.
+//! - Nobody else wakes a writer that is in here. Dropped, it wakes them all.
+
+use std::collections::VecDeque;
+use std::task::Waker;
+
+/// The writers woken before others run: about a millisecond of writing, and as many as a worker of tokio queues locally.
+const SLICE: usize = 128;
+
+/// The deliveries after which another writer is woken, however many wait.
+const GATHERED: u64 = 32;
+
+/// The most members of a small channel.
+const SMALL: usize = 256;
+
+/// See the [module's essay](self).
+#[derive(Debug, Default)]
+pub(crate) struct Wakes {
+    small: VecDeque<Waker>,
+    large: VecDeque<Waker>,
+}
+
+impl Wakes {
+    /// Where the writers of a channel with so many members go.
+    pub(crate) fn of_channel(&mut self, members: usize) -> &mut VecDeque<Waker> {
+        if members <= SMALL { &mut self.small } else { &mut self.large }
+    }
+
+    /// Whether nobody waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.small.is_empty() && self.large.is_empty()
+    }
+
+    /// Wakes those whose turn it is after so many deliveries.
+    pub(crate) fn wake_some(&mut self, deliveries: u64) {
+        let turn = usize::try_from(deliveries / GATHERED).unwrap_or(usize::MAX).max(SLICE);
+        let small = turn.min(self.small.len());
+        // A quarter is for large channels, even if small ones could use all of it.
+        let large = (turn - small).max(turn / 4).min(self.large.len());
+        self.small.drain(..small).chain(self.large.drain(..large)).for_each(Waker::wake);
+    }
+}
+
+impl Drop for Wakes {
+    fn drop(&mut self) {
+        self.small.drain(..).chain(self.large.drain(..)).for_each(Waker::wake);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Wake;
+
+    use super::*;
+
+    /// A crowd of writers that counts how many of it have been woken.
+    #[derive(Debug, Default)]
+    struct Crowd(AtomicUsize);
+
+    impl Wake for Crowd {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    impl Crowd {
+        fn woken(&self) -> usize {
+            self.0.load(Ordering::Relaxed)
+        }
+    }
+
+    fn wait(wakes: &mut Wakes, members: usize) -> Arc<Crowd> {
+        let crowd = Arc::<Crowd>::default();
+        let wakers = (0..members).map(|_| Waker::from(crowd.clone()));
+        wakes.of_channel(members).extend(wakers);
+        crowd
+    }
+
+    #[test]
+    fn a_small_channel_does_not_wait_for_the_writers_of_a_large_one() {
+        let mut wakes = Wakes::default();
+        let large = wait(&mut wakes, 10_000);
+        wakes.wake_some(0);
+        assert_eq!(large.woken(), SLICE);
+        let small = wait(&mut wakes, 10);
+        wakes.wake_some(0);
+        assert_eq!((small.woken(), large.woken()), (10, 2 * SLICE - 10));
+    }
+
+    #[test]
+    fn a_large_channel_gets_on_however_many_small_ones_there_are() {
+        let mut wakes = Wakes::default();
+        let large = wait(&mut wakes, 1_000);
+        for turn in 1..=8 {
+            for _ in 0..100 {
+                wait(&mut wakes, 10);
+            }
+            wakes.wake_some(0);
+            assert_eq!(large.woken(), turn * SLICE / 4);
+        }
+    }
+
+    #[test]
+    fn as_many_are_woken_as_bounds_what_waits() {
+        let mut wakes = Wakes::default();
+        let crowd = wait(&mut wakes, 10_000);
+        wakes.wake_some(32 * 1_000);
+        assert_eq!(crowd.woken(), 1_000);
+        assert!(!wakes.is_empty());
+    }
+
+    #[test]
+    fn nobody_is_forgotten() {
+        let mut wakes = Wakes::default();
+        let crowds = [wait(&mut wakes, 10), wait(&mut wakes, 1_000)];
+        drop(wakes);
+        assert_eq!(crowds.map(|crowd| crowd.woken()), [10, 1_000]);
+    }
+}
