@@ -82,14 +82,16 @@ impl Services {
     }
 
     /// Runs a connection's task so that a bug in it ends that connection and nothing else.
+    ///
+    /// No `async` block: it would hold the task twice, once as what it captured and once as what it awaits.
     pub(crate) fn spawn_guarded(self: &Arc<Self>, task: impl Future<Output = ()> + Send + 'static) {
         let services = self.clone();
-        let guarded = std::panic::AssertUnwindSafe(task).catch_unwind();
-        self.tasks.spawn(async move {
-            if guarded.await.is_err() {
+        let guarded = std::panic::AssertUnwindSafe(task).catch_unwind().map(move |outcome| {
+            if outcome.is_err() {
                 services.metrics.panicked(); // The panic hook has logged it.
             }
         });
+        self.tasks.spawn(guarded);
     }
 }
 
