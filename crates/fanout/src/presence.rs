@@ -18,7 +18,13 @@
 //! clears it in bounded steps and the book tells everyone who has `left`. A node that was frozen or cut off for so long finds
 //! its seat cold, takes a new one and enters all of its members again, which moves those that had not been cleared yet in
 //! silence and is told as `joined` for the others. The same is done when an answer is lost and nobody knows what was
-//! written: a seat is given up rather than repaired.
+//! written: a seat is given up rather than repaired. A node that has taken a seat waits for an interval before it judges the
+//! seats of others: where the book was away from all nodes nobody is taken for dead who comes back in time.
+//!
+//! **Lives.** A book may be lost, or fall back to what it was a moment ago: a Redis that comes back empty, or a replica that
+//! takes over. That is another *life* of it. Each node notices by itself, takes a new seat and restores all of its members
+//! without telling anybody: they have heard it. Who departed without the book knowing stays on the old seat, which goes cold;
+//! who came meanwhile enters.
 //!
 //! **Users.** `joined` and `left` speak of users: the first connection that a user has on a channel, and the last. An
 //! anonymous connection is a user of its own. What the book holds, and with it every [`Crowd`], agrees with the notices:
@@ -33,9 +39,9 @@
 //!   Each `joined` and `left` is told by the very step in which the count leaves or reaches 0, so once, and in order.
 //! - A seat that holds members is listed among the seats, with its channels, before the first of them is written; once it is
 //!   being cleared nothing can be written under it. Nobody stays in the book whom no node answers for.
+//! - What was written under a seat counts in the life in which the seat was taken, and in no other.
 //! - [`Desk::enter`] and [`Desk::leave`] never wait. What the desk remembers is bounded by the node's subscriptions and by those
 //!   that ended within a grace, or since the book went away.
-//! - A book that was lost (a Redis that came back empty) is written again without telling anybody: they have heard it.
 //!
 //! **Deliberately absent:** the order of notices relative to publications, which take another queue; and notices to the session
 //! they speak of.
@@ -69,8 +75,8 @@ pub trait Presence: fmt::Debug + Send + Sync + 'static {
     /// of round trips, and performs a change again without harm.
     fn write(&self, writer: Writer, changes: Vec<Change>) -> BoxFuture<'_, Result<Vec<After>, BrokerError>>;
 
-    /// Keeps a seat warm for `ttl`, if it still is or if it is `new`. What is written under a seat later holds in the book that
-    /// it was taken in: in another one the answer to everything is [`After::Cleared`].
+    /// Keeps a seat warm for `ttl`, if it still is or if it is `new`. What is written under a seat later holds in the life that
+    /// it was taken in: in another one the answer to everything is [`After::Cleared`], and it is not warm.
     fn beat(&self, seat: Seat, ttl: Duration, new: bool) -> BoxFuture<'_, Result<Beat, BrokerError>>;
 
     /// Clears a bounded part of a seat that has gone cold, unless another node is at it. Answers whether there is more to do.
@@ -121,7 +127,8 @@ pub struct Change {
 pub enum Step {
     /// It is there.
     Enter(Arc<Member>),
-    /// It was there before the book was lost: as [`Step::Enter`], and nobody is told.
+    /// It was there in another life of the book: as [`Step::Enter`], and nobody is told. But [`After::Absent`] where the seat
+    /// before has been cleared in this life, by which it has left.
     Restore(Arc<Member>),
     /// It leaves at once if its user has another connection there, and lingers if not.
     Depart(SessionId),
@@ -140,7 +147,7 @@ pub enum After {
     Absent,
     /// Where it was: the step was refused.
     Refused,
-    /// Nowhere: the seat is being cleared, or is of another book, and nothing can be written under it any more.
+    /// Nowhere: the seat is being cleared, or is of another life, and nothing can be written under it any more.
     Cleared,
 }
 
@@ -149,7 +156,7 @@ pub enum After {
 pub struct Beat {
     /// Whether the seat is warm: if not, it never will be again.
     pub is_warm: bool,
-    /// Names the book: another number means that everything written is lost.
+    /// Names the book's life: under another number nobody knows what is left of what was written.
     pub life: u64,
 }
 

@@ -1,9 +1,11 @@
-//! The contract of presence, on every book: in memory on paused time, in a real Redis, and in three, on the real clock.
+//! The contract of presence, on every book: in memory on paused time, in a real Redis, and in three, on the real
+//! clock; and what becomes of it when a replica takes over.
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 mod presence {
     pub(crate) mod cluster;
+    pub(crate) mod failover;
     pub(crate) mod faults;
     pub(crate) mod properties;
     pub(crate) mod redis;

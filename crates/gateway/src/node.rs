@@ -236,8 +236,9 @@ fn broker(
         node: config.node.name.clone(),
     };
     let broker = RedisBroker::connect(&options, &lanes, metrics.clone(), tasks, stop.clone());
-    let book = RedisPresence::new(&options, tasks, stop);
-    Ok((Arc::new(broker.context("redis.urls")?), Arc::new(book.context("redis.urls")?)))
+    let broker = broker.context("redis.urls")?;
+    let book = RedisPresence::beside(&broker);
+    Ok((Arc::new(broker), Arc::new(book)))
 }
 
 fn services(

@@ -4,7 +4,7 @@
 use std::cell::Cell;
 use std::path::Path;
 
-use fanfare_testbed::{Client, Gateway, Nginx, RedisServer, Samples, eventually, http};
+use fanfare_testbed::{Client, Gateway, Nginx, RedisSentinels, RedisServer, Samples, eventually, http};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
@@ -244,4 +244,61 @@ async fn nginx_exposes_nothing_internal() {
         assert_eq!(http::get(nginx, path).await.status, 200, "{path}");
     }
     assert_eq!(http::get(nginx, "/ws").await.status, 400, "the gateway itself answers there");
+}
+
+/// Behind Sentinel it is known who is present, over a fail-over and the death of a node.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fail_over_changes_nothing_about_who_is_present() {
+    let mut redis = RedisSentinels::start().await;
+    redis.are_ready().await;
+    let urls = format!("redis.urls={}", redis.urls().join(","));
+    let primary = format!("redis.primary={}", redis.name());
+    let mut nodes = Vec::new();
+    for name in ["node.name=node-1", "node.name=node-2", "node.name=node-3"] {
+        let shared = ["broker.kind=redis", "redis.mode=sentinel", "presence.heartbeat_seconds=2"];
+        let settings = [&shared[..], &[&urls, &primary, name]].concat();
+        nodes.push(Gateway::start(Path::new(env!("CARGO_BIN_EXE_fanfare")), &settings).await);
+    }
+    let mut clients = Vec::new();
+    for node in &nodes {
+        eventually("every node is ready", async || http::get(node.public(), "/ready").await.status == 200)
+            .await;
+        let mut client = Client::connect(node.public()).await;
+        client.subscribe(CHANNEL).await;
+        clients.push(client);
+    }
+    all_name(&nodes, &clients).await;
+
+    let port = redis.servers()[0].port();
+    redis.servers_mut()[0].stop().await;
+    redis.has_moved_from(port).await;
+    let mut late = Client::connect(nodes[1].public()).await;
+    eventually("one can subscribe again", async || {
+        late.ask(json!({"type": "subscribe", "channel": CHANNEL})).await["type"] == "subscribed"
+    })
+    .await;
+    clients.push(late);
+    all_name(&nodes, &clients).await;
+
+    nodes.remove(0).kill().await;
+    clients.remove(0);
+    all_name(&nodes, &clients).await;
+}
+
+/// Every node names these very clients in the end.
+async fn all_name(nodes: &[Gateway], clients: &[Client]) {
+    let mut sessions: Vec<_> = clients.iter().map(|client| client.welcome()["session"].clone()).collect();
+    sessions.sort_by_key(Value::to_string);
+    let body = json!({"channel": CHANNEL}).to_string();
+    for node in nodes {
+        eventually("those who are there are named, and nobody else", async || {
+            let answer = http::post(node.internal(), "/api/presence", &[], &body).await;
+            let told: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+            let members = told["members"].as_array().into_iter().flatten();
+            let mut named: Vec<_> = members.map(|member| member["session"].clone()).collect();
+            named.sort_by_key(Value::to_string);
+            named == sessions
+        })
+        .await;
+    }
 }

@@ -14,6 +14,7 @@ use crate::args::{Arguments, Topology};
 use crate::fault::{Fault, Kind, Schedule};
 use crate::follow::{Offence, Position};
 use crate::link::Weather;
+use crate::presence;
 use crate::publisher::{Means, Publisher, call};
 use crate::record::Record;
 use crate::report::{Findings, OfKind, Spread};
@@ -94,8 +95,9 @@ pub(crate) async fn run(arguments: &Arguments, seed: u64, logs: &Path) -> Result
     }
     campaign.come_to_rest(publishers).await;
     campaign.reckon().await;
+    let present = presence::agrees(&campaign.stage, &campaign.record, &campaign.subscribers).await;
     campaign.stage.keep_logs()?;
-    Ok(campaign.findings(seed, faults, began.elapsed(), second))
+    Ok(Findings { present, ..campaign.findings(seed, faults, began.elapsed(), second) })
 }
 
 fn subscribers(
@@ -343,6 +345,7 @@ impl Campaign {
             counts: record.counts.borrow().clone(),
             lives,
             offences: record.offences(),
+            present: 0,
             kinds,
             closes: record.closes(),
             refusals: record.refusals(),

@@ -31,6 +31,10 @@ pub(crate) enum Offence {
     Unexpected,
     /// An acknowledged publication is not in the stream.
     FalseAck,
+    /// A node names one as present who is not.
+    Ghost,
+    /// A node does not name one who is.
+    Missing,
     /// A subscriber is not at the end of the stream when all is quiet, or a publication was never acknowledged.
     Stuck,
     /// A node holds more memory than it has any reason to.

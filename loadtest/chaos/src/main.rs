@@ -8,6 +8,7 @@ mod campaign;
 mod fault;
 mod follow;
 mod link;
+mod presence;
 mod publisher;
 mod record;
 mod report;

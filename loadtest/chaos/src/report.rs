@@ -90,6 +90,8 @@ pub(crate) struct Findings {
     /// Lives of streams: more than channels when Redis has lost its data.
     pub(crate) lives: usize,
     pub(crate) offences: BTreeMap<Offence, u64>,
+    /// Members that the nodes named in the end, over all nodes and channels with history.
+    pub(crate) present: u64,
     pub(crate) kinds: BTreeMap<String, OfKind>,
     pub(crate) closes: BTreeMap<String, u64>,
     pub(crate) refusals: BTreeMap<u16, u64>,
@@ -124,6 +126,9 @@ impl Report for Findings {
             ("acknowledged and not there", offence(Offence::FalseAck)),
             ("told of a loss that was none", offence(Offence::NeedlessGap)),
             ("stuck", offence(Offence::Stuck)),
+            ("present (named by three nodes)", self.present),
+            ("  ghosts", offence(Offence::Ghost)),
+            ("  missing", offence(Offence::Missing)),
         ];
         let mut text =
             format!("\nseed {}: {} s, {} subscribers\n\n", self.seed, self.seconds, self.subscribers);
@@ -138,6 +143,9 @@ impl Report for Findings {
         let mut failures: Vec<_> = offences.collect();
         if self.counts.acknowledged_kept == 0 || self.counts.delivered_kept == 0 {
             failures.push("nothing was delivered: this run shows nothing".into());
+        }
+        if self.present == 0 {
+            failures.push("nobody was named as present: this run shows nothing of it".into());
         }
         failures
     }

@@ -27,6 +27,8 @@ pub(crate) enum Event {
     Welcome {
         /// Who serves.
         node: String,
+        /// Who is served.
+        session: String,
         /// Seconds between its pings.
         heartbeat: u64,
     },
@@ -80,6 +82,8 @@ pub(crate) struct Socket {
     stream: WebSocketStream<TcpStream>,
     /// Who serves.
     pub(crate) node: String,
+    /// What the server calls this connection.
+    pub(crate) session: String,
     /// Silence after which the server is taken for dead: it would have pinged.
     silence: Duration,
     closing: Option<Gone>,
@@ -109,10 +113,11 @@ impl Socket {
             }
             Err(error) => return Err(Gone::because(how(&error))),
         };
-        let mut socket = Self { stream, node: String::new(), silence: PATIENCE, closing: None };
+        let (node, session) = (String::new(), String::new());
+        let mut socket = Self { stream, node, session, silence: PATIENCE, closing: None };
         match socket.hear().await? {
-            Event::Welcome { node, heartbeat } => {
-                socket.node = node;
+            Event::Welcome { node, session, heartbeat } => {
+                (socket.node, socket.session) = (node, session);
                 socket.silence = Duration::from_secs(heartbeat) + PATIENCE;
                 Ok(socket)
             }

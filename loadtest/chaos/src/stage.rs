@@ -12,6 +12,7 @@ use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use fanfare_testbed::{Gateway, Nginx};
@@ -25,6 +26,12 @@ pub(crate) const NODES: usize = 3;
 
 /// A history that is longer than any run: whatever is lost, Redis or the gateway has lost it.
 const HISTORY_SIZE: usize = 100_000;
+
+/// The longest that a node may be silent before its members have left.
+pub(crate) const PRESENCE_HEARTBEAT: Duration = Duration::from_secs(2);
+
+/// How long one that has gone may take to come back.
+pub(crate) const PRESENCE_GRACE: Duration = Duration::from_secs(1);
 
 /// Where clients and backends find the cluster. What changes while a run lasts is shared.
 #[derive(Clone, Debug)]
@@ -179,6 +186,8 @@ async fn start(
         format!("node.drain_seconds={drain}"),
         "broker.kind=redis".into(),
         "redis.timeout_ms=2000".into(),
+        format!("presence.heartbeat_seconds={}", PRESENCE_HEARTBEAT.as_secs()),
+        format!("presence.grace_seconds={}", PRESENCE_GRACE.as_secs()),
         "heartbeat.interval_seconds=2".into(),
         "heartbeat.timeout_seconds=2".into(),
         "namespaces.kept.publish=anyone".into(),
@@ -186,6 +195,7 @@ async fn start(
         format!("namespaces.kept.history.size={HISTORY_SIZE}"),
         "namespaces.kept.history.ttl_seconds=86400".into(),
         "namespaces.kept.history.idempotency_ttl_seconds=3600".into(),
+        "namespaces.kept.presence=true".into(),
         "namespaces.plain.publish=anyone".into(),
         "namespaces.plain.subscribe=anyone".into(),
         "limits.messages_per_second=0".into(),

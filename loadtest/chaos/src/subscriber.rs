@@ -46,6 +46,7 @@ struct State {
     subscriptions: HashMap<usize, Subscription>,
     trail: VecDeque<String>,
     node: Option<String>,
+    session: Option<String>,
     /// When its last connection ended, until all its channels are live again.
     cut_off: Option<Instant>,
 }
@@ -101,6 +102,7 @@ impl Subscriber {
             subscriptions: channels.iter().map(subscription).collect(),
             trail: VecDeque::new(),
             node: None,
+            session: None,
             cut_off: None,
         };
         Rc::new(Self { number, proxy, record: Rc::clone(record), state: RefCell::new(state) })
@@ -125,6 +127,13 @@ impl Subscriber {
     /// The node that serves it; none while it has no connection.
     pub(crate) fn node(&self) -> Option<String> {
         self.state.borrow().node.clone()
+    }
+
+    /// Its present connection, if it is subscribed to a channel by that.
+    pub(crate) fn session_on(&self, channel: usize) -> Option<String> {
+        let state = self.state.borrow();
+        let is_live = state.subscriptions.get(&channel).is_some_and(|it| it.standing == Standing::Live);
+        state.session.clone().filter(|_| is_live)
     }
 
     /// What it did and heard of late.
@@ -191,6 +200,7 @@ impl Subscriber {
         {
             let mut state = self.state.borrow_mut();
             state.node = Some(socket.node.clone());
+            state.session = Some(socket.session.clone());
             let now = Instant::now();
             leaves = now + Duration::from_secs(state.random.u64(STAYS_SECONDS));
             state.subscriptions.values_mut().for_each(|it| it.standing = Standing::Due(now));
@@ -201,7 +211,12 @@ impl Subscriber {
             }
             let heard = tokio::select! {
                 heard = socket.hear() => heard,
-                () = sleep_until(leaves) => return Gone { how: MOVED_ON.into(), after: Some(Duration::ZERO) },
+                () = sleep_until(leaves), if !self.record.is_stopped() => {
+                    if self.record.is_stopped() {
+                        continue; // In the end everybody stays, so that it is known who is there.
+                    }
+                    return Gone { how: MOVED_ON.into(), after: Some(Duration::ZERO) };
+                }
                 overdue = self.wait() => {
                     if overdue {
                         return Gone { how: "subscribe unanswered".into(), after: None };

@@ -67,10 +67,12 @@ use tokio_util::task::TaskTracker;
 use crate::broker::{Broker, BrokerError, Lanes, Link};
 use history::Reader;
 use keys::Keys;
+use line::Lines;
 use link::Board;
 use pipe::PIPELINE_MAX;
 use publish::Publisher;
 use route::{Map, Route};
+use server::Server;
 use watch::Watcher;
 
 /// How the servers are arranged.
@@ -164,6 +166,7 @@ impl Shared {
 /// See the [module's essay](self).
 #[derive(Debug)]
 pub struct RedisBroker {
+    shared: Arc<Shared>,
     board: Arc<Board>,
     route: Route,
     /// In the order of the route's indices.
@@ -173,6 +176,7 @@ pub struct RedisBroker {
 /// The near ends of one server's connections.
 #[derive(Debug)]
 struct Ends {
+    server: Server,
     publisher: Publisher,
     reader: Reader,
     watcher: Watcher,
@@ -215,9 +219,15 @@ impl RedisBroker {
         let servers = servers.into_iter().zip(halves).map(|(server, [publishing, reading, watching])| Ends {
             publisher: Publisher::start(&shared, server.clone(), publishing),
             reader: Reader::start(&shared, server.clone(), reading),
-            watcher: Watcher::start(&shared, server, watching, lanes.clone()),
+            watcher: Watcher::start(&shared, server.clone(), watching, lanes.clone()),
+            server,
         });
-        Ok(Self { board, route, servers: servers.collect() })
+        Ok(Self { servers: servers.collect(), shared, board, route })
+    }
+
+    /// A line to each server, wherever it is at the time.
+    pub(crate) fn lines(&self) -> Lines {
+        Lines::new(&self.shared, self.route, self.servers.iter().map(|ends| ends.server.clone()))
     }
 
     fn server(&self, channel: &Channel) -> &Ends {

@@ -191,6 +191,13 @@ impl Inner {
         self.seatless.notify_one();
     }
 
+    /// Whether this node may judge others: its own seat has been warm for a whole interval. If not, the book may have been
+    /// away from all of them.
+    fn is_witness(&self) -> bool {
+        let sitting = self.table.lock().sitting_for(Instant::now());
+        sitting.is_some_and(|sitting| sitting >= self.options.heartbeat)
+    }
+
     async fn ask_to_write(&self, batch: &Batch) -> Result<Vec<After>, BrokerError> {
         if batch.changes.is_empty() {
             return Ok(Vec::new()); // Whoever was queued has changed its mind.
@@ -259,7 +266,7 @@ async fn keep(inner: Arc<Inner>) {
         let wait = match inner.call(inner.book.beat(seat.clone(), ttl, new)).await {
             Ok(beat) if beat.is_warm => {
                 if new {
-                    inner.change(|table| table.sit(seat, beat.life));
+                    inner.change(|table| table.sit(seat, beat.life, Instant::now()));
                 }
                 between
             }
@@ -283,7 +290,9 @@ async fn sweep(inner: Arc<Inner>) {
         // Jittered, so that nodes take turns at being first.
         let between = inner.options.heartbeat / BEATS;
         sleep(between.mul_f64(0.75 + fastrand::f64() / 4.0)).await;
-        while let Ok(true) = inner.call(inner.book.sweep()).await {}
+        while inner.is_witness()
+            && let Ok(true) = inner.call(inner.book.sweep()).await
+        {}
     }
 }
 

@@ -1,8 +1,8 @@
 //! The book of a cluster: Redis, changed by scripts.
 //!
 //! ```text
-//!  <prefix>:p:{c<channel>}:…       users, seats, lingering, at:<seat>, no:<seat>      (see roll.lua)
-//!  <prefix>:p:{seats}:life         names this book: lost with it
+//!  <prefix>:p:{<channel>}:…        users, seats, lingering, at:<seat>, no:<seat>      (see roll.lua)
+//!  <prefix>:p:{seats}:life         a number of this book: lost with it
 //!                    :list         the seats that may hold members
 //!                    :warm:<seat>  there while the seat's node beats
 //!                    :on:<seat>    the channels on which the seat may hold members
@@ -15,27 +15,39 @@
 //! written under a seat can therefore be found by those who clear it, and once they have begun with a channel a mark keeps late
 //! writes out, for longer than any write can be late.
 //!
+//! **Lives.** A seat holds in one [`Life`]: of the book, which its number names, and of the server that it was taken at. A
+//! replica that was promoted has what the primary had told it, so the number too, and may lack the newest writes; of a server
+//! that came back from its disk the same is true. As nobody can tell what is missing, each node gives up its seat when it finds
+//! another life, takes one there, and writes all members again:
+//! - Members that are still there are moved from the seat before, those that are not are added, and nobody is told.
+//! - What is left on the seat before has departed without the book knowing. That seat is not kept warm any more: it goes cold
+//!   and is cleared like that of a crashed node, and `left` is told.
+//! - Seats may have gone cold while no primary was there. Nobody clears any before its own has been warm in this life for a whole
+//!   interval: the others have had as long to come back. One that comes later finds the mark of those who have cleared, and
+//!   its members join again, as those of any node that was away for so long.
+//!
+//! Nothing is written under a seat to a server of another life: the connection says where it leads before anything is
+//! sent, and the book's number is read with every write.
+//!
 //! Of several servers each has a book of its own for its share of the channels. A node takes its seat in all of them together,
-//! and one that has lost its book makes the node write to all of them again.
+//! and another life of one makes the node write to all of them again.
 //!
 //! Redis must not evict keys (`maxmemory-policy noeviction`): a book with a page torn out would stay so until a node takes a
 //! new seat.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use fanfare_protocol::Channel;
 use fanfare_protocol::event::{Crowd, Member};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, join_all};
+use parking_lot::Mutex;
 use redis::{Cmd, Pipeline, Script, ServerError, ServerErrorKind, Value, cmd};
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use crate::broker::BrokerError;
-use crate::broker::redis::line::{Line, Lines};
-use crate::broker::redis::{RedisOptions, RedisOptionsError};
+use crate::broker::redis::RedisBroker;
+use crate::broker::redis::line::{Connected, Lines, Process};
 use crate::presence::wire;
 use crate::presence::{After, Beat, Change, MEMBERS_MAX, Presence, Seat, Step, Writer};
 
@@ -56,30 +68,35 @@ const LOCK: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct RedisPresence {
     lines: Lines,
-    /// For each server, the book that the node's seat was taken in.
-    lives: Vec<AtomicU64>,
-    prefix: Box<str>,
+    /// For each server, the one in which the node's seat was taken.
+    lives: Vec<Mutex<Life>>,
     scripts: Scripts,
 }
 
+/// Where and when a seat was taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Life {
+    process: Process,
+    book: u64,
+}
+
+impl Life {
+    fn number(self) -> u64 {
+        self.process.number() ^ self.book
+    }
+}
+
 impl RedisPresence {
-    /// The book on the servers that the options name; they need not be there. The prefix and the servers are those of the
-    /// [`RedisBroker`](crate::broker::redis::RedisBroker), which hears the notices.
-    ///
-    /// # Errors
-    /// [`RedisOptionsError`] for options that can never work.
-    pub fn new(
-        options: &RedisOptions,
-        tasks: &TaskTracker,
-        shutdown: &CancellationToken,
-    ) -> Result<Self, RedisOptionsError> {
-        let lines = Lines::new(options, tasks, shutdown)?;
-        let lives = lines.all().iter().map(|_| AtomicU64::new(0)).collect();
-        Ok(Self { lines, lives, prefix: options.prefix.as_str().into(), scripts: Scripts::new() })
+    /// The book on the servers of a broker, which hears the notices; they need not be there. It has connections of its own.
+    #[must_use]
+    pub fn beside(broker: &RedisBroker) -> Self {
+        let lines = broker.lines();
+        let lives = lines.all().iter().map(|_| Mutex::default()).collect();
+        Self { lines, lives, scripts: Scripts::new() }
     }
 
     /// Asks, and teaches a server that does not know the scripts.
-    async fn ask(&self, line: &Line, pipeline: &Pipeline) -> Result<Vec<Value>, BrokerError> {
+    async fn ask(&self, line: &Connected<'_>, pipeline: &Pipeline) -> Result<Vec<Value>, BrokerError> {
         let answers = line.ask(pipeline).await?;
         if !answers.iter().any(is_unknown_script) {
             return Ok(answers);
@@ -88,7 +105,7 @@ impl RedisPresence {
         line.ask(pipeline).await // Whatever was done the first time may be done again.
     }
 
-    async fn ask_one(&self, line: &Line, command: Cmd) -> Result<Value, BrokerError> {
+    async fn ask_one(&self, line: &Connected<'_>, command: Cmd) -> Result<Value, BrokerError> {
         let mut pipeline = Pipeline::with_capacity(1);
         pipeline.add_command(command);
         match self.ask(line, &pipeline).await?.pop() {
@@ -98,32 +115,25 @@ impl RedisPresence {
         }
     }
 
-    fn channel_key(&self, channel: &Channel, name: &str) -> String {
-        // The letter keeps the hash tag from being empty where a name begins with a brace.
-        format!("{}:p:{{c{channel}}}:{name}", self.prefix)
-    }
-
-    fn seats_key(&self, name: &str) -> String {
-        format!("{}:p:{{seats}}:{name}", self.prefix)
-    }
-
-    /// A script on the keys of one channel.
-    fn on_channel(&self, script: &Script, channel: &Channel, seat: Option<&Seat>) -> Cmd {
+    /// A script on the keys of one channel, and on what says that these seats are being cleared.
+    fn on_channel(&self, script: &Script, channel: &Channel, seats: &[&str]) -> Cmd {
+        let (keys, names) = (self.lines.keys(), ["users", "seats", "lingering", "at:"]);
         let mut call = cmd("EVALSHA");
-        call.arg(script.get_hash()).arg(if seat.is_some() { 5 } else { 4 });
-        for name in ["users", "seats", "lingering", "at:"] {
-            call.arg(self.channel_key(channel, name));
+        call.arg(script.get_hash()).arg(names.len() + seats.len());
+        for name in names {
+            call.arg(keys.presence(channel, name));
         }
-        if let Some(seat) = seat {
-            call.arg(self.channel_key(channel, &format!("no:{}", seat.as_str())));
+        for seat in seats {
+            call.arg(keys.presence(channel, &format!("no:{seat}")));
         }
         call
     }
 
     fn write_call(&self, writer: &Writer, channel: &Channel, changes: &[&Change]) -> Cmd {
-        let mut call = self.on_channel(&self.scripts.write, channel, Some(&writer.seat));
+        let seat = writer.seat.as_str();
         let before = writer.before.as_ref().map_or("", Seat::as_str);
-        call.arg(writer.seat.as_str()).arg(before).arg(self.lines.pubsub_channel(channel));
+        let mut call = self.on_channel(&self.scripts.write, channel, &[seat, before]);
+        call.arg(seat).arg(before).arg(self.lines.keys().of(channel));
         for change in changes {
             match &change.step {
                 Step::Enter(member) => call.arg("e").arg(wire::member(member)),
@@ -136,9 +146,10 @@ impl RedisPresence {
     }
 
     fn list_call(&self, seat: &Seat, channels: impl Iterator<Item = impl AsRef<str>>) -> Cmd {
+        let (keys, seat) = (self.lines.keys(), seat.as_str());
         let mut call = cmd("EVALSHA");
-        call.arg(self.scripts.list.get_hash()).arg(2).arg(self.seats_key("list"));
-        call.arg(self.seats_key(&format!("on:{}", seat.as_str()))).arg(seat.as_str());
+        call.arg(self.scripts.list.get_hash()).arg(2).arg(keys.seats("list"));
+        call.arg(keys.seats(&format!("on:{seat}"))).arg(seat);
         for channel in channels {
             call.arg(channel.as_ref());
         }
@@ -146,12 +157,12 @@ impl RedisPresence {
     }
 
     /// Forgets the channels on which a seat holds nobody.
-    async fn unlist(&self, line: &Line, seat: &str, channels: &[&str]) -> Result<(), BrokerError> {
+    async fn unlist(&self, line: &Connected<'_>, seat: &str, channels: &[&str]) -> Result<(), BrokerError> {
         if channels.is_empty() {
             return Ok(());
         }
         let mut call = cmd("SREM");
-        call.arg(self.seats_key(&format!("on:{seat}"))).arg(channels);
+        call.arg(self.lines.keys().seats(&format!("on:{seat}"))).arg(channels);
         self.ask_one(line, call).await.map(drop)
     }
 
@@ -162,10 +173,14 @@ impl RedisPresence {
         writer: &Writer,
         changes: &[Change],
     ) -> Result<Vec<After>, BrokerError> {
-        let line = &self.lines.all()[server];
+        let life = *self.lives[server].lock();
+        let line = &self.lines.all()[server].connected().await?;
+        if line.process() != life.process {
+            return Ok(vec![After::Cleared; changes.len()]);
+        }
         let groups = group(changes);
         let mut pipeline = Pipeline::new();
-        pipeline.cmd("GET").arg(self.seats_key("life"));
+        pipeline.cmd("GET").arg(self.lines.keys().seats("life"));
         let entered: Vec<_> = groups.iter().filter(|it| it.enters).map(|it| it.channel.as_str()).collect();
         if !entered.is_empty() {
             pipeline.add_command(self.list_call(&writer.seat, entered.iter()));
@@ -177,8 +192,8 @@ impl RedisPresence {
             }
         }
         let mut answers = self.ask(line, &pipeline).await?.into_iter();
-        let life: Option<u64> = read(answers.next().ok_or_else(not_understood)?)?;
-        if life != Some(self.lives[server].load(Ordering::Relaxed)) {
+        let book: Option<u64> = read(answers.next().ok_or_else(not_understood)?)?;
+        if book != Some(life.book) {
             return Ok(vec![After::Cleared; changes.len()]);
         }
         let is_unlisted = !entered.is_empty() && matches!(answers.next(), Some(Value::ServerError(_)) | None);
@@ -211,48 +226,62 @@ impl RedisPresence {
         Ok(after)
     }
 
-    async fn clear(&self, line: &Line, seat: &Seat, channels: &[Channel]) -> Result<(), BrokerError> {
+    async fn clear(&self, line: &Connected<'_>, seat: &str, channels: &[Channel]) -> Result<(), BrokerError> {
+        let keys = self.lines.keys();
         let mut pipeline = Pipeline::with_capacity(channels.len());
         for channel in channels {
-            let mut call = self.on_channel(&self.scripts.clear, channel, Some(seat));
-            call.arg(seat.as_str()).arg(self.lines.pubsub_channel(channel)).arg(SWEEP_MEMBERS);
+            let mut call = self.on_channel(&self.scripts.clear, channel, &[seat]);
+            call.arg(seat).arg(keys.of(channel)).arg(SWEEP_MEMBERS);
             call.arg(u64::try_from(TOMBSTONE.as_millis()).expect("minutes"));
             pipeline.add_command(call);
         }
         let left = self.ask(line, &pipeline).await?;
         let cleared = channels.iter().zip(left).filter(|(_, left)| *left == Value::Int(0));
         let cleared: Vec<_> = cleared.map(|(channel, _)| channel.as_str()).collect();
-        self.unlist(line, seat.as_str(), &cleared).await?;
-        self.ask_one(line, cmd("DEL").arg(self.seats_key(&format!("lock:{}", seat.as_str()))).to_owned())
-            .await?;
-        Ok(())
+        self.unlist(line, seat, &cleared).await?;
+        let mut unlock = cmd("DEL");
+        unlock.arg(keys.seats(&format!("lock:{seat}")));
+        self.ask_one(line, unlock).await.map(drop)
     }
 }
 
 impl RedisPresence {
+    /// Keeps a seat warm at one server: whether it is, and in which life.
     async fn beat_at(
         &self,
         server: usize,
         seat: &Seat,
         ttl: Duration,
         new: bool,
-    ) -> Result<Beat, BrokerError> {
-        let line = &self.lines.all()[server];
+    ) -> Result<(bool, Life), BrokerError> {
+        let (keys, seat) = (self.lines.keys(), seat.as_str());
+        let taken = *self.lives[server].lock();
+        let line = &self.lines.all()[server].connected().await?;
+        let process = line.process();
+        if !new && process != taken.process {
+            return Ok((false, Life { process, book: 0 })); // Nor is what it holds here to be kept.
+        }
         let mut call = cmd("EVALSHA");
-        call.arg(self.scripts.beat.get_hash()).arg(3).arg(self.seats_key("life"));
-        call.arg(self.seats_key("list")).arg(self.seats_key(&format!("warm:{}", seat.as_str())));
-        call.arg(seat.as_str()).arg(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
+        call.arg(self.scripts.beat.get_hash()).arg(3).arg(keys.seats("life"));
+        call.arg(keys.seats("list")).arg(keys.seats(&format!("warm:{seat}")));
+        call.arg(seat).arg(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
         call.arg(fastrand::u64(1..)).arg(u8::from(new));
-        let (warm, life): (u8, u64) = read(self.ask_one(line, call).await?)?;
-        Ok(Beat { is_warm: warm == 1, life })
+        let (warm, book): (u8, u64) = read(self.ask_one(line, call).await?)?;
+        let life = Life { process, book };
+        Ok((warm == 1 && (new || life == taken), life))
     }
 
     /// Clears a part of one cold seat on one server; `false` when there is none.
-    async fn sweep_at(&self, line: &Line) -> Result<bool, BrokerError> {
+    async fn sweep_at(&self, server: usize) -> Result<bool, BrokerError> {
+        let keys = self.lines.keys();
+        let line = &self.lines.all()[server].connected().await?;
+        if line.process() != self.lives[server].lock().process {
+            return Ok(false); // Whoever has no seat here yet does not judge those of others.
+        }
         let mut call = cmd("EVALSHA");
-        call.arg(self.scripts.cold.get_hash()).arg(1).arg(self.seats_key("list"));
+        call.arg(self.scripts.cold.get_hash()).arg(1).arg(keys.seats("list"));
         for prefix in ["warm:", "on:", "lock:"] {
-            call.arg(self.seats_key(prefix));
+            call.arg(keys.seats(prefix));
         }
         call.arg(u64::try_from(LOCK.as_millis()).expect("seconds")).arg(SWEEP_CHANNELS);
         let answer = self.ask_one(line, call).await?;
@@ -261,7 +290,7 @@ impl RedisPresence {
         }
         let (seat, names): (String, Vec<String>) = read(answer)?;
         let channels: Vec<_> = names.iter().filter_map(|name| Channel::parse(name).ok()).collect();
-        self.clear(line, &Seat(seat.into()), &channels).await?;
+        self.clear(line, &seat, &channels).await?;
         Ok(true)
     }
 }
@@ -366,14 +395,11 @@ impl Presence for RedisPresence {
             // All of them, whatever becomes of one: the others stay warm while it is away.
             let beats = join_all(beats).await.into_iter().collect::<Result<Vec<_>, _>>()?;
             if new {
-                self.lives
-                    .iter()
-                    .zip(&beats)
-                    .for_each(|(life, beat)| life.store(beat.life, Ordering::Relaxed));
+                self.lives.iter().zip(&beats).for_each(|(taken, (_, life))| *taken.lock() = *life);
             }
             Ok(Beat {
-                is_warm: beats.iter().all(|beat| beat.is_warm),
-                life: beats.iter().fold(0, |all, beat| all.rotate_left(1) ^ beat.life),
+                is_warm: beats.iter().all(|(is_warm, _)| *is_warm),
+                life: beats.iter().fold(0, |all, (_, life)| all.rotate_left(1) ^ life.number()),
             })
         }
         .boxed()
@@ -381,7 +407,7 @@ impl Presence for RedisPresence {
 
     fn sweep(&self) -> BoxFuture<'_, Result<bool, BrokerError>> {
         async move {
-            let steps = join_all(self.lines.all().iter().map(|line| self.sweep_at(line))).await;
+            let steps = join_all((0..self.lines.all().len()).map(|server| self.sweep_at(server))).await;
             match steps.iter().any(|step| matches!(step, Ok(true))) {
                 true => Ok(true),
                 false => steps.into_iter().collect::<Result<Vec<_>, _>>().map(|_| false),
@@ -392,8 +418,8 @@ impl Presence for RedisPresence {
 
     fn crowd(&self, channel: Channel, members: bool) -> BoxFuture<'_, Result<Crowd, BrokerError>> {
         async move {
-            let line = &self.lines.all()[self.lines.of(&channel)];
-            let mut call = self.on_channel(&self.scripts.crowd, &channel, None);
+            let line = &self.lines.all()[self.lines.of(&channel)].connected().await?;
+            let mut call = self.on_channel(&self.scripts.crowd, &channel, &[]);
             call.arg(if members { MEMBERS_MAX } else { 0 });
             let (users, connections, named): (u64, u64, Vec<Vec<Vec<u8>>>) =
                 read(self.ask_one(line, call).await?)?;

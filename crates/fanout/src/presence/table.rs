@@ -4,7 +4,7 @@
 //! ```text
 //!   wanted                      written
 //!   Here ── leave ─► Lingering ── grace over ─► Gone          No ── asked ─► Asked ── answered ─► Here | Lingering | No
-//!    ▲─────── enter ────┘                                     ▲                           the book is lost ─► Lost
+//!    ▲─────── enter ────┘                                     ▲                    the seat is given up ─► Adrift
 //! ```
 //!
 //! **Invariants.**
@@ -28,7 +28,9 @@ use crate::presence::{After, Change, Seat, Step, Writer};
 #[derive(Debug, Default)]
 pub(super) struct Table {
     seat: Option<Seat>,
-    /// The book that the seat is in.
+    /// When it was taken.
+    sitting_since: Option<Instant>,
+    /// The life of the book that the last seat was taken in.
     life: u64,
     /// The last seat that something was written under and that was given up.
     before: Option<Seat>,
@@ -59,14 +61,23 @@ enum Wanted {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Written {
     No,
-    /// It was, under a seat that was given up.
-    Adrift,
-    /// It was, and the book has been lost since.
-    Lost,
+    /// Under a seat that was given up.
+    Adrift(Trace),
     /// A step is under way.
-    Asked,
+    Asked(Trace),
     Here,
     Lingering,
+}
+
+/// What is known of one whose steps were not answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trace {
+    /// Perhaps it was never written.
+    Unsure,
+    /// It was, in this life of the book.
+    Sure,
+    /// It was, in another one.
+    Lost,
 }
 
 #[derive(Debug)]
@@ -86,31 +97,41 @@ pub(super) struct Batch {
     marks: Vec<(SessionId, Written)>,
 }
 
+impl Written {
+    fn trace(self) -> Trace {
+        match self {
+            Self::No => Trace::Unsure,
+            Self::Adrift(trace) | Self::Asked(trace) => trace,
+            Self::Here | Self::Lingering => Trace::Sure,
+        }
+    }
+}
+
 impl Place {
     /// What the book has to hear next; `None` also for a place that is done with.
     fn step(&self) -> Option<Step> {
         let session = self.member.session;
         match (self.wanted, self.written) {
-            (_, Written::Lost) => Some(Step::Restore(self.member.clone())),
-            (Wanted::Here, Written::No | Written::Adrift | Written::Lingering) => {
+            (_, Written::Adrift(Trace::Lost)) => Some(Step::Restore(self.member.clone())),
+            (Wanted::Here, Written::No | Written::Adrift(_) | Written::Lingering) => {
                 Some(Step::Enter(self.member.clone()))
             }
             (Wanted::Lingering { .. }, Written::Here) => Some(Step::Depart(session)),
             (Wanted::Gone, Written::Here | Written::Lingering) => Some(Step::Leave(session)),
-            (_, Written::Asked)
+            (_, Written::Asked(_))
             | (Wanted::Here, Written::Here)
-            | (Wanted::Lingering { .. }, Written::No | Written::Adrift | Written::Lingering)
-            | (Wanted::Gone, Written::No | Written::Adrift) => None,
+            | (Wanted::Lingering { .. }, Written::No | Written::Adrift(_) | Written::Lingering)
+            | (Wanted::Gone, Written::No | Written::Adrift(_)) => None,
         }
     }
 
     /// Whether the book need not hear of it any more. Of one that is adrift whoever clears its seat tells, unless the book
-    /// is lost: that is known when the next seat is taken.
+    /// lives another life: that is known when the next seat is taken.
     fn is_over(&self, is_seated: bool) -> bool {
         match self.written {
             Written::No => self.wanted != Wanted::Here,
-            Written::Adrift => self.wanted != Wanted::Here && is_seated,
-            Written::Lost | Written::Asked | Written::Here | Written::Lingering => false,
+            Written::Adrift(Trace::Unsure | Trace::Sure) => self.wanted != Wanted::Here && is_seated,
+            Written::Adrift(Trace::Lost) | Written::Asked(_) | Written::Here | Written::Lingering => false,
         }
     }
 }
@@ -186,7 +207,7 @@ impl Table {
             place.is_queued = false;
             if let Some(step) = place.step() {
                 batch.marks.push((session, place.written));
-                place.written = Written::Asked;
+                place.written = Written::Asked(place.written.trace());
                 batch.changes.push(Change { channel, step });
             }
         }
@@ -226,19 +247,23 @@ impl Table {
         self.seat.as_ref()
     }
 
-    /// Takes a seat in the book that `life` names. When that is not the book of the seat before, that one is lost.
-    pub(super) fn sit(&mut self, seat: Seat, life: u64) {
+    /// For how long there has been this seat.
+    pub(super) fn sitting_for(&self, now: Instant) -> Option<Duration> {
+        self.sitting_since.map(|since| now.duration_since(since))
+    }
+
+    /// Takes a seat in a life of the book. When that is not the life of the seat before, nobody knows what it has kept.
+    pub(super) fn sit(&mut self, seat: Seat, life: u64, now: Instant) {
         debug_assert!(self.seat.is_none(), "one seat at a time");
-        self.seat = Some(seat);
+        (self.seat, self.sitting_since) = (Some(seat), Some(now));
         let is_lost = std::mem::replace(&mut self.life, life) != life;
-        if is_lost {
-            self.before = None;
-        }
         let mut adrift = Vec::new();
         for (channel, roll) in &mut self.rolls {
-            for (session, place) in roll.iter_mut().filter(|(_, place)| place.written == Written::Adrift) {
-                if is_lost {
-                    place.written = Written::Lost;
+            for (session, place) in roll {
+                let Written::Adrift(trace) = place.written else { continue };
+                // One of whom perhaps nobody has been told enters like anybody else.
+                if is_lost && (trace == Trace::Sure || place.wanted != Wanted::Here) {
+                    place.written = Written::Adrift(Trace::Lost);
                 }
                 adrift.push((channel.clone(), *session));
             }
@@ -255,12 +280,13 @@ impl Table {
             return;
         }
         self.before = self.seat.take();
+        self.sitting_since = None;
         let mut again = Vec::new();
         for (channel, roll) in &mut self.rolls {
             for (session, place) in roll {
                 place.written = match place.written {
-                    Written::No | Written::Lost => place.written,
-                    Written::Asked | Written::Here | Written::Lingering | Written::Adrift => Written::Adrift,
+                    Written::No => Written::No,
+                    was => Written::Adrift(was.trace()),
                 };
                 again.push((channel.clone(), *session));
             }

@@ -15,7 +15,7 @@ use fanfare_fanout::{Batch, Outbox};
 use fanfare_metrics::Metrics;
 use fanfare_protocol::event::{Crowd, Member};
 use fanfare_protocol::{Channel, Encoding, SessionId, UserId};
-use fanfare_testbed::{RedisServer, eventually};
+use fanfare_testbed::{RedisSentinels, RedisServer, eventually};
 use futures_util::task::noop_waker_ref;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -35,6 +35,7 @@ pub(crate) struct Cluster {
 enum Ground {
     Memory(Bus),
     Redis(Vec<RedisServer>),
+    Sentinels(Box<RedisSentinels>),
 }
 
 pub(crate) struct Node {
@@ -66,6 +67,17 @@ impl Cluster {
         Self::on(Ground::Redis(servers.into()))
     }
 
+    pub(crate) async fn on_durable_redis() -> Self {
+        Self::on(Ground::Redis(vec![RedisServer::start_durable().await]))
+    }
+
+    /// On a primary with a replica that can take over.
+    pub(crate) async fn on_sentinels() -> Self {
+        let servers = RedisSentinels::start().await;
+        servers.are_ready().await;
+        Self::on(Ground::Sentinels(Box::new(servers)))
+    }
+
     fn on(ground: Ground) -> Self {
         Self { ground, grace: GRACE, tasks: TaskTracker::new(), shutdown: CancellationToken::new() }
     }
@@ -73,7 +85,28 @@ impl Cluster {
     pub(crate) fn redis(&mut self) -> &mut RedisServer {
         match &mut self.ground {
             Ground::Redis(servers) => &mut servers[0],
-            Ground::Memory(_) => panic!("there is no redis here"),
+            Ground::Memory(_) | Ground::Sentinels(_) => panic!("there is no redis of its own here"),
+        }
+    }
+
+    pub(crate) fn sentinels(&mut self) -> &mut RedisSentinels {
+        match &mut self.ground {
+            Ground::Sentinels(servers) => servers,
+            Ground::Memory(_) | Ground::Redis(_) => panic!("there are no sentinels here"),
+        }
+    }
+
+    /// Where the book is, unless it is in memory.
+    fn place(&self) -> Option<(RedisMode, Vec<String>)> {
+        match &self.ground {
+            Ground::Memory(_) => None,
+            Ground::Redis(servers) => {
+                let mode = if servers.len() == 1 { RedisMode::Single } else { RedisMode::Sharded };
+                Some((mode, servers.iter().map(RedisServer::url).collect()))
+            }
+            Ground::Sentinels(servers) => {
+                Some((RedisMode::Sentinel { primary: servers.name().to_owned() }, servers.urls()))
+            }
         }
     }
 
@@ -85,18 +118,14 @@ impl Cluster {
             Ground::Memory(bus) => {
                 (Arc::new(MemoryBroker::new(bus, lanes)), Arc::new(MemoryPresence::new(bus)))
             }
-            Ground::Redis(servers) => {
-                let options = RedisOptions {
-                    mode: if servers.len() == 1 { RedisMode::Single } else { RedisMode::Sharded },
-                    urls: servers.iter().map(RedisServer::url).collect(),
-                    prefix: "test".into(),
-                    timeout: Duration::from_secs(5),
-                    ping_interval: Duration::from_secs(1),
-                    node: name.into(),
-                };
+            Ground::Redis(_) | Ground::Sentinels(_) => {
+                let (mode, urls) = self.place().unwrap();
+                let options = options(mode, urls, name);
                 let (tasks, shutdown) = (&self.tasks, self.shutdown.child_token());
-                let broker = RedisBroker::connect(&options, &lanes, metrics.clone(), tasks, shutdown.clone());
-                (Arc::new(broker.unwrap()), Arc::new(RedisPresence::new(&options, tasks, &shutdown).unwrap()))
+                let broker = RedisBroker::connect(&options, &lanes, metrics.clone(), tasks, shutdown);
+                let broker = broker.unwrap();
+                let book = RedisPresence::beside(&broker);
+                (Arc::new(broker), Arc::new(book))
             }
         };
         eventually("the channel is watched", async || broker.watch(&channel()).await.is_ok()).await;
@@ -156,10 +185,15 @@ impl Node {
 
     /// As users and the last digits of sessions, sorted.
     pub(crate) async fn names(&self) -> Vec<String> {
-        let crowd = self.crowd().await;
+        self.try_names().await.unwrap()
+    }
+
+    /// The same of a book that may be away.
+    pub(crate) async fn try_names(&self) -> Option<Vec<String>> {
+        let crowd = self.desk.crowd(&channel(), true).await.ok()?;
         let mut names: Vec<_> = crowd.members.as_ref().unwrap().iter().map(name).collect();
         names.sort();
-        names
+        Some(names)
     }
 
     pub(crate) fn freeze(&self) {
@@ -213,6 +247,17 @@ fn name(member: &Member) -> String {
     format!("{user}/{}", u128::from_be_bytes(member.session.to_bytes()))
 }
 
+pub(crate) fn options(mode: RedisMode, urls: Vec<String>, node: &str) -> RedisOptions {
+    RedisOptions {
+        mode,
+        urls,
+        prefix: "test".into(),
+        timeout: Duration::from_secs(5),
+        ping_interval: Duration::from_secs(1),
+        node: node.into(),
+    }
+}
+
 pub(crate) fn channel() -> Channel {
     Channel::parse("room:1").unwrap()
 }
@@ -222,6 +267,6 @@ pub(crate) fn id(session: u128) -> SessionId {
 }
 
 /// Nobody's name is that of an anonymous client.
-fn member(user: &str, session: u128) -> Member {
+pub(crate) fn member(user: &str, session: u128) -> Member {
     Member { user: (!user.is_empty()).then(|| UserId::new(user)), session: id(session), profile: None }
 }

@@ -37,6 +37,11 @@ impl Faulty {
         Arc::new(Self { book, fault, reads: AtomicU64::new(0), writes: AtomicU64::new(0) })
     }
 
+    /// How often it was asked to write.
+    pub(crate) fn writes(&self) -> u64 {
+        self.writes.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn set(&self, fault: Fault) {
         self.fault.send_replace(fault);
     }

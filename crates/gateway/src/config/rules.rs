@@ -65,13 +65,6 @@ impl Rules<'_> {
 
     fn redis(&mut self, config: &Config) {
         let mode = config.redis.mode;
-        let present = config.namespaces.is_empty() || config.namespaces.values().any(|it| it.presence);
-        let moves = config.broker == BrokerKind::Redis && mode == RedisMode::Sentinel;
-        self.require(!(moves && present), &["redis.mode"], || {
-            "redis.mode = \"sentinel\": presence does not follow a fail-over yet; configure namespaces, and leave `presence` \
-             off in all of them"
-                .into()
-        });
         let served = mode != RedisMode::Cluster;
         self.require(served, &["redis.mode"], || {
             "redis.mode = \"cluster\": not in this version, which serves all others".to_owned()

@@ -6,6 +6,8 @@
 //! | `<prefix>:m:{<channel>}` | hash | meta: where its stream stands (`scripts/epoch.lua`) |
 //! | `<prefix>:s:{<channel>}` | stream | its history: an entry's id is the offset, its only field `e` the envelope |
 //! | `<prefix>:i:{<channel>}:<key>` | string | an idempotency key: the position it was answered with |
+//! | `<prefix>:p:{<channel>}:…` | various | who is subscribed ([`presence::redis`](crate::presence::redis)) |
+//! | `<prefix>:p:{seats}:…` | various | under which names nodes write that |
 //!
 //! **Invariant.** The braces are Redis Cluster's hash tag: whatever belongs to one channel lies in one slot, where a script
 //! may touch all of it. Redis takes the first brace of a key and the next closing one, and no tag when nothing is between
@@ -29,6 +31,7 @@ pub(crate) struct Keys {
     metas: Box<str>,
     streams: Box<str>,
     idempotency: Box<str>,
+    presences: Box<str>,
 }
 
 /// The name of something that belongs to one channel.
@@ -49,7 +52,8 @@ impl Keys {
             return None;
         }
         let head = |kind: char| format!("{prefix}:{kind}:{{").into_boxed_str();
-        Some(Self { channels: head('c'), metas: head('m'), streams: head('s'), idempotency: head('i') })
+        let [channels, metas, streams, idempotency, presences] = ['c', 'm', 's', 'i', 'p'].map(head);
+        Some(Self { channels, metas, streams, idempotency, presences })
     }
 
     /// The pub/sub channel of Redis that carries a channel of ours.
@@ -70,6 +74,16 @@ impl Keys {
     /// What a draft with this idempotency key was answered.
     pub(super) fn idempotency<'a>(&'a self, channel: &'a Channel, key: &'a IdempotencyKey) -> Key<'a> {
         Key { head: &self.idempotency, tag: escape(channel.as_str()), rest: Some(key.as_str()) }
+    }
+
+    /// Something of what is known of those who are subscribed to a channel.
+    pub(crate) fn presence<'a>(&'a self, channel: &'a Channel, name: &'a str) -> Key<'a> {
+        Key { head: &self.presences, tag: escape(channel.as_str()), rest: Some(name) }
+    }
+
+    /// Something of what is known of the nodes' seats. No name is also one of [`Keys::presence`]: there is a channel `seats`.
+    pub(crate) fn seats<'a>(&'a self, name: &'a str) -> Key<'a> {
+        Key { head: &self.presences, tag: "seats".into(), rest: Some(name) }
     }
 
     /// The channel's name in a pub/sub channel of Redis, if it is one of ours.
@@ -167,7 +181,8 @@ mod tests {
             let (channel, idempotency) =
                 (Channel::parse(&name).unwrap(), IdempotencyKey::parse(&idempotency).unwrap());
             let [meta, stream] = [keys.meta(&channel), keys.stream(&channel)];
-            let its = [keys.of(&channel), meta, stream, keys.idempotency(&channel, &idempotency)];
+            let presence = keys.presence(&channel, "at:x");
+            let its = [keys.of(&channel), meta, stream, keys.idempotency(&channel, &idempotency), presence];
             let its = its.map(|key| bytes(&key));
             let tags: Vec<_> = its.iter().map(|key| hashed(key)).collect();
             prop_assert!(tags.iter().all(|tag| *tag == tags[0] && tag.len() < its[0].len()), "{tags:?}");

@@ -1,47 +1,45 @@
 //! A connection of its own for questions that may take long: whoever asks waits, and nobody else.
 //!
 //! It is opened by the first question and again by the first one after it was lost, with waits in between that grow while
-//! that does not succeed: until the next attempt is due a question fails at once.
+//! that does not succeed: until the next attempt is due a question fails at once. A server that has moved is tried at once.
+//!
+//! **Invariants.**
+//! - A connection leads to a primary, and says to which [`Process`]: the answers to questions asked by way of one
+//!   [`Connected`] come from the same data. It ends when another server has taken over, or this one refuses to work.
+//! - A question is asked once. One without an answer may have been heard.
 
+use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use fanfare_protocol::Channel;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Pipeline, ToRedisArgs, Value};
+use redis::{AsyncConnectionConfig, Pipeline, Value};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use crate::broker::BrokerError;
+use crate::broker::redis::Shared;
 use crate::broker::redis::backoff::Backoff;
 use crate::broker::redis::keys::Keys;
-use crate::broker::redis::route::{Map, Route};
-use crate::broker::redis::server::{Lost, Server};
-use crate::broker::redis::{RedisOptions, RedisOptionsError};
+use crate::broker::redis::pipe::field;
+use crate::broker::redis::route::Route;
+use crate::broker::redis::server::{Address, Lost, Server};
 
-/// A line to each of the servers that the options name.
+/// A line to each server of a broker.
 #[derive(Debug)]
 pub(crate) struct Lines {
+    shared: Arc<Shared>,
     route: Route,
-    keys: Keys,
     /// In the order of the route's indices.
     lines: Vec<Line>,
 }
 
 impl Lines {
-    /// Opens nothing yet. The tasks of a line end when it is dropped or `shutdown` is cancelled.
-    pub(crate) fn new(
-        options: &RedisOptions,
-        tasks: &TaskTracker,
-        shutdown: &CancellationToken,
-    ) -> Result<Self, RedisOptionsError> {
-        // Nobody asks Sentinels here: a server that they name is away to a line.
-        let Map { route, servers, sentinels: _ } = Map::of(&options.mode, &options.urls)?;
-        let keys = Keys::new(&options.prefix).ok_or(RedisOptionsError::Prefix)?;
-        let lines = servers.into_iter().map(|it| Line::new(it, options.timeout, tasks, shutdown.clone()));
-        Ok(Self { route, keys, lines: lines.collect() })
+    /// Opens nothing yet. The tasks of a line end when it is dropped or the broker shuts down.
+    pub(super) fn new(shared: &Arc<Shared>, route: Route, servers: impl Iterator<Item = Server>) -> Self {
+        let lines = servers.map(|server| Line::new(server, shared.clone()));
+        Self { shared: shared.clone(), route, lines: lines.collect() }
     }
 
     /// The place of a channel's line among [`Lines::all`].
@@ -49,9 +47,9 @@ impl Lines {
         self.route.of(channel)
     }
 
-    /// The pub/sub channel of Redis that carries a channel of ours.
-    pub(crate) fn pubsub_channel<'a>(&'a self, channel: &'a Channel) -> impl ToRedisArgs + 'a {
-        self.keys.of(channel)
+    /// What things are called there.
+    pub(crate) fn keys(&self) -> &Keys {
+        &self.shared.keys
     }
 
     /// One for each server.
@@ -64,9 +62,7 @@ impl Lines {
 #[derive(Debug)]
 pub(crate) struct Line {
     server: Server,
-    timeout: Duration,
-    tasks: TaskTracker,
-    shutdown: CancellationToken,
+    shared: Arc<Shared>,
     state: Mutex<State>,
 }
 
@@ -74,7 +70,10 @@ pub(crate) struct Line {
 struct State {
     open: Option<Open>,
     backoff: Backoff,
+    /// When to try again where the last attempt has failed.
     next_attempt: Instant,
+    /// Where that was.
+    tried: Option<Address>,
     /// Counts the connections.
     opened: u64,
 }
@@ -82,87 +81,159 @@ struct State {
 #[derive(Clone)]
 struct Open {
     connection: MultiplexedConnection,
+    process: Process,
     number: u64,
     /// Cancelled when the connection is known to be lost.
     lost: CancellationToken,
 }
 
-impl std::fmt::Debug for Open {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Open {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Open({})", self.number)
     }
 }
 
-impl Line {
-    fn new(server: Server, timeout: Duration, tasks: &TaskTracker, shutdown: CancellationToken) -> Self {
-        let state = State { open: None, backoff: Backoff::new(), next_attempt: Instant::now(), opened: 0 };
-        Self { server, timeout, tasks: tasks.clone(), shutdown, state: Mutex::new(state) }
+/// Names a server for as long as it has not been started again and has been a primary without a break: whoever finds the
+/// same one twice finds everything that it has answered for in between.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Process(u64);
+
+impl Process {
+    /// Reads two sections of INFO, `server` and `replication`. Where INFO may not be asked processes cannot be told apart.
+    fn read(server: &str, replication: &str) -> Self {
+        // `run_id` is new with every start, `master_replid` with every promotion. Both are random.
+        let digits = |info, name| {
+            let id: &str = field(info, name)?;
+            u64::from_str_radix(id.get(..16)?, 16).ok()
+        };
+        let [run, term] = [digits(server, "run_id"), digits(replication, "master_replid")];
+        Self(run.unwrap_or(0) ^ term.unwrap_or(0).rotate_left(1))
+    }
+
+    /// A number of its own.
+    pub(crate) fn number(self) -> u64 {
+        self.0
+    }
+}
+
+/// A line, and a connection that it had when it was asked for one.
+#[derive(Debug)]
+pub(crate) struct Connected<'a> {
+    line: &'a Line,
+    open: Open,
+}
+
+impl Connected<'_> {
+    /// Where it leads.
+    pub(crate) fn process(&self) -> Process {
+        self.open.process
     }
 
     /// Asks, and returns one answer per command; an error of one command is a [`Value::ServerError`] in its place.
     ///
     /// # Errors
-    /// [`BrokerError::Unavailable`] when nothing was asked, [`BrokerError::Timeout`] when there was no answer.
+    /// [`BrokerError::Timeout`] when there was no answer.
     pub(crate) async fn ask(&self, pipeline: &Pipeline) -> Result<Vec<Value>, BrokerError> {
-        let Open { mut connection, number, .. } = self.open().await?;
         let asked = Instant::now();
+        let mut connection = self.open.connection.clone();
         match connection.send_packed_commands(pipeline, 0, pipeline.len()).await {
             Ok(values) => {
                 if values.iter().any(is_refusal) {
-                    self.lose(number).await; // Another attempt may find another server, or this one recovered.
+                    self.lose().await; // Another attempt may find another server, or this one recovered.
                 }
                 Ok(values)
             }
             Err(error) => {
-                self.lose(number).await;
-                Err(BrokerError::Timeout(if error.is_timeout() { self.timeout } else { asked.elapsed() }))
+                self.lose().await;
+                let waited = if error.is_timeout() { self.line.shared.timeout } else { asked.elapsed() };
+                Err(BrokerError::Timeout(waited))
             }
         }
     }
 
-    async fn open(&self) -> Result<Open, BrokerError> {
+    async fn lose(&self) {
+        let mut state = self.line.state.lock().await;
+        state.open.take_if(|open| open.number == self.open.number);
+    }
+}
+
+impl Line {
+    fn new(server: Server, shared: Arc<Shared>) -> Self {
+        let state = State {
+            open: None,
+            backoff: Backoff::new(),
+            next_attempt: Instant::now(),
+            tried: server.address(),
+            opened: 0,
+        };
+        Self { server, shared, state: Mutex::new(state) }
+    }
+
+    /// The connection, or a new one.
+    ///
+    /// # Errors
+    /// [`BrokerError::Unavailable`]: nothing can be asked now.
+    pub(crate) async fn connected(&self) -> Result<Connected<'_>, BrokerError> {
         let mut state = self.state.lock().await;
         if let Some(open) = state.open.as_ref().filter(|open| !open.lost.is_cancelled()) {
-            return Ok(open.clone());
+            return Ok(Connected { line: self, open: open.clone() });
         }
-        if Instant::now() < state.next_attempt {
+        let address = self.server.address();
+        if Instant::now() < state.next_attempt && address == state.tried {
             return Err(BrokerError::Unavailable("redis is away".into()));
         }
-        match timeout(self.timeout, self.connect()).await.unwrap_or(Err(Lost::Silent(self.timeout))) {
-            Ok((connection, lost)) => {
+        let deadline = self.shared.timeout;
+        match timeout(deadline, self.connect()).await.unwrap_or(Err(Lost::Silent(deadline))) {
+            Ok((connection, process, lost)) => {
                 state.backoff.reset();
                 state.opened += 1;
-                let open = Open { connection, number: state.opened, lost };
+                let open = Open { connection, process, number: state.opened, lost };
                 state.open = Some(open.clone());
-                Ok(open)
+                Ok(Connected { line: self, open })
             }
             Err(lost) => {
                 state.next_attempt = Instant::now() + state.backoff.next();
+                state.tried = address;
                 let reason: Arc<str> = lost.to_string().into();
                 Err(BrokerError::Unavailable(reason))
             }
         }
     }
 
-    async fn lose(&self, number: u64) {
-        let mut state = self.state.lock().await;
-        state.open.take_if(|open| open.number == number);
-    }
-
-    async fn connect(&self) -> Result<(MultiplexedConnection, CancellationToken), Lost> {
-        let config = AsyncConnectionConfig::new().set_response_timeout(Some(self.timeout));
-        let socket = self.server.open(self.timeout).await?;
+    async fn connect(&self) -> Result<(MultiplexedConnection, Process, CancellationToken), Lost> {
+        let config = AsyncConnectionConfig::new().set_response_timeout(Some(self.shared.timeout));
+        let (socket, mut tenure) = self.server.follow(self.shared.timeout).await?;
         let made = MultiplexedConnection::new_with_config(self.server.settings(), socket, config);
         // The driver has to run for the connection to be made; it ends with the last clone of the connection.
-        let (connection, driver) = made.await.map_err(Lost::Failed)?;
+        let (mut connection, driver) = made.await.map_err(Lost::Failed)?;
         let lost = CancellationToken::new();
         let end = lost.clone().drop_guard();
-        self.tasks.spawn(self.shutdown.clone().run_until_cancelled_owned(async move {
-            driver.await;
+        self.shared.tasks.spawn(self.shared.shutdown.clone().run_until_cancelled_owned(async move {
+            tokio::select! {
+                () = driver => {}
+                () = tenure.ended() => {} // Whatever is under way fails at once.
+            }
             drop(end);
         }));
-        Ok((connection, lost))
+        let process = introduce(&mut connection, &self.shared.client_name("presence")).await?;
+        Ok((connection, process, lost))
     }
+}
+
+/// Gives the connection a name, if that is allowed, and makes sure that it leads to a primary.
+async fn introduce(connection: &mut MultiplexedConnection, name: &str) -> Result<Process, Lost> {
+    let mut pipeline = Pipeline::with_capacity(3);
+    pipeline.cmd("CLIENT").arg("SETNAME").arg(name);
+    pipeline.cmd("INFO").arg("server").cmd("INFO").arg("replication");
+    let answers =
+        connection.send_packed_commands(&pipeline, 0, pipeline.len()).await.map_err(Lost::Failed)?;
+    let sections = answers.into_iter().skip(1).map(|it| redis::from_redis_value(it).unwrap_or_default());
+    let [server, replication]: [String; 2] =
+        sections.collect::<Vec<_>>().try_into().map_err(|_| Lost::NotUnderstood("INFO"))?;
+    if field(&replication, "role").is_some_and(|role| role != "master") {
+        return Err(Lost::Refused("READONLY it is a replica".to_owned()));
+    }
+    Ok(Process::read(&server, &replication))
 }
 
 /// Whether this server, as it is now, does not do its work.

@@ -91,6 +91,14 @@ impl Server {
         Self { place: Place::Elected(name.into(), found), settings }
     }
 
+    /// Where it is now, if anybody knows.
+    pub(super) fn address(&self) -> Option<Address> {
+        match &self.place {
+            Place::Fixed(address) => Some(address.clone()),
+            Place::Elected(_, found) => found.borrow().clone(),
+        }
+    }
+
     /// What the `redis` crate wants to know.
     pub(super) fn settings(&self) -> &RedisConnectionInfo {
         &self.settings

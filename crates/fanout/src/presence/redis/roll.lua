@@ -5,7 +5,7 @@
 --   KEYS[3]  <c>:lingering  hash  user key -> session, seat of the one connection that lingers
 --   KEYS[4]  <c>:at:        what the name of a seat is appended to, for
 --            <c>:at:<seat>  hash  session -> member
---            <c>:no:<seat>  the seat is being cleared: nothing is written under it any more
+--            <c>:no:<seat>  the seat is being cleared, or has been: nothing is written under it any more
 --
 -- A member's bytes begin with its session (16) and its flags (1); flag 1 says that a length (4) and the user follow.
 -- A user key is 'u' and the user, or 's' and the session of an anonymous connection.

@@ -1,4 +1,5 @@
 -- Performs changes of one channel in their order.
+--   KEYS  no:<seat>, no:<seat before>
 --   ARGV  seat, seat before or '', pub/sub channel, then pairs: e (enter), r (restore) and a member, d (depart), l (leave) and a
 --         session
 -- Answers one letter per change: p (present), l (lingering), a (absent); and whether the seat holds nobody any more. When the seat
@@ -33,6 +34,14 @@ local function enter(member, quiet)
   return 'p'
 end
 
+-- Of one who has been cleared away meanwhile it has been told that it left: it has to enter.
+local function restore(member)
+  if redis.call('EXISTS', KEYS[6]) == 1 and redis.call('HEXISTS', at .. before, session_of(member)) == 0 then
+    return 'a'
+  end
+  return enter(member, true)
+end
+
 local function depart(session)
   local member = redis.call('HGET', at .. seat, session)
   if not member then
@@ -50,8 +59,10 @@ end
 local done = {}
 for i = 4, #ARGV, 2 do
   local step, what = ARGV[i], ARGV[i + 1]
-  if step == 'e' or step == 'r' then
-    done[#done + 1] = enter(what, step == 'r')
+  if step == 'e' then
+    done[#done + 1] = enter(what, false)
+  elseif step == 'r' then
+    done[#done + 1] = restore(what)
   elseif step == 'd' then
     done[#done + 1] = depart(what)
   else
