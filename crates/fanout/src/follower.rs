@@ -10,6 +10,11 @@
 //! channel's lock, does the rest. One follower serves all the channel's subscribers on the node, so a gap is refilled
 //! once for all of them, and a thousand clients that recover at the same time share a read.
 //!
+//! A stream may go on under another epoch, after a fail-over or a restart of the broker. Then everyone who is subscribed is
+//! lost, for what they hear next has positions that they cannot know; but what is at hand is still of the stream when its
+//! newest publication is still in its place, and lets in those who come back. Positions of an epoch that is over are worth
+//! what [`Position::is_shown_by`] says of them.
+//!
 //! **Invariants.**
 //! - What it says to deliver has consecutive offsets within an epoch, from the position it first stood at, whatever is
 //!   lost, doubled or reordered on the way.
@@ -146,17 +151,18 @@ impl Follower {
             self.want(read);
             return None;
         }
-        let lost = self.at.is_some_and(|at| !self.continues(at, &page));
+        let lost = self.at.is_some_and(|at| page.epoch != at.epoch || !self.continues(at, &page));
         let mut deliver = Vec::new();
         self.keep = self.keep.max(page.publications.len() * 2);
         match self.at {
-            Some(at) if !lost => {
+            Some(at) if !lost || self.is_renamed(at, &page) => {
                 self.backfill(at, read, &page);
-                for publication in page.publications {
-                    if self.at.is_some_and(|at| publication.offset() > at.offset) {
+                self.at = Some(Position { epoch: page.epoch, ..at });
+                for publication in page.publications.iter().filter(|it| it.offset() > at.offset) {
+                    if !lost {
                         deliver.push(publication.clone());
-                        self.advance(publication);
                     }
+                    self.advance(publication.clone());
                 }
             }
             _ => self.begin(read, &page),
@@ -178,11 +184,15 @@ impl Follower {
         let after = match start {
             Start::Live => return open(false, Vec::new()),
             Start::Since(since) if since.epoch != at.epoch || since.offset > at.offset => {
+                if self.shows(since) {
+                    return open(true, self.since(since.offset));
+                }
                 // It has heard from another node what has not come to this one yet; or what it has heard is gone.
-                if asked || since.epoch == Epoch::NEVER {
+                let is_at_hand = self.asked_after.0 < since.offset.0.max(1);
+                if since.epoch == Epoch::NEVER || asked && (is_at_hand || since.offset > at.offset) {
                     return open(false, Vec::new());
                 }
-                self.want(Read::Newest);
+                self.want(self.read_for(start));
                 return Entrance::Read;
             }
             Start::Since(since) => since.offset,
@@ -280,8 +290,10 @@ impl Follower {
         !self.in_doubt() && ours.is_some_and(|ours| ours != publication)
     }
 
+    /// Takes the next publication. Its epoch may be an earlier one than that of the stream by now.
     fn advance(&mut self, publication: Arc<Publication>) {
-        self.at = publication.position;
+        let at = self.at.as_mut().expect("what has a successor is known");
+        at.offset = publication.offset();
         self.recent.push_back(publication);
     }
 
@@ -311,10 +323,10 @@ impl Follower {
         deliver
     }
 
-    /// Whether a page shows the same stream, with all that follows where we stand.
+    /// Whether a page goes on from where we stand, with all that follows, as far as its epoch lets anybody know.
     fn continues(&self, at: Position, page: &Page) -> bool {
         // A page may be older than what the lane has brought since; in doubt, nothing has been taken from the lane since.
-        let same_stream = page.epoch == at.epoch && (page.top >= at.offset || !self.in_doubt());
+        let is_as_long = page.top >= at.offset || !self.in_doubt();
         let theirs = page.publications.iter().find(|it| it.offset() == at.offset);
         let same_last = match (theirs, self.recent.back(), self.mark) {
             (Some(theirs), Some(ours), _) => ours == theirs,
@@ -327,7 +339,21 @@ impl Follower {
             next += 1;
             it.offset().0 == next
         });
-        same_stream && same_last && gapless && next == page.top.max(at.offset).0
+        is_as_long && same_last && gapless && next == page.top.max(at.offset).0
+    }
+
+    /// Whether a page of another epoch shows that nothing up to where we stand has been lost: the newest publication is
+    /// where it was.
+    fn is_renamed(&self, at: Position, page: &Page) -> bool {
+        let is_ours = |theirs: &Arc<Publication>| Some(theirs) == self.recent.back();
+        page.epoch != at.epoch && page.publications.iter().any(is_ours) && self.continues(at, page)
+    }
+
+    /// Whether what is at hand proves that nothing up to a position of another epoch has been lost, and is all that
+    /// followed.
+    fn shows(&self, since: Position) -> bool {
+        let missed = self.at.and_then(|at| at.offset.0.checked_sub(since.offset.0));
+        missed.is_some_and(|missed| missed <= self.recent.len() as u64) && since.is_shown_by(&self.recent)
     }
 
     /// Takes the older part of a page that joins what is at hand.
