@@ -57,10 +57,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
                     let outcome = answer.map_err(|error| failure(&error));
                     self.answer(Input::Joined { id, channel, outcome });
                 }
-                Effect::Read { id, channel, since, query } => {
-                    let answer = self.while_writing(services.hub.history(&channel, query)).await;
+                Effect::Read { id, channel, excerpt } => {
+                    let answer = self.while_writing(services.hub.history(&channel, excerpt.query())).await;
                     let outcome = answer.map_err(|error| failure(&error));
-                    self.answer(Input::Read { id, channel, since, outcome });
+                    self.answer(Input::Read { id, channel, excerpt, outcome });
                 }
                 Effect::Count { id, channel, members } => {
                     let most = self.session.limits().queue_bytes / 2;

@@ -251,9 +251,9 @@ impl Theatre {
                 let outcome = self.hub.join(&channel, terms);
                 self.feed(Input::Joined { id, channel, outcome });
             }
-            Effect::Read { id, channel, since, query } => {
-                let outcome = self.hub.history(&channel, query);
-                self.feed(Input::Read { id, channel, since, outcome });
+            Effect::Read { id, channel, excerpt } => {
+                let outcome = self.hub.history(&channel, excerpt.query());
+                self.feed(Input::Read { id, channel, excerpt, outcome });
             }
             Effect::GoLive { channel, reply } => {
                 self.say(Json.encode(&reply).payload());
