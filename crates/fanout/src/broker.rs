@@ -17,9 +17,12 @@
 //!    everything watched is heard again without being asked for.
 //! 6. What is not watched is not delivered.
 //! 7. A draft with retention is appended to its channel's stream and given the next offset in the same step in which it is
-//!    placed: nobody hears what history does not have, and offsets in an epoch are consecutive from 1.
+//!    placed: nobody hears what history does not have, and offsets are consecutive from 1, whatever epochs the stream goes
+//!    through.
 //! 8. [`Broker::history`] answers with the stream as it was at one moment, and every channel has an epoch once it was asked
-//!    for. A stream that was lost comes back under another epoch, never under the same one with other offsets.
+//!    for. A stream that was lost comes back under another epoch, never under the same one with other offsets. One that may
+//!    have lost its end, and no more, goes on under another epoch after what it still has, which keeps its positions: no
+//!    position ever names two publications, and one that is still in its place has all before it that ever was.
 //! 9. Two drafts with one idempotency key on one channel, within the retention's time, are placed once, and answered alike.
 
 use std::fmt;
