@@ -20,7 +20,7 @@
 //!   lost, doubled or reordered on the way.
 //! - `recent` is consecutive and ends at the position; everything the broker still keeps after `asked_after` is in it.
 //! - While anything is held or doubted, a read is wanted: it never waits for something that nobody will bring.
-//! - A read settles only what was so when it began: a page that was asked for before the last doubt is refused, and whoever
+//! - A read settles only what was so when it began: a page that was asked for before the last doubt or removal is refused, and whoever
 //!   waits for a read waits for one that began after it asked.
 //! - It holds at most [`HELD_MAX`] publications; what it lets go of is in the broker's history, since a publication is
 //!   appended before it is published, and comes with the read.
@@ -61,6 +61,8 @@ pub(crate) struct Follower {
     doubts: u64,
     /// How many of these doubts a read has settled that began after them.
     settled: u64,
+    /// How often history was removed, so that a page that was asked for before does not bring it back.
+    removals: u64,
     /// How many of `recent` to keep: more for a while after a read, for those who come back together.
     keep: usize,
     /// Something has come since [`Follower::take_quiet`] was asked last.
@@ -92,6 +94,7 @@ pub(crate) struct Reading {
     /// What to read.
     pub(crate) read: Read,
     doubts: u64,
+    removals: u64,
 }
 
 /// What is to be done with what came.
@@ -146,8 +149,8 @@ impl Follower {
     /// Takes what a read brought: all that the broker kept from there on, up to the page's top. `None` when the read has
     /// to be made again.
     pub(crate) fn learn(&mut self, reading: Reading, page: Page) -> Option<Step<'static>> {
-        let Reading { read, doubts } = reading;
-        if doubts != self.doubts {
+        let Reading { read, doubts, removals } = reading;
+        if doubts != self.doubts || removals != self.removals {
             self.want(read);
             return None;
         }
@@ -234,12 +237,24 @@ impl Follower {
     pub(crate) fn take_quiet(&mut self) -> bool {
         let quiet = !mem::take(&mut self.heard);
         self.keep = RECENT_KEPT;
-        if quiet && let Some(at) = self.at {
-            self.mark = self.recent.back().map(|newest| mark(newest)).or(self.mark);
-            self.recent = VecDeque::new();
-            self.asked_after = at.offset;
+        if quiet {
+            self.let_go();
         }
         quiet
+    }
+
+    /// What was published so far was removed from history: it is delivered where it is awaited, and replayed to nobody.
+    pub(crate) fn forget(&mut self) {
+        self.removals += 1;
+        self.let_go();
+    }
+
+    /// Keeps nothing at hand but what it takes to know the newest again.
+    fn let_go(&mut self) {
+        let Some(at) = self.at else { return };
+        self.mark = self.recent.back().map(|newest| mark(newest)).or(self.mark);
+        self.recent = VecDeque::new();
+        self.asked_after = at.offset;
     }
 
     /// The read that is wanted, if any. Whoever takes it makes it, and brings it by [`Follower::learn`] or gives it back by
@@ -250,7 +265,7 @@ impl Follower {
             // Without a gap to where we stand; and the newest that we know once more, to be compared.
             read = read.and(Read::After(Offset(at.offset.0.saturating_sub(1))));
         }
-        Some(Reading { read, doubts: self.doubts })
+        Some(Reading { read, doubts: self.doubts, removals: self.removals })
     }
 
     /// Asks for a read, together with what is asked for already.

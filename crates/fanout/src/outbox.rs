@@ -319,6 +319,13 @@ impl Outbox {
         wake(state, Wants::Orders);
     }
 
+    /// Takes back what the connection's task has not been told yet of the loss of a channel: it has left, and may be about
+    /// to come back, which the order must not be taken for.
+    pub(crate) fn retract_loss(&self, channel: &Channel) {
+        let is_of = |order: &Order| matches!(order, Order::Lost { channel: lost } if lost == channel);
+        self.state.lock().orders.retain(|order| !is_of(order));
+    }
+
     /// The next order; until there is one, only an order wakes the task.
     pub fn poll_order(&self, cx: &Context<'_>) -> Poll<Order> {
         let mut state = self.state.lock();

@@ -238,6 +238,11 @@ impl<S> Drop for Connection<S> {
             hub.unsubscribe(channel, &self.outbox);
             desk.leave(channel, self.session.id());
         }
+        if std::thread::panicking() {
+            // Between a decision to leave and its performance the session no longer lists the channel.
+            let left_over = hub.unsubscribe_all(&self.outbox);
+            left_over.iter().for_each(|channel| desk.leave(channel, self.session.id()));
+        }
         let discarded = self.outbox.discard();
         metrics.outbox_queued(-i64::try_from(discarded).expect("a queue is bounded"));
         roster.leave(&self.outbox);

@@ -373,6 +373,27 @@ fn an_entrance_promises_what_history_has() {
     }
 }
 
+/// What is at hand when it is removed, and what a page brings that was asked for before.
+#[test]
+fn what_was_removed_is_replayed_to_nobody_and_the_stream_goes_on() {
+    let mut follower = standing_at(3);
+    follower.admit(&run(4..=6));
+    follower.want(Read::After(Offset(0)));
+    let stale = follower.take_read().unwrap();
+    follower.forget();
+    assert_eq!(follower.learn(stale, page(EPOCH, 6, run(1..=6))), None);
+    assert_eq!(follower.enter(since(5), false), Entrance::Read);
+    assert!(matches!(follower.enter(since(6), false), Entrance::Open { entry, .. } if entry.recovered));
+    let reading = follower.take_read().unwrap();
+    assert_eq!(delivered(&follower.learn(reading, page(EPOCH, 6, vec![])).unwrap()), [0; 0]);
+    let Entrance::Open { entry, replay } = follower.enter(since(5), true) else { panic!("it was read") };
+    assert_eq!((entry.recovered, replay), (false, vec![]));
+    assert_eq!(delivered(&follower.admit(&run([7]))), [7]);
+    assert!(
+        matches!(follower.enter(since(6), false), Entrance::Open { replay, .. } if offsets(&replay) == [7])
+    );
+}
+
 /// Between its read and its entrance what was read has been let go of: it is read again, not taken for gone.
 #[test]
 fn what_is_not_at_hand_is_not_taken_for_gone() {
@@ -592,7 +613,11 @@ impl World {
                 self.lane.clear();
                 self.follower.doubt();
             }
-            Event::Remove if !self.went_back => self.trimmed = self.stream.len(),
+            Event::Remove if !self.went_back => {
+                self.trimmed = self.stream.len();
+                self.follower.forget();
+                self.doubt_newcomers();
+            }
             Event::Remove => {}
             Event::EnterLive => self.come(Start::Live),
             Event::EnterRewind(count) => self.come(Start::Rewind(*count)),

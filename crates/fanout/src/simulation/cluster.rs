@@ -11,11 +11,10 @@ use fanfare_protocol::{Channel, Publication};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until};
 
-use super::OPTIONS;
 use super::subscriber::Subscriber;
-use crate::broker::{self, Broker, BrokerError, Lanes};
+use crate::broker::{self, Broker, BrokerError, Heard, Lanes};
 
 /// The servers, and what they know of the nodes.
 #[derive(Debug)]
@@ -353,7 +352,7 @@ impl Link {
         tokio::spawn(async move {
             sleep_until(arrival).await;
             if link.state.lock().generation == generation {
-                let _ = link.lanes.lane(&publication.channel).try_send(publication);
+                let _ = link.lanes.lane(&publication.channel).try_send(Heard::Publication(publication));
             }
         });
     }
@@ -446,10 +445,8 @@ impl Broker for SimulatedBroker {
     fn watch(&self, channel: &Channel) -> BoxFuture<'_, Result<(), BrokerError>> {
         let channel = channel.clone();
         async move {
-            // Interest leaves the deadline to the broker: it is the only one that knows what has become of a watch.
             let watching = self.ask(&channel, |_| self.link.state.lock().watched.insert(channel.clone()));
-            let deadline = OPTIONS.broker_timeout;
-            let answer = timeout(deadline, watching).await.unwrap_or(Err(BrokerError::Timeout(deadline)));
+            let answer = watching.await;
             if answer.is_err() {
                 self.link.state.lock().watched.remove(&channel);
             }
