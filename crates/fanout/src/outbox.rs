@@ -359,6 +359,11 @@ impl Outbox {
     pub fn is_empty(&self) -> bool {
         self.state.lock().queue.is_empty()
     }
+
+    /// Whether so little waits that a replay of any permitted length fits, with a quarter of the queue to spare.
+    pub fn has_ample_room(&self) -> bool {
+        self.state.lock().queue.has_ample_room()
+    }
 }
 
 impl State {
