@@ -161,11 +161,11 @@ impl Follower {
             Some(at) if !lost || self.is_renamed(at, &page) => {
                 self.backfill(at, read, &page);
                 self.at = Some(Position { epoch: page.epoch, ..at });
-                for publication in page.publications.iter().filter(|it| it.offset() > at.offset) {
+                for publication in page.publications.into_iter().filter(|it| it.offset() > at.offset) {
                     if !lost {
                         deliver.push(publication.clone());
                     }
-                    self.advance(publication.clone());
+                    self.advance(publication);
                 }
             }
             _ => self.begin(read, &page),

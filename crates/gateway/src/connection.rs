@@ -13,7 +13,7 @@
 //!
 //! **Invariants.**
 //! - Whatever way the task ends, a panic and a dropped runtime included, `Drop` leaves every channel, frees the place
-//!   and counts the close.
+//!   and counts the close. After a panic the session's list of channels is not relied on: it lacks what was about to be left.
 //! - While the peer is silent and nothing is published the task sleeps, and owns no heap memory beyond its outbox and
 //!   its session's subscriptions.
 

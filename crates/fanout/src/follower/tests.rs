@@ -288,7 +288,7 @@ fn what_is_at_hand_outlives_an_epoch() {
     follower.doubt();
     let reading = follower.take_read().unwrap();
     assert_eq!(reading.read, Read::After(Offset(8)));
-    let found = vec![run([9]), vec![publication(next, 10, 10)]].concat();
+    let found = [run([9]), vec![publication(next, 10, 10)]].concat();
     let step = follower.learn(reading, page(next, 10, found)).unwrap();
     assert_eq!(step, Step { lost: true, deliver: Cow::Owned(Vec::new()) });
     for (start, missed) in [(since(5), 6..=10), (since(9), 10..=10)] {
@@ -311,7 +311,7 @@ fn a_lagging_follower_reads_before_it_lets_in_who_knows_better() {
         assert_eq!(follower.enter(start, false), Entrance::Read, "{offset}");
     }
     let reading = follower.take_read().unwrap();
-    let found = vec![run([4]), vec![publication(next, 5, 105)]].concat();
+    let found = [run([4]), vec![publication(next, 5, 105)]].concat();
     assert!(follower.learn(reading, page(next, 5, found)).unwrap().lost);
     let start = Start::Since(Position { epoch: next, offset: Offset(4) });
     let Entrance::Open { entry, replay } = follower.enter(start, true) else { panic!("{start:?}") };
