@@ -21,7 +21,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
 
-use crate::broker::{Broker, BrokerError, LaneEnds, Link};
+use crate::broker::{Broker, BrokerError, Heard, LaneEnds, Link};
 use crate::interest::Interest;
 use crate::outbox::Outbox;
 use crate::registry::{Entering, Joined, Left, Registry};
@@ -75,7 +75,7 @@ impl Hub {
         tasks: &TaskTracker,
         options: HubOptions,
     ) -> Arc<Self> {
-        let interest = Interest::new(broker.clone(), tasks.clone());
+        let interest = Interest::new(broker.clone(), tasks.clone(), options.broker_timeout);
         let hub = Arc::new_cyclic(|me| Self {
             registry: Registry::new(),
             interest,
@@ -170,12 +170,16 @@ impl Hub {
         self.call(BrokerCall::History, self.broker.history(channel, query)).await
     }
 
-    /// Forgets what was published on a channel.
+    /// Forgets what was published on a channel: who comes to this node from then on is not shown it, and soon nobody is who
+    /// comes to any other.
     ///
     /// # Errors
     /// [`BrokerError`], within the deadline.
     pub async fn remove_history(&self, channel: &Channel) -> Result<(), BrokerError> {
-        self.call(BrokerCall::History, self.broker.remove_history(channel)).await
+        self.call(BrokerCall::History, self.broker.remove_history(channel)).await?;
+        // The lane tells this node as it tells the others; but who comes here next may come sooner.
+        self.registry.forget(channel);
+        Ok(())
     }
 
     /// Leaves a channel. From the return on nothing of it is queued for this outbox.
@@ -189,6 +193,14 @@ impl Hub {
         }
         self.metrics.subscription_removed();
         self.interest.leave(channel);
+    }
+
+    /// Leaves whatever this outbox is on, and returns what that was. Walks over all channels of the node: for a connection
+    /// that has panicked, and whose session may not know any more.
+    pub fn unsubscribe_all(&self, outbox: &Outbox) -> Vec<Channel> {
+        let channels = self.registry.channels_of(outbox.id());
+        channels.iter().for_each(|channel| self.unsubscribe(channel, outbox));
+        channels
     }
 
     /// Whether the broker can be reached.
@@ -237,10 +249,20 @@ impl Hub {
 }
 
 /// Carries what comes through one lane to the subscribers, as long as there is a hub.
-async fn carry(hub: Weak<Hub>, mut lane: mpsc::Receiver<Arc<Publication>>) {
-    let mut publications = Vec::new();
-    while lane.recv_many(&mut publications, RUN_MAX).await > 0 {
+async fn carry(hub: Weak<Hub>, mut lane: mpsc::Receiver<Heard>) {
+    let (mut heard, mut publications) = (Vec::new(), Vec::new());
+    while lane.recv_many(&mut heard, RUN_MAX).await > 0 {
         let Some(hub) = hub.upgrade() else { return };
+        for it in heard.drain(..) {
+            match it {
+                Heard::Publication(publication) => publications.push(publication),
+                Heard::Removal(channel) => {
+                    hub.deliver(&publications);
+                    publications.clear();
+                    hub.registry.forget(&channel);
+                }
+            }
+        }
         hub.deliver(&publications);
         publications.clear();
         // Tokio's budget would let a busy lane run on; the writers it has woken come first.
