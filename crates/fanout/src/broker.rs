@@ -17,9 +17,14 @@
 //!    everything watched is heard again without being asked for.
 //! 6. What is not watched is not delivered.
 //! 7. A draft with retention is appended to its channel's stream and given the next offset in the same step in which it is
-//!    placed: nobody hears what history does not have, and offsets in an epoch are consecutive from 1.
+//!    placed: nobody hears what history does not have, and offsets are consecutive from 1, whatever epochs the stream goes
+//!    through.
 //! 8. [`Broker::history`] answers with the stream as it was at one moment, and every channel has an epoch once it was asked
-//!    for. A stream that was lost comes back under another epoch, never under the same one with other offsets.
+//!    for. A stream that was lost comes back under another epoch, never under the same one with other offsets. One that may
+//!    have lost its end, and no more, goes on under another epoch after what it still has, which keeps its positions: no
+//!    position ever names two publications, and one that is still in its place has all before it that ever was.
+//!    What was removed is in no page that is asked for once [`Broker::remove_history`] has answered, and every node that
+//!    watches hears of it in the channel's lane, after all that was placed before.
 //! 9. Two drafts with one idempotency key on one channel, within the retention's time, are placed once, and answered alike.
 
 use std::fmt;
@@ -55,17 +60,20 @@ pub trait Broker: fmt::Debug + Send + Sync + 'static {
     /// channel that has no stream (any more).
     fn positions(&self, channels: Vec<Channel>) -> BoxFuture<'_, Result<Vec<Option<Position>>, BrokerError>>;
 
-    /// Forgets what was published on a channel. The epoch stays, and offsets go on where they were.
+    /// Forgets what was published on a channel, and tells the nodes that watch it ([`Heard::Removal`]). The epoch stays, and
+    /// offsets go on where they were.
     fn remove_history(&self, channel: &Channel) -> BoxFuture<'_, Result<(), BrokerError>>;
 
     /// Counts up whenever this node may have missed something of any channel it watches: its link was lost and is back.
     /// It has done so before anything that was read or heard by way of the new link is handed on.
     fn losses(&self) -> u64;
 
-    /// Asks for a channel's publications. Never called for a channel that is watched or being watched.
+    /// Asks for a channel's publications. Never called for a channel that is watched or being watched. It may be dropped
+    /// before it has answered; then [`Broker::unwatch`] is called before anything else of that channel, and undoes what has
+    /// come of it or may yet.
     fn watch(&self, channel: &Channel) -> BoxFuture<'_, Result<(), BrokerError>>;
 
-    /// Asks for them no more. Never called for a channel that is not watched. Answers when the broker has forgotten
+    /// Asks for them no more. Never called for a channel that is not watched, but for one whose `watch` was dropped. Answers when the broker has forgotten
     /// the channel or is away: there is nothing a caller could do about a failure.
     fn unwatch(&self, channel: &Channel) -> BoxFuture<'_, ()>;
 
@@ -100,16 +108,25 @@ pub enum BrokerError {
     Timeout(Duration),
 }
 
+/// What a node hears of a channel, in the order in which it happened.
+#[derive(Debug, Clone)]
+pub enum Heard {
+    /// Something was published.
+    Publication(Arc<Publication>),
+    /// What was published so far was removed from history: it is not to be shown to anybody who comes from now on.
+    Removal(Box<Channel>),
+}
+
 /// Where a broker puts what it hears: a few bounded queues, one picked by channel, so that a channel keeps its order and
 /// channels do not wait for each other.
 ///
 /// Notices of presence, which are few, have a queue of their own.
 #[derive(Debug, Clone)]
-pub struct Lanes(Arc<[mpsc::Sender<Arc<Publication>>]>, mpsc::Sender<Notice>);
+pub struct Lanes(Arc<[mpsc::Sender<Heard>]>, mpsc::Sender<Notice>);
 
 /// The other ends: of the lanes for the hub, and of the notices for the desk.
 #[derive(Debug)]
-pub struct LaneEnds(pub(crate) Vec<mpsc::Receiver<Arc<Publication>>>, Option<mpsc::Receiver<Notice>>);
+pub struct LaneEnds(pub(crate) Vec<mpsc::Receiver<Heard>>, Option<mpsc::Receiver<Notice>>);
 
 impl LaneEnds {
     /// The notices of presence, for [`crate::presence::Desk::start`]. Taken once, before the hub takes the lanes; notices that
@@ -120,7 +137,7 @@ impl LaneEnds {
 }
 
 impl Lanes {
-    /// `count` lanes (at least one) that hold `depth` publications each.
+    /// `count` lanes (at least one) that hold `depth` of what is heard each.
     pub fn new(count: usize, depth: usize) -> (Self, LaneEnds) {
         let (starts, ends): (Vec<_>, Vec<_>) = (0..count.max(1)).map(|_| mpsc::channel(depth)).unzip();
         let (notices, crier) = mpsc::channel(NOTICES_MAX);
@@ -133,7 +150,7 @@ impl Lanes {
     }
 
     /// The lane of a channel.
-    pub fn lane(&self, channel: &Channel) -> &mpsc::Sender<Arc<Publication>> {
+    pub fn lane(&self, channel: &Channel) -> &mpsc::Sender<Heard> {
         &self.0[spread(channel, self.0.len())]
     }
 }

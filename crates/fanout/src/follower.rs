@@ -10,12 +10,17 @@
 //! channel's lock, does the rest. One follower serves all the channel's subscribers on the node, so a gap is refilled
 //! once for all of them, and a thousand clients that recover at the same time share a read.
 //!
+//! A stream may go on under another epoch, after a fail-over or a restart of the broker. Then everyone who is subscribed is
+//! lost, for what they hear next has positions that they cannot know; but what is at hand is still of the stream when its
+//! newest publication is still in its place, and lets in those who come back. Positions of an epoch that is over are worth
+//! what [`Position::is_shown_by`] says of them.
+//!
 //! **Invariants.**
 //! - What it says to deliver has consecutive offsets within an epoch, from the position it first stood at, whatever is
 //!   lost, doubled or reordered on the way.
 //! - `recent` is consecutive and ends at the position; everything the broker still keeps after `asked_after` is in it.
 //! - While anything is held or doubted, a read is wanted: it never waits for something that nobody will bring.
-//! - A read settles only what was so when it began: a page that was asked for before the last doubt is refused, and whoever
+//! - A read settles only what was so when it began: a page that was asked for before the last doubt or removal is refused, and whoever
 //!   waits for a read waits for one that began after it asked.
 //! - It holds at most [`HELD_MAX`] publications; what it lets go of is in the broker's history, since a publication is
 //!   appended before it is published, and comes with the read.
@@ -56,6 +61,8 @@ pub(crate) struct Follower {
     doubts: u64,
     /// How many of these doubts a read has settled that began after them.
     settled: u64,
+    /// How often history was removed, so that a page that was asked for before does not bring it back.
+    removals: u64,
     /// How many of `recent` to keep: more for a while after a read, for those who come back together.
     keep: usize,
     /// Something has come since [`Follower::take_quiet`] was asked last.
@@ -87,6 +94,7 @@ pub(crate) struct Reading {
     /// What to read.
     pub(crate) read: Read,
     doubts: u64,
+    removals: u64,
 }
 
 /// What is to be done with what came.
@@ -141,22 +149,23 @@ impl Follower {
     /// Takes what a read brought: all that the broker kept from there on, up to the page's top. `None` when the read has
     /// to be made again.
     pub(crate) fn learn(&mut self, reading: Reading, page: Page) -> Option<Step<'static>> {
-        let Reading { read, doubts } = reading;
-        if doubts != self.doubts {
+        let Reading { read, doubts, removals } = reading;
+        if doubts != self.doubts || removals != self.removals {
             self.want(read);
             return None;
         }
-        let lost = self.at.is_some_and(|at| !self.continues(at, &page));
+        let lost = self.at.is_some_and(|at| page.epoch != at.epoch || !self.continues(at, &page));
         let mut deliver = Vec::new();
         self.keep = self.keep.max(page.publications.len() * 2);
         match self.at {
-            Some(at) if !lost => {
+            Some(at) if !lost || self.is_renamed(at, &page) => {
                 self.backfill(at, read, &page);
-                for publication in page.publications {
-                    if self.at.is_some_and(|at| publication.offset() > at.offset) {
+                self.at = Some(Position { epoch: page.epoch, ..at });
+                for publication in page.publications.into_iter().filter(|it| it.offset() > at.offset) {
+                    if !lost {
                         deliver.push(publication.clone());
-                        self.advance(publication);
                     }
+                    self.advance(publication);
                 }
             }
             _ => self.begin(read, &page),
@@ -178,11 +187,15 @@ impl Follower {
         let after = match start {
             Start::Live => return open(false, Vec::new()),
             Start::Since(since) if since.epoch != at.epoch || since.offset > at.offset => {
+                if self.shows(since) {
+                    return open(true, self.since(since.offset));
+                }
                 // It has heard from another node what has not come to this one yet; or what it has heard is gone.
-                if asked || since.epoch == Epoch::NEVER {
+                let is_at_hand = self.asked_after.0 < since.offset.0.max(1);
+                if since.epoch == Epoch::NEVER || asked && (is_at_hand || since.offset > at.offset) {
                     return open(false, Vec::new());
                 }
-                self.want(Read::Newest);
+                self.want(self.read_for(start));
                 return Entrance::Read;
             }
             Start::Since(since) => since.offset,
@@ -224,12 +237,24 @@ impl Follower {
     pub(crate) fn take_quiet(&mut self) -> bool {
         let quiet = !mem::take(&mut self.heard);
         self.keep = RECENT_KEPT;
-        if quiet && let Some(at) = self.at {
-            self.mark = self.recent.back().map(|newest| mark(newest)).or(self.mark);
-            self.recent = VecDeque::new();
-            self.asked_after = at.offset;
+        if quiet {
+            self.let_go();
         }
         quiet
+    }
+
+    /// What was published so far was removed from history: it is delivered where it is awaited, and replayed to nobody.
+    pub(crate) fn forget(&mut self) {
+        self.removals += 1;
+        self.let_go();
+    }
+
+    /// Keeps nothing at hand but what it takes to know the newest again.
+    fn let_go(&mut self) {
+        let Some(at) = self.at else { return };
+        self.mark = self.recent.back().map(|newest| mark(newest)).or(self.mark);
+        self.recent = VecDeque::new();
+        self.asked_after = at.offset;
     }
 
     /// The read that is wanted, if any. Whoever takes it makes it, and brings it by [`Follower::learn`] or gives it back by
@@ -240,7 +265,7 @@ impl Follower {
             // Without a gap to where we stand; and the newest that we know once more, to be compared.
             read = read.and(Read::After(Offset(at.offset.0.saturating_sub(1))));
         }
-        Some(Reading { read, doubts: self.doubts })
+        Some(Reading { read, doubts: self.doubts, removals: self.removals })
     }
 
     /// Asks for a read, together with what is asked for already.
@@ -280,8 +305,10 @@ impl Follower {
         !self.in_doubt() && ours.is_some_and(|ours| ours != publication)
     }
 
+    /// Takes the next publication. Its epoch may be an earlier one than that of the stream by now.
     fn advance(&mut self, publication: Arc<Publication>) {
-        self.at = publication.position;
+        let at = self.at.as_mut().expect("what has a successor is known");
+        at.offset = publication.offset();
         self.recent.push_back(publication);
     }
 
@@ -311,10 +338,10 @@ impl Follower {
         deliver
     }
 
-    /// Whether a page shows the same stream, with all that follows where we stand.
+    /// Whether a page goes on from where we stand, with all that follows, as far as its epoch lets anybody know.
     fn continues(&self, at: Position, page: &Page) -> bool {
         // A page may be older than what the lane has brought since; in doubt, nothing has been taken from the lane since.
-        let same_stream = page.epoch == at.epoch && (page.top >= at.offset || !self.in_doubt());
+        let is_as_long = page.top >= at.offset || !self.in_doubt();
         let theirs = page.publications.iter().find(|it| it.offset() == at.offset);
         let same_last = match (theirs, self.recent.back(), self.mark) {
             (Some(theirs), Some(ours), _) => ours == theirs,
@@ -327,7 +354,21 @@ impl Follower {
             next += 1;
             it.offset().0 == next
         });
-        same_stream && same_last && gapless && next == page.top.max(at.offset).0
+        is_as_long && same_last && gapless && next == page.top.max(at.offset).0
+    }
+
+    /// Whether a page of another epoch shows that nothing up to where we stand has been lost: the newest publication is
+    /// where it was.
+    fn is_renamed(&self, at: Position, page: &Page) -> bool {
+        let is_ours = |theirs: &Arc<Publication>| Some(theirs) == self.recent.back();
+        page.epoch != at.epoch && page.publications.iter().any(is_ours) && self.continues(at, page)
+    }
+
+    /// Whether what is at hand proves that nothing up to a position of another epoch has been lost, and is all that
+    /// followed.
+    fn shows(&self, since: Position) -> bool {
+        let missed = self.at.and_then(|at| at.offset.0.checked_sub(since.offset.0));
+        missed.is_some_and(|missed| missed <= self.recent.len() as u64) && since.is_shown_by(&self.recent)
     }
 
     /// Takes the older part of a page that joins what is at hand.

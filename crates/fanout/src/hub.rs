@@ -21,7 +21,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
 
-use crate::broker::{Broker, BrokerError, LaneEnds, Link, hash};
+use crate::broker::{Broker, BrokerError, Heard, LaneEnds, Link, hash};
 use crate::interest::Interest;
 use crate::outbox::Outbox;
 use crate::registry::{Entering, Joined, Left, Registry};
@@ -77,7 +77,7 @@ impl Hub {
         tasks: &TaskTracker,
         options: HubOptions,
     ) -> Arc<Self> {
-        let interest = Interest::new(broker.clone(), tasks.clone());
+        let interest = Interest::new(broker.clone(), tasks.clone(), options.broker_timeout);
         let hub = Arc::new_cyclic(|me| Self {
             registry: Registry::new(),
             interest,
@@ -172,12 +172,16 @@ impl Hub {
         self.call(BrokerCall::History, self.broker.history(channel, query)).await
     }
 
-    /// Forgets what was published on a channel.
+    /// Forgets what was published on a channel: who comes to this node from then on is not shown it, and soon nobody is who
+    /// comes to any other.
     ///
     /// # Errors
     /// [`BrokerError`], within the deadline.
     pub async fn remove_history(&self, channel: &Channel) -> Result<(), BrokerError> {
-        self.call(BrokerCall::History, self.broker.remove_history(channel)).await
+        self.call(BrokerCall::History, self.broker.remove_history(channel)).await?;
+        // The lane tells this node as it tells the others; but who comes here next may come sooner.
+        self.registry.forget(channel);
+        Ok(())
     }
 
     /// Leaves a channel. From the return on nothing of it is queued for this outbox.
@@ -191,6 +195,14 @@ impl Hub {
         }
         self.metrics.subscription_removed();
         self.interest.leave(channel);
+    }
+
+    /// Leaves whatever this outbox is on, and returns what that was. Walks over all channels of the node: for a connection
+    /// that has panicked, and whose session may not know any more.
+    pub fn unsubscribe_all(&self, outbox: &Outbox) -> Vec<Channel> {
+        let channels = self.registry.channels_of(outbox.id());
+        channels.iter().for_each(|channel| self.unsubscribe(channel, outbox));
+        channels
     }
 
     /// Whether the broker can be reached.
@@ -225,8 +237,15 @@ impl Hub {
         answer
     }
 
-    /// Queues publications for whoever hears them; returns how many deliveries that was.
-    fn deliver(&self, publications: &[Arc<Publication>], wakes: &mut Wakes) -> u64 {
+    /// Queues publications for whoever hears them, and empties the list; returns how many deliveries that was.
+    fn deliver(&self, publications: &mut Vec<Arc<Publication>>, wakes: &mut Wakes) -> u64 {
+        if publications.is_empty() {
+            return 0; // Nothing but writers to wake.
+        }
+        if publications.len() > 1 {
+            // Each channel's are together then, and in the order they came.
+            publications.sort_by_cached_key(|publication| hash(&publication.channel));
+        }
         self.metrics.publications_received(publications.len() as u64);
         self.notice_losses();
         let mut deliveries = 0;
@@ -238,29 +257,35 @@ impl Hub {
             delivered.start_reading.into_iter().for_each(|reader| self.start_reading(reader));
             deliveries += run.len() as u64 * delivered.receivers;
         }
+        publications.clear();
         deliveries
     }
 }
 
 /// Carries what comes through one lane to the subscribers, as long as there is a hub.
-async fn carry(hub: Weak<Hub>, mut lane: mpsc::Receiver<Arc<Publication>>) {
-    let mut publications = Vec::new();
+async fn carry(hub: Weak<Hub>, mut lane: mpsc::Receiver<Heard>) {
+    let (mut heard, mut publications) = (Vec::new(), Vec::new());
     let mut wakes = Wakes::default();
     loop {
         if wakes.is_empty() {
-            if lane.recv_many(&mut publications, RUN_MAX).await == 0 {
+            if lane.recv_many(&mut heard, RUN_MAX).await == 0 {
                 return;
             }
         } else {
-            publications.extend(std::iter::from_fn(|| lane.try_recv().ok()).take(RUN_MAX));
+            heard.extend(std::iter::from_fn(|| lane.try_recv().ok()).take(RUN_MAX));
         }
         let Some(hub) = hub.upgrade() else { return };
-        if publications.len() > 1 {
-            // Each channel's are together then, and in the order they came.
-            publications.sort_by_cached_key(|publication| hash(&publication.channel));
+        let mut deliveries = 0;
+        for it in heard.drain(..) {
+            match it {
+                Heard::Publication(publication) => publications.push(publication),
+                Heard::Removal(channel) => {
+                    deliveries += hub.deliver(&mut publications, &mut wakes);
+                    hub.registry.forget(&channel);
+                }
+            }
         }
-        let deliveries = hub.deliver(&publications, &mut wakes);
-        publications.clear();
+        deliveries += hub.deliver(&mut publications, &mut wakes);
         wakes.wake_some(deliveries);
         // Tokio's budget would let a busy lane run on; the writers it has woken come first.
         tokio::task::yield_now().await;

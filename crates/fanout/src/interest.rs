@@ -4,6 +4,7 @@
 //!              first enters             watched                  last leaves
 //!   (absent) ─────────────► Changing ───────────► Watched ───────────────────► Changing ──► (absent)
 //!                           (watch)  └─ failed ─► Failed ─ someone enters ─►   (unwatch) └─ someone entered: watch again
+//!                                    └─ no answer ─► (unwatch)
 //! ```
 //!
 //! **Invariants.**
@@ -12,6 +13,8 @@
 //!   one channel cross.
 //! - A second subscriber waits for the first one's `watch` to be confirmed: nobody is told "subscribed" before the node
 //!   really hears.
+//! - A `watch` that is not answered by the deadline is given up: whoever waits for it is told so, and it is undone by an
+//!   `unwatch` before the channel is watched again, since it may have come to pass, or may yet.
 //! - A [`Stake`] is held by everyone who counts. It gives itself back when dropped, so a subscriber that vanishes while
 //!   it waits is not counted for ever.
 //!
@@ -20,10 +23,12 @@
 use std::collections::HashMap;
 use std::mem;
 use std::sync::Arc;
+use std::time::Duration;
 
 use fanfare_protocol::Channel;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
 use crate::broker::{Broker, BrokerError};
@@ -32,6 +37,8 @@ use crate::broker::{Broker, BrokerError};
 pub(crate) struct Interest {
     broker: Arc<dyn Broker>,
     tasks: TaskTracker,
+    /// The longest that a `watch` may take.
+    deadline: Duration,
     channels: Mutex<HashMap<Channel, Watch>>,
 }
 
@@ -76,8 +83,8 @@ impl Drop for Stake {
 }
 
 impl Interest {
-    pub(crate) fn new(broker: Arc<dyn Broker>, tasks: TaskTracker) -> Arc<Self> {
-        Arc::new(Self { broker, tasks, channels: Mutex::default() })
+    pub(crate) fn new(broker: Arc<dyn Broker>, tasks: TaskTracker, deadline: Duration) -> Arc<Self> {
+        Arc::new(Self { broker, tasks, deadline, channels: Mutex::default() })
     }
 
     /// Takes a stake in a channel and waits until the node watches it.
@@ -150,8 +157,11 @@ impl Interest {
             while let Some(now) = step {
                 step = match now {
                     Step::Watch => {
-                        let answer = interest.broker.watch(&channel).await;
-                        interest.watch_answered(&channel, &answer)
+                        let asked = timeout(interest.deadline, interest.broker.watch(&channel)).await;
+                        match asked {
+                            Ok(answer) => interest.watch_answered(&channel, &answer),
+                            Err(_) => interest.watch_given_up(&channel),
+                        }
                     }
                     Step::Unwatch => {
                         interest.broker.unwatch(&channel).await;
@@ -185,6 +195,20 @@ impl Interest {
             let _ = tell.send(answer.clone()); // Whoever has gone has given its stake back.
         }
         next
+    }
+
+    fn watch_given_up(&self, channel: &Channel) -> Option<Step> {
+        let mut channels = self.channels.lock();
+        let watch = channels.get_mut(channel).expect("only its own task removes a changing channel");
+        let Phase::Changing(waiting) = &mut watch.phase else {
+            unreachable!("only its own task ends a change")
+        };
+        let waiting = mem::take(waiting);
+        drop(channels);
+        for tell in waiting {
+            let _ = tell.send(Err(BrokerError::Timeout(self.deadline)));
+        }
+        Some(Step::Unwatch)
     }
 
     fn unwatch_answered(&self, channel: &Channel) -> Option<Step> {

@@ -329,6 +329,13 @@ impl Outbox {
         wake(state, Wants::Orders);
     }
 
+    /// Takes back what the connection's task has not been told yet of the loss of a channel: it has left, and may be about
+    /// to come back, which the order must not be taken for.
+    pub(crate) fn retract_loss(&self, channel: &Channel) {
+        let is_of = |order: &Order| matches!(order, Order::Lost { channel: lost } if lost == channel);
+        self.state.lock().orders.retain(|order| !is_of(order));
+    }
+
     /// The next order; until there is one, only an order wakes the task.
     pub fn poll_order(&self, cx: &Context<'_>) -> Poll<Order> {
         let mut state = self.state.lock();
@@ -361,6 +368,11 @@ impl Outbox {
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
         self.state.lock().queue.is_empty()
+    }
+
+    /// Whether so little waits that a replay of any permitted length fits, with a quarter of the queue to spare.
+    pub fn has_ample_room(&self) -> bool {
+        self.state.lock().queue.has_ample_room()
     }
 }
 

@@ -14,6 +14,7 @@
 //! - Publications delivered by one task reach each outbox in the order they were delivered; on a channel with history, in
 //!   the order of their offsets and without a gap, whoever delivers them.
 //! - At most one task reads a channel's history at a time.
+//! - A subscriber that has left hears no more of it: an order that told of the loss of that subscription is taken back.
 
 use std::collections::HashMap;
 use std::collections::hash_map::{self, RandomState};
@@ -188,7 +189,10 @@ impl Registry {
         };
         let entrance = entrance.map(|(entry, replay)| fitting(&member.outbox, start, entry, replay));
         let (entry, replay) = entrance.unzip();
-        member.gate = Gate::Entered { replay: replay.unwrap_or_default(), since: Vec::new() };
+        // Whoever joins a channel twice is told where it is, and goes on hearing it as before.
+        if let Gate::Joining | Gate::Entered { .. } = member.gate {
+            member.gate = Gate::Entered { replay: replay.unwrap_or_default(), since: Vec::new() };
+        }
         Entering::Entered(entry)
     }
 
@@ -217,8 +221,9 @@ impl Registry {
     pub(crate) fn leave(&self, channel: &Channel, id: SubscriberId) -> Left {
         let Some(subscribers) = self.find(channel) else { return Left::WasNotThere };
         let mut crowd = subscribers.0.lock();
-        if crowd.members.swap_remove(&id).is_none() {
-            return Left::WasNotThere;
+        let Some(member) = crowd.members.swap_remove(&id) else { return Left::WasNotThere };
+        if matches!(member.gate, Gate::Lost) {
+            member.outbox.retract_loss(channel);
         }
         if !crowd.members.is_empty() {
             crowd.shrink();
@@ -232,6 +237,18 @@ impl Registry {
             entry.remove();
         }
         Left::Last
+    }
+
+    /// The channels that a subscriber is on, by a walk over all there are.
+    pub(crate) fn channels_of(&self, id: SubscriberId) -> Vec<Channel> {
+        let mut channels = Vec::new();
+        for shard in &self.shards {
+            let all: Vec<_> = shard.lock().iter().map(|(name, it)| (name.clone(), it.clone())).collect();
+            channels.extend(
+                all.into_iter().filter(|(_, it)| it.0.lock().members.contains_key(&id)).map(|(name, _)| name),
+            );
+        }
+        channels
     }
 
     /// Queues publications of one channel, in the order they came, for all its live subscribers, whose writers are woken
@@ -278,6 +295,14 @@ impl Registry {
         let stream = crowd.stream.as_mut()?;
         stream.follower.check(position);
         stream.start_reading(channel, &subscribers)
+    }
+
+    /// What was published on a channel was removed from history: nobody who comes from now on is shown it.
+    pub(crate) fn forget(&self, channel: &Channel) {
+        let Some(subscribers) = self.find(channel) else { return };
+        if let Some(stream) = subscribers.0.lock().stream.as_mut() {
+            stream.follower.forget();
+        }
     }
 
     /// Asks each channel with history, one at a time; returns what they say.

@@ -9,7 +9,8 @@
 //! `FANFARE_SIM_SEED=<seed>` plays it alone. `FANFARE_SIM_SEEDS=<count>` plays more than the usual number.
 //!
 //! The [`cluster`] keeps every stream whole for the verdict, whatever it shows to the nodes. Subscribers check as they read:
-//! offsets are consecutive from where they were told they enter, until they are told otherwise. When all is healed each
+//! offsets are consecutive from where they were told they enter, until they are told otherwise; what they have heard is in the
+//! stream that they are told goes on, under whatever epoch; and who can have all that was missed gets it. When all is healed each
 //! is at the top, what it has heard is what the broker has, what was acknowledged is there, and when all have left nothing
 //! is left of them.
 
@@ -123,7 +124,8 @@ impl World {
                 }
                 8..12 => self.crash(random.usize(..NODES)),
                 12..15 => self.cluster.befall(Fault::FailOver(random.usize(..4))).await,
-                15..17 => self.cluster.befall(Fault::Restart).await,
+                15 => self.cluster.befall(Fault::GoBack(random.usize(..4))).await,
+                16 => self.cluster.befall(Fault::Restart).await,
                 17 => self.cluster.befall(Fault::Flush).await,
                 _ => {} // A quiet while: what was lost last is found by nothing but the check.
             }
@@ -188,6 +190,8 @@ struct Tally {
     heard: usize,
     replayed: usize,
     recovered: usize,
+    /// Of these, since a position of an epoch that was over.
+    outlived: usize,
     lost: usize,
     overflowed: usize,
     unrecovered: usize,
@@ -291,6 +295,7 @@ impl Tally {
         self.heard += other.heard;
         self.replayed += other.replayed;
         self.recovered += other.recovered;
+        self.outlived += other.outlived;
         self.lost += other.lost;
         self.overflowed += other.overflowed;
         self.unrecovered += other.unrecovered;
@@ -298,9 +303,9 @@ impl Tally {
 
     /// A simulation in which a thing never happens says nothing of it.
     fn has_tried_everything(&self) {
-        let Self { heard, replayed, recovered, lost, overflowed, unrecovered } = *self;
+        let Self { heard, replayed, recovered, outlived, lost, overflowed, unrecovered } = *self;
         assert!(
-            [heard, replayed, recovered, lost, overflowed, unrecovered].iter().all(|&it| it > 0),
+            [heard, replayed, recovered, outlived, lost, overflowed, unrecovered].iter().all(|&it| it > 0),
             "{self:?}"
         );
     }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use fanfare_metrics::ApiMethod;
 use fanfare_protocol::dialect::native;
 use fanfare_protocol::error::{ErrorCode, Failure};
-use fanfare_protocol::history::Query;
+use fanfare_protocol::history::Excerpt;
 use fanfare_protocol::publication::Draft;
 use fanfare_protocol::server_api::{ApiCall, ApiReply};
 use fanfare_protocol::session::Policy;
@@ -78,9 +78,13 @@ async fn perform(call: ApiCall, policy: &Policy, services: &Services) -> Result<
         }
         ApiCall::History { channel, since, limit, reverse } => {
             policy.rules.rule(&channel)?.keeps_history()?;
-            let query = Query { since: since.map(|position| position.offset), limit, reverse };
-            let page = services.hub.history(&channel, query).await.map_err(|error| broker_failure(&error))?;
-            Ok(ApiReply::Past { channel, page: page.continuing(since)? })
+            let excerpt = Excerpt { since, limit, reverse };
+            let page = services
+                .hub
+                .history(&channel, excerpt.query())
+                .await
+                .map_err(|error| broker_failure(&error))?;
+            Ok(ApiReply::Past { channel, page: excerpt.of(page)? })
         }
         ApiCall::Presence { channel, members } => {
             policy.rules.rule(&channel)?.knows_presence()?;

@@ -13,7 +13,7 @@
 //!
 //! **Invariants.**
 //! - Whatever way the task ends, a panic and a dropped runtime included, `Drop` leaves every channel, frees the place
-//!   and counts the close.
+//!   and counts the close. After a panic the session's list of channels is not relied on: it lacks what was about to be left.
 //! - While the peer is silent and nothing is published the task sleeps, and owns no heap memory beyond its outbox and
 //!   its session's subscriptions.
 
@@ -237,6 +237,11 @@ impl<S> Drop for Connection<S> {
         for channel in self.session.channels() {
             hub.unsubscribe(channel, &self.outbox);
             desk.leave(channel, self.session.id());
+        }
+        if std::thread::panicking() {
+            // Between a decision to leave and its performance the session no longer lists the channel.
+            let left_over = hub.unsubscribe_all(&self.outbox);
+            left_over.iter().for_each(|channel| desk.leave(channel, self.session.id()));
         }
         let discarded = self.outbox.discard();
         metrics.outbox_queued(-i64::try_from(discarded).expect("a queue is bounded"));

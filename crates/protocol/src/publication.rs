@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::num::NonZeroU32;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -68,10 +68,24 @@ pub struct Sender {
 /// Where a publication stands in its channel's stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Position {
-    /// Names the stream: another epoch means that the earlier history is lost.
+    /// Names the stream: under another epoch its end may be lost, or all of it.
     pub epoch: Epoch,
     /// Counts up by one from 1 within the epoch.
     pub offset: Offset,
+}
+
+impl Position {
+    /// Whether these publications of a stream prove that nothing up to this position has been lost from it, whatever epoch
+    /// the stream has by now.
+    ///
+    /// A stream that goes on under another epoch keeps the positions of what it still has, and what it has lost is its end.
+    /// So a publication that was placed in this position's epoch, there or later, has behind it all that ever was behind it.
+    pub fn is_shown_by<'a>(self, publications: impl IntoIterator<Item = &'a Arc<Publication>>) -> bool {
+        publications
+            .into_iter()
+            .filter_map(|it| it.position)
+            .any(|it| it.epoch == self.epoch && it.offset >= self.offset)
+    }
 }
 
 /// The name of one life of a channel's stream: 64 random bits, 16 hexadecimal digits to clients.

@@ -33,7 +33,7 @@ use crate::close::CloseReason;
 use crate::command::{Command, Rejection, Request, Start};
 use crate::error::{ErrorCode, Failure};
 use crate::event::{Crowd, Entry, Event, Member, Reply, Welcome};
-use crate::history::{Page, Query};
+use crate::history::{Excerpt, Page};
 use crate::id::{RequestId, SessionId};
 use crate::limits::{Heartbeat, Limits};
 use crate::publication::{Draft, Position};
@@ -93,8 +93,8 @@ pub enum Input {
         id: Option<RequestId>,
         /// Which channel.
         channel: Channel,
-        /// The position that the page was to begin at.
-        since: Option<Position>,
+        /// What was asked for.
+        excerpt: Excerpt,
         /// What was found, or why nothing was.
         outcome: Result<Page, Failure>,
     },
@@ -151,10 +151,8 @@ pub enum Effect {
         id: Option<RequestId>,
         /// Which channel's.
         channel: Channel,
-        /// Where the page begins.
-        since: Option<Position>,
         /// Which part.
-        query: Query,
+        excerpt: Excerpt,
     },
     /// Queue the reply and open the channel's gate, in one step.
     GoLive {
@@ -316,7 +314,9 @@ impl Session {
             Input::Rejected(rejection) => self.rejected(now, rejection, effects),
             Input::Joined { id, channel, outcome } => self.joined(id, channel, outcome, effects),
             Input::Placed { id, channel, outcome } => self.placed(id, channel, outcome, effects),
-            Input::Read { id, channel, since, outcome } => self.read(id, channel, since, outcome, effects),
+            Input::Read { id, channel, excerpt, outcome } => {
+                self.read(id, channel, excerpt, outcome, effects)
+            }
             Input::Counted { id, channel, outcome } => self.counted(id, channel, outcome, effects),
             Input::Lost { channel } => self.lost(channel, effects),
             Input::Tick => self.tick(now, effects),
@@ -391,13 +391,12 @@ impl Session {
                 let draft = Draft { channel, payload, sender, exclude, received: now.unix, retention, key };
                 self.publish(id, draft, effects);
             }
-            Command::History { channel, since, limit, reverse } => {
-                let query = Query { since: since.map(|position| position.offset), limit, reverse };
-                match self.may_read(&channel) {
-                    Ok(()) => effects.push(Effect::Read { id, channel, since, query }),
-                    Err(failure) => refuse(id, Some(channel), failure, effects),
+            Command::History { channel, since, limit, reverse } => match self.may_read(&channel) {
+                Ok(()) => {
+                    effects.push(Effect::Read { id, channel, excerpt: Excerpt { since, limit, reverse } })
                 }
-            }
+                Err(failure) => refuse(id, Some(channel), failure, effects),
+            },
             Command::Presence { channel, members } => match self.may_count(&channel) {
                 Ok(()) => effects.push(Effect::Count { id, channel, members }),
                 Err(failure) => refuse(id, Some(channel), failure, effects),

@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::memory::{Bus, MemoryBroker};
-use super::{Broker, BrokerError, Lanes, Link};
+use super::{Broker, BrokerError, Heard, Lanes, Link};
 
 /// Shallow, so that the properties also meet full lanes.
 const LANE_DEPTH: usize = 64;
@@ -51,7 +51,7 @@ pub(crate) trait Cluster: Sized {
 /// A broker, and what comes out of its one lane.
 pub(crate) struct Node {
     pub(crate) broker: Arc<dyn Broker>,
-    heard: mpsc::Receiver<Arc<Publication>>,
+    heard: mpsc::Receiver<Heard>,
 }
 
 impl Node {
@@ -97,6 +97,13 @@ impl Node {
 
     /// The next publication, whatever it says.
     pub(crate) async fn next_whole(&mut self) -> Arc<Publication> {
+        match self.next_heard().await {
+            Heard::Publication(publication) => publication,
+            Heard::Removal(channel) => panic!("nothing was removed from {channel}"),
+        }
+    }
+
+    async fn next_heard(&mut self) -> Heard {
         timeout(PATIENCE, self.heard.recv()).await.expect("something is heard").expect("the broker lives")
     }
 
@@ -460,12 +467,20 @@ async fn removed_history_is_gone_and_the_stream_goes_on<C: Cluster>() {
         node.place(kept("b", number, KEPT)).await;
     }
     let before = node.page("a", ALL).await;
+    let mut other = cluster.join().await;
+    other.watch("a").await;
+    node.place(kept("b", 4, KEPT)).await;
+    node.broker.remove_history(&channel("b")).await.unwrap(); // The other does not watch it.
+    node.place(kept("b", 5, KEPT)).await;
     node.broker.remove_history(&channel("a")).await.unwrap();
+    let heard = other.next_heard().await;
+    assert!(matches!(&heard, Heard::Removal(name) if name.as_str() == "a"), "{heard:?}");
     assert_eq!(node.page("a", ALL).await, Page { publications: Vec::new(), ..before.clone() });
-    assert_eq!(node.page("b", ALL).await.publications.len(), 3, "of that channel alone");
+    assert_eq!(node.page("b", ALL).await.publications.len(), 1, "of that channel alone");
     let next = node.place(kept("a", 4, KEPT)).await;
     assert_eq!(next, Position { epoch: before.epoch, offset: Offset(4) });
     assert_eq!(offsets(&node.page("a", ALL).await.publications), [4]);
+    assert_eq!(other.next().await, ("a".to_owned(), 4), "it goes on for those who watch");
 }
 
 /// Clause 8: `history`.

@@ -16,9 +16,10 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::MutexGuard;
+use tokio::sync::mpsc::Permit;
 use tokio::task::coop::unconstrained;
 
-use crate::broker::{Broker, BrokerError, Lanes, Link, spread};
+use crate::broker::{Broker, BrokerError, Heard, Lanes, Link, spread};
 use crate::presence::Notice;
 use crate::presence::memory::Book;
 
@@ -103,6 +104,16 @@ impl Bus {
     }
 }
 
+/// A place in each node's lane of the channel. A lane that is gone belongs to a node that has shut down: it hears nothing,
+/// and that is right.
+async fn places<'a>(nodes: &'a [Arc<Node>], channel: &Channel) -> Vec<Permit<'a, Heard>> {
+    let mut places = Vec::with_capacity(nodes.len());
+    for node in nodes {
+        places.extend(node.lanes.lane(channel).reserve().await);
+    }
+    places
+}
+
 impl Drop for MemoryBroker {
     fn drop(&mut self) {
         self.bus.0.nodes.write().retain(|node| !Arc::ptr_eq(node, &self.node));
@@ -114,13 +125,7 @@ impl Broker for MemoryBroker {
         async move {
             let _turn = self.bus.turn(&draft.channel).await;
             let watching = self.bus.watching(&draft.channel);
-            let mut places = Vec::with_capacity(watching.len());
-            for node in &watching {
-                // A lane that is gone belongs to a node that has shut down: it hears nothing, and that is right.
-                if let Ok(place) = node.lanes.lane(&draft.channel).reserve().await {
-                    places.push(place);
-                }
-            }
+            let places = places(&watching, &draft.channel).await;
             let mut streams = self.bus.streams(&draft.channel);
             let publication = match draft.retention {
                 None => Arc::new(Publication::new(draft, None)),
@@ -133,7 +138,7 @@ impl Broker for MemoryBroker {
             };
             // All places or none: a publisher that gives up half-way has reached nobody.
             for place in places {
-                place.send(publication.clone());
+                place.send(Heard::Publication(publication.clone()));
             }
             Ok(publication.position)
         }
@@ -151,8 +156,18 @@ impl Broker for MemoryBroker {
     }
 
     fn remove_history(&self, channel: &Channel) -> BoxFuture<'_, Result<(), BrokerError>> {
-        self.bus.streams(channel).remove(channel);
-        ready(Ok(())).boxed()
+        let channel = channel.clone();
+        async move {
+            let _turn = self.bus.turn(&channel).await;
+            let watching = self.bus.watching(&channel);
+            let places = places(&watching, &channel).await;
+            self.bus.streams(&channel).remove(&channel);
+            for place in places {
+                place.send(Heard::Removal(Box::new(channel.clone())));
+            }
+            Ok(())
+        }
+        .boxed()
     }
 
     fn losses(&self) -> u64 {

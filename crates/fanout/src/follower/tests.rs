@@ -230,6 +230,95 @@ fn a_new_epoch_is_told_and_heard_from_there() {
     assert_eq!(offsets(&step.deliver), [2], "for those who come back");
 }
 
+/// The node has heard up to 5 when another server takes over, on which the stream goes on under another epoch. Whoever
+/// comes back since `E` has heard so much of the first epoch.
+#[test]
+fn a_position_of_an_epoch_that_is_over_is_worth_what_history_shows() {
+    const NEXT: Epoch = Epoch(2);
+    let old = |offsets: std::ops::RangeInclusive<u64>| run(offsets);
+    let new = |offsets: std::ops::RangeInclusive<u64>| offsets.map(|it| publication(NEXT, it, 100 + it));
+    let both =
+        |last_old, last_new| old(1..=last_old).into_iter().chain(new(last_old + 1..=last_new)).collect();
+    for (what, kept, top, since_offset, replay) in [
+        ("nothing lost", both(5, 5), 5, 5, Some(vec![])),
+        ("nothing lost, behind", both(5, 5), 5, 2, Some(vec![3, 4, 5])),
+        ("nothing lost, and more", both(5, 7), 7, 5, Some(vec![6, 7])),
+        ("more than this node has heard", both(6, 7), 7, 6, Some(vec![7])),
+        ("its last is lost", both(4, 4), 4, 5, None),
+        ("its last is lost and another is there", both(4, 6), 6, 5, None),
+        ("what it has heard is older than what is lost", both(4, 6), 6, 4, Some(vec![5, 6])),
+        ("the next is kept", old(4..=5), 5, 3, Some(vec![4, 5])),
+        ("the next is gone", old(4..=5), 5, 2, None),
+        ("nothing is kept that shows it", new(6..=7).collect(), 7, 5, None),
+        ("nothing is kept", vec![], 5, 5, None),
+        ("a stream of its own", new(1..=9).collect(), 9, 5, None),
+    ] {
+        for quiet in [false, true] {
+            let mut follower = standing_at(4);
+            follower.admit(&run([5]));
+            if quiet {
+                follower.take_quiet();
+                follower.take_quiet();
+            }
+            follower.doubt();
+            let mut entrance = follower.enter(since(since_offset), false);
+            let mut lost = false;
+            while entrance == Entrance::Read {
+                let reading = follower.take_read().expect("a read is wanted");
+                let Read::After(after) = reading.read else { panic!("{reading:?}") };
+                let found = kept.iter().filter(|it| it.offset() > after).cloned().collect();
+                lost |= follower.learn(reading, page(NEXT, top, found)).unwrap().lost;
+                entrance = follower.enter(since(since_offset), true);
+            }
+            assert!(lost, "{what}: who is subscribed does not know the epoch");
+            let Entrance::Open { entry, replay: got } = entrance else { unreachable!() };
+            let position = Position { epoch: NEXT, offset: Offset(top) };
+            assert_eq!(entry, Entry { position, recovered: replay.is_some() }, "{what}, quiet: {quiet}");
+            assert_eq!(offsets(&got), replay.clone().unwrap_or_default(), "{what}, quiet: {quiet}");
+        }
+    }
+}
+
+/// After a fail-over that has lost nothing what the node has at hand serves those who come back, without another read.
+#[test]
+fn what_is_at_hand_outlives_an_epoch() {
+    let next = Epoch(2);
+    let mut follower = standing_at(3);
+    follower.admit(&run(4..=9));
+    follower.doubt();
+    let reading = follower.take_read().unwrap();
+    assert_eq!(reading.read, Read::After(Offset(8)));
+    let found = [run([9]), vec![publication(next, 10, 10)]].concat();
+    let step = follower.learn(reading, page(next, 10, found)).unwrap();
+    assert_eq!(step, Step { lost: true, deliver: Cow::Owned(Vec::new()) });
+    for (start, missed) in [(since(5), 6..=10), (since(9), 10..=10)] {
+        let Entrance::Open { entry, replay } = follower.enter(start, false) else { panic!("{start:?}") };
+        assert_eq!(entry.position, Position { epoch: next, offset: Offset(10) });
+        assert!(entry.recovered && offsets(&replay).into_iter().eq(missed), "{start:?}");
+    }
+    assert_eq!(delivered(&follower.admit(&[publication(next, 11, 11)])), [11], "and the stream goes on");
+    assert_eq!(follower.enter(since(11), false), Entrance::Read, "this one may be lost: it has to be asked");
+}
+
+/// A node that lags behind knows the old epoch alone: whoever has heard of the new one is not told old news.
+#[test]
+fn a_lagging_follower_reads_before_it_lets_in_who_knows_better() {
+    let next = Epoch(2);
+    let mut follower = standing_at(3);
+    follower.admit(&run(4..=6));
+    for offset in [4, 5, 6, 7] {
+        let start = Start::Since(Position { epoch: next, offset: Offset(offset) });
+        assert_eq!(follower.enter(start, false), Entrance::Read, "{offset}");
+    }
+    let reading = follower.take_read().unwrap();
+    let found = [run([4]), vec![publication(next, 5, 105)]].concat();
+    assert!(follower.learn(reading, page(next, 5, found)).unwrap().lost);
+    let start = Start::Since(Position { epoch: next, offset: Offset(4) });
+    let Entrance::Open { entry, replay } = follower.enter(start, true) else { panic!("{start:?}") };
+    assert!(entry.recovered);
+    assert_eq!(replay, [publication(next, 5, 105)], "and not the one that was lost");
+}
+
 /// A read was wanted for the position alone; by the time it is made, some of what it must bring is known.
 #[test]
 fn a_read_leaves_no_gap_to_where_the_follower_stands() {
@@ -284,6 +373,27 @@ fn an_entrance_promises_what_history_has() {
     }
 }
 
+/// What is at hand when it is removed, and what a page brings that was asked for before.
+#[test]
+fn what_was_removed_is_replayed_to_nobody_and_the_stream_goes_on() {
+    let mut follower = standing_at(3);
+    follower.admit(&run(4..=6));
+    follower.want(Read::After(Offset(0)));
+    let stale = follower.take_read().unwrap();
+    follower.forget();
+    assert_eq!(follower.learn(stale, page(EPOCH, 6, run(1..=6))), None);
+    assert_eq!(follower.enter(since(5), false), Entrance::Read);
+    assert!(matches!(follower.enter(since(6), false), Entrance::Open { entry, .. } if entry.recovered));
+    let reading = follower.take_read().unwrap();
+    assert_eq!(delivered(&follower.learn(reading, page(EPOCH, 6, vec![])).unwrap()), [0; 0]);
+    let Entrance::Open { entry, replay } = follower.enter(since(5), true) else { panic!("it was read") };
+    assert_eq!((entry.recovered, replay), (false, vec![]));
+    assert_eq!(delivered(&follower.admit(&run([7]))), [7]);
+    assert!(
+        matches!(follower.enter(since(6), false), Entrance::Open { replay, .. } if offsets(&replay) == [7])
+    );
+}
+
 /// Between its read and its entrance what was read has been let go of: it is read again, not taken for gone.
 #[test]
 fn what_is_not_at_hand_is_not_taken_for_gone() {
@@ -334,8 +444,8 @@ fn what_is_at_hand_and_held_is_bounded() {
 struct World {
     follower: Follower,
     epoch: Epoch,
-    /// The contents of all that was placed in this epoch.
-    stream: Vec<u64>,
+    /// The epoch and the content of all that was placed, as far as it was not lost.
+    stream: Vec<(Epoch, u64)>,
     /// How many of the newest the broker keeps.
     size: usize,
     trimmed: usize,
@@ -357,7 +467,10 @@ struct Newcomer {
 }
 
 struct Subscriber {
+    /// After this it hears everything.
     entered: Position,
+    /// Where it was told that it enters.
+    told: Position,
     heard: Vec<Arc<Publication>>,
     lost: bool,
 }
@@ -378,8 +491,10 @@ enum Event {
     Quiet,
     /// The broker comes back empty; whether the link was lost meanwhile.
     Restart(bool),
-    /// Another server takes over that has not got the last few.
-    FailOver(usize),
+    /// The stream loses the last few, and its epoch stays.
+    GoBack(usize),
+    /// The same, and the stream goes on under another epoch; whether the link was lost meanwhile.
+    FailOver(usize, bool),
     /// The link is lost, and with it all that is in the lane.
     LoseLink,
     Remove,
@@ -387,7 +502,10 @@ enum Event {
     EnterRewind(u32),
     /// So far behind the broker, or beyond it.
     EnterSince(u64, bool),
-    EnterForeign,
+    /// With a position of the epoch before, so far behind.
+    EnterForeign(u64),
+    /// With the position under which a publication was placed, so far behind.
+    EnterAsPlaced(u64),
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -405,13 +523,15 @@ fn event() -> impl Strategy<Value = Event> {
         2 => Just(Event::Check),
         2 => Just(Event::Quiet),
         1 => any::<bool>().prop_map(Event::Restart),
-        2 => (0..4_usize).prop_map(Event::FailOver),
+        2 => (0..4_usize).prop_map(Event::GoBack),
+        3 => (0..4_usize, any::<bool>()).prop_map(|(lost, link_lost)| Event::FailOver(lost, link_lost)),
         1 => Just(Event::LoseLink),
         1 => Just(Event::Remove),
         3 => Just(Event::EnterLive),
         2 => (0..8_u32).prop_map(Event::EnterRewind),
         6 => (0..8_u64, any::<bool>()).prop_map(|(back, beyond)| Event::EnterSince(back, beyond)),
-        1 => Just(Event::EnterForeign),
+        2 => (0..8_u64).prop_map(Event::EnterForeign),
+        3 => (0..8_u64).prop_map(Event::EnterAsPlaced),
     ]
 }
 
@@ -439,7 +559,8 @@ impl World {
     }
 
     fn at(&self, offset: u64) -> Arc<Publication> {
-        publication(self.epoch, offset, self.stream[usize::try_from(offset).unwrap() - 1])
+        let (epoch, content) = self.stream[usize::try_from(offset).unwrap() - 1];
+        publication(epoch, offset, content)
     }
 
     /// What the broker has let go of: everything up to this offset.
@@ -486,12 +607,17 @@ impl World {
                     self.follower.doubt();
                 }
             }
-            Event::FailOver(count) => self.fail_over(*count),
+            Event::GoBack(count) => self.go_back(*count),
+            Event::FailOver(count, link_lost) => self.fail_over(*count, *link_lost),
             Event::LoseLink => {
                 self.lane.clear();
                 self.follower.doubt();
             }
-            Event::Remove if !self.went_back => self.trimmed = self.stream.len(),
+            Event::Remove if !self.went_back => {
+                self.trimmed = self.stream.len();
+                self.follower.forget();
+                self.doubt_newcomers();
+            }
             Event::Remove => {}
             Event::EnterLive => self.come(Start::Live),
             Event::EnterRewind(count) => self.come(Start::Rewind(*count)),
@@ -500,9 +626,15 @@ impl World {
                 let position = Position { epoch: self.epoch, offset: Offset(offset) };
                 self.come(Start::Since(position));
             }
-            Event::EnterForeign => {
+            Event::EnterForeign(by) => {
                 let epoch = Epoch(self.epoch.0 - 1);
-                self.come(Start::Since(Position { epoch, offset: Offset(1) }));
+                let offset = Offset(self.top().saturating_sub(*by));
+                self.come(Start::Since(Position { epoch, offset }));
+            }
+            Event::EnterAsPlaced(by) => {
+                let offset = self.top().saturating_sub(*by);
+                let placed = (offset > 0).then(|| self.at(offset).position).flatten();
+                self.come(placed.map_or(Start::Live, Start::Since));
             }
         }
         self.is_sound();
@@ -510,7 +642,7 @@ impl World {
 
     fn publish(&mut self) {
         self.contents += 1;
-        self.stream.push(self.contents);
+        self.stream.push((self.epoch, self.contents));
         self.lane.push(self.at(self.top()));
         self.trimmed = usize::try_from(self.gone()).unwrap();
     }
@@ -525,19 +657,31 @@ impl World {
     }
 
     /// A stream goes back only where all of it is kept: otherwise nothing might be left to know it by.
-    fn fail_over(&mut self, count: usize) {
+    fn go_back(&mut self, count: usize) {
         if self.size == usize::MAX && self.trimmed == 0 {
             self.went_back = true;
             self.stream.truncate(self.stream.len().saturating_sub(count));
         }
         // Whoever was further than that has been where nobody will be again.
-        let (epoch, top) = (self.epoch, self.top());
-        for newcomer in self.waiting.iter_mut().chain(&mut self.riding) {
-            newcomer.is_honest &= matches!(newcomer.start, Start::Since(since)
-                if since.epoch == epoch && since.offset.0 <= top);
-        }
+        self.doubt_newcomers();
         self.lane.clear();
         self.follower.doubt();
+    }
+
+    fn fail_over(&mut self, count: usize, link_lost: bool) {
+        self.epoch.0 += 1;
+        self.stream.truncate(self.stream.len().saturating_sub(count).max(self.trimmed));
+        self.doubt_newcomers();
+        if link_lost {
+            self.lane.clear();
+            self.follower.doubt();
+        }
+    }
+
+    fn doubt_newcomers(&mut self) {
+        let (mut waiting, mut riding) = (mem::take(&mut self.waiting), mem::take(&mut self.riding));
+        waiting.iter_mut().chain(&mut riding).for_each(|it| it.is_honest &= self.is_kept(it.start));
+        (self.waiting, self.riding) = (waiting, riding);
     }
 
     fn begin_read(&mut self) {
@@ -577,8 +721,10 @@ impl World {
 
     /// Whether a subscriber that was last there can be given all that it has missed.
     fn is_kept(&self, start: Start) -> bool {
-        matches!(start, Start::Since(since) if since.epoch == self.epoch
-            && (self.gone()..=self.top()).contains(&since.offset.0))
+        let Start::Since(since) = start else { return false };
+        let is_followed = (self.gone()..=self.top()).contains(&since.offset.0);
+        let kept = (self.gone().max(since.offset.0.saturating_sub(1)) + 1..=self.top()).map(|it| self.at(it));
+        is_followed && (since.epoch == self.epoch || since.is_shown_by(&kept.collect::<Vec<_>>()))
     }
 
     fn come(&mut self, start: Start) {
@@ -594,11 +740,8 @@ impl World {
         let first = replay.first().map_or(entry.position.offset.0 + 1, |first| first.offset().0);
         if let Start::Since(since) = start {
             if entry.recovered {
-                assert_eq!(
-                    (since.epoch, since.offset.0 + 1),
-                    (entry.position.epoch, first),
-                    "all that it missed"
-                );
+                assert_eq!(since.offset.0 + 1, first, "all that it missed");
+                assert!(since.epoch.0 <= entry.position.epoch.0, "epochs count up here");
             } else {
                 assert_eq!(replay, []);
                 let could_be = newcomer.is_honest && self.is_kept(start);
@@ -607,7 +750,7 @@ impl World {
         }
         let entered = Position { epoch: entry.position.epoch, offset: Offset(first - 1) };
         assert_eq!(first + replay.len() as u64, entry.position.offset.0 + 1, "the replay leads to the entry");
-        self.subscribers.push(Subscriber { entered, heard: replay, lost: false });
+        self.subscribers.push(Subscriber { entered, told: entry.position, heard: replay, lost: false });
     }
 
     /// What holds at any moment.
@@ -615,10 +758,12 @@ impl World {
         for subscriber in &self.subscribers {
             for (index, heard) in subscriber.heard.iter().enumerate() {
                 let offset = Offset(subscriber.entered.offset.0 + index as u64 + 1);
-                assert_eq!(
-                    heard.position,
-                    Some(Position { offset, ..subscriber.entered }),
-                    "each once, in order"
+                assert_eq!(heard.offset(), offset, "each once, in order");
+                let is_live = offset > subscriber.told.offset;
+                let epoch = heard.position.unwrap().epoch;
+                assert!(
+                    !is_live || epoch == subscriber.told.epoch,
+                    "what is live is of the epoch that was told"
                 );
             }
         }

@@ -29,6 +29,8 @@ struct Moody {
     random: Mutex<fastrand::Rng>,
     watched: Mutex<HashSet<Channel>>,
     in_flight: Mutex<HashSet<Channel>>,
+    /// A watch of these was dropped before it had answered.
+    dropped: Mutex<HashSet<Channel>>,
     /// A panic in a task of the hub would be lost.
     offences: Mutex<Vec<String>>,
 }
@@ -40,6 +42,7 @@ impl Moody {
             random: Mutex::new(fastrand::Rng::with_seed(seed)),
             watched: Mutex::default(),
             in_flight: Mutex::default(),
+            dropped: Mutex::default(),
             offences: Mutex::default(),
         })
     }
@@ -61,8 +64,27 @@ impl Moody {
         if !self.in_flight.lock().insert(channel.clone()) {
             self.offences.lock().push(format!("calls for {channel} cross"));
         }
-        if self.watched.lock().contains(channel) == is_watch {
+        let was_dropped = self.dropped.lock().remove(channel);
+        let is_so_already = self.watched.lock().contains(channel) == is_watch;
+        let is_wrong = if was_dropped { is_watch } else { is_so_already };
+        if is_wrong {
             self.offences.lock().push(format!("{channel}: asked for what is so already"));
+        }
+    }
+}
+
+/// A watch under way.
+struct Asking<'a> {
+    broker: &'a Moody,
+    channel: Channel,
+    is_over: bool,
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.broker.in_flight.lock().remove(&self.channel);
+            self.broker.dropped.lock().insert(self.channel.clone());
         }
     }
 }
@@ -100,6 +122,7 @@ impl Broker for Moody {
         let channel = channel.clone();
         async move {
             self.begin(&channel, true);
+            let mut asking = Asking { broker: self, channel: channel.clone(), is_over: false };
             self.dawdle().await;
             let fails = self.random.lock().u8(..) < 32;
             if !fails {
@@ -107,6 +130,7 @@ impl Broker for Moody {
                 self.watched.lock().insert(channel.clone());
             }
             self.dawdle().await;
+            asking.is_over = true;
             self.in_flight.lock().remove(&channel);
             if fails { Err(BrokerError::Unavailable("moody".into())) } else { Ok(()) }
         }
@@ -412,7 +436,8 @@ async fn a_busy_lane_lets_others_run() {
     let metrics = Arc::new(Metrics::new());
     let _hub = Hub::start(Arc::new(Mute), ends, metrics.clone(), &TaskTracker::new(), OPTIONS);
     for _ in 0..3 * RUN_MAX {
-        lanes.lane(&channel(0)).try_send(Arc::new(Publication::new(draft(0, "1", None), None))).unwrap();
+        let publication = Arc::new(Publication::new(draft(0, "1", None), None));
+        lanes.lane(&channel(0)).try_send(Heard::Publication(publication)).unwrap();
     }
     let fanned_out = || {
         let text = metrics.render();
@@ -595,4 +620,62 @@ async fn a_last_publication_that_was_lost_is_found_by_the_check() {
     let mut batch = Batch::default();
     assert!(outbox.poll_take(&Context::from_waker(Waker::noop()), &mut batch).is_ready());
     assert_eq!(batch.frames.len(), 2, "the reply and the publication");
+}
+
+/// Removed history is at hand on every node that has delivered it.
+#[tokio::test(start_paused = true)]
+async fn removed_history_is_shown_to_nobody_on_any_node() {
+    let (bus, tasks) = (Bus::default(), TaskTracker::new());
+    let nodes: Vec<_> = (0..2)
+        .map(|_| {
+            let (lanes, ends) = Lanes::new(2, 4);
+            let broker = Arc::new(MemoryBroker::new(&bus, lanes));
+            Hub::start(broker, ends, Arc::default(), &tasks, OPTIONS)
+        })
+        .collect();
+    let outbox = |number| Outbox::new(SessionId::from_random([number; 16]), Encoding::NativeJson, 1_000);
+    let come = async |hub: &Hub, outbox: &Arc<Outbox>, start| {
+        let entry = hub.subscribe(&channel(0), outbox, terms(start)).await.unwrap().unwrap();
+        hub.go_live(&channel(0), outbox, Frame::text("reply"));
+        entry
+    };
+    let (stayer, comer) = (outbox(1), outbox(2));
+    let begin = come(&nodes[1], &stayer, Start::Live).await.position;
+    come(&nodes[0], &outbox(3), Start::Live).await;
+    for _ in 0..3 {
+        place(&nodes[0]).await;
+    }
+    sleep(Duration::from_millis(1)).await; // Everything is delivered, and no check has come yet.
+    assert!(come(&nodes[1], &comer, Start::Since(begin)).await.recovered);
+    nodes[0].remove_history(&channel(0)).await.unwrap();
+    assert!(!come(&nodes[0], &outbox(4), Start::Since(begin)).await.recovered, "at once where it was asked");
+    sleep(Duration::from_millis(1)).await;
+    assert!(!come(&nodes[1], &outbox(5), Start::Since(begin)).await.recovered, "and soon elsewhere");
+    place(&nodes[0]).await;
+    sleep(Duration::from_millis(1)).await;
+    assert!(stayer.poll_order(&Context::from_waker(Waker::noop())).is_pending(), "who is there stays");
+    let mut batch = Batch::default();
+    assert!(stayer.poll_take(&Context::from_waker(Waker::noop()), &mut batch).is_ready());
+    assert_eq!(batch.frames.len(), 1 + 4, "the reply, and every publication");
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_leaves_everything_leaves_nothing_behind() {
+    let (bus, tasks) = (Bus::default(), TaskTracker::new());
+    let (lanes, ends) = Lanes::new(2, 4);
+    let broker = Arc::new(MemoryBroker::new(&bus, lanes));
+    let hub = Hub::start(broker, ends, Arc::default(), &tasks, OPTIONS);
+    let outboxes =
+        [1, 2].map(|it| Outbox::new(SessionId::from_random([it; 16]), Encoding::NativeJson, 1_000));
+    for number in 0..CHANNELS {
+        for outbox in &outboxes {
+            hub.subscribe(&channel(number), outbox, Terms::default()).await.unwrap();
+        }
+    }
+    assert_eq!(hub.unsubscribe_all(&outboxes[0]).len(), CHANNELS);
+    assert_eq!(hub.channels(), CHANNELS, "the other stays");
+    assert_eq!(hub.unsubscribe_all(&outboxes[0]), []);
+    assert_eq!(hub.unsubscribe_all(&outboxes[1]).len(), CHANNELS);
+    sleep(Duration::from_millis(1)).await;
+    assert_eq!((hub.channels(), hub.channels_watched()), (0, 0));
 }

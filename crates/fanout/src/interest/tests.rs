@@ -11,14 +11,39 @@ use tokio::sync::mpsc;
 use super::*;
 use crate::broker::Link;
 
+const DEADLINE: Duration = Duration::from_secs(5);
+
 /// A broker that answers when the test says so, and notes what its contract forbids to ask.
 #[derive(Debug)]
 struct Scripted {
     calls: mpsc::Sender<Call>,
     watched: Mutex<HashSet<Channel>>,
     in_flight: Mutex<HashSet<Channel>>,
+    /// A watch of these was dropped before it had answered.
+    dropped: Mutex<HashSet<Channel>>,
     /// A panic in the task of a change would be lost.
     offences: Mutex<Vec<&'static str>>,
+}
+
+/// Does something when it is dropped, unless it was defused.
+struct Guard<F: FnMut()>(F, bool);
+
+fn on_drop<F: FnMut()>(action: F) -> Guard<F> {
+    Guard(action, true)
+}
+
+impl<F: FnMut()> Guard<F> {
+    fn defuse(mut self) {
+        self.1 = false;
+    }
+}
+
+impl<F: FnMut()> Drop for Guard<F> {
+    fn drop(&mut self) {
+        if self.1 {
+            (self.0)();
+        }
+    }
 }
 
 /// A call of the broker that waits for its answer.
@@ -33,12 +58,21 @@ impl Scripted {
         if !self.in_flight.lock().insert(channel.clone()) {
             self.offences.lock().push("two changes of one channel cross");
         }
-        if self.watched.lock().contains(&channel) == is_watch {
+        let was_dropped = self.dropped.lock().remove(&channel);
+        if was_dropped && is_watch {
+            self.offences.lock().push("a watch that was dropped is not undone");
+        }
+        if !was_dropped && self.watched.lock().contains(&channel) == is_watch {
             self.offences.lock().push("asked for what is so already");
         }
+        let asking = on_drop(|| {
+            self.in_flight.lock().remove(&channel);
+            self.dropped.lock().insert(channel.clone());
+        });
         let (answer, answered) = oneshot::channel();
         self.calls.send(Call { is_watch, answer }).await.unwrap();
         let outcome = answered.await.expect("the test answers");
+        asking.defuse();
         if !is_watch {
             self.watched.lock().remove(&channel);
         } else if outcome.is_ok() {
@@ -104,9 +138,10 @@ impl Stage {
             calls: tell,
             watched: Mutex::default(),
             in_flight: Mutex::default(),
+            dropped: Mutex::default(),
             offences: Mutex::default(),
         });
-        let interest = Interest::new(broker.clone(), TaskTracker::new());
+        let interest = Interest::new(broker.clone(), TaskTracker::new(), DEADLINE);
         Self { interest, broker, calls, channel: Channel::parse("room:1").unwrap() }
     }
 
@@ -354,6 +389,30 @@ proptest! {
     /// Whatever clients and broker do, and in whatever order, those who are in hear, and in the end nothing is watched.
     #[test]
     fn those_who_are_in_hear_and_nothing_is_left_behind(steps in proptest::collection::vec(step(), 0..60)) {
-        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(play(steps));
+        tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(play(steps));
+    }
+}
+
+/// The broker says nothing to a watch: it may have come to pass, or may yet.
+#[tokio::test(start_paused = true)]
+async fn a_watch_without_an_answer_is_given_up_and_undone() {
+    for comes_again in [false, true] {
+        let mut stage = Stage::new();
+        let mut entering = stage.enter();
+        let unanswered = stage.call().await.expect("the broker is asked");
+        let asked = tokio::time::Instant::now();
+        assert!(matches!((&mut entering).await, Err(BrokerError::Timeout(DEADLINE))));
+        assert_eq!(asked.elapsed(), DEADLINE);
+        drop(entering);
+        assert!(unanswered.is_watch && unanswered.answer.is_closed());
+        let again = comes_again.then(|| stage.enter());
+        stage.answer_unwatch().await;
+        if let Some(again) = again {
+            stage.answer_watch(Ok(())).await;
+            drop(again.await.unwrap());
+            stage.answer_unwatch().await;
+        }
+        assert_eq!(stage.interest.len(), 0);
+        assert!(stage.call().await.is_none(), "nothing is left to be asked");
     }
 }

@@ -126,6 +126,11 @@ impl Queue {
         self.entries.is_empty()
     }
 
+    /// Whether at most a quarter of what may wait does.
+    pub(super) fn has_ample_room(&self) -> bool {
+        self.bytes <= self.bytes_max / 4
+    }
+
     /// Throws everything away, and returns how many bytes that was.
     pub(super) fn clear(&mut self) -> usize {
         self.entries = VecDeque::new();

@@ -252,6 +252,41 @@ fn everyone_is_told_of_a_gap_once() {
     assert_eq!((heard(&live), heard(&entered)), (vec![None, Some(2), Some(3)], vec![None]));
 }
 
+/// The connection has not taken the order yet when its client has left and come back.
+#[test]
+fn a_loss_is_not_told_of_the_subscription_after_it() {
+    let registry = Registry::new();
+    let (room, other, one) = (channel("room:1"), channel("room:2"), outbox());
+    stand_at_three(&registry, &other, &one);
+    stand_at_three(&registry, &room, &one);
+    for name in [&room, &other] {
+        let _ = registry.go_live(name, one.id(), reply()).unwrap();
+        let reader = registry.hear(name, &[placed(name, 7)]).start_reading.expect("there is a gap");
+        let reading = reader.next().expect("it is to be closed");
+        reader.learn(reading, page(name, 6..=8));
+    }
+    registry.leave(&room, one.id());
+    stand_at_three(&registry, &room, &one);
+    let _ = registry.go_live(&room, one.id(), reply()).unwrap();
+    assert_eq!(orders(&one), [Order::Lost { channel: other }], "of the one that it has not left");
+    assert_eq!(registry.hear(&room, &[placed(&room, 4)]).receivers, 1, "and it hears the other again");
+}
+
+#[test]
+fn whoever_joins_twice_goes_on_hearing() {
+    let registry = Registry::new();
+    let (room, one) = (channel("room:1"), outbox());
+    stand_at_three(&registry, &room, &one);
+    let _ = registry.go_live(&room, one.id(), reply()).unwrap();
+    assert_eq!(registry.join(&room, &one, &since(1)), Joined::Already);
+    let entering = registry.enter(&room, one.id(), since(2).start, false);
+    assert!(matches!(entering, Entering::Entered(Some(_))), "{entering:?}");
+    registry.hear(&room, &[placed(&room, 4)]);
+    let _ = registry.go_live(&room, one.id(), reply()).unwrap();
+    registry.hear(&room, &[placed(&room, 5)]);
+    assert_eq!(heard(&one), [None, Some(2), Some(3), Some(4), None, Some(5)]);
+}
+
 /// A page that was asked for before a subscriber came says nothing about what it asks for.
 #[test]
 fn whoever_comes_during_a_read_waits_for_the_next() {

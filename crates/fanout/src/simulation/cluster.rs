@@ -11,11 +11,10 @@ use fanfare_protocol::{Channel, Publication};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until};
 
-use super::OPTIONS;
 use super::subscriber::Subscriber;
-use crate::broker::{self, Broker, BrokerError, Lanes};
+use crate::broker::{self, Broker, BrokerError, Heard, Lanes};
 
 /// The servers, and what they know of the nodes.
 #[derive(Debug)]
@@ -34,13 +33,18 @@ struct State {
     links: Vec<Arc<Link>>,
     /// What publishers were told, but for what the servers have lost since.
     acknowledged: Vec<(Channel, Position, u64)>,
-    /// How often streams went back.
+    /// How often streams went back under their old epochs.
     regressions: u64,
+    /// What they lost by that.
+    taken_back: HashSet<u64>,
 }
 
 #[derive(Debug)]
 struct Stream {
     epoch: Epoch,
+    /// All epochs under which it has been, this one last.
+    epochs: Vec<Epoch>,
+    /// Each with the position under which it was placed.
     placed: Vec<Arc<Publication>>,
 }
 
@@ -51,8 +55,10 @@ pub(super) enum Fault {
     Restart,
     /// The data goes and nobody is told.
     Flush,
-    /// Others take over, which have not got the last few publications of each stream.
+    /// Others take over, which have not got the last few publications of each stream. Streams go on under another epoch.
     FailOver(usize),
+    /// The same under the old epoch, which is more than a broker may do.
+    GoBack(usize),
 }
 
 /// What connects one life of a node to the servers.
@@ -136,6 +142,7 @@ impl Cluster {
             links: Vec::new(),
             acknowledged: Vec::new(),
             regressions: 0,
+            taken_back: HashSet::new(),
         };
         Arc::new(Self { state: Mutex::new(state) })
     }
@@ -164,14 +171,20 @@ impl Cluster {
             match fault {
                 Fault::Restart | Fault::Flush => state.streams.clear(),
                 Fault::FailOver(count) => {
-                    let State { streams, acknowledged, regressions, .. } = &mut *state;
-                    *regressions += 1;
-                    for stream in streams.values_mut() {
-                        stream.placed.truncate(stream.placed.len().saturating_sub(count));
+                    let mut names: Vec<_> = state.streams.keys().cloned().collect();
+                    names.sort_by(|one, other| one.as_str().cmp(other.as_str()));
+                    for name in names {
+                        let epoch = state.next_epoch();
+                        let stream = state.stream(&name);
+                        stream.epoch = epoch;
+                        stream.epochs.push(epoch);
                     }
-                    acknowledged.retain(|(channel, position, _)| {
-                        streams.get(channel).is_some_and(|stream| stream.at(position.offset).is_some())
-                    });
+                    state.lose_the_last(count);
+                }
+                Fault::GoBack(count) => {
+                    state.regressions += 1;
+                    let lost = state.lose_the_last(count);
+                    state.taken_back.extend(lost);
                 }
             }
         }
@@ -188,14 +201,14 @@ impl Cluster {
         self.state.lock().acknowledged.push((channel.clone(), position, content));
     }
 
-    /// Everything acknowledged in an epoch that lives is in its place.
+    /// Everything acknowledged in a stream that lives is in its place.
     pub(super) fn has_all_that_it_acknowledged(&self) {
         let state = self.state.lock();
         for (channel, position, content) in &state.acknowledged {
             let Some(stream) = state.streams.get(channel) else { continue };
-            if stream.epoch == position.epoch {
-                let placed = stream.at(position.offset).map(|it| it.received.0);
-                assert_eq!(placed, Some(*content), "{channel} {position:?} was acknowledged");
+            if stream.epochs.contains(&position.epoch) {
+                let placed = stream.at(position.offset).map(|it| (it.position, it.received.0));
+                assert_eq!(placed, Some((Some(*position), *content)), "{channel} was acknowledged");
             }
         }
     }
@@ -204,16 +217,29 @@ impl Cluster {
         self.state.lock().is_calm
     }
 
-    /// How often streams went back.
+    /// How often streams went back under their old epochs.
     pub(super) fn regressions(&self) -> u64 {
         self.state.lock().regressions
     }
 
-    /// Whether an epoch is over, or has this content in this place.
-    pub(super) fn does_not_deny(&self, channel: &Channel, position: Position, content: u64) -> bool {
+    /// Whether a publication was taken back by a broker that kept the epoch: that is its loss, and no node can tell.
+    pub(super) fn has_taken_back(&self, content: u64) -> bool {
+        self.state.lock().taken_back.contains(&content)
+    }
+
+    /// Whether the stream is of this epoch and has another content in this place.
+    pub(super) fn contradicts(&self, channel: &Channel, position: Position, content: u64) -> bool {
         let state = self.state.lock();
         let stream = state.streams.get(channel).filter(|stream| stream.epoch == position.epoch);
-        stream.is_none_or(|stream| stream.at(position.offset).is_some_and(|it| it.received.0 == content))
+        stream.is_some_and(|stream| stream.at(position.offset).is_none_or(|it| it.received.0 != content))
+    }
+
+    /// Whether the stream has all that followed this position, and shows it.
+    pub(super) fn shows(&self, channel: &Channel, position: Position) -> bool {
+        let state = self.state.lock();
+        let Some(stream) = state.streams.get(channel) else { return false };
+        let is_reached = position.offset <= stream.position().offset;
+        is_reached && (position.epoch == stream.epoch || position.is_shown_by(&stream.placed))
     }
 
     /// Whether the subscriber is where the stream is, by way of what the stream has.
@@ -222,17 +248,37 @@ impl Cluster {
         let top = self.state.lock().streams.get(&channel).map(Stream::position);
         let is_at_the_top = top.is_none() || (subscriber.is_live() && subscriber.position() == top);
         let mut heard = subscriber.heard().into_iter();
-        is_at_the_top && heard.all(|(position, content)| self.does_not_deny(&channel, position, content))
+        is_at_the_top && !heard.any(|(position, content)| self.contradicts(&channel, position, content))
     }
 }
 
 impl State {
+    fn next_epoch(&mut self) -> Epoch {
+        self.epochs += 1;
+        Epoch(self.epochs)
+    }
+
     fn stream(&mut self, channel: &Channel) -> &mut Stream {
-        let epochs = &mut self.epochs;
-        self.streams.entry(channel.clone()).or_insert_with(|| {
-            *epochs += 1;
-            Stream { epoch: Epoch(*epochs), placed: Vec::new() }
-        })
+        if !self.streams.contains_key(channel) {
+            let epoch = self.next_epoch();
+            let stream = Stream { epoch, epochs: vec![epoch], placed: Vec::new() };
+            self.streams.insert(channel.clone(), stream);
+        }
+        self.streams.get_mut(channel).expect("it is there by now")
+    }
+
+    /// Takes the last few of each stream away, and returns what they said.
+    fn lose_the_last(&mut self, count: usize) -> Vec<u64> {
+        let Self { streams, acknowledged, .. } = self;
+        let mut lost = Vec::new();
+        for stream in streams.values_mut() {
+            let left = stream.placed.len().saturating_sub(count);
+            lost.extend(stream.placed.drain(left..).map(|it| it.received.0));
+        }
+        acknowledged.retain(|(channel, position, _)| {
+            streams.get(channel).is_some_and(|stream| stream.at(position.offset).is_some())
+        });
+        lost
     }
 
     fn random(&mut self, channel: &Channel) -> &mut fastrand::Rng {
@@ -306,7 +352,7 @@ impl Link {
         tokio::spawn(async move {
             sleep_until(arrival).await;
             if link.state.lock().generation == generation {
-                let _ = link.lanes.lane(&publication.channel).try_send(publication);
+                let _ = link.lanes.lane(&publication.channel).try_send(Heard::Publication(publication));
             }
         });
     }
@@ -399,10 +445,8 @@ impl Broker for SimulatedBroker {
     fn watch(&self, channel: &Channel) -> BoxFuture<'_, Result<(), BrokerError>> {
         let channel = channel.clone();
         async move {
-            // Interest leaves the deadline to the broker: it is the only one that knows what has become of a watch.
             let watching = self.ask(&channel, |_| self.link.state.lock().watched.insert(channel.clone()));
-            let deadline = OPTIONS.broker_timeout;
-            let answer = timeout(deadline, watching).await.unwrap_or(Err(BrokerError::Timeout(deadline)));
+            let answer = watching.await;
             if answer.is_err() {
                 self.link.state.lock().watched.remove(&channel);
             }

@@ -139,6 +139,7 @@ impl Subscriber {
         let queue_bytes = if is_slow { 350 } else { 1 << 20 };
         let outbox = Outbox::new(SessionId::from_random(session), Encoding::NativeJson, queue_bytes);
         let start = self.start(world, random);
+        let was_shown = matches!(start, Start::Since(since) if world.cluster.shows(&channel, since));
         let terms = Terms { start, history: true, ..Terms::default() };
         let patience = Duration::from_millis(if random.u8(..10) == 0 { random.u64(..50) } else { 20_000 });
         let outcome = match timeout(patience, node.hub.subscribe(&channel, &outbox, terms)).await {
@@ -156,6 +157,15 @@ impl Subscriber {
         }
         node.hub.go_live(&channel, &outbox, Frame::text("subscribed"));
         self.enter(start, entry, world);
+        if let Start::Since(since) = start
+            && !entry.recovered
+        {
+            assert!(
+                is_slow || !was_shown || !world.cluster.shows(&channel, since) || self.saw_regressions(world),
+                "{since:?} could be recovered: {:#?}",
+                self.story()
+            );
+        }
         Some(Visit { node, outbox, entry, is_slow })
     }
 
@@ -175,16 +185,30 @@ impl Subscriber {
         }
     }
 
+    /// Whether streams have gone back since it came.
+    fn saw_regressions(&self, world: &World) -> bool {
+        self.0.lock().regressions != world.cluster.regressions()
+    }
+
     fn enter(&self, start: Start, entry: Entry, world: &World) {
         let mut mind = self.0.lock();
         mind.rewound = None;
         match start {
             Start::Since(since) if entry.recovered => {
-                assert_eq!(since.epoch, entry.position.epoch, "what is recovered is of the same stream");
                 mind.tally.recovered += 1;
+                mind.tally.outlived += usize::from(since.epoch != entry.position.epoch);
                 if !mind.is_not_taken_back(world) {
                     mind.heard.clear(); // Taken back while it was on its way.
                 }
+                // What it has heard is of the stream that goes on, under the epoch that it is told now.
+                let epoch = entry.position.epoch;
+                mind.seen = Some(Position { epoch, ..since });
+                mind.heard.iter_mut().for_each(|(position, _)| position.epoch = epoch);
+                let contradicted = mind.heard.iter().find(|(position, content)| {
+                    world.cluster.contradicts(&mind.channel, *position, *content)
+                });
+                let is_certain = mind.regressions == world.cluster.regressions();
+                assert!(!is_certain || contradicted.is_none(), "{contradicted:?} is lost: {:#?}", mind.story);
             }
             Start::Rewind(count) => {
                 let floor = entry.position.offset.0.saturating_sub(count.into());
@@ -217,7 +241,6 @@ impl Subscriber {
                     self.note("lost");
                     let mut mind = self.0.lock();
                     mind.tally.lost += 1;
-                    mind.heard.clear();
                     break;
                 }
                 Ok(Came::Order(Order::Overflowed)) => {
@@ -288,11 +311,11 @@ impl Mind {
         }
     }
 
-    /// Whether the stream still has what was seen last, as far as the subscriber can know what that was.
+    /// Whether what was seen last was not taken back, as far as the subscriber can know what that was.
     fn is_not_taken_back(&self, world: &World) -> bool {
         match self.heard.last() {
             Some(&(position, content)) if self.seen == Some(position) => {
-                world.cluster.does_not_deny(&self.channel, position, content)
+                !world.cluster.has_taken_back(content)
             }
             _ => self.regressions == world.cluster.regressions(),
         }

@@ -3,8 +3,14 @@
 //! Effects are performed one at a time and in order, with one exception that keeps the order all the same: publications
 //! that follow each other are handed to the broker without waiting for the answer to each, so that a publisher's speed
 //! is not bounded by the broker's round trip.
+//!
+//! A command whose answer may be long (a replay, a page, a list of members) is performed when the client has read most of
+//! the answers before it: a batch that recovers many channels would overflow the queue of a client that reads well. No answer
+//! is longer than half of the queue, so memory stays within its bound. A client that does not read is not waited for twice.
 
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use fanfare_fanout::broker::BrokerError;
@@ -13,18 +19,22 @@ use fanfare_fanout::{Hub, Outbox, Queued};
 use fanfare_metrics::Metrics;
 use fanfare_protocol::error::{ErrorCode, Failure};
 use fanfare_protocol::event::{Crowd, Event, Member, Reply};
-use fanfare_protocol::session::{Effect, Input};
+use fanfare_protocol::session::{Effect, Input, Stage};
 use fanfare_protocol::websocket::Frame;
 use fanfare_protocol::{Channel, Draft, RequestId};
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesOrdered;
 use futures_util::{FutureExt, StreamExt};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::timeout;
 
 use super::{Connection, mem};
 
 /// The most publications of one connection that the broker has not answered yet.
 const PLACING_MAX: usize = 64;
+
+/// The longest that a command waits for the client to read the answers to those before it.
+const READING_MAX: Duration = Duration::from_secs(5);
 
 /// When to try again while the broker is away: its own next attempt is no further off than this.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -43,11 +53,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
     async fn perform_asking(&mut self, effects: Vec<Effect>) {
         let services = self.services.clone();
         let mut placing = FuturesOrdered::new();
+        let mut is_patient = true;
         for effect in effects {
             if !matches!(effect, Effect::Publish { .. }) || placing.len() == PLACING_MAX {
                 while let Some(placed) = self.while_writing(placing.next()).await {
                     self.answer(placed);
                 }
+            }
+            if let Effect::Join { .. } | Effect::Read { .. } | Effect::Count { .. } = effect {
+                is_patient = is_patient && self.has_made_room().await;
             }
             match effect {
                 Effect::Publish { id, draft } => placing.push_back(place(&services.hub, id, draft).boxed()),
@@ -57,10 +71,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
                     let outcome = answer.map_err(|error| failure(&error));
                     self.answer(Input::Joined { id, channel, outcome });
                 }
-                Effect::Read { id, channel, since, query } => {
-                    let answer = self.while_writing(services.hub.history(&channel, query)).await;
+                Effect::Read { id, channel, excerpt } => {
+                    let answer = self.while_writing(services.hub.history(&channel, excerpt.query())).await;
                     let outcome = answer.map_err(|error| failure(&error));
-                    self.answer(Input::Read { id, channel, since, outcome });
+                    self.answer(Input::Read { id, channel, excerpt, outcome });
                 }
                 Effect::Count { id, channel, members } => {
                     let most = self.session.limits().queue_bytes / 2;
@@ -73,6 +87,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         while let Some(placed) = self.while_writing(placing.next()).await {
             self.answer(placed);
         }
+    }
+
+    /// Writes until there is room for a long answer; `false` when that has taken the client too long.
+    async fn has_made_room(&mut self) -> bool {
+        let writing = poll_fn(|cx| {
+            if self.outbox.has_ample_room() {
+                return Poll::Ready(());
+            }
+            self.write_what_waits(cx);
+            let is_over = self.session.stage() == Stage::Over;
+            if is_over || self.outbox.has_ample_room() { Poll::Ready(()) } else { Poll::Pending }
+        });
+        timeout(READING_MAX, writing).await.is_ok()
     }
 
     /// Gives the session an answer of the hub and performs what follows from it at once, before effects that were

@@ -50,6 +50,49 @@ async fn a_client_that_does_not_read_is_closed_and_no_other_loses_anything() {
     assert_eq!(brisk.message("news").await, "last");
 }
 
+/// All that a client has missed on many channels, asked for at once: far more than its queue and the kernel hold.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_recovers_many_channels_in_one_batch_is_not_closed() {
+    const CHANNELS: usize = 100;
+    const EACH: u64 = 5;
+    let node = node("[limits]\nmessages_per_second = 0\nqueue_bytes = 262144").await;
+    let mut publisher = Client::connect(node.public_addr()).await;
+    let filling = "x".repeat(24 * 1024);
+    let mut batch = Vec::new();
+    for channel in 0..CHANNELS {
+        let first = json!({"type": "subscribe", "channel": format!("{channel}")});
+        let subscribed = publisher.ask(first).await;
+        let since = json!({"epoch": subscribed["epoch"], "offset": subscribed["offset"]});
+        batch.push(json!({"type": "subscribe", "channel": format!("{channel}"), "since": since}));
+        batch.push(json!({"type": "history", "channel": format!("{channel}")}));
+    }
+    for channel in 0..CHANNELS {
+        for number in 0..EACH {
+            let data = json!([number, filling]);
+            publisher.publish(&format!("{channel}"), data).await;
+            publisher.message(&format!("{channel}")).await;
+        }
+    }
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let socket = socket.connect(node.public_addr()).await.unwrap();
+    let mut client = Client::on(socket, node.public_addr()).await.unwrap();
+    for commands in batch.chunks(100) {
+        client.send(Value::from(commands)).await;
+    }
+    for channel in 0..CHANNELS {
+        let subscribed = client.event().await;
+        assert_eq!((&subscribed["type"], &subscribed["recovered"]), (&json!("subscribed"), &json!(true)));
+        for number in 0..EACH {
+            let event = client.event().await;
+            assert_eq!(event["channel"], format!("{channel}"));
+            assert_eq!(number_of(&event), number);
+        }
+        assert_eq!(client.event().await["messages"].as_array().expect("a page").len(), 5);
+    }
+    counted(&node, "fanfare_outbox_overflows_total", 0.0).await;
+}
+
 /// A client that stopped reading and then its process: nothing of it stays.
 #[tokio::test]
 async fn a_slow_client_that_vanishes_leaves_nothing_behind() {

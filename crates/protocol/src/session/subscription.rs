@@ -10,7 +10,7 @@ use crate::channel::Channel;
 use crate::command::Start;
 use crate::error::{ErrorCode, Failure};
 use crate::event::{Crowd, Entry, Event, Member, Reply};
-use crate::history::Page;
+use crate::history::{Excerpt, Page};
 use crate::id::RequestId;
 use crate::publication::{Draft, Position, Retention};
 use crate::rules::{MayPublish, MaySubscribe, Rule};
@@ -81,11 +81,11 @@ impl Session {
         &self,
         id: Option<RequestId>,
         channel: Channel,
-        since: Option<Position>,
+        excerpt: Excerpt,
         outcome: Result<Page, Failure>,
         effects: &mut Vec<Effect>,
     ) {
-        match outcome.and_then(|page| page.continuing(since)) {
+        match outcome.and_then(|page| excerpt.of(page)) {
             Err(failure) => self.tell_refusal(id, channel, failure, effects),
             Ok(mut page) => {
                 if let State::Open(_) = self.state {

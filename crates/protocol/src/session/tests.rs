@@ -340,11 +340,10 @@ impl Play {
                 let outcome = is_ok.then(|| Arc::new(crowd)).ok_or_else(away);
                 Input::Counted { id, channel, outcome }
             }
-            Effect::Read { id, channel, since, query } => {
+            Effect::Read { id, channel, excerpt } => {
                 assert!(has_history(&channel));
-                assert_eq!(query.since, since.map(|since| since.offset));
                 let page = Page { epoch: TOP.epoch, top: TOP.offset, publications: Vec::new() };
-                Input::Read { id, channel, since, outcome: is_ok.then_some(page).ok_or_else(away) }
+                Input::Read { id, channel, excerpt, outcome: is_ok.then_some(page).ok_or_else(away) }
             }
             other => unreachable!("{other:?} is no question"),
         }

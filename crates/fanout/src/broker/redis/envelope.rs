@@ -12,6 +12,8 @@
 //!  …   the payload, JSON, to the end                ┘
 //! ```
 //!
+//! One byte alone, [`REMOVAL`], says that what was published so far was removed from history.
+//!
 //! Numbers are big-endian. The position comes first because it is known last: a script in Redis that places a
 //! publication puts a few bytes before a body that it need not understand.
 //!
@@ -31,6 +33,9 @@ use redis::{RedisWrite, ToRedisArgs};
 pub(super) const ENVELOPE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 const VERSION: u8 = 1;
+
+/// What nodes are told when a channel's history was removed. Presence has 2.
+pub(super) const REMOVAL: &[u8] = &[3];
 
 /// The bytes of a position.
 pub(super) const POSITION_BYTES: usize = 16;

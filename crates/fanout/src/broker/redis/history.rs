@@ -8,6 +8,7 @@ use std::sync::Arc;
 use fanfare_protocol::history::{Page, Query};
 use fanfare_protocol::publication::{Offset, Position};
 use fanfare_protocol::{Channel, Publication};
+use futures_util::future::join_all;
 use redis::{Cmd, Value};
 
 use crate::broker::BrokerError;
@@ -66,14 +67,21 @@ impl Reader {
         }
     }
 
-    /// Drops a stream. Where it stands is kept.
+    /// Drops a stream and tells the nodes, in this order: whatever they read from then on is without it. Where it stands is
+    /// kept. A caller that hears of a failure may repeat it, whichever of the two it was.
     pub(super) async fn remove(&self, channel: &Channel) -> Result<(), BrokerError> {
-        let mut command = Cmd::new();
-        command.arg("UNLINK").arg(self.shared.keys.stream(channel));
-        match self.pipe.run(Command::plain(command, BYTES)).await? {
-            Value::Int(_removed) => Ok(()),
-            other => Err(refused(&other)),
+        let keys = &self.shared.keys;
+        let (mut unlink, mut publish) = (Cmd::new(), Cmd::new());
+        unlink.arg("UNLINK").arg(keys.stream(channel));
+        publish.arg("PUBLISH").arg(keys.of(channel)).arg(envelope::REMOVAL);
+        let run = |command| self.pipe.run(Command::plain(command, BYTES));
+        for answer in join_all([unlink, publish].map(run)).await {
+            match answer? {
+                Value::Int(_affected) => {}
+                other => return Err(refused(&other)),
+            }
         }
+        Ok(())
     }
 
     /// Runs a script on a channel's stream; once more where Redis did not know it.

@@ -5,7 +5,9 @@
 //! whatever goes wrong with it is told to its publisher alone.
 //!
 //! Where Redis has forgotten the script nothing was done, and the publisher hears so: a draft that was sent once more
-//! would be overtaken by those behind it, which somebody else's loading of the script may already have let pass.
+//! would be overtaken by those behind it, which somebody else's loading of the script may already have let pass: up to four
+//! pipelines are under way, and clause 3 of the contract is worth more than one error after an operator's SCRIPT FLUSH. The
+//! pipe loads the script in front of its next pipeline, so whoever tries again succeeds.
 
 use std::sync::Arc;
 

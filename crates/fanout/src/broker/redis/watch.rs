@@ -29,7 +29,7 @@ use crate::broker::redis::envelope::{self, ENVELOPE_BYTES_MAX};
 use crate::broker::redis::link::Half;
 use crate::broker::redis::resp::{self, Reply, Stop};
 use crate::broker::redis::server::{Lost, Server, Tenure};
-use crate::broker::{BrokerError, Lanes};
+use crate::broker::{BrokerError, Heard, Lanes};
 use crate::presence::wire;
 use ledger::{Ask, BATCH_MAX, Disagreement, Ledger};
 
@@ -262,12 +262,17 @@ impl Task {
             }
             return;
         }
+        if envelope == envelope::REMOVAL {
+            let _ = self.lanes.lane(channel).send(Heard::Removal(Box::new(channel.clone()))).await;
+            return;
+        }
         let Ok(publication) = envelope::open(channel.clone(), envelope) else {
             self.shared.metrics.publications_dropped(1);
             return;
         };
         let lane = self.lanes.lane(channel);
-        if let Err(TrySendError::Full(publication)) = lane.try_send(Arc::new(publication)) {
+        if let Err(TrySendError::Full(publication)) = lane.try_send(Heard::Publication(Arc::new(publication)))
+        {
             let _ = lane.send(publication).await; // A closed lane belongs to a hub that has gone.
         }
     }

@@ -13,6 +13,7 @@
 //! | `! joined <channel> <n> [<user> [<json>]]`, `! left …` | so does a user, as a member whose session is this number |
 //! | `! broker away`, `! broker back` | what the hub answers from here on |
 //! | `! flushed`, `! expired <channel>` | the broker loses everything; what a channel has kept is too old |
+//! | `! failed-over` | the broker loses the last publication of each channel, and goes on under another epoch |
 //! | `! lost <channel>` | the node could not keep up with the channel's stream |
 //! | `! overflow`, `! drain <ms>`, `! violated <code>`, `! gone` | the other inputs of a session |
 //! | `> …`, `< …` | text of the client, and of the server |
@@ -140,6 +141,7 @@ impl Theatre {
             "joined" | "left" => self.turn(rest, verb == "joined"),
             "broker" => self.hub.is_away = rest == "away",
             "flushed" => self.hub.flush(),
+            "failed-over" => self.hub.fail_over(),
             "expired" => self.hub.expire(&Channel::parse(rest).unwrap()),
             "lost" => self.feed(Input::Lost { channel: Channel::parse(rest).unwrap() }),
             "overflow" => self.feed(Input::Overflowed),
@@ -251,9 +253,9 @@ impl Theatre {
                 let outcome = self.hub.join(&channel, terms);
                 self.feed(Input::Joined { id, channel, outcome });
             }
-            Effect::Read { id, channel, since, query } => {
-                let outcome = self.hub.history(&channel, query);
-                self.feed(Input::Read { id, channel, since, outcome });
+            Effect::Read { id, channel, excerpt } => {
+                let outcome = self.hub.history(&channel, excerpt.query());
+                self.feed(Input::Read { id, channel, excerpt, outcome });
             }
             Effect::GoLive { channel, reply } => {
                 self.say(Json.encode(&reply).payload());

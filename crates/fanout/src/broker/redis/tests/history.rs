@@ -187,6 +187,26 @@ async fn a_script_flush_tells_no_lie_and_reorders_nothing() {
     assert_eq!(heard, kept);
 }
 
+/// One that waits for its answers is refused once; the pipe has loaded the script by the time it tries again.
+#[tokio::test]
+async fn after_a_script_flush_the_next_attempt_succeeds() {
+    let redis = RealRedis::start().await;
+    let mut node = redis.node().await;
+    node.watch("a").await;
+    for round in 1..=3 {
+        let () = redis.server.query(cmd("SCRIPT").arg("FLUSH")).await;
+        let why = refusal(&node, "a", round).await;
+        assert!(why.starts_with("NOSCRIPT"), "{why}");
+        let key = format!("key {round}");
+        assert_eq!(
+            node.place(keyed("a", round, &key, KEPT)).await.offset.0,
+            round,
+            "nothing was done before"
+        );
+        assert_eq!(node.next().await, ("a".to_owned(), round));
+    }
+}
+
 #[tokio::test]
 async fn pauses_freezes_and_cut_connections_are_told_as_they_are() {
     let redis = RealRedis::start().await;

@@ -16,9 +16,21 @@ pub(in crate::broker) struct Watched {
 }
 
 impl Watched {
-    fn options(&self) -> RedisOptions {
+    pub(super) fn options(&self) -> RedisOptions {
         let mode = RedisMode::Sentinel { primary: self.servers.name().to_owned() };
         RedisOptions { mode, urls: self.servers.urls(), ..self.nodes.options() }
+    }
+
+    pub(super) fn nodes(&self) -> &RealRedis {
+        &self.nodes
+    }
+
+    pub(super) fn servers(&self) -> &RedisSentinels {
+        &self.servers
+    }
+
+    pub(super) fn servers_mut(&mut self) -> &mut RedisSentinels {
+        &mut self.servers
     }
 
     fn primary(&self) -> &RedisServer {

@@ -55,6 +55,14 @@ impl Hub {
         self.streams.clear();
     }
 
+    /// Another server takes over, which has got all but the last publication of each stream.
+    pub(super) fn fail_over(&mut self) {
+        self.flushes += 1;
+        for stream in self.streams.values_mut() {
+            stream.top.0 -= u64::from(stream.kept.pop_back().is_some());
+        }
+    }
+
     /// What was published on a channel is too old to be kept.
     pub(super) fn expire(&mut self, channel: &Channel) {
         self.streams.get_mut(channel).expect("something was published").kept.clear();
@@ -104,7 +112,9 @@ impl Hub {
         let page = self.page(channel, query);
         let position = page.position();
         let after = match start {
-            Start::Since(since) if since.epoch == page.epoch => Some(since.offset),
+            Start::Since(since) if since.epoch == page.epoch || since.is_shown_by(&page.publications) => {
+                Some(since.offset)
+            }
             Start::Rewind(count) => Some(Offset(page.top.0.saturating_sub(count.into()))),
             Start::Since(_) | Start::Live => None,
         };
