@@ -2,7 +2,8 @@
 //!
 //! Pure: it is told what is heard and answers with what that means, so that each [`Offence`] can be tested by itself.
 //! On a channel with history offsets are consecutive from `subscribed` on, over connections too as long as the answer is
-//! `recovered: true`; anything that is missing has been owned up to by `recovered: false`.
+//! `recovered: true`, whatever the epoch; anything that is missing has been owned up to by `recovered: false`. That the
+//! place which a client comes back to is the one it left shows in the [`record`](crate::record).
 
 /// A place in a stream.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -86,19 +87,15 @@ impl Follow {
             self.position = Some(entry.position);
             return Entered::Fresh;
         };
-        let another_epoch = before.epoch != entry.position.epoch;
         if entry.recovered {
-            if another_epoch {
-                self.position = Some(entry.position);
-                return Entered::Offence(Offence::Lost);
+            if entry.position.offset < before.offset {
+                return Entered::Offence(Offence::Reordered);
             }
-            // What it asked for follows, so its place is still where it was.
-            return if entry.position.offset < before.offset {
-                Entered::Offence(Offence::Reordered)
-            } else {
-                Entered::Recovered
-            };
+            // What it asked for follows, so its place is still where it was, if in an epoch that has taken over.
+            self.position = Some(Position { offset: before.offset, ..entry.position });
+            return Entered::Recovered;
         }
+        let another_epoch = before.epoch != entry.position.epoch;
         self.position = Some(entry.position);
         Entered::ToldLoss { another_epoch }
     }
@@ -158,13 +155,17 @@ mod tests {
         let mut follow = at("a", 5);
         assert_eq!(follow.enter(entry("a", 9, true)), Entered::Recovered);
         assert_eq!(follow.hear(10), Err((Offence::Lost, 4)), "it was promised, and did not follow");
+        let mut follow = at("a", 5);
+        assert_eq!(follow.enter(entry("b", 9, true)), Entered::Recovered);
+        assert_eq!(follow.position(), Some(&Position { epoch: "b".into(), offset: 5 }));
+        assert_eq!(follow.hear(6), Ok(()), "the same under another epoch");
     }
 
     #[test]
     fn a_loss_that_is_told_is_no_offence_and_one_that_is_hidden_is() {
         assert_eq!(at("a", 5).enter(entry("a", 9, false)), Entered::ToldLoss { another_epoch: false });
         assert_eq!(at("a", 5).enter(entry("b", 2, false)), Entered::ToldLoss { another_epoch: true });
-        assert_eq!(at("a", 5).enter(entry("b", 7, true)), Entered::Offence(Offence::Lost));
+        assert_eq!(at("a", 5).enter(entry("b", 4, true)), Entered::Offence(Offence::Reordered));
         assert_eq!(at("a", 5).enter(entry("a", 4, true)), Entered::Offence(Offence::Reordered));
         let mut follow = at("a", 5);
         follow.enter(entry("b", 2, false));

@@ -54,6 +54,8 @@ struct State {
 #[derive(Debug, Default)]
 struct Subscription {
     kept: Option<Follow>,
+    /// What stands at its place, where it has heard that.
+    newest: Option<Stamp>,
     plain: Plain,
     standing: Standing,
 }
@@ -309,7 +311,13 @@ impl Subscriber {
         let entered = self.with(channel, |it| {
             let asked = matches!(std::mem::replace(&mut it.standing, Standing::Live), Standing::Asked(_));
             let entered = match (&mut it.kept, position.cloned()) {
-                (Some(follow), Some(position)) => Some(follow.enter(Entry { position, recovered })),
+                (Some(follow), Some(position)) => {
+                    let entered = follow.enter(Entry { position, recovered });
+                    if entered != Entered::Recovered {
+                        it.newest = None;
+                    }
+                    Some(entered)
+                }
                 (None, None) => {
                     it.plain.begin();
                     None
@@ -325,7 +333,10 @@ impl Subscriber {
         }
         match entered.flatten() {
             None | Some(Entered::Fresh) => {}
-            Some(Entered::Recovered) => self.record.counts.borrow_mut().recoveries += 1,
+            Some(Entered::Recovered) => {
+                self.record.counts.borrow_mut().recoveries += 1;
+                self.stand(channel);
+            }
             Some(Entered::ToldLoss { another_epoch }) => {
                 self.record.gap_told("recovered: false");
                 // A history as long as the run has everything, as long as Redis has.
@@ -344,6 +355,15 @@ impl Subscriber {
         }
     }
 
+    /// Enters in the record what it comes back to: under another epoch too it is what the others hear there.
+    fn stand(&self, channel: &str) {
+        let place = self.with(channel, |it| it.newest.clone().zip(it.kept.as_ref()?.position().cloned()));
+        if let (Some(number), Some((stamp, position))) = (self.record.channel_named(channel), place.flatten())
+        {
+            self.record.placed(number, &stamp, &position);
+        }
+    }
+
     fn hear(&self, channel: &str, stamp: &Stamp, offset: Option<u64>, replayed: bool) {
         let what = (stamp.publisher, stamp.number);
         self.remember(&format!("{channel} {offset:?} {what:?}"));
@@ -352,7 +372,10 @@ impl Subscriber {
                 return Err((Offence::Unexpected, 1));
             }
             match (&mut it.kept, offset) {
-                (Some(follow), Some(offset)) => follow.hear(offset).map(|()| follow.position().cloned()),
+                (Some(follow), Some(offset)) => follow.hear(offset).map(|()| {
+                    it.newest = Some(stamp.clone());
+                    follow.position().cloned()
+                }),
                 (None, None) => {
                     it.plain.hear(what, || self.record.is_acknowledged_on(channel, what)).map(|()| None)
                 }
