@@ -17,14 +17,14 @@ use tokio_util::task::TaskTracker;
 use crate::broker::BrokerError;
 use crate::broker::redis::backoff::Backoff;
 use crate::broker::redis::keys::Keys;
-use crate::broker::redis::route::{Map, Route};
+use crate::broker::redis::route::{Layout, Map};
 use crate::broker::redis::server::{Lost, Server};
 use crate::broker::redis::{RedisOptions, RedisOptionsError};
 
 /// A line to each of the servers that the options name.
 #[derive(Debug)]
 pub(crate) struct Lines {
-    route: Route,
+    layout: Arc<Layout>,
     keys: Keys,
     /// In the order of the route's indices.
     lines: Vec<Line>,
@@ -37,16 +37,21 @@ impl Lines {
         tasks: &TaskTracker,
         shutdown: &CancellationToken,
     ) -> Result<Self, RedisOptionsError> {
-        // Nobody asks Sentinels here: a server that they name is away to a line.
-        let Map { route, servers, sentinels: _ } = Map::of(&options.mode, &options.urls)?;
+        // Nobody asks who is where: a server that Sentinels name is away to a line, and a Redis Cluster has none.
+        let layout = Map::of(&options.mode, &options.urls)?.topology.layout();
         let keys = Keys::new(&options.prefix).ok_or(RedisOptionsError::Prefix)?;
-        let lines = servers.into_iter().map(|it| Line::new(it, options.timeout, tasks, shutdown.clone()));
-        Ok(Self { route, keys, lines: lines.collect() })
+        let lines = layout
+            .places()
+            .iter()
+            .cloned()
+            .map(|it| Line::new(it.server, options.timeout, tasks, shutdown.clone()));
+        let lines = lines.collect();
+        Ok(Self { layout, keys, lines })
     }
 
     /// The place of a channel's line among [`Lines::all`].
     pub(crate) fn of(&self, channel: &Channel) -> usize {
-        self.route.of(channel)
+        self.layout.of(channel).expect("configuration refuses presence where places move")
     }
 
     /// The pub/sub channel of Redis that carries a channel of ours.

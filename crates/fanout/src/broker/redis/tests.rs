@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::*;
 use crate::broker::contract::{Cluster, DEADLINE, Node, channel, draft};
 
+pub(in crate::broker) mod cluster;
 mod history;
 pub(in crate::broker) mod sentinel;
 pub(in crate::broker) mod sharded;
