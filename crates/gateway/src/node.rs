@@ -224,8 +224,8 @@ fn broker(
     let mode = match config.redis.mode {
         config::RedisMode::Sharded => RedisMode::Sharded,
         config::RedisMode::Sentinel => RedisMode::Sentinel { primary: config.redis.primary.clone() },
-        // Configuration refuses a Redis Cluster.
-        config::RedisMode::Single | config::RedisMode::Cluster => RedisMode::Single,
+        config::RedisMode::Cluster => RedisMode::Cluster,
+        config::RedisMode::Single => RedisMode::Single,
     };
     let options = RedisOptions {
         mode,

@@ -17,6 +17,7 @@ const ATTEMPTS: usize = 10;
 #[derive(Debug)]
 pub struct RedisServer {
     port: u16,
+    cluster_port: Option<u16>,
     directory: TempDir,
     process: Option<Process>,
     /// Beyond those that every server gets.
@@ -78,6 +79,45 @@ impl RedisServer {
         server
     }
 
+    /// Starts an empty node of a Redis Cluster, which knows no other, and waits until it answers. Its bus has a port of
+    /// its own: that of its clients and 10,000 is where the kernel takes ports for outgoing connections.
+    ///
+    /// # Panics
+    /// As [`RedisServer::start`].
+    pub(crate) async fn start_cluster_node(node_timeout: Duration) -> Self {
+        let mut server = Self::reserve();
+        let milliseconds = node_timeout.as_millis().to_string();
+        for _ in 0..ATTEMPTS {
+            let bus = free_port();
+            let arguments = [
+                ["--cluster-enabled", "yes"],
+                ["--cluster-port", &bus.to_string()],
+                ["--cluster-node-timeout", &milliseconds],
+                ["--cluster-replica-validity-factor", "0"],
+                ["--cluster-allow-replica-migration", "no"],
+                ["--repl-diskless-sync-delay", "0"],
+            ];
+            server.arguments = arguments.concat().into_iter().map(str::to_owned).collect();
+            server.cluster_port = Some(bus);
+            if bus != server.port && server.try_start().await {
+                return server;
+            }
+            server.port = free_port();
+        }
+        panic!("a node of a cluster ends at once: {}", server.log());
+    }
+
+    /// Where a node of a cluster talks to the others; none for other servers.
+    pub(crate) fn cluster_port(&self) -> Option<u16> {
+        self.cluster_port
+    }
+
+    /// Whether it was started and not stopped.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.process.is_some()
+    }
+
     /// Picks a port and starts nothing yet: [`RedisServer::start_again`] does.
     ///
     /// # Panics
@@ -85,7 +125,7 @@ impl RedisServer {
     #[must_use]
     pub fn reserve() -> Self {
         let directory = TempDir::with_prefix("fanfare-redis-").expect("a temporary directory can be made");
-        Self { port: free_port(), directory, process: None, arguments: Vec::new() }
+        Self { port: free_port(), cluster_port: None, directory, process: None, arguments: Vec::new() }
     }
 
     /// Where it listens, on the loopback address.

@@ -85,6 +85,6 @@ pub(crate) enum Topology {
     Single,
     /// A primary, a replica, and three sentinels.
     Sentinel,
-    /// Six servers.
+    /// A Redis Cluster: three shards, each a primary and a replica.
     Cluster,
 }

@@ -208,7 +208,7 @@ impl Campaign {
             Kind::ClientCut => weather(&self.stage.client_links[node], Weather::Cut, holds).await,
             Kind::ClientHole => weather(&self.stage.client_links[node], Weather::Hole, holds).await,
             Kind::NginxReload => self.stage.nginx.reload().await,
-            _ => self.stage.redis.disturb(kind, holds).await,
+            _ => self.stage.redis.disturb(kind, node, holds).await,
         }
     }
 

@@ -27,13 +27,15 @@ pub(crate) enum Kind {
     RedisKillNormal,
     /// SIGSTOP of Redis, then SIGCONT.
     RedisFreeze,
-    /// SIGKILL of Redis, which comes back with its data, and with no proof that it is all of it. Where there are
-    /// Sentinels, it comes back when they have made another one the primary.
+    /// SIGKILL of Redis, which comes back with its data, and with no proof that it is all of it. Where there is a replica,
+    /// it comes back when that has become the primary.
     RedisRestart,
     /// SIGKILL of Redis, which comes back empty.
     RedisWipe,
-    /// SENTINEL FAILOVER.
+    /// SENTINEL FAILOVER, or CLUSTER FAILOVER.
     RedisFailover,
+    /// A slot moves to another shard, with its keys.
+    RedisMoveSlot,
     /// FLUSHALL.
     RedisFlush,
     /// Redis refuses writes for want of memory.
@@ -56,19 +58,27 @@ impl Kind {
     /// Whether it can be done to a Redis of that arrangement.
     pub(crate) fn fits(self, topology: Topology) -> bool {
         match self {
-            Self::RedisFailover => topology == Topology::Sentinel,
-            // Sentinels tell the nodes addresses of servers, not of links; and a replica has what a primary forgets.
+            Self::RedisFailover => topology != Topology::Single,
+            Self::RedisMoveSlot => topology == Topology::Cluster,
+            // Sentinels and clusters tell the nodes addresses of servers, not of links; and a replica has what a primary
+            // forgets.
             Self::RedisWipe | Self::LinkCut | Self::LinkHole | Self::LinkSlow => topology == Topology::Single,
             _ => true,
         }
     }
 
     /// Whether what Redis has acknowledged may be gone after it, so that streams go on as others: the one excuse for a
-    /// lost position. Sentinels take a primary that is silent for dead, and its replica may lag behind.
+    /// lost position. Sentinels take a primary that is silent for dead, and its replica may lag behind; so does a cluster
+    /// where it is the process that is silent. Whoever gets a slot knows as little about its streams as a replica.
     pub(crate) fn ends_lives(self, topology: Topology) -> bool {
         match self {
-            Self::RedisRestart | Self::RedisWipe | Self::RedisFlush | Self::RedisFailover => true,
-            Self::RedisPause | Self::RedisFreeze => topology == Topology::Sentinel,
+            Self::RedisRestart
+            | Self::RedisWipe
+            | Self::RedisFlush
+            | Self::RedisFailover
+            | Self::RedisMoveSlot => true,
+            Self::RedisPause => topology == Topology::Sentinel,
+            Self::RedisFreeze => topology != Topology::Single,
             _ => false,
         }
     }
@@ -86,6 +96,7 @@ impl Kind {
             | Self::RedisKillPubsub
             | Self::RedisKillNormal
             | Self::RedisFailover
+            | Self::RedisMoveSlot
             | Self::RedisFlush
             | Self::NginxReload => None,
         }
@@ -106,7 +117,7 @@ pub(crate) struct Fault {
     pub(crate) after: Duration,
     /// What is done.
     pub(crate) kind: Kind,
-    /// To which node, where it is done to one.
+    /// To which node, or shard, where it is done to one.
     pub(crate) node: usize,
     /// How long it lasts; zero for what is over when it has been done.
     pub(crate) holds: Duration,

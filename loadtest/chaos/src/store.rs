@@ -1,9 +1,9 @@
-//! Redis as the nodes have it: one server, or a primary that Sentinels name.
+//! Redis as the nodes have it: one server, a primary that Sentinels name, or a Redis Cluster.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use fanfare_testbed::{RedisSentinels, RedisServer};
+use fanfare_testbed::{RedisCluster, RedisSentinels, RedisServer, SHARDS};
 use redis::cmd;
 use tokio::time::{Instant, sleep};
 
@@ -24,6 +24,8 @@ pub(crate) enum Store {
     Single(Box<RedisServer>),
     /// A primary, its replica, and who decides which is which.
     Sentinels(Box<RedisSentinels>),
+    /// Three shards with a replica each.
+    Cluster(Box<RedisCluster>),
 }
 
 impl Store {
@@ -31,7 +33,8 @@ impl Store {
     pub(crate) async fn start(topology: Topology) -> Self {
         match topology {
             Topology::Single => Self::Single(Box::new(RedisServer::start_durable().await)),
-            Topology::Sentinel | Topology::Cluster => {
+            Topology::Cluster => Self::Cluster(Box::new(RedisCluster::start().await)),
+            Topology::Sentinel => {
                 let servers = RedisSentinels::start().await;
                 servers.are_ready().await;
                 Self::Sentinels(Box::new(servers))
@@ -43,7 +46,7 @@ impl Store {
     pub(crate) fn address(&self) -> Option<SocketAddr> {
         match self {
             Self::Single(server) => Some((Ipv4Addr::LOCALHOST, server.port()).into()),
-            Self::Sentinels(_) => None,
+            Self::Sentinels(_) | Self::Cluster(_) => None,
         }
     }
 
@@ -59,18 +62,35 @@ impl Store {
                 format!("redis.urls={}", servers.urls().join(",")),
                 format!("redis.primary={}", servers.name()),
             ],
+            Self::Cluster(servers) => {
+                vec!["redis.mode=cluster".into(), format!("redis.urls={}", servers.urls().join(","))]
+            }
         }
     }
 
-    /// Does to the servers what a fault says, and undoes it.
-    pub(crate) async fn disturb(&mut self, kind: Kind, holds: Duration) {
-        match (kind, &*self) {
+    /// Does to the servers what a fault says, and undoes it. Where there are shards, it is done to one.
+    pub(crate) async fn disturb(&mut self, kind: Kind, shard: usize, holds: Duration) {
+        match (kind, &mut *self) {
             (Kind::RedisFailover, Self::Sentinels(servers)) => servers.fail_over().await,
+            (Kind::RedisFailover, Self::Cluster(servers)) => servers.fail_over_in_order(shard).await,
+            (Kind::RedisMoveSlot, Self::Cluster(servers)) => move_slot(servers, shard).await,
+            (Kind::RedisRestart, Self::Cluster(servers)) => {
+                let killed = servers.fail_over(shard).await;
+                sleep(holds).await;
+                servers.servers_mut()[killed].start_again().await;
+            }
+            (Kind::RedisKillPubsub, Self::Cluster(servers)) => {
+                for server in servers.servers() {
+                    server.kill_pubsub().await;
+                }
+            }
             (Kind::RedisRestart | Kind::RedisWipe, _) => self.restart(kind, holds).await,
-            _ => disturb(self.primary().await, kind, holds).await,
+            _ => disturb(self.primary_of(shard).await, kind, holds).await,
         }
-        if let Self::Sentinels(servers) = self {
-            settle(servers).await;
+        match self {
+            Self::Sentinels(servers) => settle(servers).await,
+            Self::Cluster(servers) => servers.is_ready().await,
+            Self::Single(_) => {}
         }
     }
 
@@ -94,12 +114,20 @@ impl Store {
             Self::Sentinels(servers) => {
                 servers.servers().iter().chain(servers.sentinels()).map(RedisServer::log).collect()
             }
+            Self::Cluster(servers) => servers.servers().iter().map(RedisServer::log).collect(),
         }
     }
 
-    /// The server that takes writes.
+    /// The server that takes writes; where there are several, that of the first shard.
     pub(crate) async fn primary(&self) -> &RedisServer {
+        self.primary_of(0).await
+    }
+
+    async fn primary_of(&self, shard: usize) -> &RedisServer {
         match self {
+            Self::Cluster(servers) => {
+                &servers.servers()[servers.owner(RedisCluster::first_slot(shard)).await]
+            }
             Self::Single(server) => server,
             Self::Sentinels(servers) => {
                 let ask = cmd("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(servers.name()).to_owned();
@@ -113,10 +141,24 @@ impl Store {
     fn server_mut(&mut self, port: u16) -> &mut RedisServer {
         match self {
             Self::Single(server) => server,
+            Self::Cluster(_) => unreachable!("a server of a cluster is restarted by its shard"),
             Self::Sentinels(servers) => {
                 let server = servers.servers_mut().iter_mut().find(|server| server.port() == port);
                 server.expect("a port of one of the servers")
             }
+        }
+    }
+}
+
+/// Moves the slot of a channel that is published on to another shard.
+async fn move_slot(servers: &RedisCluster, channel: usize) {
+    let ask = cmd("CLUSTER").arg("KEYSLOT").arg(format!("{{kept:{channel}}}")).to_owned();
+    let slot: usize = servers.servers()[0].query(&ask).await;
+    let from = servers.owner(slot).await;
+    for shard in (channel..).map(|it| it % SHARDS).take(SHARDS) {
+        let to = servers.owner(RedisCluster::first_slot(shard)).await;
+        if to != from {
+            return servers.move_slot(slot, to).await;
         }
     }
 }

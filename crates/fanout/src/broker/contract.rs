@@ -89,6 +89,11 @@ impl Node {
         positions.expect("a call ends in time").unwrap()[0]
     }
 
+    /// Whether the lane takes no more.
+    pub(crate) fn is_full(&self) -> bool {
+        self.heard.len() == LANE_DEPTH
+    }
+
     /// The next publication: its channel and number.
     pub(crate) async fn next(&mut self) -> (String, u64) {
         let heard = self.next_whole().await;
@@ -665,5 +670,6 @@ impl Cluster for OneProcess {
 
 contract!(memory, super::OneProcess);
 contract!(redis, crate::broker::redis::tests::RealRedis);
+contract!(redis_cluster, crate::broker::redis::tests::cluster::Clustered);
 contract!(redis_sentinel, crate::broker::redis::tests::sentinel::Watched);
 contract!(redis_sharded, crate::broker::redis::tests::sharded::Shards);

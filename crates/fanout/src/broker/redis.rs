@@ -16,6 +16,7 @@
 //!   the `redis` crate's multiplexed connection behind a bounded queue.
 //! - [`watch`] reads its socket itself ([`resp`] says why), straight from the buffer into the lanes.
 //! - [`mod@line`] is a connection for what may wait and must not make publications wait: presence.
+//! - [`fleet`] has the connections to all servers, and follows when channels move from one to another.
 //! - [`envelope`] is what a publication looks like on its way, [`keys`] under which name, [`route`] on which server.
 //!
 //! **Where memory is bounded.** Outgoing: 16,384 commands wait in a pipe and a few pipelines are under way, 64 MiB in all;
@@ -31,28 +32,33 @@
 //! there and goes on under another epoch. Its older entries keep the positions under which they were placed, so one that
 //! stands at a known position proves that nothing before it has been lost.
 //!
-//! **Several servers.** [`RedisMode::Sentinel`] knows one at a time, the primary of the moment. [`RedisMode::Sharded`] spreads channels over servers that know nothing of each other; every server
-//! has connections of its own. The link is up when it is up to all of them. While one is away, calls for its channels
-//! fail, and the other channels go on.
+//! **Several servers.** [`RedisMode::Sentinel`] knows one at a time, the primary of the moment. [`RedisMode::Sharded`] spreads
+//! channels over servers that know nothing of each other, [`RedisMode::Cluster`] over the shards of a Redis Cluster, where
+//! [`pubsub`] has other words; every server has connections of its own. The link is up when it is up to all of them. While one is
+//! away, calls for its channels fail, and the other channels go on.
 //!
 //! **Deliberately absent:** TLS (`rediss:` URLs are refused).
 
 mod backoff;
 mod envelope;
+mod fleet;
 mod history;
 pub(crate) mod keys;
 pub(crate) mod line;
 mod link;
 mod pipe;
 mod publish;
+mod pubsub;
 mod resp;
 mod route;
 mod scripts;
 mod server;
 mod watch;
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use fanfare_metrics::Metrics;
@@ -61,19 +67,19 @@ use fanfare_protocol::history::{Page, Query};
 use fanfare_protocol::publication::{Draft, Position};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, try_join_all};
-use tokio_util::sync::CancellationToken;
+use parking_lot::{Mutex, RwLock};
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use crate::broker::{Broker, BrokerError, Lanes, Link};
-use history::Reader;
+use fleet::Connection::{Read, Watch};
+use fleet::Fleet;
 use keys::Keys;
 use line::Lines;
 use link::Board;
 use pipe::PIPELINE_MAX;
-use publish::Publisher;
-use route::{Map, Route};
-use server::Server;
-use watch::Watcher;
+use pubsub::Pubsub;
+use route::{Layout, Map, PlaceId, Topology};
 
 /// How the servers are arranged.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,6 +91,8 @@ pub enum RedisMode {
         /// What the Sentinels call the primary.
         primary: String,
     },
+    /// The nodes of a Redis Cluster; the URLs name some of them.
+    Cluster,
     /// Several that know nothing of each other; each has its share of the channels. All nodes name them in the same order,
     /// and new ones come last.
     Sharded,
@@ -138,6 +146,9 @@ pub enum RedisOptionsError {
         "a URL of redis reads redis://[user][:password@]host[:port][/database] (TLS is not supported yet)"
     )]
     Url,
+    /// A database, which Redis Cluster does not have.
+    #[error("redis cluster has no databases: a URL of one ends with the port")]
+    Database,
     /// A prefix that is empty, too long, not printable or has braces, which mean something to Redis Cluster.
     #[error("the prefix of keys is 1 to 64 bytes of printable ASCII without braces")]
     Prefix,
@@ -147,15 +158,55 @@ pub enum RedisOptionsError {
 #[derive(Debug)]
 struct Shared {
     keys: Keys,
+    pubsub: Pubsub,
     timeout: Duration,
     ping_interval: Duration,
     node: String,
+    topology: Arc<Topology>,
+    /// The layout that calls are routed by, which follows that of the topology.
+    layout: RwLock<Arc<Layout>>,
+    /// What is watched or being watched, where channels may move while they are.
+    wanted: Option<Mutex<HashSet<Channel>>>,
+    /// How many channels all places together watch, or are about to.
+    watched: Mutex<u64>,
+    /// See [`Broker::losses`].
+    losses: AtomicU64,
     metrics: Arc<Metrics>,
     tasks: TaskTracker,
     shutdown: CancellationToken,
 }
 
 impl Shared {
+    fn layout(&self) -> Arc<Layout> {
+        self.layout.read().clone()
+    }
+
+    fn set_layout(&self, layout: Arc<Layout>) {
+        *self.layout.write() = layout;
+    }
+
+    /// Whether a channel's place is this one.
+    fn is_at(&self, channel: &Channel, place: PlaceId) -> bool {
+        self.layout.read().place(channel) == Some(place)
+    }
+
+    /// Whether a channel is still watched by somebody.
+    fn is_wanted(&self, channel: &Channel) -> bool {
+        self.wanted.as_ref().is_none_or(|wanted| wanted.lock().contains(channel))
+    }
+
+    fn want(&self, channel: &Channel) {
+        if let Some(wanted) = &self.wanted {
+            wanted.lock().insert(channel.clone());
+        }
+    }
+
+    fn want_no_more(&self, channel: &Channel) {
+        if let Some(wanted) = &self.wanted {
+            wanted.lock().remove(channel);
+        }
+    }
+
     /// What a connection is called in CLIENT LIST, where names are printable and without spaces.
     fn client_name(&self, purpose: &str) -> String {
         let node = self.node.chars().map(|it| if it.is_ascii_graphic() { it } else { '_' });
@@ -166,20 +217,36 @@ impl Shared {
 /// See the [module's essay](self).
 #[derive(Debug)]
 pub struct RedisBroker {
-    shared: Arc<Shared>,
     board: Arc<Board>,
-    route: Route,
-    /// In the order of the route's indices.
-    servers: Vec<Ends>,
+    shared: Arc<Shared>,
+    fleet: Arc<Fleet>,
+    /// Ends the tasks that follow the servers.
+    _following: DropGuard,
 }
 
-/// The near ends of one server's connections.
-#[derive(Debug)]
-struct Ends {
-    server: Server,
-    publisher: Publisher,
-    reader: Reader,
-    watcher: Watcher,
+/// A channel that is wanted until it turns out that it is not watched after all.
+struct Claim<'a> {
+    shared: &'a Shared,
+    channel: Option<&'a Channel>,
+}
+
+impl<'a> Claim<'a> {
+    fn stake(shared: &'a Shared, channel: &'a Channel) -> Self {
+        shared.want(channel);
+        Self { shared, channel: Some(channel) }
+    }
+
+    fn keep(mut self) {
+        self.channel = None;
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        if let Some(channel) = self.channel {
+            self.shared.want_no_more(channel);
+        }
+    }
 }
 
 impl RedisBroker {
@@ -195,62 +262,63 @@ impl RedisBroker {
         tasks: &TaskTracker,
         shutdown: CancellationToken,
     ) -> Result<Self, RedisOptionsError> {
-        let Map { route, servers, sentinels } = Map::of(&options.mode, &options.urls)?;
+        let Map { topology, guide } = Map::of(&options.mode, &options.urls)?;
         let keys = Keys::new(&options.prefix).ok_or(RedisOptionsError::Prefix)?;
         let board = Board::new(metrics.clone());
+        let layouts = topology.changes();
+        let following = shutdown.child_token();
         let shared = Arc::new(Shared {
             keys,
+            pubsub: if options.mode == RedisMode::Cluster { Pubsub::Shard } else { Pubsub::Plain },
             timeout: options.timeout,
             ping_interval: options.ping_interval,
             node: options.node.clone(),
+            layout: RwLock::new(topology.layout()),
+            wanted: layouts.is_some().then(Mutex::default),
+            topology,
+            watched: Mutex::default(),
+            losses: AtomicU64::new(0),
             metrics,
             tasks: tasks.clone(),
             shutdown,
         });
-        if let Some(sentinels) = sentinels {
-            let following = sentinels.follow(shared.clone());
-            tasks.spawn(shared.shutdown.clone().run_until_cancelled_owned(following));
+        if let Some(guide) = guide {
+            tasks.spawn(following.clone().run_until_cancelled_owned(guide.follow(shared.clone())));
         }
-        // All halves first: the link must not be up before each has been counted.
-        let halves: Vec<_> = servers
-            .iter()
-            .map(|server| ["publish", "read", "watch"].map(|name| board.half(name, server.to_string())))
-            .collect();
-        let servers = servers.into_iter().zip(halves).map(|(server, [publishing, reading, watching])| Ends {
-            publisher: Publisher::start(&shared, server.clone(), publishing),
-            reader: Reader::start(&shared, server.clone(), reading),
-            watcher: Watcher::start(&shared, server.clone(), watching, lanes.clone()),
-            server,
-        });
-        Ok(Self { servers: servers.collect(), shared, board, route })
+        let fleet = Arc::new(Fleet::start(&shared, &board, lanes));
+        if let Some(layouts) = layouts {
+            tasks.spawn(following.clone().run_until_cancelled_owned(fleet.clone().follow(layouts)));
+        }
+        Ok(Self { board, shared, fleet, _following: following.drop_guard() })
     }
 
     /// A line to each server, wherever it is at the time.
     pub(crate) fn lines(&self) -> Lines {
-        Lines::new(&self.shared, self.route, self.servers.iter().map(|ends| ends.server.clone()))
-    }
-
-    fn server(&self, channel: &Channel) -> &Ends {
-        &self.servers[self.route.of(channel)]
+        Lines::new(&self.shared)
     }
 }
 
 impl Broker for RedisBroker {
     fn publish(&self, draft: Draft) -> BoxFuture<'_, Result<Option<Position>, BrokerError>> {
-        async move { self.server(&draft.channel).publisher.publish(&draft).await }.boxed()
+        async move { self.fleet.place(&draft)?.placed().await }.boxed()
     }
 
     fn history(&self, channel: &Channel, query: Query) -> BoxFuture<'_, Result<Page, BrokerError>> {
         let channel = channel.clone();
-        async move { self.server(&channel).reader.history(&channel, query).await }.boxed()
+        async move {
+            let (fleet, channel) = (&self.fleet, &channel);
+            fleet.ask(channel, Read, async |ends| ends.reader.history(channel, query).await).await
+        }
+        .boxed()
     }
 
     fn positions(&self, channels: Vec<Channel>) -> BoxFuture<'_, Result<Vec<Option<Position>>, BrokerError>> {
         async move {
+            let position =
+                |channel| self.fleet.ask(channel, Read, async |ends| ends.reader.position(channel).await);
             let mut positions = Vec::with_capacity(channels.len());
             for channels in channels.chunks(PIPELINE_MAX) {
-                let asked = channels.iter().map(|channel| self.server(channel).reader.position(channel));
-                positions.append(&mut try_join_all(asked).await?);
+                positions.append(&mut try_join_all(channels.iter().map(position)).await?);
             }
             Ok(positions)
         }
@@ -259,19 +327,34 @@ impl Broker for RedisBroker {
 
     fn remove_history(&self, channel: &Channel) -> BoxFuture<'_, Result<(), BrokerError>> {
         let channel = channel.clone();
-        async move { self.server(&channel).reader.remove(&channel).await }.boxed()
+        async move { self.fleet.ask(&channel, Read, async |ends| ends.reader.remove(&channel).await).await }
+            .boxed()
     }
 
     fn losses(&self) -> u64 {
-        self.servers.iter().map(|server| server.watcher.losses()).sum()
+        self.shared.losses.load(Ordering::Acquire)
     }
 
     fn watch(&self, channel: &Channel) -> BoxFuture<'_, Result<(), BrokerError>> {
-        self.server(channel).watcher.watch(channel.clone()).boxed()
+        let channel = channel.clone();
+        async move {
+            let claim = Claim::stake(&self.shared, &channel);
+            self.fleet.ask(&channel, Watch, async |ends| ends.watcher.watch(channel.clone()).await).await?;
+            claim.keep();
+            Ok(())
+        }
+        .boxed()
     }
 
     fn unwatch(&self, channel: &Channel) -> BoxFuture<'_, ()> {
-        self.server(channel).watcher.unwatch(channel.clone()).boxed()
+        let channel = channel.clone();
+        async move {
+            self.shared.want_no_more(&channel); // First: see the fleet's invariants.
+            if let Ok(ends) = self.fleet.of(&channel) {
+                ends.watcher.unwatch(channel).await;
+            }
+        }
+        .boxed()
     }
 
     fn link(&self) -> Link {

@@ -145,7 +145,7 @@ pub(super) const SECTIONS: &[Section] = &[
                 "redis.mode",
                 Kind::Choice(RedisMode::WORDS),
                 "\"single\"",
-                "How they are arranged: `single` is one; `sentinel` is the primary that the Sentinels at these addresses name; `sharded` are several that know nothing of each other, listed in the same order on all nodes. This version does not serve `cluster`.",
+                "How they are arranged: `single` is one; `sentinel` is the primary that the Sentinels at these addresses name; `cluster` is a Redis Cluster, of Redis 7 or later, of which these are some nodes; `sharded` are several that know nothing of each other, listed in the same order on all nodes.",
             ),
             key(
                 "redis.primary",

@@ -65,9 +65,20 @@ impl Rules<'_> {
 
     fn redis(&mut self, config: &Config) {
         let mode = config.redis.mode;
-        let served = mode != RedisMode::Cluster;
-        self.require(served, &["redis.mode"], || {
-            "redis.mode = \"cluster\": not in this version, which serves all others".to_owned()
+        let present = config.namespaces.is_empty() || config.namespaces.values().any(|it| it.presence);
+        let moves = mode == RedisMode::Cluster;
+        let follows = !(config.broker == BrokerKind::Redis && moves && present);
+        self.require(follows, &["redis.mode"], || {
+            let mode = mode.as_str();
+            format!(
+                "redis.mode = \"{mode}\": presence does not follow servers that change yet; configure namespaces, and leave \
+                 `presence` off in all of them"
+            )
+        });
+        let undivided =
+            mode != RedisMode::Cluster || config.redis.urls.iter().all(|it| !has_database(it.expose()));
+        self.require(undivided, &["redis.urls", "redis.mode"], || {
+            "redis.urls: Redis Cluster has no databases; with redis.mode = \"cluster\" a URL ends with the port".into()
         });
         let plain = config.redis.urls.iter().all(|url| !url.expose().starts_with("rediss://"));
         self.require(plain, &["redis.urls"], || {
@@ -118,6 +129,12 @@ impl Rules<'_> {
             }
         }
     }
+}
+
+/// Whether a URL names another database than the first.
+fn has_database(url: &str) -> bool {
+    let place = url.rsplit_once('@').or_else(|| url.split_once("://")).map_or(url, |(_, place)| place);
+    place.split_once('/').is_some_and(|(_, database)| !matches!(database, "" | "0"))
 }
 
 /// Whether two listeners would want the same port of the same address. Port 0 is a free one and clashes with nothing.

@@ -73,7 +73,7 @@ impl Reader {
         let keys = &self.shared.keys;
         let (mut unlink, mut publish) = (Cmd::new(), Cmd::new());
         unlink.arg("UNLINK").arg(keys.stream(channel));
-        publish.arg("PUBLISH").arg(keys.of(channel)).arg(envelope::REMOVAL);
+        publish.arg(self.shared.pubsub.publish()).arg(keys.of(channel)).arg(envelope::REMOVAL);
         let run = |command| self.pipe.run(Command::plain(command, BYTES));
         for answer in join_all([unlink, publish].map(run)).await {
             match answer? {

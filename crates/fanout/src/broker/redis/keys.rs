@@ -114,6 +114,35 @@ impl ToRedisArgs for Key<'_> {
     }
 }
 
+/// The number of slots that Redis Cluster divides all keys into.
+pub(super) const SLOTS: usize = 16_384;
+
+/// The slot of everything that belongs to a channel, whatever the prefix.
+pub(super) fn slot(channel: &Channel) -> u16 {
+    crc16(escape(channel.as_str()).as_bytes()) % SLOTS as u16
+}
+
+/// CRC-16/XMODEM, as the specification of Redis Cluster has it.
+fn crc16(bytes: &[u8]) -> u16 {
+    const POLYNOMIAL: u16 = 0x1021;
+    const TABLE: [u16; 256] = {
+        let mut table = [0; 256];
+        let mut byte = 0;
+        while byte < table.len() {
+            let mut crc = (byte as u16) << 8;
+            let mut bit = 0;
+            while bit < 8 {
+                crc = (crc << 1) ^ (if crc & 0x8000 == 0 { 0 } else { POLYNOMIAL });
+                bit += 1;
+            }
+            table[byte] = crc;
+            byte += 1;
+        }
+        table
+    };
+    bytes.iter().fold(0, |crc, &byte| (crc << 8) ^ TABLE[usize::from((crc >> 8) as u8 ^ byte)])
+}
+
 fn escape(name: &str) -> Cow<'_, str> {
     if !name.contains(['{', '}', '%']) {
         return name.into(); // Nearly always.
@@ -169,6 +198,17 @@ mod tests {
         match key[open + 1..].iter().position(|&it| it == b'}') {
             Some(length @ 1..) => &key[open + 1..][..length],
             _ => key,
+        }
+    }
+
+    #[test]
+    fn slots_are_those_of_the_specification() {
+        assert_eq!(crc16(b"123456789"), 0x31C3);
+        let keys = Keys::new("fanfare").unwrap();
+        for name in ["a", "room:42", "{b}", "a}b{c}", "%"] {
+            let channel = Channel::parse(name).unwrap();
+            let by_another = redis::cluster_routing::Slot::for_key(bytes(&keys.stream(&channel)));
+            assert_eq!(redis::cluster_routing::Slot::new(slot(&channel)), Some(by_another), "{name}");
         }
     }
 

@@ -23,28 +23,29 @@ use crate::broker::redis::Shared;
 use crate::broker::redis::backoff::Backoff;
 use crate::broker::redis::keys::Keys;
 use crate::broker::redis::pipe::field;
-use crate::broker::redis::route::Route;
+use crate::broker::redis::route::Layout;
 use crate::broker::redis::server::{Address, Lost, Server};
 
 /// A line to each server of a broker.
 #[derive(Debug)]
 pub(crate) struct Lines {
     shared: Arc<Shared>,
-    route: Route,
+    layout: Arc<Layout>,
     /// In the order of the route's indices.
     lines: Vec<Line>,
 }
 
 impl Lines {
     /// Opens nothing yet. The tasks of a line end when it is dropped or the broker shuts down.
-    pub(super) fn new(shared: &Arc<Shared>, route: Route, servers: impl Iterator<Item = Server>) -> Self {
-        let lines = servers.map(|server| Line::new(server, shared.clone()));
-        Self { shared: shared.clone(), route, lines: lines.collect() }
+    pub(super) fn new(shared: &Arc<Shared>) -> Self {
+        let layout = shared.topology.layout();
+        let lines = layout.places().iter().map(|place| Line::new(place.server.clone(), shared.clone()));
+        Self { lines: lines.collect(), shared: shared.clone(), layout }
     }
 
     /// The place of a channel's line among [`Lines::all`].
     pub(crate) fn of(&self, channel: &Channel) -> usize {
-        self.route.of(channel)
+        self.layout.of(channel).expect("configuration refuses presence where places move")
     }
 
     /// What things are called there.

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use fanfare_metrics::Metrics;
 use parking_lot::Mutex;
+use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::broker::redis::server::Lost;
@@ -45,7 +46,11 @@ pub(super) struct Half {
     board: Arc<Board>,
     name: &'static str,
     server: String,
+    /// Changed with the board locked, as is the next.
     up: AtomicBool,
+    retired: AtomicBool,
+    /// How often it has risen.
+    rises: watch::Sender<u64>,
 }
 
 impl Board {
@@ -63,10 +68,39 @@ impl Board {
         self.up.load(Ordering::Acquire)
     }
 
-    /// Adds a half, which is down.
+    /// Adds a half, which is down. So is the link until it is up, though nothing was lost by that.
     pub(super) fn half(self: &Arc<Self>, name: &'static str, server: String) -> Arc<Half> {
-        self.state.lock().down += 1;
-        Arc::new(Half { board: self.clone(), name, server, up: AtomicBool::new(false) })
+        let mut state = self.state.lock();
+        state.down += 1;
+        if state.phase == Phase::Up {
+            state.phase = Phase::Awaited;
+            self.is_down();
+        }
+        let (up, retired) = (AtomicBool::new(false), AtomicBool::new(false));
+        Arc::new(Half { board: self.clone(), name, server, up, retired, rises: watch::Sender::new(0) })
+    }
+
+    fn is_down(&self) {
+        self.up.store(false, Ordering::Release);
+        self.metrics.broker_connected(false);
+    }
+
+    /// One half less is down: that may have been the last.
+    fn one_less_down(&self, state: &mut State, server: &str) {
+        state.down -= 1;
+        if state.down > 0 {
+            return;
+        }
+        match state.phase {
+            Phase::Lost => {
+                self.metrics.broker_reconnected();
+                info!(server, "redis is back");
+            }
+            Phase::Fresh | Phase::Awaited | Phase::Up => info!(server, "redis is connected"),
+        }
+        state.phase = Phase::Up;
+        self.metrics.broker_connected(true);
+        self.up.store(true, Ordering::Release);
     }
 }
 
@@ -75,42 +109,44 @@ impl Half {
         self.up.load(Ordering::Acquire)
     }
 
+    /// How often it has risen, now and from now on.
+    pub(super) fn rises(&self) -> watch::Receiver<u64> {
+        self.rises.subscribe()
+    }
+
     /// The connection works.
     pub(super) fn rise(&self) {
-        if self.up.swap(true, Ordering::AcqRel) {
-            return;
+        let mut state = self.board.state.lock();
+        let was_up = self.up.swap(true, Ordering::AcqRel);
+        self.rises.send_modify(|rises| *rises += u64::from(!was_up));
+        if !was_up && !self.retired.load(Ordering::Relaxed) {
+            self.board.one_less_down(&mut state, &self.server);
         }
-        let board = &*self.board;
-        let mut state = board.state.lock();
-        state.down -= 1;
-        if state.down > 0 {
-            return;
+    }
+
+    /// Nobody wants this connection any more: it counts no longer.
+    pub(super) fn retire(&self) {
+        let mut state = self.board.state.lock();
+        if !self.retired.swap(true, Ordering::Relaxed) && !self.up.load(Ordering::Acquire) {
+            self.board.one_less_down(&mut state, &self.server);
         }
-        match state.phase {
-            Phase::Lost => {
-                board.metrics.broker_reconnected();
-                info!(server = self.server, "redis is back");
-            }
-            Phase::Fresh | Phase::Awaited | Phase::Up => info!(server = self.server, "redis is connected"),
-        }
-        state.phase = Phase::Up;
-        board.metrics.broker_connected(true);
-        board.up.store(true, Ordering::Release);
     }
 
     /// The connection is lost, or could not be made.
     pub(super) fn fall(&self, reason: &Lost) {
-        let was_up = self.up.swap(false, Ordering::AcqRel);
         let board = &*self.board;
         let mut state = board.state.lock();
+        let was_up = self.up.swap(false, Ordering::AcqRel);
+        if self.retired.load(Ordering::Relaxed) {
+            return;
+        }
         if was_up {
             state.down += 1;
         }
         let (server, connection) = (&self.server, self.name);
         match state.phase {
             Phase::Up => {
-                board.up.store(false, Ordering::Release);
-                board.metrics.broker_connected(false);
+                board.is_down();
                 state.phase = Phase::Lost;
                 warn!(server, connection, %reason, "redis is lost, trying to get it back");
             }
@@ -143,8 +179,20 @@ mod tests {
             seen.push(board.is_up());
         }
         assert_eq!(seen, [false, false, true, false, false, false, false, true]);
+        let third = board.half("read", "b:1".into());
+        assert!(!board.is_up(), "a server more is not there yet");
+        third.rise();
+        third.fall(&Lost::Closed);
+        third.retire();
+        third.retire();
+        assert!(board.is_up(), "nobody waits for what is retired");
+        third.fall(&Lost::Closed);
+        third.rise();
+        assert!(board.is_up());
+        board.half("read", "c:1".into()).retire();
+        assert!(board.is_up(), "whether it ever came or not");
         let counted = metrics.render();
-        assert!(counted.contains("fanfare_broker_reconnects_total 1\n"), "{counted}");
+        assert!(counted.contains("fanfare_broker_reconnects_total 2\n"), "{counted}");
         assert!(counted.contains("fanfare_broker_connected 1\n"), "{counted}");
     }
 }

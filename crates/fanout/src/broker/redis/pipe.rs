@@ -8,7 +8,7 @@
 //! The busier the node, the longer the pipelines and the fewer the writes; an idle one sends a command at once.
 //!
 //! **Invariants.**
-//! - A command takes its place in the queue the first time its `run` is polled, and everything behind the queue is first
+//! - A command takes its place in the queue when `queue` is called, or the first time its `run` is polled, and everything behind the queue is first
 //!   in, first out: that is the order in which Redis sees the commands of this pipe. So nothing is ever sent again by the
 //!   pipe itself: it would be overtaken by what came after it.
 //! - While the connection is away nothing is queued. What waited when it was lost was not sent: it is answered
@@ -38,6 +38,8 @@ use crate::broker::BrokerError;
 use crate::broker::redis::Shared;
 use crate::broker::redis::backoff::Backoff;
 use crate::broker::redis::link::Half;
+use crate::broker::redis::pubsub::Pubsub;
+use crate::broker::redis::route::Topology;
 use crate::broker::redis::scripts::Script;
 use crate::broker::redis::server::{Lost, Server, Tenure};
 
@@ -52,8 +54,6 @@ pub(super) const PIPELINE_MAX: usize = 512;
 
 /// The most pipelines under way.
 const PIPELINES_MAX: usize = 4;
-
-type Answer = oneshot::Sender<Result<Value, BrokerError>>;
 
 /// Something for Redis to do.
 #[derive(Debug)]
@@ -81,7 +81,7 @@ impl Command {
 #[derive(Debug)]
 struct Job {
     command: Command,
-    answer: Answer,
+    answer: oneshot::Sender<Result<Value, BrokerError>>,
     weight: Weight,
 }
 
@@ -143,6 +143,11 @@ impl Pipe {
 
     /// Queues a command before the first await, and waits for the answer, which may be [`Value::ServerError`].
     pub(super) async fn run(&self, command: Command) -> Result<Value, BrokerError> {
+        self.queue(command)?.wait().await
+    }
+
+    /// Queues a command, at once.
+    pub(super) fn queue(&self, command: Command) -> Result<Answer, BrokerError> {
         if !self.half.is_up() {
             return Err(BrokerError::Unavailable("redis is away".into()));
         }
@@ -153,7 +158,18 @@ impl Pipe {
             mpsc::error::TrySendError::Full(_) => busy(),
             mpsc::error::TrySendError::Closed(_) => shutting_down(),
         })?;
-        answered.await.unwrap_or_else(|_| Err(shutting_down()))
+        Ok(Answer(answered))
+    }
+}
+
+/// What is still to be said to a command. Whoever drops it before the command was sent takes it back.
+#[derive(Debug)]
+pub(super) struct Answer(oneshot::Receiver<Result<Value, BrokerError>>);
+
+impl Answer {
+    /// Waits for it; it may be [`Value::ServerError`].
+    pub(super) async fn wait(self) -> Result<Value, BrokerError> {
+        self.0.await.unwrap_or_else(|_| Err(shutting_down()))
     }
 }
 
@@ -198,6 +214,7 @@ impl Task {
                 return;
             }
             self.half.fall(&lost);
+            self.shared.topology.nudge();
             if self.while_away(sleep(backoff.next())).await.is_none() {
                 return;
             }
@@ -251,7 +268,8 @@ impl Task {
                 break Lost::ShuttingDown;
             }
             let scripts = if mem::take(&mut load) { self.purpose.scripts } else { &[] };
-            let flight = Flight { scripts, jobs: mem::take(&mut jobs), life, deadline: self.shared.timeout };
+            let (jobs, deadline) = (mem::take(&mut jobs), self.shared.timeout);
+            let flight = Flight { scripts, jobs, life, deadline, topology: self.shared.topology.clone() };
             let flight = flight.fly(connection.clone());
             // The first poll puts a pipeline into the connection's queue, which has room for all that may be under way.
             // Tokio's budget must not defer it: a later pipeline would overtake it.
@@ -278,6 +296,7 @@ struct Flight {
     jobs: Vec<Job>,
     life: Life,
     deadline: Duration,
+    topology: Arc<Topology>,
 }
 
 /// What a pipeline has come to, besides its answers.
@@ -312,6 +331,11 @@ impl Flight {
             Ok(values) => {
                 let refused = values.iter().find_map(refusal);
                 let scripts_unknown = values.iter().any(is_unknown_script);
+                // Such a command was not carried out, and is answered so: the connection is as good as before, but who is
+                // where is not what it was.
+                if values.iter().any(is_elsewhere) {
+                    self.topology.nudge();
+                }
                 for ((answer, _), value) in
                     answers.into_iter().zip(values.into_iter().skip(self.scripts.len()))
                 {
@@ -334,6 +358,12 @@ impl Flight {
 /// Whether Redis has forgotten a script: nothing was done.
 pub(super) fn is_unknown_script(value: &Value) -> bool {
     matches!(value, Value::ServerError(error) if error.kind() == Some(ServerErrorKind::NoScript))
+}
+
+/// Whether the slot is another server's, or is becoming one's: nothing was done.
+fn is_elsewhere(value: &Value) -> bool {
+    use ServerErrorKind::{Ask, Moved, TryAgain};
+    matches!(value, Value::ServerError(error) if matches!(error.kind(), Some(Ask | Moved | TryAgain)))
 }
 
 /// Whether an answer means that this server, as it is now, will take nothing from us: another attempt may lead to
@@ -362,7 +392,7 @@ async fn connect(server: Server, shared: Arc<Shared>, purpose: &'static Purpose)
         let mut driver: Driver = Box::pin(driver);
         let life = tokio::select! {
             () = &mut driver => Err(Lost::Closed),
-            outcome = introduce(&mut connection, &name, purpose.scripts) => outcome,
+            outcome = introduce(&mut connection, &name, purpose.scripts, shared.pubsub) => outcome,
         }?;
         Ok(Connected { connection, driver, tenure, life })
     };
@@ -370,16 +400,21 @@ async fn connect(server: Server, shared: Arc<Shared>, purpose: &'static Purpose)
 }
 
 /// Gives the connection a name and loads its scripts, if that is allowed, and makes sure that the server works and is a
-/// primary: a replica would take publications, and tell them to nobody.
+/// primary: a replica would take publications, and tell them to nobody. A node of a Redis Cluster that finds the cluster
+/// down would refuse them all.
 async fn introduce(
     connection: &mut MultiplexedConnection,
     name: &str,
     scripts: &[&Script],
+    pubsub: Pubsub,
 ) -> Result<Life, Lost> {
-    let mut pipeline = Pipeline::with_capacity(scripts.len() + 4);
+    let mut pipeline = Pipeline::with_capacity(scripts.len() + 5);
     pipeline.cmd("CLIENT").arg("SETNAME").arg(name);
     for script in scripts {
         pipeline.add_command(script.load());
+    }
+    if pubsub == Pubsub::Shard {
+        pipeline.cmd("CLUSTER").arg("INFO");
     }
     pipeline.cmd("INFO").arg("server").cmd("INFO").arg("replication").cmd("PING");
     let values = connection.send_packed_commands(&pipeline, 0, pipeline.len()).await.map_err(Lost::Failed)?;
@@ -395,6 +430,9 @@ async fn introduce(
     let mut life = Life([b'0'; 20]); // Where INFO may not be asked, lives cannot be told apart.
     for (byte, digit) in life.0.iter_mut().zip(field(&section(), "run_id").unwrap_or_default().bytes()) {
         *byte = digit;
+    }
+    if pubsub == Pubsub::Shard && field(&section(), "cluster_state").is_some_and(|state| state != "ok") {
+        return Err(Lost::Refused("CLUSTERDOWN it finds the cluster incomplete".to_owned()));
     }
     Ok(life)
 }

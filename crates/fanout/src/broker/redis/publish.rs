@@ -17,9 +17,8 @@ use redis::{Cmd, Value};
 use crate::broker::BrokerError;
 use crate::broker::redis::Shared;
 use crate::broker::redis::envelope::{self, ENVELOPE_BYTES_MAX, Envelope};
-use crate::broker::redis::keys::Keys;
 use crate::broker::redis::link::Half;
-use crate::broker::redis::pipe::{Command, Pipe, Purpose, words};
+use crate::broker::redis::pipe::{Answer, Command, Pipe, Purpose, words};
 use crate::broker::redis::scripts::{self, META_TTL, fresh_epoch, milliseconds};
 use crate::broker::redis::server::Server;
 
@@ -38,43 +37,61 @@ impl Publisher {
         Self { shared: shared.clone(), pipe: Pipe::start(shared, server, half, &PURPOSE) }
     }
 
-    /// Queues a draft before the first await, and waits for its answer.
-    pub(super) async fn publish(&self, draft: &Draft) -> Result<Option<Position>, BrokerError> {
+    /// Queues a draft, at once.
+    pub(super) fn place(&self, draft: &Draft) -> Result<Placing, BrokerError> {
         let envelope = Envelope { draft, position: None };
         if envelope.len() + envelope::POSITION_BYTES > ENVELOPE_BYTES_MAX {
             let reason = format!("a publication of {} bytes is too large for it", envelope.len());
             return Err(BrokerError::Unavailable(reason.into()));
         }
         let bytes = envelope.len();
-        let keys = &self.shared.keys;
-        match draft.retention {
-            None => match self.pipe.run(Command::plain(publish(keys, envelope), bytes)).await? {
-                Value::Int(_receivers) => Ok(None),
-                other => Err(refused(&other)),
-            },
+        let command = match draft.retention {
+            None => Command::plain(publish(&self.shared, envelope), bytes),
             Some(retention) => {
-                let command = append_and_publish(keys, draft, retention, bytes);
-                match self.pipe.run(Command::script(command, bytes)).await? {
-                    Value::BulkString(position) => {
-                        envelope::position(&position).map(Some).ok_or_else(|| refused(&Value::Nil))
-                    }
-                    other => Err(refused(&other)),
-                }
+                Command::script(append_and_publish(&self.shared, draft, retention, bytes), bytes)
             }
+        };
+        Ok(Placing { answer: self.pipe.queue(command)?, is_kept: draft.retention.is_some() })
+    }
+
+    /// Waits until whatever was queued so far has been answered.
+    pub(super) async fn settled(&self) {
+        let mut ping = Cmd::new();
+        ping.arg("PING");
+        let _ = self.pipe.run(Command::plain(ping, 0)).await; // Without a connection nothing is left to be answered.
+    }
+}
+
+/// A draft that has its place in the queue.
+#[derive(Debug)]
+pub(super) struct Placing {
+    answer: Answer,
+    is_kept: bool,
+}
+
+impl Placing {
+    /// Waits for what becomes of it.
+    pub(super) async fn placed(self) -> Result<Option<Position>, BrokerError> {
+        match (self.answer.wait().await?, self.is_kept) {
+            (Value::Int(_receivers), false) => Ok(None),
+            (Value::BulkString(position), true) => {
+                envelope::position(&position).map(Some).ok_or_else(|| refused(&Value::Nil))
+            }
+            (other, _) => Err(refused(&other)),
         }
     }
 }
 
-fn publish(keys: &Keys, envelope: Envelope<'_>) -> Cmd {
-    const NAME: &str = "PUBLISH";
-    let key = keys.of(&envelope.draft.channel);
-    let mut command = Cmd::with_capacity(3, NAME.len() + key.len() + envelope.len());
-    command.arg(NAME).arg(key).arg(envelope);
+fn publish(shared: &Shared, envelope: Envelope<'_>) -> Cmd {
+    let (name, key) = (shared.pubsub.publish(), shared.keys.of(&envelope.draft.channel));
+    let mut command = Cmd::with_capacity(3, name.len() + key.len() + envelope.len());
+    command.arg(name).arg(key).arg(envelope);
     command
 }
 
-fn append_and_publish(keys: &Keys, draft: &Draft, retention: Retention, bytes: usize) -> Cmd {
+fn append_and_publish(shared: &Shared, draft: &Draft, retention: Retention, bytes: usize) -> Cmd {
     let Draft { channel, key, .. } = draft;
+    let keys = &shared.keys;
     let carrier = keys.of(channel);
     let number_of_keys = 2 + usize::from(key.is_some());
     let mut command = scripts::PUBLISH.run(number_of_keys, bytes + 128 + 4 * carrier.len());
@@ -89,6 +106,7 @@ fn append_and_publish(keys: &Keys, draft: &Draft, retention: Retention, bytes: u
         .arg(milliseconds(retention.ttl))
         .arg(milliseconds(META_TTL.max(retention.ttl.saturating_mul(2))))
         .arg(milliseconds(retention.idempotency_ttl))
+        .arg(shared.pubsub.publish())
         .arg(&fresh_epoch()[..]);
     command
 }

@@ -50,11 +50,11 @@ pub(super) enum Stop {
 
 /// Reads the first reply, and tells how many bytes it took.
 pub(super) fn parse(buffer: &[u8]) -> Result<(Reply<'_>, usize), Stop> {
-    /// How the push begins that all speed is about.
-    const PUBLICATION: &[u8] = b">3\r\n$7\r\nmessage\r\n";
+    /// How the pushes begin that all speed is about, on a channel of either kind.
+    const PUBLICATIONS: [&[u8]; 2] = [b">3\r\n$7\r\nmessage\r\n", b">3\r\n$8\r\nsmessage\r\n"];
     let mut cursor = Cursor { buffer, at: 0 };
-    if buffer.starts_with(PUBLICATION) {
-        cursor.at = PUBLICATION.len();
+    if let Some(head) = PUBLICATIONS.iter().find(|&head| buffer.starts_with(head)) {
+        cursor.at = head.len();
         return Ok((cursor.publication()?, cursor.at));
     }
     let reply = match cursor.byte()? {
@@ -165,13 +165,13 @@ impl<'a> Cursor<'a> {
             return Ok(Reply::Other);
         }
         match self.name()? {
-            Some(b"message") if parts == 3 => self.publication(),
-            Some(b"subscribe") if parts == 3 => {
+            Some(b"message" | b"smessage") if parts == 3 => self.publication(),
+            Some(b"subscribe" | b"ssubscribe") if parts == 3 => {
                 let key = self.name()?.ok_or(Stop::Malformed("a subscription to nothing"))?;
                 self.skip(0)?;
                 Ok(Reply::Subscribed(key))
             }
-            Some(b"unsubscribe") if parts == 3 => {
+            Some(b"unsubscribe" | b"sunsubscribe") if parts == 3 => {
                 let key = self.name()?;
                 self.skip(0)?;
                 Ok(Reply::Unsubscribed(key))
@@ -218,7 +218,7 @@ pub(super) fn write_command(out: &mut BytesMut, arguments: &[&[u8]]) {
     }
 }
 
-/// Appends a command whose arguments are keys: SUBSCRIBE or UNSUBSCRIBE.
+/// Appends a command whose arguments are keys: SUBSCRIBE, SUNSUBSCRIBE, ….
 pub(super) fn write_keys_command<'a>(
     out: &mut BytesMut,
     name: &str,
@@ -257,6 +257,9 @@ mod tests {
         (b">3\r\n$9\r\nsubscribe\r\n$3\r\nkey\r\n:1\r\n", Reply::Subscribed(b"key")),
         (b">3\r\n$11\r\nunsubscribe\r\n$3\r\nkey\r\n:0\r\n", Reply::Unsubscribed(Some(b"key"))),
         (b">3\r\n$11\r\nunsubscribe\r\n_\r\n:0\r\n", Reply::Unsubscribed(None)),
+        (b">3\r\n$8\r\nsmessage\r\n$1\r\nk\r\n$1\r\na\r\n", Reply::Publication { key: b"k", envelope: b"a" }),
+        (b">3\r\n$10\r\nssubscribe\r\n$1\r\nk\r\n:1\r\n", Reply::Subscribed(b"k")),
+        (b">3\r\n$12\r\nsunsubscribe\r\n$1\r\nk\r\n:0\r\n", Reply::Unsubscribed(Some(b"k"))),
         (b">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nk\r\n", Reply::Other),
         (b"+PONG\r\n", Reply::Pong),
         (b"+OK\r\n", Reply::Other),

@@ -7,7 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use redis::{ConnectionAddr, ConnectionInfo, ProtocolVersion, RedisConnectionInfo};
+use redis::aio::MultiplexedConnection;
+use redis::{
+    AsyncConnectionConfig, ConnectionAddr, ConnectionInfo, Pipeline, ProtocolVersion, RedisConnectionInfo,
+    Value,
+};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -34,17 +38,23 @@ pub(super) enum Lost {
     Failed(#[source] redis::RedisError),
     #[error("another server is the primary now")]
     Moved,
-    #[error("no sentinel says where the primary is")]
+    #[error("nobody says where the primary is")]
     Unknown,
     #[error("the node is shutting down")]
     ShuttingDown,
 }
 
 /// Host and port.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Address {
     pub(super) host: String,
     pub(super) port: u16,
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.host, self.port)
+    }
 }
 
 /// Where a server is and what it wants to hear first.
@@ -57,7 +67,7 @@ pub(super) struct Server {
 #[derive(Clone)]
 enum Place {
     Fixed(Address),
-    /// Whatever Sentinels have last named the primary of this name.
+    /// Whatever Sentinels have last named the primary of this name, or a Redis Cluster the primary of this shard.
     Elected(Arc<str>, watch::Receiver<Option<Address>>),
 }
 
@@ -80,6 +90,11 @@ impl Server {
         let ConnectionAddr::Tcp(host, port) = info.addr() else { return Err(RedisOptionsError::Url) };
         let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
         Ok(Self { place: Place::Fixed(Address { host: host.clone(), port: *port }), settings })
+    }
+
+    /// The one at this address.
+    pub(super) fn at(address: Address, settings: RedisConnectionInfo) -> Self {
+        Self { place: Place::Fixed(address), settings }
     }
 
     /// The primary of that name, wherever it is.
@@ -115,6 +130,28 @@ impl Server {
         resp::write_command(out, &words);
     }
 
+    /// Asks a few questions on a connection of its own: nothing to keep alive, and nothing to go stale.
+    pub(super) async fn ask_once(
+        &self,
+        settings: &RedisConnectionInfo,
+        questions: &Pipeline,
+        deadline: Duration,
+    ) -> Result<Vec<Value>, Lost> {
+        let asking = async {
+            let socket = self.open(deadline).await?;
+            let config = AsyncConnectionConfig::new().set_response_timeout(Some(deadline));
+            let made = MultiplexedConnection::new_with_config(settings, socket, config).await;
+            let (mut connection, driver) = made.map_err(Lost::Failed)?;
+            tokio::select! {
+                () = driver => Err(Lost::Closed),
+                answers = connection.send_packed_commands(questions, 0, questions.len()) => {
+                    answers.map_err(Lost::Failed)
+                }
+            }
+        };
+        timeout(deadline, asking).await.unwrap_or(Err(Lost::Silent(deadline)))
+    }
+
     /// Opens a socket that sends small writes at once, to where the server is now.
     pub(super) async fn open(&self, deadline: Duration) -> Result<TcpStream, Lost> {
         self.follow(deadline).await.map(|(socket, _tenure)| socket)
@@ -136,11 +173,11 @@ impl Server {
     }
 }
 
-/// Host and port, or the name that Sentinels know it by, for logs.
+/// Host and port, or the name of what is elected, for logs.
 impl fmt::Display for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.place {
-            Place::Fixed(Address { host, port }) => write!(f, "{host}:{port}"),
+            Place::Fixed(address) => address.fmt(f),
             Place::Elected(name, _) => f.write_str(name),
         }
     }

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::*;
 use crate::broker::contract::{Cluster, DEADLINE, Node, channel, draft};
 
+pub(in crate::broker) mod cluster;
 mod continuity;
 mod history;
 pub(in crate::broker) mod sentinel;

@@ -4,6 +4,10 @@
 //! **Invariants.**
 //! - `watch` has answered only what the server itself has confirmed, on the connection that is read from.
 //! - The link rises when everything watched has been confirmed again, and not before.
+//! - The ledger holds channels of this place only. Where channels move from place to place, an ask for another's is refused
+//!   with MOVED, as the server itself would; a [`Watcher::resettle`] takes what is no longer its own, and
+//!   [`Watcher::adopt`] gives it to the place whose own it is.
+//! - Whatever was not heard for a while counts as a loss once it is confirmed again.
 //! - While a lane is full nothing is read. That time does not count against the server: its silence is measured from
 //!   when reading went on.
 //!
@@ -13,7 +17,8 @@ mod ledger;
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use fanfare_protocol::Channel;
@@ -27,7 +32,9 @@ use crate::broker::redis::Shared;
 use crate::broker::redis::backoff::Backoff;
 use crate::broker::redis::envelope::{self, ENVELOPE_BYTES_MAX};
 use crate::broker::redis::link::Half;
+use crate::broker::redis::pubsub;
 use crate::broker::redis::resp::{self, Reply, Stop};
+use crate::broker::redis::route::Place;
 use crate::broker::redis::server::{Lost, Server, Tenure};
 use crate::broker::{BrokerError, Heard, Lanes};
 use crate::presence::wire;
@@ -40,6 +47,13 @@ const QUEUE_MAX: usize = 1024;
 /// while so many are open goes out together.
 const OPEN_MAX: usize = 2;
 
+/// How long a channel is adrift before the server is asked for it again: whoever gives channels to servers learns mostly
+/// sooner where it belongs.
+const ADRIFT_FOR: Duration = Duration::from_millis(100);
+
+/// What an ask hears that came to the wrong place. It begins as the server's own words would.
+const MOVED_ON: &str = "MOVED its slot is another server's now";
+
 /// How much is read at once, and kept when idle.
 const BUFFER_BYTES: usize = 64 * 1024;
 
@@ -50,28 +64,30 @@ const BUFFER_BYTES_MAX: usize = ENVELOPE_BYTES_MAX + 2 * BUFFER_BYTES;
 #[derive(Debug)]
 pub(super) struct Watcher {
     half: Arc<Half>,
-    asks: mpsc::Sender<Ask>,
-    /// How often everything watched has been heard on a new connection, the first included.
-    rises: Arc<AtomicU64>,
+    asks: mpsc::Sender<Request>,
+}
+
+/// What the task is asked for.
+#[derive(Debug)]
+enum Request {
+    Ask(Ask),
+    /// Channels may have moved: those that were watched and are another's now.
+    Resettle(oneshot::Sender<Vec<Channel>>),
+    /// Another place's channels, which are this one's now.
+    Adopt(Vec<Channel>),
 }
 
 impl Watcher {
     /// Starts the task that keeps a server's connection for hearing.
-    pub(super) fn start(shared: &Arc<Shared>, server: Server, half: Arc<Half>, lanes: Lanes) -> Self {
+    pub(super) fn start(shared: &Arc<Shared>, place: Place, half: Arc<Half>, lanes: Lanes) -> Self {
         let (asks, queue) = mpsc::channel(QUEUE_MAX);
-        let watcher = Self { half: half.clone(), asks, rises: Arc::default() };
-        let (shared_by_task, rises) = (shared.clone(), watcher.rises.clone());
-        let task =
-            Task { shared: shared_by_task, server, half, lanes, queue, rises, ledger: Ledger::default() };
-        shared
-            .tasks
-            .spawn(async move { task.shared.shutdown.clone().run_until_cancelled_owned(task.run()).await });
+        let watcher = Self { half: half.clone(), asks };
+        let ledger = Ledger::new(shared.pubsub);
+        let shared = shared.clone();
+        let task = Task { shared, place, half, lanes, queue, has_risen: false, ledger, counted: 0 };
+        let tasks = task.shared.tasks.clone();
+        tasks.spawn(async move { task.shared.shutdown.clone().run_until_cancelled_owned(task.run()).await });
         watcher
-    }
-
-    /// How often the connection was lost and everything watched is heard again.
-    pub(super) fn losses(&self) -> u64 {
-        self.rises.load(Ordering::Acquire).saturating_sub(1)
     }
 
     /// Asks for a channel and waits until the server has confirmed it.
@@ -81,27 +97,43 @@ impl Watcher {
         }
         let shutting_down = || BrokerError::Unavailable("the node is shutting down".into());
         let (answer, answered) = oneshot::channel();
-        self.asks.send(Ask::Watch(channel, answer)).await.map_err(|_| shutting_down())?;
+        self.asks.send(Request::Ask(Ask::Watch(channel, answer))).await.map_err(|_| shutting_down())?;
         answered.await.unwrap_or_else(|_| Err(shutting_down()))
     }
 
     /// Asks for it no more and waits until the server has forgotten it.
     pub(super) async fn unwatch(&self, channel: Channel) {
         let (answer, answered) = oneshot::channel();
-        if self.asks.send(Ask::Unwatch(channel, answer)).await.is_ok() {
+        if self.asks.send(Request::Ask(Ask::Unwatch(channel, answer))).await.is_ok() {
             let _ = answered.await; // Without a task there is no connection either.
         }
+    }
+
+    /// Gives up what is not this place's any more, and returns what of it was watched.
+    pub(super) async fn resettle(&self) -> Vec<Channel> {
+        let (answer, released) = oneshot::channel();
+        if self.asks.send(Request::Resettle(answer)).await.is_err() {
+            return Vec::new(); // The node is shutting down.
+        }
+        released.await.unwrap_or_default()
+    }
+
+    /// Takes over what another place has released.
+    pub(super) async fn adopt(&self, channels: Vec<Channel>) {
+        let _ = self.asks.send(Request::Adopt(channels)).await; // It fails when the node is shutting down.
     }
 }
 
 struct Task {
     shared: Arc<Shared>,
-    server: Server,
+    place: Place,
     half: Arc<Half>,
     lanes: Lanes,
-    queue: mpsc::Receiver<Ask>,
-    rises: Arc<AtomicU64>,
+    queue: mpsc::Receiver<Request>,
+    has_risen: bool,
     ledger: Ledger,
+    /// How many of the node's watched channels are this ledger's.
+    counted: u64,
 }
 
 /// What the task waits for.
@@ -124,7 +156,7 @@ impl Task {
     async fn run(mut self) {
         let mut backoff = Backoff::new();
         loop {
-            let connecting = connect(self.server.clone(), self.shared.clone());
+            let connecting = connect(self.place.server.clone(), self.shared.clone());
             let lost = match self.while_away(connecting).await {
                 Some(Ok(connected)) => self.serve(connected, &mut backoff).await,
                 Some(Err(lost)) => lost,
@@ -134,6 +166,7 @@ impl Task {
                 return;
             }
             self.half.fall(&lost);
+            self.shared.topology.nudge();
             self.ledger.lost(&lost.to_string());
             if self.while_away(sleep(backoff.next())).await.is_none() {
                 return;
@@ -147,8 +180,10 @@ impl Task {
         loop {
             tokio::select! {
                 biased; // The queue first: whatever waited when the connection was lost is turned away before the next.
-                ask = self.queue.recv() => {
-                    self.ledger.turn_away(ask?, "redis is away");
+                request = self.queue.recv() => {
+                    if let Some(ask) = self.settle(request?) {
+                        self.ledger.turn_away(ask, "redis is away");
+                    }
                     self.count_watched();
                 }
                 outcome = &mut something => return Some(outcome),
@@ -160,9 +195,10 @@ impl Task {
         let Connected { mut socket, mut tenure, mut input } = connected;
         let (mut reader, mut writer) = socket.split();
         let mut output = BytesMut::new();
-        let mut asks = Vec::with_capacity(BATCH_MAX);
+        let mut requests = Vec::with_capacity(BATCH_MAX);
         let mut alive = Instant::now();
         let mut pinged = alive;
+        let mut drifted = None;
         let clock = sleep_until(alive);
         tokio::pin!(clock);
         self.ledger.start_again();
@@ -170,15 +206,13 @@ impl Task {
             while self.ledger.has_more() && self.ledger.open() < OPEN_MAX {
                 self.ledger.ask_again(&self.shared.keys, Instant::now(), &mut output);
             }
-            if !self.half.is_up() && self.ledger.is_complete() {
-                backoff.reset();
-                self.rises.fetch_add(1, Ordering::Release);
-                self.half.rise();
+            if self.ledger.is_complete() {
+                self.is_complete(backoff);
             }
             let event = tokio::select! {
                 read = reader.read_buf(input.space()) => Event::Read(read),
                 written = writer.write_buf(&mut output), if !output.is_empty() => Event::Written(written),
-                count = self.queue.recv_many(&mut asks, BATCH_MAX), if self.ledger.open() < OPEN_MAX => {
+                count = self.queue.recv_many(&mut requests, BATCH_MAX), if self.ledger.open() < OPEN_MAX => {
                     Event::Asked(count)
                 }
                 () = &mut clock => Event::Clock,
@@ -196,7 +230,7 @@ impl Task {
                 Event::Written(Ok(_)) => {}
                 Event::Moved => return Lost::Moved,
                 Event::Asked(0) => return Lost::ShuttingDown,
-                Event::Asked(_) => self.asked(&mut asks, &mut output),
+                Event::Asked(_) => self.asked(&mut requests, &mut output),
                 Event::Clock => {
                     let now = Instant::now();
                     if self.silent_at(alive).is_some_and(|silent_at| silent_at <= now) {
@@ -206,10 +240,19 @@ impl Task {
                         pinged = now;
                         self.ledger.ping(now, &mut output);
                     }
+                    if drifted.is_some_and(|since| since + ADRIFT_FOR <= now) {
+                        drifted = None;
+                        self.ledger.try_adrift_again();
+                    }
                 }
+            }
+            if drifted.is_none() && self.ledger.is_adrift() {
+                drifted = Some(Instant::now());
+                self.shared.topology.nudge();
             }
             let ping_due = pinged + self.shared.ping_interval;
             let due = self.silent_at(alive).map_or(ping_due, |silent_at| ping_due.min(silent_at));
+            let due = drifted.map_or(due, |since| due.min(since + ADRIFT_FOR));
             if clock.is_elapsed() || due < clock.deadline() {
                 clock.as_mut().reset(due); // Later is found out when it fires: most reads leave the timer alone.
             }
@@ -221,16 +264,62 @@ impl Task {
         self.ledger.oldest().map(|asked| asked.max(alive) + self.shared.timeout)
     }
 
+    /// Everything watched is heard. What was missed until now counts as a loss before the link is up.
+    fn is_complete(&mut self, backoff: &mut Backoff) {
+        let interrupted = self.ledger.was_interrupted();
+        let rises = !self.half.is_up();
+        if interrupted || (rises && self.has_risen) {
+            self.shared.losses.fetch_add(1, Ordering::Release);
+        }
+        if rises {
+            backoff.reset();
+            self.has_risen = true;
+            self.half.rise();
+        }
+    }
+
     /// Passes on what callers ask for. While not everything is heard again, `watch` fails as it does without a
     /// connection.
-    fn asked(&mut self, asks: &mut Vec<Ask>, output: &mut BytesMut) {
-        if !self.half.is_up() {
-            for ask in asks.extract_if(.., |ask| matches!(ask, Ask::Watch(..))) {
-                self.ledger.turn_away(ask, "redis is being subscribed to again");
+    fn asked(&mut self, requests: &mut Vec<Request>, output: &mut BytesMut) {
+        let mut asks = Vec::with_capacity(requests.len());
+        for request in requests.drain(..) {
+            match request {
+                Request::Ask(ask) => asks.push(ask),
+                other => {
+                    self.pass_on(&mut asks, output); // What came before it concerns what it will take.
+                    self.settle(other);
+                }
             }
         }
-        self.ledger.ask(asks.drain(..), &self.shared.keys, Instant::now(), output);
+        self.pass_on(&mut asks, output);
         self.count_watched();
+    }
+
+    fn pass_on(&mut self, asks: &mut Vec<Ask>, output: &mut BytesMut) {
+        let is_up = self.half.is_up();
+        for ask in asks.extract_if(.., |ask| match ask {
+            Ask::Watch(channel, _) => !is_up || !self.shared.is_at(channel, self.place.id),
+            Ask::Unwatch(..) => false,
+        }) {
+            self.ledger.turn_away(ask, if is_up { MOVED_ON } else { "redis is being subscribed to again" });
+        }
+        self.ledger.ask(asks.drain(..), &self.shared.keys, Instant::now(), output);
+    }
+
+    /// Does what takes no connection, and returns what may.
+    fn settle(&mut self, request: Request) -> Option<Ask> {
+        match request {
+            Request::Ask(ask) => return Some(ask),
+            Request::Resettle(answer) => {
+                let is_ours = |channel: &Channel| self.shared.is_at(channel, self.place.id);
+                let _ = answer.send(self.ledger.release(is_ours, MOVED_ON)); // A node that shuts down has no use for it.
+            }
+            Request::Adopt(mut channels) => {
+                channels.retain(|it| self.shared.is_wanted(it)); // It may have been unwatched on its way here.
+                self.ledger.adopt(channels);
+            }
+        }
+        None
     }
 
     /// Handles every whole reply that has been read.
@@ -287,15 +376,25 @@ impl Task {
             }),
             Reply::Unsubscribed(key) => ledger.unsubscribed(key.and_then(|key| keys.channel(key)).as_deref()),
             Reply::Pong => ledger.ponged(),
-            Reply::Refused(reason) => ledger.refused(&String::from_utf8_lossy(reason)),
+            Reply::Refused(reason) => {
+                let reason = String::from_utf8_lossy(reason);
+                if pubsub::moved(&reason).is_some() {
+                    self.shared.topology.nudge();
+                }
+                ledger.refused(&reason)
+            }
             Reply::Publication { .. } | Reply::Other => Ok(()),
         };
         self.count_watched();
         agreed.map_err(|Disagreement(what)| Lost::NotUnderstood(what))
     }
 
-    fn count_watched(&self) {
-        self.shared.metrics.channels_watched(self.ledger.len() as u64);
+    fn count_watched(&mut self) {
+        let now = self.ledger.len() as u64;
+        let mut all = self.shared.watched.lock();
+        *all = *all - self.counted + now;
+        self.counted = now;
+        self.shared.metrics.channels_watched(*all);
     }
 }
 

@@ -9,12 +9,11 @@
 use std::sync::Arc;
 
 use futures_util::future::join_all;
-use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, ConnectionInfo, RedisConnectionInfo, Value};
+use redis::{ConnectionInfo, Pipeline, RedisConnectionInfo, Value};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
-use crate::broker::redis::server::{Address, Lost, Server};
+use crate::broker::redis::server::{Address, Server};
 use crate::broker::redis::{RedisOptionsError, Shared};
 
 /// The primary that Sentinels watch under a name.
@@ -65,36 +64,24 @@ impl Sentinels {
     }
 
     async fn ask(&self, sentinel: &Server, shared: &Shared) -> Option<Word> {
+        let mut question = Pipeline::with_capacity(1);
+        question.cmd("SENTINEL").arg("MASTER").arg(&self.primary);
+        let ask = async |settings: RedisConnectionInfo| {
+            sentinel
+                .ask_once(&settings, &question, shared.timeout)
+                .await
+                .ok()
+                .and_then(|mut answers| answers.pop())
+        };
         let asking = async {
-            match self.ask_as(sentinel, &RedisConnectionInfo::default(), shared).await {
-                Ok(Value::ServerError(error)) if error.code() == "NOAUTH" => {
-                    let settings = sentinel.settings().clone().set_db(0);
-                    self.ask_as(sentinel, &settings, shared).await
+            match ask(RedisConnectionInfo::default()).await {
+                Some(Value::ServerError(error)) if error.code() == "NOAUTH" => {
+                    ask(sentinel.settings().clone().set_db(0)).await
                 }
                 answer => answer,
             }
         };
-        let answer = timeout(shared.timeout, asking).await.ok()?.ok()?;
-        Word::read(answer)
-    }
-
-    /// One question on a connection of its own: nothing to keep alive, and nothing to go stale.
-    async fn ask_as(
-        &self,
-        sentinel: &Server,
-        settings: &RedisConnectionInfo,
-        shared: &Shared,
-    ) -> Result<Value, Lost> {
-        let socket = sentinel.open(shared.timeout).await?;
-        let config = AsyncConnectionConfig::new().set_response_timeout(Some(shared.timeout));
-        let made = MultiplexedConnection::new_with_config(settings, socket, config).await;
-        let (mut connection, driver) = made.map_err(Lost::Failed)?;
-        let mut question = redis::cmd("SENTINEL");
-        question.arg("MASTER").arg(&self.primary);
-        tokio::select! {
-            () = driver => Err(Lost::Closed),
-            answer = connection.send_packed_command(&question) => answer.map_err(Lost::Failed),
-        }
+        Word::read(timeout(shared.timeout, asking).await.ok()??)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::broker::contract::{KEPT, kept};
+use crate::broker::redis::route::Route;
 
 const SERVERS: usize = 3;
 
@@ -28,10 +29,10 @@ impl Shards {
 
     /// As many channels of each server as that, by server.
     fn channels(count: usize) -> Vec<Vec<String>> {
-        let route = Route::Sharded(SERVERS);
+        let route = &Route::Sharded(SERVERS);
         let of = |server| {
             let names = (0..).map(|it| format!("room:{it}"));
-            names.filter(move |name| route.of(&channel(name)) == server).take(count).collect()
+            names.filter(move |name| route.of(&channel(name)) == Some(server)).take(count).collect()
         };
         (0..SERVERS).map(of).collect()
     }

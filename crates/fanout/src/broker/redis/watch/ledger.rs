@@ -4,6 +4,9 @@
 //!             watch                confirmed              unwatch
 //!  (absent) ─────────► Asked(batch) ────────► Watched ─────────────► (absent)   UNSUBSCRIBE sent, confirmed later
 //!                       └ refused, or the connection is lost ─► (absent)
+//!                                     confirmed ▲ │ the server drops it: its slot moves
+//!             adopt                             │ ▼
+//!  (absent) ─────────────────────────────────► Adrift ─ release ─► (absent), and adopted by another ledger
 //! ```
 //!
 //! **Invariants.**
@@ -12,7 +15,14 @@
 //!   connection is given up: everything is resubscribed on the next.
 //! - A `watch` is answered by the confirmation of the very SUBSCRIBE that it caused. Only `Watched` channels are heard.
 //! - `Watched` survives the loss of the connection; `Asked` does not, for its caller hears that it failed.
+//! - What is `Adrift` is asked for again until it is confirmed or released.
+//!
+//! **In a Redis Cluster** a question is about one slot. The server unsubscribes by itself from what moves away, whenever
+//! that is, and refuses every question about it with MOVED and the slot. So its unsubscribing may look like the answer to our
+//! own, which it then refuses as well: a MOVED about another slot than that of the front is such a belated one, and means
+//! nothing. Whatever else is about the moved slot is refused in its turn.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::vec;
 
@@ -22,7 +32,8 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::broker::BrokerError;
-use crate::broker::redis::keys::{Key, Keys};
+use crate::broker::redis::keys::{self, Keys};
+use crate::broker::redis::pubsub::{self, Pubsub};
 use crate::broker::redis::resp::{write_command, write_keys_command};
 
 /// The most keys in one SUBSCRIBE or UNSUBSCRIBE.
@@ -35,6 +46,9 @@ pub(super) enum Ask {
     Unwatch(Channel, oneshot::Sender<()>),
 }
 
+/// A channel to unsubscribe from, and who waits for that.
+type Leave = (Channel, Option<oneshot::Sender<()>>);
+
 /// The server said what it should not have.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Disagreement(pub(super) &'static str);
@@ -42,13 +56,18 @@ pub(super) struct Disagreement(pub(super) &'static str);
 /// See the [module's essay](self).
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
+    pubsub: Pubsub,
     channels: HashMap<Channel, Phase>,
     asked: VecDeque<Asked>,
     batches: u64,
     /// Channels not asked for again yet on this connection.
     again: Vec<Channel>,
-    /// Batches of those under way.
+    /// Questions about those under way.
     again_asked: usize,
+    /// Refused, or dropped by the server, and not asked for again yet.
+    adrift: Vec<Channel>,
+    /// Something has been adrift since this was last asked.
+    interrupted: bool,
 }
 
 #[derive(Debug)]
@@ -59,6 +78,10 @@ enum Phase {
         waiting: Vec<oneshot::Sender<Result<(), BrokerError>>>,
     },
     Watched,
+    /// Watched, but the server does not carry it now. These wait until it does.
+    Adrift {
+        waiting: Vec<oneshot::Sender<Result<(), BrokerError>>>,
+    },
 }
 
 #[derive(Debug)]
@@ -74,7 +97,24 @@ enum Question {
     Ping,
 }
 
+impl Question {
+    /// The slot that it is about, where it is about one.
+    fn slot(&self) -> Option<u16> {
+        match self {
+            Self::Subscribe { channels, .. } | Self::Unsubscribe { channels, .. } => {
+                channels.as_slice().first().map(keys::slot)
+            }
+            Self::Ping => None,
+        }
+    }
+}
+
 impl Ledger {
+    /// An empty one for a server of that kind.
+    pub(super) fn new(pubsub: Pubsub) -> Self {
+        Self { pubsub, ..Self::default() }
+    }
+
     /// How many channels are watched, or about to be.
     pub(super) fn len(&self) -> usize {
         self.channels.len()
@@ -100,11 +140,65 @@ impl Ledger {
     pub(super) fn start_again(&mut self) {
         debug_assert!(self.asked.is_empty(), "the loss of a connection closes its questions");
         self.again = self.channels.keys().cloned().collect();
+        if self.pubsub == Pubsub::Shard {
+            self.again.sort_by_cached_key(keys::slot); // A command takes the channels of one slot.
+        }
     }
 
     /// Whether nothing is left to be asked for again, nor to be confirmed.
     pub(super) fn is_complete(&self) -> bool {
-        self.again.is_empty() && self.again_asked == 0
+        self.again.is_empty() && self.again_asked == 0 && self.adrift.is_empty()
+    }
+
+    /// Whether something is adrift and not being asked for.
+    pub(super) fn is_adrift(&self) -> bool {
+        !self.adrift.is_empty()
+    }
+
+    /// What is adrift is to be asked for again.
+    pub(super) fn try_adrift_again(&mut self) {
+        self.again.append(&mut self.adrift);
+    }
+
+    /// Whether anything was adrift since the last time.
+    pub(super) fn was_interrupted(&mut self) -> bool {
+        std::mem::take(&mut self.interrupted)
+    }
+
+    /// Takes over channels that another server carried.
+    pub(super) fn adopt(&mut self, channels: impl IntoIterator<Item = Channel>) {
+        for channel in channels {
+            if let Entry::Vacant(entry) = self.channels.entry(channel) {
+                self.again.push(entry.key().clone());
+                entry.insert(Phase::Adrift { waiting: Vec::new() });
+                self.interrupted = true;
+            }
+        }
+    }
+
+    /// Forgets the channels that are another server's business, and returns those that were watched. Whoever waits for one
+    /// of the others hears the reason. The server unsubscribes from them by itself.
+    pub(super) fn release(&mut self, is_ours: impl Fn(&Channel) -> bool, reason: &str) -> Vec<Channel> {
+        let error = BrokerError::Unavailable(reason.into());
+        let mut released = Vec::new();
+        for (channel, phase) in self.channels.extract_if(|channel, _| !is_ours(channel)) {
+            let waiting = match phase {
+                Phase::Asked { waiting, .. } => waiting,
+                Phase::Adrift { waiting } => {
+                    released.push(channel);
+                    waiting
+                }
+                Phase::Watched => {
+                    released.push(channel);
+                    continue;
+                }
+            };
+            for answer in waiting {
+                let _ = answer.send(Err(error.clone())); // Whoever has gone does not want to know.
+            }
+        }
+        self.adrift.retain(|channel| self.channels.contains_key(channel));
+        released
     }
 
     /// Whether there is more to be asked for again.
@@ -118,25 +212,18 @@ impl Ledger {
         let mut batch = self.again.split_off(start);
         batch.retain(|channel| self.channels.contains_key(channel)); // It may have been unwatched meanwhile.
         if !batch.is_empty() {
-            self.again_asked += 1;
             self.subscribe(batch, true, keys, now, out);
         }
     }
 
     /// Takes what callers ask for, in their order, and writes as few commands as that allows.
     pub(super) fn ask(&mut self, asks: vec::Drain<'_, Ask>, keys: &Keys, now: Instant, out: &mut BytesMut) {
-        let (mut come, mut gone, mut waiting) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut come, mut gone) = (Vec::new(), Vec::new());
         for ask in asks {
             match ask {
                 Ask::Watch(channel, answer) => {
                     if !gone.is_empty() {
-                        self.unsubscribe(
-                            std::mem::take(&mut gone),
-                            std::mem::take(&mut waiting),
-                            keys,
-                            now,
-                            out,
-                        );
+                        self.unsubscribe(std::mem::take(&mut gone), keys, now, out);
                     }
                     self.enter(channel, answer, &mut come);
                 }
@@ -145,8 +232,7 @@ impl Ledger {
                         self.subscribe(std::mem::take(&mut come), false, keys, now, out);
                     }
                     if self.channels.remove(&channel).is_some() {
-                        gone.push(channel);
-                        waiting.push(answer);
+                        gone.push((channel, Some(answer)));
                     } else {
                         let _ = answer.send(()); // It was not watched: there is nothing to undo.
                     }
@@ -154,7 +240,7 @@ impl Ledger {
             }
         }
         if !gone.is_empty() {
-            self.unsubscribe(gone, waiting, keys, now, out);
+            self.unsubscribe(gone, keys, now, out);
         }
         if !come.is_empty() {
             self.subscribe(come, false, keys, now, out);
@@ -193,19 +279,39 @@ impl Ledger {
                 self.channels.remove(&channel);
                 Ok(Some(channel))
             }
-            Phase::Asked { .. } | Phase::Watched => Ok(None),
+            Phase::Adrift { waiting } if again => {
+                let is_waited_for = !waiting.is_empty();
+                let told = waiting.drain(..).map(|answer| answer.send(Ok(())).is_ok());
+                if told.fold(!is_waited_for, |any, told| any | told) {
+                    *phase = Phase::Watched;
+                    return Ok(None);
+                }
+                self.channels.remove(&channel);
+                Ok(Some(channel))
+            }
+            Phase::Asked { .. } | Phase::Adrift { .. } | Phase::Watched => Ok(None),
         }
     }
 
     /// A key was unsubscribed from.
     pub(super) fn unsubscribed(&mut self, name: Option<&str>) -> Result<(), Disagreement> {
         let unasked = Disagreement("it has unsubscribed by itself");
-        let Some(Asked { question: Question::Unsubscribe { channels, waiting }, .. }) =
-            self.asked.front_mut()
+        let is_next =
+            |channels: &vec::IntoIter<Channel>| channels.as_slice().first().map(Channel::as_str) == name;
+        let Some(Asked { question: Question::Unsubscribe { channels, waiting }, .. }) = self
+            .asked
+            .front_mut()
+            .filter(|it| matches!(&it.question, Question::Unsubscribe { channels, .. } if is_next(channels)))
         else {
-            return Err(unasked);
+            return match self.pubsub {
+                Pubsub::Plain => Err(unasked),
+                Pubsub::Shard => {
+                    self.dropped(name);
+                    Ok(())
+                }
+            };
         };
-        channels.next().filter(|it| Some(it.as_str()) == name).ok_or(unasked)?;
+        channels.next();
         if channels.as_slice().is_empty() {
             for answer in waiting.drain(..) {
                 let _ = answer.send(()); // Whoever has gone does not want to know.
@@ -223,20 +329,67 @@ impl Ledger {
         }
     }
 
+    /// The server has unsubscribed from a channel by itself, since its slot moves.
+    fn dropped(&mut self, name: Option<&str>) {
+        let Some((channel, phase)) = name.and_then(|name| self.channels.get_key_value(name)) else { return };
+        if matches!(phase, Phase::Watched) {
+            let channel = channel.clone();
+            self.go_adrift(channel);
+        }
+    }
+
+    fn go_adrift(&mut self, channel: Channel) {
+        let Some(phase) = self.channels.get_mut(&channel) else { return }; // It was unwatched or released meanwhile.
+        if matches!(phase, Phase::Watched) {
+            *phase = Phase::Adrift { waiting: Vec::new() };
+        }
+        self.adrift.push(channel);
+        self.interrupted = true;
+    }
+
+    /// Another server has the slot. What was watched is adrift, the rest fails.
+    fn moved(&mut self, slot: u16, reason: &str) {
+        let Some(Asked { question, .. }) = self.asked.pop_front_if(|it| it.question.slot() == Some(slot))
+        else {
+            return; // About an UNSUBSCRIBE that the server had carried out by itself.
+        };
+        match question {
+            Question::Subscribe { again: true, channels, .. } => {
+                self.again_asked -= 1;
+                channels.for_each(|channel| self.go_adrift(channel));
+            }
+            Question::Subscribe { batch, again: false, channels } => self.fail_batch(batch, channels, reason),
+            Question::Unsubscribe { waiting, .. } => {
+                for answer in waiting {
+                    let _ = answer.send(()); // Whoever has gone does not want to know.
+                }
+            }
+            Question::Ping => {}
+        }
+    }
+
     /// The server refused the oldest question. Whoever waits for a `watch` hears the server's words.
     pub(super) fn refused(&mut self, reason: &str) -> Result<(), Disagreement> {
+        if let (Pubsub::Shard, Some(slot)) = (self.pubsub, pubsub::moved(reason)) {
+            self.moved(slot, reason);
+            return Ok(());
+        }
         let Some(Asked { question: Question::Subscribe { batch, again: false, channels }, .. }) =
             self.asked.pop_front()
         else {
             return Err(Disagreement("it refuses what was granted before"));
         };
+        self.fail_batch(batch, channels, reason);
+        Ok(())
+    }
+
+    fn fail_batch(&mut self, batch: u64, channels: impl Iterator<Item = Channel>, reason: &str) {
         let error = BrokerError::Unavailable(reason.into());
         for channel in channels {
             if matches!(self.channels.get(&channel), Some(Phase::Asked { batch: its, .. }) if *its == batch) {
                 self.fail(&channel, &error);
             }
         }
-        Ok(())
     }
 
     /// The connection is lost: questions are closed, and what was not confirmed is not watched.
@@ -244,6 +397,13 @@ impl Ledger {
         let error = BrokerError::Unavailable(reason.into());
         self.again.clear();
         self.again_asked = 0;
+        self.adrift.clear();
+        for phase in self.channels.values_mut() {
+            let Phase::Adrift { waiting } = phase else { continue };
+            for answer in waiting.drain(..) {
+                let _ = answer.send(Err(error.clone())); // Whoever has gone does not want to know.
+            }
+        }
         for asked in std::mem::take(&mut self.asked) {
             match asked.question {
                 Question::Subscribe { channels, .. } => {
@@ -286,7 +446,7 @@ impl Ledger {
             Some(Phase::Watched) => {
                 let _ = answer.send(Ok(()));
             }
-            Some(Phase::Asked { waiting, .. }) => waiting.push(answer),
+            Some(Phase::Asked { waiting, .. } | Phase::Adrift { waiting }) => waiting.push(answer),
             None => {
                 let batch = self.batches; // The number that `subscribe` is about to give.
                 self.channels.insert(channel.clone(), Phase::Asked { batch, waiting: vec![answer] });
@@ -296,28 +456,29 @@ impl Ledger {
     }
 
     fn subscribe(&mut self, batch: Vec<Channel>, again: bool, keys: &Keys, now: Instant, out: &mut BytesMut) {
-        write_keys_command(out, "SUBSCRIBE", keys_of(&batch, keys));
-        let question = Question::Subscribe { batch: self.batches, again, channels: batch.into_iter() };
+        for channels in self.pubsub.commands(batch, |it| it) {
+            write_keys_command(out, self.pubsub.subscribe(), channels.iter().map(|it| keys.of(it)));
+            let channels = channels.into_iter();
+            let question = Question::Subscribe { batch: self.batches, again, channels };
+            self.again_asked += usize::from(again);
+            self.asked.push_back(Asked { since: now, question });
+        }
         self.batches += 1;
-        self.asked.push_back(Asked { since: now, question });
     }
 
-    fn unsubscribe(
-        &mut self,
-        batch: Vec<Channel>,
-        waiting: Vec<oneshot::Sender<()>>,
-        keys: &Keys,
-        now: Instant,
-        out: &mut BytesMut,
-    ) {
-        write_keys_command(out, "UNSUBSCRIBE", keys_of(&batch, keys));
-        let question = Question::Unsubscribe { channels: batch.into_iter(), waiting };
-        self.asked.push_back(Asked { since: now, question });
+    fn unsubscribe(&mut self, batch: Vec<Leave>, keys: &Keys, now: Instant, out: &mut BytesMut) {
+        for leaves in self.pubsub.commands(batch, |(channel, _)| channel) {
+            let (channels, waiting): (Vec<_>, Vec<_>) = leaves.into_iter().unzip();
+            write_keys_command(out, self.pubsub.unsubscribe(), channels.iter().map(|it| keys.of(it)));
+            let waiting = waiting.into_iter().flatten().collect();
+            let question = Question::Unsubscribe { channels: channels.into_iter(), waiting };
+            self.asked.push_back(Asked { since: now, question });
+        }
     }
 
     /// Unsubscribes from what nobody has waited for.
     pub(super) fn forsake(&mut self, channel: Channel, keys: &Keys, now: Instant, out: &mut BytesMut) {
-        self.unsubscribe(vec![channel], Vec::new(), keys, now, out);
+        self.unsubscribe(vec![(channel, None)], keys, now, out);
     }
 
     fn fail(&mut self, channel: &Channel, error: &BrokerError) {
@@ -326,10 +487,6 @@ impl Ledger {
             let _ = answer.send(Err(error.clone())); // Whoever has gone does not want to know.
         }
     }
-}
-
-fn keys_of<'a>(batch: &'a [Channel], keys: &'a Keys) -> impl ExactSizeIterator<Item = Key<'a>> {
-    batch.iter().map(|channel| keys.of(channel))
 }
 
 #[cfg(test)]

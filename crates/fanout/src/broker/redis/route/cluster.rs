@@ -1,0 +1,267 @@
+//! Where the shards of a Redis Cluster are, as its nodes have it.
+//!
+//! One task asks the nodes that it knows of, again and again, and at once (but not faster than every 100 ms) when a connection
+//! was lost or a server said that something is not its business. It begins with the URLs and goes on with every node that
+//! was named to it, so that one URL is enough and none needs to stay.
+//!
+//! **Whom to believe.** Nodes learn of a change one after the other, and one that was cut off does not learn of it. So in
+//! each round the answers of several are laid together: for every slot the claim of the highest *configuration epoch* wins, which
+//! is Redis Cluster's own rule. An answer does not count when its node finds the cluster incomplete (a primary that was cut off
+//! does after the node timeout), nor when it knows of fewer elections than an answer that was taken before, unless it knows
+//! nothing of the nodes that we know: then the cluster was replaced by another one.
+//!
+//! **Places.** A place is a shard, not a server: where the new primary of slots is a replica of the old one, the place stays and
+//! its address changes, and connections follow as they do with Sentinels. Otherwise a primary that has slots is a new
+//! place, and a place without slots is gone.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use redis::{ConnectionInfo, Pipeline, RedisConnectionInfo, Value};
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+
+use super::{Layout, Place, PlaceId, Route};
+use crate::broker::redis::keys::SLOTS;
+use crate::broker::redis::pipe::field;
+use crate::broker::redis::server::{Address, Server};
+use crate::broker::redis::{RedisOptionsError, Shared};
+
+/// The shortest time between two rounds of questions.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// How long the first answer waits for others.
+const OTHERS: Duration = Duration::from_millis(200);
+
+/// The most nodes that are asked in a round: far more than disagree with each other.
+const ASKED_MAX: usize = 16;
+
+/// The most nodes that are known; Redis Cluster is made for at most a thousand.
+const NODES_MAX: usize = 1024;
+
+/// The shards of a Redis Cluster.
+#[derive(Debug)]
+pub(in crate::broker::redis) struct Shards {
+    seeds: Vec<Address>,
+    settings: RedisConnectionInfo,
+    known: Known,
+}
+
+/// What has been learnt so far.
+#[derive(Debug, Default)]
+struct Known {
+    /// Where nodes are, besides the seeds.
+    nodes: BTreeSet<Address>,
+    /// What they are called.
+    ids: BTreeSet<String>,
+    /// How many elections there have been.
+    epoch: u64,
+    shards: Vec<Shard>,
+    /// Counts the places.
+    places: u64,
+}
+
+/// A place.
+#[derive(Debug)]
+struct Shard {
+    place: Place,
+    /// Where the primary is.
+    found: watch::Sender<Option<Address>>,
+    primary: String,
+    /// Who may take over.
+    replicas: BTreeSet<String>,
+}
+
+/// What a node says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Word {
+    epoch: u64,
+    nodes: Vec<Node>,
+}
+
+/// A node, as another one or itself describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Node {
+    id: String,
+    address: Option<Address>,
+    /// The primary that it follows, if it does.
+    follows: Option<String>,
+    /// The epoch of its claim to its slots.
+    epoch: u64,
+    slots: Vec<RangeInclusive<usize>>,
+}
+
+impl Shards {
+    /// The cluster that these nodes belong to. All of them take the credentials in the first URL.
+    pub(super) fn new(infos: &[ConnectionInfo]) -> Result<Self, RedisOptionsError> {
+        let servers = infos.iter().map(Server::new).collect::<Result<Vec<_>, _>>()?;
+        let settings = servers.first().ok_or(RedisOptionsError::NoUrl)?.settings().clone();
+        if servers.iter().any(|server| server.settings().db() != 0) {
+            return Err(RedisOptionsError::Database);
+        }
+        let seeds = servers.iter().filter_map(Server::address).collect();
+        Ok(Self { seeds, settings, known: Known::default() })
+    }
+
+    /// Asks for ever.
+    pub(super) async fn follow(mut self, shared: Arc<Shared>) {
+        loop {
+            let mut nodes: Vec<_> = self.known.nodes.iter().chain(&self.seeds).cloned().collect();
+            nodes.sort_unstable();
+            nodes.dedup();
+            fastrand::shuffle(&mut nodes);
+            nodes.truncate(ASKED_MAX);
+            let words = self.ask_all(nodes, &shared).await;
+            if let Some(layout) = self.known.learn(words, &self.settings) {
+                shared.topology.change(layout);
+            }
+            sleep(PAUSE).await;
+            let _ = timeout(shared.ping_interval, shared.topology.nudged()).await;
+        }
+    }
+
+    /// What nodes say, without waiting for those that say nothing while others do.
+    async fn ask_all(&self, nodes: Vec<Address>, shared: &Shared) -> Vec<Word> {
+        let asked: FuturesUnordered<_> = nodes.into_iter().map(|node| self.ask(node, shared)).collect();
+        let mut asked = asked.filter_map(async |word| word).boxed();
+        let mut words = Vec::from_iter(asked.next().await);
+        let others = async {
+            while let Some(word) = asked.next().await {
+                words.push(word);
+            }
+        };
+        let _ = timeout(OTHERS, others).await; // Whoever has not answered by then is slow or dead.
+        words
+    }
+
+    async fn ask(&self, address: Address, shared: &Shared) -> Option<Word> {
+        let mut questions = Pipeline::with_capacity(2);
+        questions.cmd("CLUSTER").arg("INFO").cmd("CLUSTER").arg("NODES");
+        let server = Server::at(address.clone(), self.settings.clone());
+        let mut answers = server.ask_once(&self.settings, &questions, shared.timeout).await.ok()?.into_iter();
+        let mut text = || redis::from_redis_value::<String>(answers.next().unwrap_or(Value::Nil)).ok();
+        Word::read(&text()?, &text()?, &address)
+    }
+}
+
+impl Known {
+    /// Lays together what was said in a round. `None` when nothing of it counts.
+    fn learn(&mut self, mut words: Vec<Word>, settings: &RedisConnectionInfo) -> Option<Layout> {
+        let is_of_ours = |word: &Word| word.nodes.iter().any(|node| self.ids.contains(&node.id));
+        if words.iter().any(is_of_ours) {
+            words.retain(|word| word.epoch >= self.epoch && is_of_ours(word));
+        }
+        self.epoch = words.iter().map(|word| word.epoch).max()?;
+        // A node's own description and others': the one with the latest claim is the latest.
+        let mut nodes: BTreeMap<&str, &Node> = BTreeMap::new();
+        let mut owners: Vec<Option<&Node>> = vec![None; SLOTS];
+        for node in words.iter().flat_map(|word| &word.nodes) {
+            let latest = nodes.entry(&node.id).or_insert(node);
+            if node.epoch > latest.epoch {
+                *latest = node;
+            }
+            for range in &node.slots {
+                for owner in &mut owners[range.clone()] {
+                    if owner.is_none_or(|other| other.epoch < node.epoch) {
+                        *owner = Some(node);
+                    }
+                }
+            }
+        }
+        self.ids = nodes.keys().map(|&id| id.to_owned()).take(NODES_MAX).collect();
+        self.nodes = nodes.values().filter_map(|node| node.address.clone()).take(NODES_MAX).collect();
+        let mut primaries: BTreeMap<&str, &Node> = BTreeMap::new();
+        for owner in owners.iter().flatten() {
+            primaries.entry(&owner.id).or_insert(owner);
+        }
+        self.settle(&primaries, &nodes, settings);
+        let at = |owner: &Node| self.shards.iter().position(|shard| shard.primary == owner.id);
+        let at = |owner: &Node| at(owner).and_then(|at| u16::try_from(at).ok());
+        let at: BTreeMap<&str, Option<u16>> = primaries.iter().map(|(id, node)| (*id, at(node))).collect();
+        let slots = owners.iter().map(|owner| at[owner.as_ref()?.id.as_str()]);
+        let places = self.shards.iter().map(|shard| shard.place.clone()).collect();
+        Some(Layout { route: Route::Slots(slots.collect()), places })
+    }
+
+    /// Makes the places those of these primaries.
+    fn settle(
+        &mut self,
+        primaries: &BTreeMap<&str, &Node>,
+        nodes: &BTreeMap<&str, &Node>,
+        settings: &RedisConnectionInfo,
+    ) {
+        let mut before = std::mem::take(&mut self.shards);
+        for (&id, node) in primaries {
+            let Some(address) = &node.address else { continue };
+            let same = before.iter().position(|shard| shard.primary == id).or_else(|| {
+                let deposed = |shard: &Shard| !primaries.contains_key(shard.primary.as_str());
+                before.iter().position(|shard| deposed(shard) && shard.replicas.contains(id))
+            });
+            let mut shard = match same {
+                Some(at) => before.swap_remove(at),
+                None => {
+                    let (found, address_now) = watch::channel(None);
+                    let server = Server::elected(&address.to_string(), address_now, settings.clone());
+                    self.places += 1;
+                    let place = Place { id: PlaceId(self.places), server };
+                    Shard { place, found, primary: String::new(), replicas: BTreeSet::new() }
+                }
+            };
+            id.clone_into(&mut shard.primary);
+            let replicas = nodes.values().filter(|node| node.follows.as_deref() == Some(id));
+            shard.replicas = replicas.map(|node| node.id.clone()).collect();
+            shard.found.send_if_modified(|found| {
+                let is_new = found.as_ref() != Some(address);
+                *found = Some(address.clone());
+                is_new
+            });
+            self.shards.push(shard);
+        }
+        self.shards.sort_unstable_by_key(|shard| shard.place.id);
+    }
+}
+
+impl Word {
+    /// What the node at `address` says to CLUSTER INFO and CLUSTER NODES. `None` for what does not count.
+    fn read(facts: &str, nodes: &str, address: &Address) -> Option<Self> {
+        if field(facts, "cluster_state")? != "ok" {
+            return None;
+        }
+        let epoch = field(facts, "cluster_current_epoch")?.parse().ok()?;
+        Some(Self { epoch, nodes: nodes.lines().filter_map(|line| Node::read(line, address)).collect() })
+    }
+}
+
+impl Node {
+    /// `<id> <host:port@bus[,name]> <flags> <primary> <pinged> <ponged> <epoch> <link> <slots>…`, as the node at `from` says it.
+    fn read(line: &str, from: &Address) -> Option<Self> {
+        let mut words = line.split(' ');
+        let mut word = || words.next();
+        let (id, address, flags, follows) = (word()?, word()?, word()?, word()?);
+        let epoch = words.nth(2)?.parse().ok()?;
+        let flags: Vec<_> = flags.split(',').collect();
+        if flags.contains(&"handshake") {
+            return None; // Its id is not its own yet.
+        }
+        // A moving slot is written once more in brackets: it is still its owner's.
+        let slots = words.skip(1).filter(|range| !range.starts_with('[')).filter_map(|range| {
+            let (first, last) = range.split_once('-').unwrap_or((range, range));
+            let (first, last) = (first.parse().ok()?, last.parse::<usize>().ok()?);
+            (last < SLOTS).then_some(first..=last)
+        });
+        let (host, port) = address.split('@').next()?.rsplit_once(':')?;
+        let host = if host.is_empty() && flags.contains(&"myself") { &from.host } else { host };
+        let port = port.parse().ok().filter(|&port| port != 0);
+        let is_somewhere = !host.is_empty() && !flags.contains(&"noaddr");
+        let address = port.filter(|_| is_somewhere).map(|port| Address { host: host.to_owned(), port });
+        let follows = (follows != "-").then(|| follows.to_owned());
+        Some(Self { id: id.to_owned(), address, follows, epoch, slots: slots.collect() })
+    }
+}
+
+#[cfg(test)]
+mod tests;
