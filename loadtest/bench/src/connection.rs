@@ -6,7 +6,8 @@
 //! does not take what it has to say. So one read is one system call, and a message in it costs a header
 //! parse and a comparison: the gateway, not its peer, is what a run measures.
 //!
-//! Pings are answered where they are met. Everything else is handed to the caller as [`Heard`].
+//! Pings are answered where they are met, the WebSocket's and those that a protocol has of its own. Everything
+//! else is handed to the caller as [`Heard`].
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -18,7 +19,6 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use serde::Deserialize;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpSocket, TcpStream};
@@ -27,8 +27,9 @@ use tungstenite::client::IntoClientRequest as _;
 use tungstenite::http::HeaderValue;
 use tungstenite::http::header::SEC_WEBSOCKET_PROTOCOL;
 use tungstenite::protocol::WebSocketConfig;
-use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
+use tungstenite::protocol::frame::coding::{Control, OpCode};
 
+use crate::protocol::{Aside, Greeting, Protocol};
 use crate::stamp::{Finder, Stamp};
 use crate::wire::{Scanned, WireError, scan, write_pong, write_text};
 
@@ -38,16 +39,17 @@ const OPENING_TIMEOUT: Duration = Duration::from_secs(60);
 const CONNECTIONS_PER_SOURCE: usize = 10_000;
 const SCRATCH_BYTES: usize = 256 << 10;
 
-/// A WebSocket address, resolved once.
+/// A WebSocket address, resolved once, and what is spoken there.
 #[derive(Debug)]
 pub(crate) struct Target {
     url: String,
     address: SocketAddr,
+    protocol: &'static dyn Protocol,
 }
 
 impl Target {
     /// Resolves a `ws://` URL.
-    pub(crate) async fn resolve(url: &str) -> Result<Self> {
+    pub(crate) async fn resolve(url: &str, protocol: &'static dyn Protocol) -> Result<Self> {
         let request = url.into_client_request().with_context(|| format!("not a WebSocket URL: {url}"))?;
         let uri = request.uri();
         if uri.scheme_str() != Some("ws") {
@@ -60,12 +62,19 @@ impl Target {
             .with_context(|| format!("cannot resolve {host}"))?
             .next()
             .with_context(|| format!("{host} has no address"))?;
-        Ok(Self { url: url.to_owned(), address })
+        Ok(Self { url: url.to_owned(), address, protocol })
+    }
+
+    /// The URL with the path that the protocol wants for these channels.
+    fn url_for(&self, path: Option<&str>) -> String {
+        let Some(path) = path else { return self.url.clone() };
+        let authority = self.url["ws://".len()..].split('/').next().unwrap_or_default();
+        format!("ws://{authority}{path}")
     }
 
     /// Opens the `index`th connection of this process. On loopback, each 10,000 have a source address of
     /// their own: one address runs out of ports, and slows down well before.
-    async fn dial(&self, index: usize) -> Result<(TcpStream, Vec<u8>)> {
+    async fn dial(&self, index: usize, channels: &[&str]) -> Result<(TcpStream, Vec<u8>)> {
         let socket = if self.address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         let source = u8::try_from(index / CONNECTIONS_PER_SOURCE).context("too many connections")?;
         if source > 0 && matches!(self.address.ip(), IpAddr::V4(address) if address.is_loopback()) {
@@ -74,8 +83,11 @@ impl Target {
         }
         let stream = socket.connect(self.address).await.context("cannot connect")?;
         stream.set_nodelay(true)?;
-        let mut request = self.url.as_str().into_client_request()?;
-        request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static("fanfare.v1.json"));
+        let endpoint = self.protocol.endpoint(channels);
+        let mut request = self.url_for(endpoint.path.as_deref()).into_client_request()?;
+        if let Some(subprotocol) = endpoint.subprotocol {
+            request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(subprotocol));
+        }
         let config = WebSocketConfig::default().read_buffer_size(1024);
         let (socket, _response) =
             tokio_tungstenite::client_async_with_config(request, Head::new(stream), Some(config))
@@ -104,38 +116,8 @@ impl Default for Scratch {
 pub(crate) enum Heard {
     /// A publication of this run.
     Publication(Stamp),
-    /// Any other event.
-    Event(Event),
-}
-
-/// The events of the protocol that matter here.
-#[derive(Debug, Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-pub(crate) enum Event {
-    /// The conversation begins.
-    Welcome {
-        /// The name of the node that serves the connection.
-        node: String,
-    },
-    /// From here on the channel is heard.
-    Subscribed,
-    /// The server took a subscription away: part of a stream may be lost.
-    Unsubscribed {
-        /// `gap`, usually.
-        reason: Option<String>,
-    },
-    /// A command failed.
-    Error {
-        /// 4000 and the HTTP status that means the same.
-        code: u16,
-        /// A stable slug.
-        reason: String,
-    },
-    /// The server is about to close; the Close frame that follows says it again.
-    Closing,
-    /// Whatever else.
-    #[serde(other)]
-    Other,
+    /// Something that should not have happened, in the server's words.
+    Trouble(String),
 }
 
 /// Why a connection is over.
@@ -153,7 +135,7 @@ pub(crate) enum Ended {
     /// What came is not the protocol.
     #[error("{0}")]
     Wire(#[from] WireError),
-    /// A text frame that is not an event.
+    /// A frame that is not of the protocol.
     #[error("not an event: {0}")]
     Nonsense(String),
 }
@@ -208,28 +190,30 @@ impl Line {
 /// A connection's reading half, and a handle to the other.
 #[derive(Debug)]
 pub(crate) struct Connection {
+    protocol: &'static dyn Protocol,
     line: Rc<Line>,
     socket: OwnedReadHalf,
     /// The start of a frame whose end has not arrived.
     carried: Vec<u8>,
-    /// The name of the node behind it, as `welcome` has it.
+    /// The name of the node behind it, where the server tells it.
     pub(crate) node: String,
 }
 
 impl Connection {
-    /// Opens the `index`th connection of the process and subscribes it to `channel`, if any.
+    /// Opens the `index`th connection of the process and subscribes it to the channels.
     pub(crate) async fn open(
         target: &Target,
         index: usize,
-        channel: Option<&str>,
+        channels: &[&str],
         scratch: &Scratch,
     ) -> Result<Self> {
         let opening = async {
-            let (stream, after_head) = target.dial(index).await?;
+            let (stream, after_head) = target.dial(index, channels).await?;
             let (socket, write_half) = stream.into_split();
             let line = Rc::new(Line { socket: write_half, unsent: RefCell::default() });
-            let mut connection = Self { line, socket, carried: Vec::new(), node: String::new() };
-            connection.greet(channel, &after_head, scratch).await?;
+            let (protocol, node) = (target.protocol, String::new());
+            let mut connection = Self { protocol, line, socket, carried: Vec::new(), node };
+            connection.greet(channels, &after_head, scratch).await?;
             Ok(connection)
         };
         timeout(OPENING_TIMEOUT, opening)
@@ -238,22 +222,38 @@ impl Connection {
             .with_context(|| format!("connection {} to {}", index + 1, target.url))
     }
 
-    async fn greet(&mut self, channel: Option<&str>, after_head: &[u8], scratch: &Scratch) -> Result<()> {
-        if let Some(channel) = channel {
-            self.line.queue(&format!("{{\"type\":\"subscribe\",\"channel\":\"{channel}\"}}"));
-            self.line.drained().await?;
-        }
-        let mut greeting = Greeting { node: None, subscribed: channel.is_none(), refused: None };
-        self.take(after_head, &scratch.finder, |heard| greeting.hear(heard))?;
-        loop {
-            if let Some((code, reason)) = greeting.refused {
-                bail!("subscribe was answered by error {code} {reason}");
+    async fn greet(&mut self, channels: &[&str], after_head: &[u8], scratch: &Scratch) -> Result<()> {
+        let protocol = self.protocol;
+        let mut greeting = Greeting::new(channels);
+        let mut refused = protocol.greet(&mut greeting, b"").err();
+        let mut hear = |greeting: &mut Greeting<'_>, frame: &[u8]| {
+            if refused.is_none() {
+                refused = protocol.greet(greeting, frame).err();
             }
-            if let (Some(node), true) = (&mut greeting.node, greeting.subscribed) {
-                self.node = std::mem::take(node);
+            refused.clone()
+        };
+        let mut refusal = None;
+        self.take(after_head, |frame| {
+            refusal = hear(&mut greeting, frame);
+            Ok(())
+        })?;
+        loop {
+            for text in greeting.say.drain(..) {
+                self.line.queue(&text);
+            }
+            self.line.drained().await?;
+            if let Some(refusal) = refusal {
+                bail!("subscribe was answered by {refusal}");
+            }
+            if greeting.ready {
+                self.node = greeting.node.unwrap_or_default();
                 return Ok(());
             }
-            self.read(scratch, |heard| greeting.hear(heard)).await?;
+            let end = poll_fn(|context| self.poll_read(scratch, context)).await?;
+            self.take(&scratch.bytes.borrow()[..end], |frame| {
+                refusal = hear(&mut greeting, frame);
+                Ok(())
+            })?;
         }
     }
 
@@ -263,10 +263,26 @@ impl Connection {
     }
 
     /// Waits for bytes, reads once, and tells `hear` all that has become whole.
-    pub(crate) async fn read(&mut self, scratch: &Scratch, hear: impl FnMut(Heard)) -> Result<(), Ended> {
+    pub(crate) async fn read(&mut self, scratch: &Scratch, mut hear: impl FnMut(Heard)) -> Result<(), Ended> {
         let end = poll_fn(|context| self.poll_read(scratch, context)).await?;
-        let bytes = scratch.bytes.borrow();
-        self.take(&bytes[..end], &scratch.finder, hear)
+        let (protocol, line) = (self.protocol, Rc::clone(&self.line));
+        self.take(&scratch.bytes.borrow()[..end], |frame| {
+            let gathers = protocol.gathers(frame);
+            let publications = scratch.finder.each(frame, gathers, |stamp| hear(Heard::Publication(stamp)));
+            if publications > 0 && !gathers {
+                return Ok(());
+            }
+            match protocol.aside(frame) {
+                Aside::Nothing => {}
+                Aside::Answer(text) => {
+                    line.queue(text);
+                    line.flush()?;
+                }
+                Aside::Trouble(what) => hear(Heard::Trouble(what)),
+                Aside::Nonsense(what) => return Err(Ended::Nonsense(what)),
+            }
+            Ok(())
+        })
     }
 
     /// Fills the scratch buffer with what was carried and what one read brings; returns where it ends.
@@ -291,15 +307,22 @@ impl Connection {
         Poll::Ready(Ok(start + count))
     }
 
-    /// Tells the whole frames and carries the rest.
-    fn take(&mut self, mut bytes: &[u8], finder: &Finder, mut hear: impl FnMut(Heard)) -> Result<(), Ended> {
+    /// Hands on what whole frames carry, answers pings, and keeps the rest for later.
+    fn take(
+        &mut self,
+        mut bytes: &[u8],
+        mut hear: impl FnMut(&[u8]) -> Result<(), Ended>,
+    ) -> Result<(), Ended> {
         loop {
             match scan(bytes)? {
-                Scanned::Frame { opcode, payload, bytes: count } => {
-                    self.tell(opcode, payload, finder, &mut hear)?;
+                Scanned::Frame { opcode: OpCode::Data(_), payload, bytes: count } => {
+                    hear(payload)?;
                     bytes = &bytes[count..];
                 }
-                Scanned::Partial if bytes.is_empty() => return Ok(()),
+                Scanned::Frame { opcode: OpCode::Control(control), payload, bytes: count } => {
+                    self.control(control, payload)?;
+                    bytes = &bytes[count..];
+                }
                 Scanned::Partial => {
                     self.carried.extend_from_slice(bytes);
                     return Ok(());
@@ -308,60 +331,20 @@ impl Connection {
         }
     }
 
-    fn tell(
-        &self,
-        opcode: OpCode,
-        payload: &[u8],
-        finder: &Finder,
-        hear: &mut impl FnMut(Heard),
-    ) -> Result<(), Ended> {
-        match opcode {
-            OpCode::Data(Data::Text) => {
-                let publications = finder.each(payload, |stamp| hear(Heard::Publication(stamp)));
-                let batch = payload.first() == Some(&b'[');
-                if batch || publications == 0 {
-                    events(payload, batch)?.into_iter().for_each(|event| hear(Heard::Event(event)));
-                }
-            }
-            OpCode::Control(Control::Ping) => {
+    fn control(&self, control: Control, payload: &[u8]) -> Result<(), Ended> {
+        match control {
+            Control::Ping => {
                 write_pong(payload, &mut self.line.unsent.borrow_mut());
                 self.line.flush()?;
             }
-            OpCode::Control(Control::Close) => {
+            Control::Close => {
                 let (code, reason) = payload.split_at_checked(2).unwrap_or((&[0x03, 0xed], b""));
                 let code = u16::from_be_bytes([code[0], code[1]]);
                 return Err(Ended::Closed(code, String::from_utf8_lossy(reason).into_owned()));
             }
-            OpCode::Data(_) | OpCode::Control(_) => {}
+            Control::Pong | Control::Reserved(_) => {}
         }
         Ok(())
-    }
-}
-
-fn events(text: &[u8], batch: bool) -> Result<Vec<Event>, Ended> {
-    let parsed =
-        if batch { serde_json::from_slice(text) } else { serde_json::from_slice(text).map(|it| vec![it]) };
-    parsed.map_err(|error| {
-        let start = String::from_utf8_lossy(&text[..text.len().min(80)]);
-        Ended::Nonsense(format!("{error}: {start}"))
-    })
-}
-
-/// What the opening of a connection has heard so far.
-struct Greeting {
-    node: Option<String>,
-    subscribed: bool,
-    refused: Option<(u16, String)>,
-}
-
-impl Greeting {
-    fn hear(&mut self, heard: Heard) {
-        match heard {
-            Heard::Event(Event::Welcome { node }) => self.node = Some(node),
-            Heard::Event(Event::Subscribed) => self.subscribed = true,
-            Heard::Event(Event::Error { code, reason }) => self.refused = Some((code, reason)),
-            Heard::Event(_) | Heard::Publication(_) => {}
-        }
     }
 }
 

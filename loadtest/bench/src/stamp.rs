@@ -78,9 +78,9 @@ pub(crate) struct Finder {
 
 impl Finder {
     /// Calls `found` for each stamp in one frame's `text` and returns how many there were. More than one is
-    /// looked for only in a batch (an array).
-    pub(crate) fn each(&self, text: &[u8], mut found: impl FnMut(Stamp)) -> usize {
-        if text.first() != Some(&b'[') {
+    /// looked for only where the frame `gathers`.
+    pub(crate) fn each(&self, text: &[u8], gathers: bool, mut found: impl FnMut(Stamp)) -> usize {
+        if !gathers {
             let Some(stamp) = self.only(text) else { return 0 };
             found(stamp);
             return 1;
@@ -106,7 +106,7 @@ impl Finder {
 }
 
 fn position(text: &[u8], from: usize) -> Option<usize> {
-    text[from..].windows(MARKER.len()).position(|window| window == MARKER).map(|at| from + at)
+    memchr::memmem::find(&text[from..], MARKER).map(|at| from + at)
 }
 
 #[cfg(test)]
@@ -128,7 +128,7 @@ mod tests {
 
     fn found(finder: &Finder, text: &str) -> Vec<Stamp> {
         let mut stamps = Vec::new();
-        finder.each(text.as_bytes(), |stamp| stamps.push(stamp));
+        finder.each(text.as_bytes(), text.starts_with('['), |stamp| stamps.push(stamp));
         stamps
     }
 

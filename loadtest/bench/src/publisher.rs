@@ -1,6 +1,5 @@
 //! Sends a run's publications: as fast as they are delivered, or by a timetable.
 
-use std::fmt::Write as _;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use tungstenite::http::Uri;
 
 use crate::audience::Run;
 use crate::connection::Line;
+use crate::protocol::{Post, Protocol};
 
 /// When the next publication may leave.
 #[derive(Debug, Clone, Copy)]
@@ -22,35 +22,37 @@ pub(crate) enum Pace {
     PerSecond(f64),
 }
 
-/// How publications reach the gateway.
+/// How publications reach the server.
 #[derive(Debug)]
 pub(crate) enum Via {
-    /// The `publish` command; each stream has a connection, streams share them evenly.
-    Lines(Vec<Rc<Line>>),
-    /// `POST /api/publish`, one request at a time on one connection, since order is asserted.
-    Api(Box<Api>),
+    /// In frames; each stream has a connection, streams share them evenly.
+    Lines(&'static dyn Protocol, Vec<Rc<Line>>),
+    /// By HTTP on one connection, since order is asserted.
+    Posts(Box<Posts>),
 }
 
 /// A publisher of all streams of a run, in turn.
 #[derive(Debug)]
-pub(crate) struct Publisher {
+pub(crate) struct Publisher<'a> {
     pub(crate) run: Rc<Run>,
-    pub(crate) via: Via,
+    pub(crate) via: &'a mut Via,
     /// The channel of each room.
     pub(crate) channels: Rc<[String]>,
     /// Length of `data` as JSON, in bytes.
     pub(crate) payload_bytes: usize,
     pub(crate) pace: Pace,
+    /// So many publications of a stream leave together before it is the next one's turn.
+    pub(crate) burst: u64,
     /// Ends after this many.
     pub(crate) publications_max: u64,
 }
 
-impl Publisher {
+impl Publisher<'_> {
     /// Publishes until `publications_max`, or until the run is stopped: not to be dropped before, since what is
     /// numbered and not sent would pass for lost.
     pub(crate) async fn publish(mut self) -> Result<()> {
         let streams = self.run.audience.borrow().streams();
-        let (start, mut text) = (Instant::now(), String::new());
+        let (start, mut data, mut text) = (Instant::now(), String::new(), String::new());
         let mut next = 0;
         while next < self.publications_max && !self.run.is_stopped() {
             let due = self.due(start, next).await.min(self.publications_max - next);
@@ -59,7 +61,8 @@ impl Publisher {
                     let lag = start.elapsed().saturating_sub(offset(index, rate));
                     self.run.audience.borrow_mut().tally.lag.record(lag.as_nanos() as u64);
                 }
-                self.send((index % streams as u64) as usize, &mut text).await?;
+                let stream = (index / self.burst % streams as u64) as usize;
+                self.send(stream, &mut data, &mut text).await?;
             }
             self.flush().await?;
             next += due;
@@ -67,14 +70,15 @@ impl Publisher {
         Ok(())
     }
 
-    /// Waits until at least one publication may leave; returns how many may: 0 once the run is stopped.
+    /// Waits until at least one burst may leave; returns how many publications may: 0 once the run is stopped.
     async fn due(&self, start: Instant, next: u64) -> u64 {
         while !self.run.is_stopped() {
             match self.pace {
                 Pace::InFlight(window) => {
                     let in_flight = self.run.audience.borrow().in_flight;
-                    if in_flight < window {
-                        return (window - in_flight) as u64;
+                    let bursts = window.saturating_sub(in_flight) as u64 / self.burst;
+                    if bursts > 0 {
+                        return bursts * self.burst;
                     }
                     self.run.progressed.notified().await;
                 }
@@ -93,23 +97,24 @@ impl Publisher {
         0
     }
 
-    async fn send(&mut self, stream: usize, text: &mut String) -> Result<()> {
+    async fn send(&mut self, stream: usize, data: &mut String, text: &mut String) -> Result<()> {
         let stamp = self.run.audience.borrow_mut().publish(stream, self.run.now_nanos());
         let channel = &self.channels[self.run.audience.borrow().room_of(stream)];
-        text.clear();
-        let kind = if matches!(self.via, Via::Lines(_)) { "\"type\":\"publish\"," } else { "" };
-        write!(text, "{{{kind}\"channel\":\"{channel}\",\"data\":")?;
-        stamp.write(self.payload_bytes, text);
-        text.push('}');
-        match &mut self.via {
-            Via::Lines(lines) => lines[stream % lines.len()].queue(text),
-            Via::Api(api) => api.post(text).await?,
+        data.clear();
+        stamp.write(self.payload_bytes, data);
+        match self.via {
+            Via::Lines(protocol, lines) => {
+                text.clear();
+                protocol.publish(channel, data, text);
+                lines[stream % lines.len()].queue(text);
+            }
+            Via::Posts(posts) => posts.publish(channel, data).await?,
         }
         Ok(())
     }
 
     async fn flush(&self) -> Result<()> {
-        if let Via::Lines(lines) = &self.via {
+        if let Via::Lines(_, lines) = &self.via {
             for line in lines {
                 line.drained().await.context("the publisher's connection failed")?;
             }
@@ -122,18 +127,21 @@ fn offset(index: u64, per_second: f64) -> Duration {
     Duration::from_secs_f64(index as f64 / per_second)
 }
 
-/// A kept-alive HTTP/1.1 connection to the server API.
+/// A kept-alive HTTP/1.1 connection that publishes.
 #[derive(Debug)]
-pub(crate) struct Api {
+pub(crate) struct Posts {
     stream: BufReader<TcpStream>,
-    /// Request line and headers, but for the length.
-    head: String,
+    post: Post,
+    /// Headers that all requests share.
+    headers: String,
+    /// Requests whose answers have not been read.
+    waiting: usize,
     body: Vec<u8>,
 }
 
-impl Api {
-    /// Connects to the API at `url`, such as `http://127.0.0.1:8001`.
-    pub(crate) async fn connect(url: &str, key: Option<&str>) -> Result<Self> {
+impl Posts {
+    /// Connects to the server at `url`, such as `http://127.0.0.1:8001`.
+    pub(crate) async fn connect(url: &str, key: Option<&str>, post: Post) -> Result<Self> {
         let uri: Uri = url.parse().with_context(|| format!("not a URL: {url}"))?;
         let host = uri.authority().with_context(|| format!("{url} names no host"))?.as_str();
         let address = if uri.port().is_some() { host.to_owned() } else { format!("{host}:80") };
@@ -141,15 +149,24 @@ impl Api {
             TcpStream::connect(&address).await.with_context(|| format!("cannot connect to {url}"))?;
         stream.set_nodelay(true)?;
         let key = key.map(|key| format!("Authorization: Bearer {key}\r\n")).unwrap_or_default();
-        let head = format!(
-            "POST /api/publish HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n{key}Content-Length: "
-        );
-        Ok(Self { stream: BufReader::new(stream), head, body: Vec::new() })
+        let headers = format!("Host: {host}\r\nContent-Type: application/json\r\n{key}");
+        Ok(Self { stream: BufReader::new(stream), post, headers, waiting: 0, body: Vec::new() })
     }
 
-    async fn post(&mut self, json: &str) -> Result<()> {
-        let request = format!("{}{}\r\n\r\n{json}", self.head, json.len());
+    async fn publish(&mut self, channel: &str, data: &str) -> Result<()> {
+        while self.waiting >= self.post.pipelined {
+            self.answer().await?;
+        }
+        let (path, body) = (self.post.request)(channel, data);
+        let request =
+            format!("POST {path} HTTP/1.1\r\n{}Content-Length: {}\r\n\r\n{body}", self.headers, body.len());
         self.stream.get_mut().write_all(request.as_bytes()).await.context("the API connection failed")?;
+        self.waiting += 1;
+        // One at a time means that the caller hears of a refusal before it goes on.
+        if self.post.pipelined == 1 { self.answer().await } else { Ok(()) }
+    }
+
+    async fn answer(&mut self) -> Result<()> {
         let mut line = String::new();
         self.stream.read_line(&mut line).await.context("the API connection failed")?;
         let status = line.trim_end().to_owned();
@@ -166,7 +183,8 @@ impl Api {
         }
         self.body.resize(length.context("the API answered without a content-length")?, 0);
         self.stream.read_exact(&mut self.body).await?;
-        if !status.starts_with("HTTP/1.1 200") {
+        self.waiting -= 1;
+        if !status.starts_with("HTTP/1.1 2") {
             bail!("the API answered {status}: {}", String::from_utf8_lossy(&self.body));
         }
         Ok(())

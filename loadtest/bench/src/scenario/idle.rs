@@ -82,7 +82,7 @@ pub(crate) async fn run(arguments: &Idle) -> Result<Findings> {
 }
 
 /// Resident memory once it has stopped moving, or after a while anyway.
-async fn settled(pids: &[u32]) -> Result<u64> {
+pub(crate) async fn settled(pids: &[u32]) -> Result<u64> {
     if pids.is_empty() {
         return Ok(0);
     }

@@ -10,7 +10,7 @@ use serde::Serialize;
 use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep};
 
-use super::flow::{LINGER, arrived};
+use super::crowd::{LINGER, arrived};
 use super::{Place, blame, open_all, run_name};
 use crate::args::Check;
 use crate::audience::{Faults, Run};
@@ -68,10 +68,11 @@ pub(crate) async fn run(arguments: &Check) -> Result<Findings> {
     let start = Instant::now();
     Publisher {
         run: run.clone(),
-        via: Via::Lines(lines),
+        via: &mut Via::Lines(common.protocol.protocol(), lines),
         channels,
         payload_bytes: arguments.payload,
         pace: Pace::PerSecond(arguments.rate),
+        burst: 1,
         publications_max: published,
     }
     .publish()

@@ -9,10 +9,12 @@ mod connection;
 mod histogram;
 mod ledger;
 mod process;
+mod protocol;
 mod publisher;
 mod report;
 mod scenario;
 mod stamp;
+mod suite;
 mod wire;
 
 use std::process::ExitCode;
@@ -53,6 +55,7 @@ async fn run(scenario: Scenario) -> Result<ExitCode> {
             let findings = flow::run(&it.flow, it.rooms.max(1), it.size.max(1)).await?;
             report::publish(&findings, it.flow.common.json.as_deref())
         }
+        Scenario::Bench(it) => suite::run(&it).await,
         Scenario::Check(it) => report::publish(&check::run(&it).await?, it.common.json.as_deref()),
     }
 }

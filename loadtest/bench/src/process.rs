@@ -17,6 +17,34 @@ pub(crate) fn cpu_own() -> Result<Duration> {
     cpu_of("self")
 }
 
+/// A process and all that descend from it, as they are now.
+pub(crate) fn family(root: u32) -> Result<Vec<u32>> {
+    let mut parents = Vec::new();
+    for entry in std::fs::read_dir("/proc").context("cannot read /proc")? {
+        let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+            continue;
+        };
+        // It may have ended since the directory was read.
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        if let Some(parent) = parent(&stat) {
+            parents.push((pid, parent));
+        }
+    }
+    let mut family = vec![root];
+    let mut next = 0;
+    while let Some(&member) = family.get(next) {
+        family.extend(parents.iter().filter(|(_, parent)| *parent == member).map(|(pid, _)| *pid));
+        next += 1;
+    }
+    Ok(family)
+}
+
+/// Field 4.
+fn parent(stat: &str) -> Option<u32> {
+    let (_, fields) = stat.rsplit_once(") ")?;
+    fields.split(' ').nth(1)?.parse().ok()
+}
+
 fn cpu_of(process: &str) -> Result<Duration> {
     let path = format!("/proc/{process}/stat");
     let stat = std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
@@ -57,12 +85,30 @@ mod tests {
         let stat = "77 (a ) b) S 1 77 77 0 -1 4194560 1000 0 0 0 250 50 0 0 20 0 3 0 8856 1 1";
         assert_eq!(ticks(stat), Some(300));
         assert_eq!(ticks("nonsense"), None);
+        assert_eq!(parent(stat), Some(1));
     }
 
     #[test]
     fn resident_memory_is_in_bytes() {
         assert_eq!(resident("Name:\tx\nVmRSS:\t    2048 kB\nThreads:\t1\n"), Some(2048 * 1024));
         assert_eq!(resident("Name:\tx\n"), None);
+    }
+
+    #[test]
+    fn a_family_has_the_grandchildren() {
+        let mut child = std::process::Command::new("sh")
+            .args(["-c", "sh -c 'read line' & echo started; wait"])
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = [0; 8];
+        std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut line).unwrap();
+        let ours = family(std::process::id()).unwrap();
+        let theirs = family(child.id()).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(theirs.len() > 1 && theirs.iter().all(|pid| ours.contains(pid)), "{theirs:?} {ours:?}");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::rc::Rc;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::connection::{Connection, Ended, Event, Heard, Scratch};
+use crate::connection::{Connection, Ended, Heard, Scratch};
 use crate::histogram::Histogram;
 use crate::ledger::{Entry, Ledger};
 use crate::stamp::Stamp;
@@ -45,6 +45,11 @@ impl Run {
     pub(crate) fn stop(&self) {
         self.stopped.set(true);
         self.progressed.notify_one();
+    }
+
+    /// Lets the next publisher go on.
+    pub(crate) fn resume(&self) {
+        self.stopped.set(false);
     }
 
     /// Whether [`Run::stop`] was called.
@@ -79,7 +84,7 @@ impl Run {
                         self.progressed.notify_one();
                     }
                 }
-                Heard::Event(event) => self.audience.borrow_mut().event(event),
+                Heard::Trouble(what) => self.audience.borrow_mut().trouble(what),
             })
             .await;
         self.audience.borrow_mut().tally.reads += u64::from(count > 0);
@@ -92,6 +97,8 @@ impl Run {
 pub(crate) struct Audience {
     publishers_per_room: usize,
     room_size: usize,
+    /// Stamps count streams from here: what is heard with a lower one belongs to an earlier piece of work.
+    first_stream: usize,
     /// Those of room 0 first, then those of room 1, ….
     streams: Vec<Stream>,
     subscribers: Vec<Subscriber>,
@@ -158,6 +165,7 @@ impl Audience {
         Self {
             publishers_per_room,
             room_size,
+            first_stream: 0,
             streams: (0..rooms * publishers_per_room).map(|_| Stream::default()).collect(),
             subscribers: (0..rooms * room_size).map(subscriber).collect(),
             in_flight: 0,
@@ -165,6 +173,14 @@ impl Audience {
             faults: Faults::default(),
             troubles: BTreeMap::new(),
         }
+    }
+
+    /// Forgets what was published and heard, for another piece of work with the same rooms and subscribers.
+    pub(crate) fn renew(&mut self) {
+        let rooms = self.subscribers.len() / self.room_size;
+        let first_stream = self.first_stream + self.streams.len();
+        let troubles = std::mem::take(&mut self.troubles);
+        *self = Self { first_stream, troubles, ..Self::new(rooms, self.room_size, self.publishers_per_room) };
     }
 
     /// Number of streams in all rooms.
@@ -184,19 +200,8 @@ impl Audience {
         it.lacking.push_back(self.room_size);
         self.in_flight += 1;
         self.tally.published += 1;
-        let stream = u32::try_from(stream).expect("streams are at most as many as connections");
+        let stream = u32::try_from(self.first_stream + stream).expect("far fewer streams than that");
         Stamp { stream, sequence: it.published, sent_nanos }
-    }
-
-    /// Notes an event that is no publication.
-    fn event(&mut self, event: Event) {
-        match event {
-            Event::Error { code, reason } => self.trouble(format!("error {code} {reason}")),
-            Event::Unsubscribed { reason } => {
-                self.trouble(format!("unsubscribed by the server: {}", reason.as_deref().unwrap_or("?")));
-            }
-            Event::Welcome { .. } | Event::Subscribed | Event::Closing | Event::Other => {}
-        }
     }
 
     /// Counts something that should not have happened.
@@ -206,8 +211,8 @@ impl Audience {
 
     /// Enters a publication that was heard. True when it has now reached everyone.
     fn heard(&mut self, subscriber: Option<usize>, stamp: Stamp, now_nanos: u64) -> bool {
+        let Some(stream_index) = (stamp.stream as usize).checked_sub(self.first_stream) else { return false };
         let subscriber = subscriber.map(|index| &mut self.subscribers[index]);
-        let stream_index = stamp.stream as usize;
         let entered = subscriber.and_then(|it| {
             let ledger = it.ledgers.get_mut(stream_index.checked_sub(it.room * self.publishers_per_room)?)?;
             let stream = self.streams.get_mut(stream_index)?;

@@ -5,23 +5,28 @@ use std::time::Duration;
 
 use anyhow::Result;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use crate::args::Common;
 use crate::connection::{Connection, Scratch, Target};
 use crate::report::progress;
 
 pub(crate) mod check;
+pub(crate) mod crowd;
 pub(crate) mod flow;
 pub(crate) mod idle;
 
+/// Where nobody says when a subscription holds, it is taken to hold after this.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(1);
+
 /// Resolves the addresses of the command line.
 async fn targets(common: &Common) -> Result<Vec<Target>> {
-    stream::iter(&common.url).then(|url| Target::resolve(url)).try_collect().await
+    let protocol = common.protocol.protocol();
+    stream::iter(&common.url).then(|url| Target::resolve(url, protocol)).try_collect().await
 }
 
 /// A word that no other run has, so that channels of one run are not those of the last.
-fn run_name() -> String {
+pub(crate) fn run_name() -> String {
     format!("{:08x}", fastrand::u32(..))
 }
 
@@ -49,7 +54,7 @@ async fn open_all<'a>(
         let Place { url, channel } = place(index);
         let target = &targets[url % targets.len()];
         async move {
-            let connection = Connection::open(target, index, Some(channel), scratch).await?;
+            let connection = Connection::open(target, index, &[channel], scratch).await?;
             anyhow::Ok((index, connection))
         }
     });
@@ -57,7 +62,11 @@ async fn open_all<'a>(
     while let Some((index, connection)) = connections.try_next().await? {
         opened(index, connection);
     }
-    Ok(start.elapsed())
+    let elapsed = start.elapsed();
+    if !common.protocol.protocol().acknowledges() {
+        sleep(UNACKNOWLEDGED).await;
+    }
+    Ok(elapsed)
 }
 
 /// Adds what went wrong on connections to the failures.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::protocol::Dialect;
 use crate::stamp::STAMP_BYTES_MIN;
 
 const EXAMPLES: &str = "\
@@ -47,6 +48,8 @@ pub(crate) enum Scenario {
     Rooms(Rooms),
     /// Many clients that publish and listen: each message exactly once, in one order
     Check(Check),
+    /// The same work on several servers, in turn: what scripts/bench runs
+    Bench(Bench),
 }
 
 /// What all scenarios have.
@@ -64,6 +67,9 @@ pub(crate) struct Common {
     /// Also write the report here, as JSON
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
+    /// What the server speaks
+    #[arg(long, value_enum, default_value_t = Dialect::Fanfare)]
+    pub(crate) protocol: Dialect,
     /// What the names of channels begin with
     #[arg(long, default_value = "load:", value_name = "TEXT")]
     pub(crate) prefix: String,
@@ -116,6 +122,9 @@ pub(crate) struct Flow {
     /// Publishing connections; the first is on the first URL
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub(crate) publishers: usize,
+    /// So many publications of a channel leave together before it is the next one's turn
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) burst: u64,
     #[arg(long, value_enum, default_value_t = PublishBy::Websocket)]
     pub(crate) publish_by: PublishBy,
     /// Where `--publish-by api` posts to
@@ -134,7 +143,7 @@ pub(crate) struct Flow {
 pub(crate) enum PublishBy {
     /// The `publish` command on a connection of its own
     Websocket,
-    /// POST /api/publish, kept alive, one after the other
+    /// POST, on one connection: Fanfare's /api/publish, one after the other
     Api,
 }
 
@@ -187,6 +196,49 @@ pub(crate) struct Check {
     /// Fail when the connections are served by fewer nodes
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub(crate) min_nodes: usize,
+}
+
+/// Several servers compared. Every file and directory is named by the script that installs them.
+#[derive(Debug, Args)]
+pub(crate) struct Bench {
+    /// Some of the peers
+    #[arg(long, value_delimiter = ',', value_name = "PEER,…")]
+    pub(crate) only: Vec<String>,
+    /// Some of the rows
+    #[arg(long, value_delimiter = ',', value_name = "ROW,…")]
+    pub(crate) rows: Vec<String>,
+    #[arg(long, default_value_t = 3, value_name = "N")]
+    pub(crate) rounds: usize,
+    /// Length of the measured window of each row
+    #[arg(long, default_value = "3", value_parser = seconds, value_name = "SECONDS")]
+    pub(crate) seconds: Duration,
+    /// A tenth of the connections; ours and the floors, unless --only says more
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// The folders of the peers
+    #[arg(long, default_value = "loadtest/bench/peers", value_name = "DIRECTORY")]
+    pub(crate) peers: PathBuf,
+    /// Where they keep what they have downloaded
+    #[arg(long, default_value = "target/bench", value_name = "DIRECTORY")]
+    pub(crate) cache: PathBuf,
+    /// Where our own programs are
+    #[arg(long, default_value = "target/release", value_name = "DIRECTORY")]
+    pub(crate) programs: PathBuf,
+    /// Write the results here
+    #[arg(long, default_value = "target/bench/results.json", value_name = "FILE")]
+    pub(crate) json: PathBuf,
+    /// Bring performance.md and its chart in this directory up to date
+    #[arg(long, value_name = "DIRECTORY")]
+    pub(crate) docs: Option<PathBuf>,
+    /// Measure nothing: write the page from results of before
+    #[arg(long, value_name = "FILE")]
+    pub(crate) render: Option<PathBuf>,
+    /// The build, for the report
+    #[arg(long, default_value = "unknown", value_name = "ID")]
+    pub(crate) commit: String,
+    /// What was typed, for the report
+    #[arg(long, default_value = "fanfare-loadtest bench", value_name = "TEXT")]
+    pub(crate) command_line: String,
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
