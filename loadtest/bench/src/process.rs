@@ -60,6 +60,14 @@ fn ticks(stat: &str) -> Option<u32> {
     Some(user + system)
 }
 
+/// Packets that the kernel has dropped so far since too many waited for a core: the second column of the table. They
+/// are sent again, after a pause that is the kernel's own and nobody's server's.
+pub(crate) fn kernel_drops() -> Result<u64> {
+    let table = std::fs::read_to_string("/proc/net/softnet_stat").context("cannot read softnet_stat")?;
+    let dropped = |line: &str| u64::from_str_radix(line.split_whitespace().nth(1)?, 16).ok();
+    table.lines().map(|line| dropped(line).with_context(|| format!("softnet_stat has {line}"))).sum()
+}
+
 /// Resident memory of the processes together, in bytes.
 pub(crate) fn resident_bytes(pids: &[u32]) -> Result<u64> {
     pids.iter()
@@ -115,6 +123,7 @@ mod tests {
     fn our_own_process_can_be_read() {
         assert!(resident_bytes(&[std::process::id()]).unwrap() > 0);
         cpu_own().unwrap();
+        kernel_drops().unwrap();
         assert!(cpu(&[u32::MAX]).is_err());
     }
 }

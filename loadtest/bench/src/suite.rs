@@ -273,7 +273,7 @@ impl Opening {
 }
 
 fn flow(row: &Row, work: &Work, played: &Played) -> Measurement {
-    let Played { elapsed, cpu, cpu_own, tally, faults, troubles } = played;
+    let Played { elapsed, cpu, cpu_own, kernel_drops, tally, faults, troubles } = played;
     let delivered = tally.delivered.max(1) as f64;
     let milliseconds = |fraction| micros(tally.latency.quantile(fraction)) / 1000.0;
     let mut figures = vec![
@@ -287,6 +287,7 @@ fn flow(row: &Row, work: &Work, played: &Played) -> Measurement {
         ("p50_ms", milliseconds(0.5)),
         ("p99_ms", milliseconds(0.99)),
         ("p999_ms", milliseconds(0.999)),
+        ("kernel_drops", *kernel_drops as f64),
         ("lost", faults.lost as f64),
         ("doubled", faults.doubled as f64),
         ("reordered", faults.reordered as f64),

@@ -47,7 +47,7 @@ pub(crate) async fn run(arguments: &Check) -> Result<Findings> {
     );
     let run = Run::new(rooms, size, arguments.publishers);
     let name = run_name();
-    let channels: Rc<[String]> = (0..rooms).map(|room| format!("{}{name}:{room}", common.prefix)).collect();
+    let channels: Rc<[String]> = (0..rooms).map(|room| format!("{}{name}-{room}", common.prefix)).collect();
     let lines = RefCell::new(vec![None; rooms * arguments.publishers]);
     let mut nodes = BTreeMap::new();
     // Neighbours in the order of opening are in different channels, so that each is spread over the nodes.

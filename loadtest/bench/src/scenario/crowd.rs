@@ -48,6 +48,8 @@ pub(crate) struct Played {
     pub(crate) cpu: Duration,
     /// Of the generator.
     pub(crate) cpu_own: Duration,
+    /// Packets that the kernel dropped.
+    pub(crate) kernel_drops: u64,
     pub(crate) tally: Tally,
     pub(crate) faults: Faults,
     pub(crate) troubles: BTreeMap<String, u64>,
@@ -80,7 +82,7 @@ impl Crowd {
         let run = Run::new(rooms, size, 1);
         let name = run_name();
         let channels: Rc<[String]> =
-            (0..rooms).map(|room| format!("{}{name}:{room}", common.prefix)).collect();
+            (0..rooms).map(|room| format!("{}{name}-{room}", common.prefix)).collect();
         // Neighbours in the order of opening are in different rooms, so that each room is spread over the URLs.
         let seat = |index: usize| (index % rooms) * size + index / rooms;
         let place =
@@ -158,11 +160,13 @@ async fn measure(work: &Work, run: &Run, pids: &[u32]) -> Result<Played> {
     sleep(work.warm_up).await;
     std::mem::take(&mut run.audience.borrow_mut().tally);
     let (start, cpu, cpu_own) = (Instant::now(), process::cpu(pids)?, process::cpu_own()?);
+    let kernel_drops = process::kernel_drops()?;
     sleep(work.window).await;
     Ok(Played {
         elapsed: start.elapsed(),
         cpu: process::cpu(pids)? - cpu,
         cpu_own: process::cpu_own()? - cpu_own,
+        kernel_drops: process::kernel_drops()? - kernel_drops,
         tally: std::mem::take(&mut run.audience.borrow_mut().tally),
         faults: Faults::default(),
         troubles: BTreeMap::new(),

@@ -42,7 +42,7 @@ pub(crate) async fn run(arguments: &Idle) -> Result<Findings> {
     let (cpu_before, own_before) = (process::cpu(pids)?, process::cpu_own()?);
     let channels: Vec<String> = match &arguments.channel {
         Some(channel) => vec![channel.clone()],
-        None => (0..arguments.connections).map(|it| format!("{}{name}:{it}", common.prefix)).collect(),
+        None => (0..arguments.connections).map(|it| format!("{}{name}-{it}", common.prefix)).collect(),
     };
     let place = |index: usize| Place { url: index, channel: &channels[index % channels.len()] };
     let elapsed = open_all(common, arguments.connections, &run.scratch, place, |_, connection| {

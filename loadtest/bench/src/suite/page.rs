@@ -128,6 +128,10 @@ fn faults(results: &Results, row: &RowFacts, peer: &PeerFacts) -> String {
     if busy.is_some_and(|cores| cores.median >= GENERATOR_BUSY_CORES) {
         notes.push("generator busy".to_owned());
     }
+    let drops = results.spread(&row.name, &peer.name, "kernel_drops").filter(|drops| drops.max > 0.0);
+    if let Some(drops) = drops {
+        notes.push(format!("kernel dropped {} packets", grouped(drops.max)));
+    }
     let text = if notes.is_empty() { "none".to_owned() } else { notes.join("; ") };
     text.replace(['|', '\n'], " ")
 }

@@ -50,7 +50,8 @@ pub(super) const PEERS: &[Peer] = &[
     Peer { clusters: false, ..peer("nats", "NATS", Dialect::Nats) },
     peer("ws", "ws (npm)", Dialect::Ws),
     peer("socketio", "Socket.IO", Dialect::Socketio),
-    peer("sockudo", "Sockudo", Dialect::Pusher),
+    // What stands before a colon is a namespace there too, and has to be declared.
+    Peer { prefix: "load-", ..peer("sockudo", "Sockudo", Dialect::Pusher) },
 ];
 
 /// Rows that share a server and its connections.
