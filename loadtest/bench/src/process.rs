@@ -105,7 +105,7 @@ mod tests {
     #[test]
     fn a_family_has_the_grandchildren() {
         let mut child = std::process::Command::new("sh")
-            .args(["-c", "sh -c 'read line' & echo started; wait"])
+            .args(["-c", "sh -c 'echo started; cat'; true"])
             .stdin(std::process::Stdio::piped())
             .stdout(std::process::Stdio::piped())
             .spawn()

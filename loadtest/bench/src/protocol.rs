@@ -15,6 +15,8 @@ mod nats;
 mod nchan;
 mod pusher;
 mod socketio;
+#[cfg(test)]
+mod tests;
 mod ws;
 
 pub(crate) use fanfare::Fanfare;

@@ -23,17 +23,21 @@ use crate::scenario::crowd::{Crowd, Hiring, Played, Work};
 use crate::scenario::idle::settled;
 
 mod chart;
+mod neighbour;
 mod page;
 mod plan;
 mod results;
 mod server;
 
+use neighbour::Neighbour;
 use plan::{Measure, PEERS, Peer, Rhythm, Row, SETS, Set};
 use results::{Machine, Measurement, PeerFacts, Results, RowFacts};
 use server::{Server, Workshop};
 
 const CONNECTIONS_OPENING: usize = 128;
 const WARM_UP: Duration = Duration::from_millis(500);
+/// Where a row does not say otherwise.
+const PAYLOAD_BYTES: usize = 128;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// For one server and all its rows.
 const SET_TIMEOUT: Duration = Duration::from_secs(180);
@@ -135,7 +139,7 @@ impl Set {
             wanted(row)
                 || self.rows.iter().filter(wanted).any(|other| match other.measure {
                     Measure::Flow { rhythm: Rhythm::HalfOf(name), .. } => name == row.name,
-                    Measure::Flow { .. } | Measure::Idle => false,
+                    Measure::Flow { .. } | Measure::Idle | Measure::Neighbour { .. } => false,
                 })
         };
         let divisor = if arguments.quick { QUICK_DIVISOR } else { 1 };
@@ -209,18 +213,31 @@ async fn play_on(
         done.push(opening.measurement(set, &crowd, settled(&server.pids).await?));
     }
     hire(&mut crowd, &common, protocol, server).await?;
+    let work = Work {
+        payload_bytes: PAYLOAD_BYTES,
+        pace: Pace::InFlight(1),
+        burst: 1,
+        warm_up: WARM_UP,
+        window: arguments.seconds,
+        patience: PATIENCE,
+    };
     for row in set.rows.iter() {
-        let Measure::Flow { payload_bytes, rhythm, burst } = row.measure else { continue };
-        let work = Work {
-            payload_bytes,
-            pace: pace(rhythm, set, done)?,
-            burst,
-            warm_up: WARM_UP,
-            window: arguments.seconds,
-            patience: PATIENCE,
-        };
-        let played = crowd.play(&work, &server.pids).await?;
-        done.push(flow(row, &work, &played));
+        match row.measure {
+            Measure::Idle => {}
+            Measure::Flow { payload_bytes, rhythm, burst } => {
+                let work = Work { payload_bytes, pace: pace(rhythm, set, done)?, burst, ..work };
+                let played = crowd.play(&work, &server.pids).await?;
+                done.push(flow(row, &work, &played));
+            }
+            Measure::Neighbour { deliveries_beside } => {
+                let neighbour = Neighbour::start(&common, server, arguments.seconds)?;
+                if let Some(deliveries) = deliveries_beside {
+                    let work = Work { pace: pace(Rhythm::Deliveries(deliveries), set, done)?, ..work };
+                    crowd.play(&work, &server.pids).await?;
+                }
+                done.push(neighbour.measurement(row).await?);
+            }
+        }
     }
     Ok(())
 }

@@ -42,7 +42,10 @@ fn main() -> Result<()> {
     let arguments = Arguments::parse();
     // As far as the hard limit goes; a lack shows at the client.
     let _ = rlimit::increase_nofile_limit(u64::MAX);
-    Server::listen(arguments.listen, arguments.gather.max(1))?.serve()
+    let server = Server::listen(arguments.listen, arguments.gather.max(1))?;
+    // For whoever asked for port 0.
+    writeln!(io::stdout(), "{}", server.listener.local_addr()?)?;
+    server.serve()
 }
 
 struct Connection {

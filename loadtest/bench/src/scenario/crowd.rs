@@ -25,7 +25,7 @@ const GLANCE_INTERVAL: Duration = Duration::from_millis(50);
 pub(super) const LINGER: Duration = Duration::from_millis(250);
 
 /// One piece of work.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Work {
     /// Length of `data` as JSON, in bytes.
     pub(crate) payload_bytes: usize,

@@ -28,6 +28,7 @@ const PANELS: &[(&str, &str, &str)] = &[
     ("rate-128", "cpu_micros_per_message", "CPU µs a message, 20,000 a second"),
     ("nodes-128", "cpu_micros_per_message", "CPU µs a message, two nodes and Redis"),
     ("rate-128", "p99_ms", "p99 latency, ms, 20,000 a second"),
+    ("neighbour", "p99_ms", "p99 latency, ms, of a neighbour of 10,000"),
 ];
 
 /// The chart as SVG.

@@ -45,6 +45,23 @@ const FLOW: &[Column] = &[
     column("generator_cpu_micros_per_message", "generator's CPU µs", 2),
 ];
 
+const LATENCY: &[Column] = &[
+    column("p50_ms", "p50, ms", 2),
+    column("p99_ms", "p99, ms", 2),
+    column("p999_ms", "p99.9, ms", 2),
+    column("delivered_per_second", "messages a second", 0),
+];
+
+/// The columns of a row, and those of them in which it is compared.
+fn columns(row: &RowFacts) -> (&'static [Column], &'static [usize]) {
+    match row.name.as_str() {
+        "idle" => (IDLE, &[0, 1]),
+        name if name.starts_with("neighbour") => (LATENCY, &[1]),
+        name if name.contains("half") || name.starts_with("rate") => (FLOW, &[0, 3]),
+        _ => (FLOW, &[0]),
+    }
+}
+
 /// Rewrites the measured part of the page, the chart and the results in the directory.
 pub(super) fn write(results: &Results, docs: &Path) -> Result<()> {
     let path = docs.join(PAGE);
@@ -87,7 +104,7 @@ fn measured(results: &Results) -> String {
 pub(super) fn tables(results: &Results) -> String {
     let mut text = String::new();
     for row in &results.rows {
-        let columns = if row.name == "idle" { IDLE } else { FLOW };
+        let (columns, _) = columns(row);
         write!(text, "### {}\n\n| peer |", row.title).expect("a String takes everything");
         for column in columns {
             write!(text, " {} |", column.heading).expect("a String takes everything");
@@ -148,15 +165,9 @@ fn comparison(results: &Results) -> String {
                     | --- | --- | ---: | --- | ---: | ---: |\n"
         .to_owned();
     for row in &results.rows {
-        let figures: &[Column] = if row.name == "idle" {
-            &IDLE[..2]
-        } else if row.name.starts_with("rate") || row.name.contains("half") {
-            &[FLOW[0].copy(), FLOW[3].copy()]
-        } else {
-            &[FLOW[0].copy()]
-        };
-        for column in figures {
-            text += &compared(results, row, column).unwrap_or_default();
+        let (columns, compared_in) = columns(row);
+        for &index in compared_in {
+            text += &compared(results, row, &columns[index]).unwrap_or_default();
         }
     }
     text
@@ -176,10 +187,4 @@ fn compared(results: &Results, row: &RowFacts, column: &Column) -> Option<String
     });
     let floor = median("floor8").map_or_else(|| "–".to_owned(), number);
     Some(format!("| {} | {} | {} | {other} | {ratio} | {floor} |\n", row.title, column.heading, number(ours)))
-}
-
-impl Column {
-    const fn copy(&self) -> Self {
-        column(self.figure, self.heading, self.decimals)
-    }
 }

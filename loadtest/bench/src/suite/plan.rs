@@ -80,6 +80,9 @@ pub(super) enum Measure {
     Idle,
     /// What publications to them cost.
     Flow { payload_bytes: usize, rhythm: Rhythm, burst: u64 },
+    /// How long publications take in a small channel of the same server, heard by a generator of its own: while the
+    /// crowd is silent, or while it hears as many deliveries a second.
+    Neighbour { deliveries_beside: Option<f64> },
 }
 
 /// When publications leave.
@@ -123,6 +126,16 @@ pub(super) const SETS: &[Set] = &[
         rows: Cow::Borrowed(&[
             flow("wide-128", "10,000 subscribers, flat out, 128 B", 128, Rhythm::InFlight(8)),
             flow("wide-1024", "10,000 subscribers, flat out, 1 KiB", 1024, Rhythm::InFlight(8)),
+            Row {
+                name: "neighbour-alone",
+                title: "a channel of 10 beside 10,000 silent subscribers",
+                measure: Measure::Neighbour { deliveries_beside: None },
+            },
+            Row {
+                name: "neighbour",
+                title: "a channel of 10 beside 10,000 subscribers who hear 20,000 deliveries a second",
+                measure: Measure::Neighbour { deliveries_beside: Some(20_000.0) },
+            },
         ]),
     },
     Set {

@@ -1,5 +1,6 @@
 //! Peers as processes: started on free ports, stopped with all their children when dropped.
 
+use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -40,6 +41,13 @@ impl Workshop {
         command
     }
 
+    /// Where the servers of a peer write what they have to say, one run over the other.
+    fn log(&self, name: &str) -> Result<Stdio> {
+        let path = self.cache.join(format!("{name}.log"));
+        let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(file.into())
+    }
+
     /// What the peer says it is; an error where it is not installed.
     pub(super) fn version(&self, peer: &Peer) -> Result<String> {
         let output = self.command(peer, "version").output().context("cannot be run")?;
@@ -69,9 +77,10 @@ impl Server {
         if nodes > 1 {
             let mut command = Command::new("redis-server");
             command.args(["--port", &redis.to_string(), "--save", "", "--appendonly", "no"]);
+            command.stderr(workshop.log("redis")?);
             processes.push(Family::start(command, redis).await.context("redis-server")?);
         }
-        for _ in 0..nodes {
+        for node in 1..=nodes {
             let (port, internal) = (free_port()?, free_port()?);
             let directory = TempDir::with_prefix("fanfare-bench-")?;
             let mut command = workshop.command(peer, "serve");
@@ -80,7 +89,10 @@ impl Server {
             if nodes > 1 {
                 command.env("REDIS_PORT", redis.to_string());
             }
-            processes.push(Family::start(command, port).await?);
+            let log = format!("{}-{node}", peer.name);
+            command.stderr(workshop.log(&log)?);
+            let start = Family::start(command, port).await;
+            processes.push(start.with_context(|| format!("{log}.log in --cache may say why"))?);
             scratch.push(directory);
             urls.push(format!("ws://127.0.0.1:{port}/ws"));
         }
