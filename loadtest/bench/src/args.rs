@@ -212,7 +212,7 @@ pub(crate) struct Bench {
     /// Length of the measured window of each row
     #[arg(long, default_value = "3", value_parser = seconds, value_name = "SECONDS")]
     pub(crate) seconds: Duration,
-    /// A tenth of the connections; ours and the floors, unless --only says more
+    /// A tenth of the connections, some of the rows, ours and the floors; --rows and --only say otherwise
     #[arg(long)]
     pub(crate) quick: bool,
     /// The folders of the peers

@@ -7,14 +7,38 @@ use anyhow::{Context as _, Result};
 /// The unit of `/proc/PID/stat`: Linux reports it to user space in hundredths of a second everywhere.
 const TICK: Duration = Duration::from_millis(10);
 
-/// User and system time that the processes have spent so far, all threads, together. Grain: 10 ms each.
-pub(crate) fn cpu(pids: &[u32]) -> Result<Duration> {
-    pids.iter().map(|pid| cpu_of(&pid.to_string())).sum()
+/// CPU time that processes have spent.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Spent {
+    /// In their own code.
+    pub(crate) user: Duration,
+    /// In the kernel, on their behalf.
+    pub(crate) system: Duration,
+}
+
+impl Spent {
+    /// Both.
+    pub(crate) fn total(self) -> Duration {
+        self.user + self.system
+    }
+
+    /// What was spent from `earlier` to this.
+    pub(crate) fn since(self, earlier: Self) -> Self {
+        Self { user: self.user - earlier.user, system: self.system - earlier.system }
+    }
+}
+
+/// What the processes have spent so far, all threads, together. Grain: 10 ms each.
+pub(crate) fn cpu(pids: &[u32]) -> Result<Spent> {
+    pids.iter().try_fold(Spent::default(), |sum, pid| {
+        let spent = cpu_of(&pid.to_string())?;
+        Ok(Spent { user: sum.user + spent.user, system: sum.system + spent.system })
+    })
 }
 
 /// User and system time of this very process.
 pub(crate) fn cpu_own() -> Result<Duration> {
-    cpu_of("self")
+    Ok(cpu_of("self")?.total())
 }
 
 /// A process and all that descend from it, as they are now.
@@ -45,19 +69,18 @@ fn parent(stat: &str) -> Option<u32> {
     fields.split(' ').nth(1)?.parse().ok()
 }
 
-fn cpu_of(process: &str) -> Result<Duration> {
+fn cpu_of(process: &str) -> Result<Spent> {
     let path = format!("/proc/{process}/stat");
     let stat = std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
-    ticks(&stat).map(|ticks| TICK * ticks).with_context(|| format!("{path} is not as expected: {stat}"))
+    spent(&stat).with_context(|| format!("{path} is not as expected: {stat}"))
 }
 
 /// Fields 14 and 15, counted after the program's name, which may itself contain spaces and parentheses.
-fn ticks(stat: &str) -> Option<u32> {
+fn spent(stat: &str) -> Option<Spent> {
     let (_, fields) = stat.rsplit_once(") ")?;
     let mut fields = fields.split(' ').skip(11);
-    let user: u32 = fields.next()?.parse().ok()?;
-    let system: u32 = fields.next()?.parse().ok()?;
-    Some(user + system)
+    let mut next = || Some(TICK * fields.next()?.parse().ok()?);
+    Some(Spent { user: next()?, system: next()? })
 }
 
 /// Packets that the kernel has dropped so far since too many waited for a core: the second column of the table. They
@@ -91,8 +114,9 @@ mod tests {
     #[test]
     fn a_name_with_parentheses_and_spaces_shifts_nothing() {
         let stat = "77 (a ) b) S 1 77 77 0 -1 4194560 1000 0 0 0 250 50 0 0 20 0 3 0 8856 1 1";
-        assert_eq!(ticks(stat), Some(300));
-        assert_eq!(ticks("nonsense"), None);
+        let (user, system) = (Duration::from_millis(2500), Duration::from_millis(500));
+        assert_eq!(spent(stat), Some(Spent { user, system }));
+        assert_eq!(spent("nonsense"), None);
         assert_eq!(parent(stat), Some(1));
     }
 

@@ -41,6 +41,9 @@ const PAYLOAD_BYTES: usize = 128;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// For one server and all its rows.
 const SET_TIMEOUT: Duration = Duration::from_secs(180);
+/// What a quick run does when it is not told.
+const QUICK_ROWS: &[&str] =
+    &["idle", "rooms-128", "wide-128", "neighbour", "fanout-128", "rate-128", "nodes-128"];
 /// A quick run has so many times fewer connections.
 const QUICK_DIVISOR: usize = 10;
 
@@ -95,6 +98,9 @@ async fn rounds(arguments: &Bench) -> Result<Results> {
         let version = version.ok();
         facts.push(PeerFacts { name: peer.name.into(), title: peer.title.into(), version });
     }
+    if let Some(unknown) = arguments.rows.iter().find(|name| SETS.iter().all(|set| !set.has(name))) {
+        bail!("there is no row {unknown}");
+    }
     let sets: Vec<Set> =
         SETS.iter().map(|set| set.chosen(arguments)).filter(|it| !it.rows.is_empty()).collect();
     let rows = sets.iter().flat_map(|set| set.rows.iter().map(|row| RowFacts::of(set, row))).collect();
@@ -131,9 +137,16 @@ fn is_chosen(name: &str, arguments: &Bench) -> bool {
 }
 
 impl Set {
+    fn has(&self, row: &str) -> bool {
+        self.rows.iter().any(|it| it.name == row)
+    }
+
     /// What is left of the set for a run with these arguments.
     fn chosen(&self, arguments: &Bench) -> Self {
-        let wanted = |row: &&Row| arguments.rows.is_empty() || arguments.rows.iter().any(|it| it == row.name);
+        let wanted = |row: &&Row| match arguments.rows.as_slice() {
+            [] => !arguments.quick || QUICK_ROWS.contains(&row.name),
+            rows => rows.iter().any(|it| it == row.name),
+        };
         // A share of a maximum needs the row that finds it.
         let needed = |row: &&Row| {
             wanted(row)
@@ -207,8 +220,11 @@ async fn play_on(
     let resident = if idle { settled(&server.pids).await? } else { 0 };
     let (cpu, cpu_own) = (process::cpu(&server.pids)?, process::cpu_own()?);
     let mut crowd = Crowd::open(&common, set.rooms, set.size).await?;
-    let opening =
-        Opening { resident, cpu: process::cpu(&server.pids)? - cpu, own: process::cpu_own()? - cpu_own };
+    let opening = Opening {
+        resident,
+        cpu: process::cpu(&server.pids)?.since(cpu).total(),
+        own: process::cpu_own()? - cpu_own,
+    };
     if idle {
         done.push(opening.measurement(set, &crowd, settled(&server.pids).await?));
     }
@@ -296,8 +312,9 @@ fn flow(row: &Row, work: &Work, played: &Played) -> Measurement {
     let mut figures = vec![
         ("published_per_second", tally.published as f64 / elapsed.as_secs_f64()),
         ("delivered_per_second", tally.delivered as f64 / elapsed.as_secs_f64()),
-        ("cpu_micros_per_message", micros(*cpu) / delivered),
-        ("cores", cpu.as_secs_f64() / elapsed.as_secs_f64()),
+        ("cpu_micros_per_message", micros(cpu.total()) / delivered),
+        ("user_micros_per_message", micros(cpu.user) / delivered),
+        ("cores", cpu.total().as_secs_f64() / elapsed.as_secs_f64()),
         ("generator_cpu_micros_per_message", micros(*cpu_own) / delivered),
         ("generator_cores", cpu_own.as_secs_f64() / elapsed.as_secs_f64()),
         ("messages_per_read", tally.delivered as f64 / tally.reads.max(1) as f64),
@@ -321,7 +338,7 @@ fn flow(row: &Row, work: &Work, played: &Played) -> Measurement {
         "  {}: {:.0} msg/s, {:.2} us/msg (generator {:.2}, {:.1} msg/read), p99 {:.1} ms{}",
         row.name,
         delivered / elapsed.as_secs_f64(),
-        micros(*cpu) / delivered,
+        micros(cpu.total()) / delivered,
         micros(*cpu_own) / delivered,
         tally.delivered as f64 / tally.reads.max(1) as f64,
         milliseconds(0.99),

@@ -17,7 +17,7 @@ use super::{Place, open_all, run_name, targets};
 use crate::args::Common;
 use crate::audience::{Faults, Run, Tally};
 use crate::connection::Connection;
-use crate::process;
+use crate::process::{self, Spent};
 use crate::protocol::Post;
 use crate::publisher::{Pace, Posts, Publisher, Via};
 
@@ -45,7 +45,7 @@ pub(crate) struct Work {
 pub(crate) struct Played {
     pub(crate) elapsed: Duration,
     /// Of the processes under test.
-    pub(crate) cpu: Duration,
+    pub(crate) cpu: Spent,
     /// Of the generator.
     pub(crate) cpu_own: Duration,
     /// Packets that the kernel dropped.
@@ -164,7 +164,7 @@ async fn measure(work: &Work, run: &Run, pids: &[u32]) -> Result<Played> {
     sleep(work.window).await;
     Ok(Played {
         elapsed: start.elapsed(),
-        cpu: process::cpu(pids)? - cpu,
+        cpu: process::cpu(pids)?.since(cpu),
         cpu_own: process::cpu_own()? - cpu_own,
         kernel_drops: process::kernel_drops()? - kernel_drops,
         tally: std::mem::take(&mut run.audience.borrow_mut().tally),

@@ -65,7 +65,7 @@ fn findings(arguments: &Flow, rooms: usize, size: usize, played: &Played) -> Fin
     let Played { elapsed, cpu, cpu_own, kernel_drops: _, tally, faults, troubles } = played;
     let per_second = |count: u64| count as f64 / elapsed.as_secs_f64();
     let per_message = |spent: &Duration| micros(*spent) / tally.delivered.max(1) as f64;
-    let cpu_micros = (!arguments.common.pid.is_empty()).then(|| per_message(cpu));
+    let cpu_micros = (!arguments.common.pid.is_empty()).then(|| per_message(&cpu.total()));
     let mut failures = faults.failures();
     if tally.delivered == 0 {
         failures.push("nothing was delivered in the measured window".to_owned());

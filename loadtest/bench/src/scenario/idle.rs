@@ -49,7 +49,7 @@ pub(crate) async fn run(arguments: &Idle) -> Result<Findings> {
         drop(spawn_local(run.clone().listen(connection, None)));
     })
     .await?;
-    let cpu = process::cpu(pids)? - cpu_before;
+    let cpu = process::cpu(pids)?.since(cpu_before).total();
     let own = process::cpu_own()? - own_before;
     let after = settled(pids).await?;
     sleep(arguments.hold).await;

@@ -37,6 +37,7 @@ const IDLE: &[Column] = &[
 
 const FLOW: &[Column] = &[
     column("cpu_micros_per_message", "CPU µs a message", 2),
+    column("user_micros_per_message", "of these user", 2),
     column("delivered_per_second", "messages a second", 0),
     column("p50_ms", "p50, ms", 1),
     column("p99_ms", "p99, ms", 1),
@@ -57,7 +58,7 @@ fn columns(row: &RowFacts) -> (&'static [Column], &'static [usize]) {
     match row.name.as_str() {
         "idle" => (IDLE, &[0, 1]),
         name if name.starts_with("neighbour") => (LATENCY, &[1]),
-        name if name.contains("half") || name.starts_with("rate") => (FLOW, &[0, 3]),
+        name if name.contains("half") || name.starts_with("rate") => (FLOW, &[0, 4]),
         _ => (FLOW, &[0]),
     }
 }
@@ -105,7 +106,14 @@ pub(super) fn tables(results: &Results) -> String {
     let mut text = String::new();
     for row in &results.rows {
         let (columns, _) = columns(row);
-        write!(text, "### {}\n\n| peer |", row.title).expect("a String takes everything");
+        write!(
+            text,
+            "### {}\n\n`{}`, {} connections.\n\n| peer |",
+            row.title,
+            row.name,
+            grouped(row.connections as f64)
+        )
+        .expect("a String takes everything");
         for column in columns {
             write!(text, " {} |", column.heading).expect("a String takes everything");
         }
