@@ -76,7 +76,9 @@ impl Publisher<'_> {
             match self.pace {
                 Pace::InFlight(window) => {
                     let in_flight = self.run.audience.borrow().in_flight;
-                    let bursts = window.saturating_sub(in_flight) as u64 / self.burst;
+                    // A window shorter than a burst would never open.
+                    let window = (window as u64).max(self.burst);
+                    let bursts = window.saturating_sub(in_flight as u64) / self.burst;
                     if bursts > 0 {
                         return bursts * self.burst;
                     }

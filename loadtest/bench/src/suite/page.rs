@@ -67,13 +67,18 @@ fn columns(row: &RowFacts) -> (&'static [Column], &'static [usize]) {
 pub(super) fn write(results: &Results, docs: &Path) -> Result<()> {
     let path = docs.join(PAGE);
     let page = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let (before, rest) = page.split_once(BEGIN).context("the page has no place for results")?;
-    let (_, after) = rest.split_once(END).context("the place for results has no end")?;
-    let page = format!("{before}{BEGIN}\n{}\n{END}{after}", measured(results));
+    let page = replaced(&page, &measured(results))?;
     std::fs::write(&path, page).with_context(|| format!("cannot write {}", path.display()))?;
     std::fs::write(docs.join(CHART), chart::draw(results))?;
     std::fs::write(docs.join(RESULTS), serde_json::to_vec_pretty(results)?)?;
     Ok(())
+}
+
+/// The page with its measured part replaced.
+fn replaced(page: &str, measured: &str) -> Result<String> {
+    let (before, rest) = page.split_once(BEGIN).context("the page has no place for results")?;
+    let (_, after) = rest.split_once(END).context("the place for results has no end")?;
+    Ok(format!("{before}{BEGIN}\n{}\n\n{END}{after}", measured.trim_end()))
 }
 
 fn measured(results: &Results) -> String {
@@ -195,4 +200,76 @@ fn compared(results: &Results, row: &RowFacts, column: &Column) -> Option<String
     });
     let floor = median("floor8").map_or_else(|| "–".to_owned(), number);
     Some(format!("| {} | {} | {} | {other} | {ratio} | {floor} |\n", row.title, column.heading, number(ours)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::results::{Machine, Measurement};
+    use super::*;
+
+    fn results() -> Results {
+        let peer = |name: &str, version: Option<&str>| PeerFacts {
+            name: name.into(),
+            title: format!("the {name}"),
+            version: version.map(str::to_owned),
+        };
+        let measurement = |round, peer: &str, micros: f64, failures: &[&str]| Measurement {
+            round,
+            peer: peer.into(),
+            row: "fanout-128".into(),
+            figures: [("cpu_micros_per_message".to_owned(), micros)].into(),
+            failures: failures.iter().map(|&it| it.to_owned()).collect(),
+        };
+        Results {
+            machine: Machine { cpu: "a CPU".into(), cores: 2, memory_mib: 3, kernel: "6".into() },
+            commit: "abc".into(),
+            command: "scripts/bench".into(),
+            rounds: 3,
+            window_seconds: 3.0,
+            peers: vec![peer("fanfare", Some("1")), peer("nats", Some("2")), peer("absent", None)],
+            rows: vec![RowFacts { name: "fanout-128".into(), title: "fan-out".into(), connections: 1000 }],
+            measurements: vec![
+                measurement(0, "fanfare", 2.0, &[]),
+                measurement(1, "fanfare", 1.0, &[]),
+                measurement(2, "fanfare", 3.0, &[]),
+                measurement(0, "nats", 4.0, &["messages lost: 7"]),
+            ],
+        }
+    }
+
+    #[test]
+    fn a_table_has_medians_spreads_and_faults() {
+        let tables = tables(&results());
+        assert!(tables.contains("| the fanfare | 2.00 [1.00–3.00] |"), "{tables}");
+        assert!(
+            tables.contains("| the nats | 4.00 |") && tables.contains("| messages lost: 7 |"),
+            "{tables}"
+        );
+        assert!(!tables.contains("absent"), "{tables}");
+    }
+
+    #[test]
+    fn ours_is_compared_with_the_best_of_the_others() {
+        let measured = measured(&results());
+        assert!(measured.contains("| 2.00 | the nats 4.00 | 0.50 | – |"), "{measured}");
+        assert!(measured.contains("| the absent | was not to be had on this machine |"), "{measured}");
+    }
+
+    #[test]
+    fn only_the_measured_part_of_the_page_is_rewritten() {
+        let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/performance.md"));
+        let page = page.unwrap();
+        let once = replaced(&page, "figures\n").unwrap();
+        let (before, rest) = once.split_once(BEGIN).unwrap();
+        assert!(page.starts_with(before) && rest.starts_with("\nfigures\n"));
+        assert_eq!(replaced(&once, "figures\n").unwrap(), once);
+        assert!(replaced("a page without a place", "").is_err());
+    }
+
+    #[test]
+    fn the_chart_shows_whoever_was_measured() {
+        let chart = chart::draw(&results());
+        assert!(chart.starts_with("<svg ") && chart.ends_with("</svg>\n"));
+        assert!(chart.contains(">the fanfare<") && !chart.contains("the absent"), "{chart}");
+    }
 }
