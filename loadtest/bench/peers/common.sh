@@ -20,7 +20,8 @@ PATH=$PATH:/usr/sbin:/sbin
 unpack() {
     local directory
     directory=$(mktemp -d)
-    (cd "$directory" && apt-get download -q "$@" >/dev/null)
+    # The lists of packages may be missing or old; to renew them takes root.
+    (cd "$directory" && { apt-get download -q "$@" || { apt-get update -q && apt-get download -q "$@"; }; } >/dev/null)
     mkdir -p "$cache/root"
     for package in "$directory"/*.deb; do
         dpkg -x "$package" "$cache/root"

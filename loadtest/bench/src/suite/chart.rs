@@ -28,6 +28,7 @@ const PANELS: &[(&str, &str, &str)] = &[
     ("rate-128", "cpu_micros_per_message", "CPU µs a message, 20,000 a second"),
     ("nodes-128", "cpu_micros_per_message", "CPU µs a message, two nodes and Redis"),
     ("rate-128", "p99_ms", "p99 latency, ms, 20,000 a second"),
+    ("half-128", "p99_ms", "p99 latency, ms, half its own maximum"),
     ("neighbour", "p99_ms", "p99 latency, ms, of a neighbour of 10,000"),
 ];
 
@@ -90,7 +91,7 @@ impl<'a> Panel<'a> {
                  fill=\"#6b7280\" text-anchor=\"middle\">{}</text>",
                 top + HEAD_HEIGHT - 8.0,
                 bottom + 14.0,
-                number(value)
+                power_of_ten(power)
             )
             .expect("a String takes everything");
         }
@@ -122,6 +123,15 @@ fn colour(peer: &str) -> &'static str {
         _ if peer.starts_with("fanfare") => OURS,
         _ if peer.starts_with("floor") => FLOOR,
         _ => OTHERS,
+    }
+}
+
+/// A mark on the scale, short enough for its place.
+fn power_of_ten(power: i32) -> String {
+    match power {
+        6.. => format!("{}M", 10_f64.powi(power - 6)),
+        3..6 => format!("{}k", 10_f64.powi(power - 3)),
+        _ => number(10_f64.powi(power)),
     }
 }
 

@@ -35,7 +35,8 @@ impl Neighbour {
         let directory = TempDir::with_prefix("fanfare-bench-")?;
         let report = directory.path().join("neighbour.json");
         let protocol = common.protocol.to_possible_value().context("every protocol has a name")?;
-        let mut command = Command::new(std::env::current_exe()?);
+        // Ourselves, even when a build has put another program in our place meanwhile.
+        let mut command = Command::new("/proc/self/exe");
         command.args(["fanout", "--url", &server.urls[0], "--api", &server.http]);
         command.args(["--protocol", protocol.get_name(), "--prefix", &common.prefix]);
         command.args(["--subscribers", &SUBSCRIBERS.to_string()]);
