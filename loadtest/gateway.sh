@@ -3,7 +3,7 @@
 # gateway on free loopback ports for as long as the script lives.
 #
 # Sets $root, $generator, $gateway_pid, $url (ws://…/ws) and $api (http://…). Any setting of the gateway can be
-# given in the environment as FANFARE__SECTION__KEY.
+# given in the environment as FANFARE__SECTION__KEY; the others are those of scripts/bench.
 
 root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 target=${CARGO_TARGET_DIR:-$root/target}
@@ -43,11 +43,8 @@ start_gateway() {
     public=$(free_port)
     while internal=$(free_port) && [ "$internal" = "$public" ]; do :; done
     trap stop_gateway EXIT
-    # The generator publishes from one connection what a thousand clients would.
-    FANFARE__LISTEN__PUBLIC=127.0.0.1:$public FANFARE__LISTEN__INTERNAL=127.0.0.1:$internal \
-        FANFARE__LIMITS__MESSAGES_PER_SECOND=${FANFARE__LIMITS__MESSAGES_PER_SECOND:-0} \
-        FANFARE__NODE__DRAIN_SECONDS=${FANFARE__NODE__DRAIN_SECONDS:-0} \
-        "$target/release/fanfare" >"$gateway_log" 2>&1 &
+    PORT=$public INTERNAL_PORT=$internal FANFARE_BIN=$target/release BENCH_CACHE=$target/bench \
+        "$root/loadtest/bench/peers/fanfare/peer" serve >"$gateway_log" 2>&1 &
     gateway_pid=$!
     url=ws://127.0.0.1:$public/ws
     api=http://127.0.0.1:$internal
