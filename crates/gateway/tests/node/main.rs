@@ -9,6 +9,7 @@ mod closing;
 mod counters;
 mod crossing;
 mod drain;
+mod formats;
 mod framing;
 mod handshake;
 mod heartbeat;
