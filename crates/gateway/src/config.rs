@@ -47,7 +47,7 @@ pub use secret::Secret;
 pub use source::{File, Flag, Source};
 pub use typed::{
     Api, Auth, Config, Console, Heartbeat, History, Limits, Listen, Log, Namespace, Node, Origin, Presence,
-    Redis,
+    Redis, WebSocket,
 };
 
 /// Reads the layers, the later over the earlier: defaults, file, environment, flags.

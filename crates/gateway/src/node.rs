@@ -72,6 +72,8 @@ pub(crate) struct Services {
     pub(crate) roster: Roster,
     pub(crate) admission: Admission,
     pub(crate) readiness: Readiness,
+    /// Whether `/echo` is served.
+    pub(crate) echo: bool,
     pub(crate) tasks: TaskTracker,
 }
 
@@ -279,6 +281,7 @@ fn services(
         roster: Roster::default(),
         admission: Admission::default(),
         readiness: Readiness::default(),
+        echo: config.echo,
         tasks,
     }
 }

@@ -12,19 +12,33 @@ use super::logging::{self, Filter};
 use crate::config::{Changes, Config, Loaded};
 use crate::node::Node;
 
+/// What is served beside what the configuration says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Extra {
+    None,
+    /// `/echo`, which costs whoever can reach it nothing and the node a message's size each.
+    Echo,
+}
+
 /// Serves until a signal says to stop.
-pub(super) fn run(origin: &Origin) -> anyhow::Result<()> {
+pub(super) fn run(origin: &Origin, extra: Extra) -> anyhow::Result<()> {
     let loaded = Loaded::of(&origin.read()?)?;
+    let public = loaded.config().listen.public;
+    anyhow::ensure!(
+        extra == Extra::None || public.ip().is_loopback(),
+        "`fanfare echo` serves tests of this machine: listen.public = \"{public}\" is no loopback address"
+    );
     let config = loaded.config();
     let filter = logging::start(&config.log)?;
     raise_open_files(config);
-    runtime(config)?.block_on(serve(origin, loaded, &filter))
+    runtime(config)?.block_on(serve(origin, loaded, extra, &filter))
 }
 
-async fn serve(origin: &Origin, mut loaded: Loaded, filter: &Filter) -> anyhow::Result<()> {
+async fn serve(origin: &Origin, mut loaded: Loaded, extra: Extra, filter: &Filter) -> anyhow::Result<()> {
     let mut signals = Signals::new()?; // Before anything is said: whoever reads the log may signal.
     info!("{}", loaded.config().summary());
-    let node = Node::start(loaded.config()).await?;
+    let config = Config { echo: extra == Extra::Echo, ..loaded.config().clone() };
+    let node = Node::start(&config).await?;
     while let Wish::Reload = signals.next().await {
         reload(origin, &mut loaded, filter, &node).await;
     }

@@ -186,6 +186,18 @@ pub(super) const SECTIONS: &[Section] = &[
         .reloadable()],
     },
     Section {
+        name: "websocket",
+        help: "The opening handshake.",
+        keys: &[key(
+            "websocket.strict_subprotocol",
+            Kind::Switch,
+            "false",
+            "Whether a client that offers subprotocols of which none is known is refused with 400. Otherwise it comes in, the \
+             answer names none of them, and `fanfare.v1.json` is spoken.",
+        )
+        .reloadable()],
+    },
+    Section {
         name: "limits",
         help: "Bounds, each of one connection unless it says otherwise.",
         keys: &[
@@ -228,6 +240,13 @@ pub(super) const SECTIONS: &[Section] = &[
                 whole(1, 600),
                 "10",
                 "Time to send the head of a request, from the moment the socket is open.",
+            )
+            .reloadable(),
+            key(
+                "limits.close_seconds",
+                whole(1, 60),
+                "5",
+                "Time for a client to answer a Close, and to take in what was sent before it; then it is hung up on.",
             )
             .reloadable(),
         ],

@@ -24,6 +24,8 @@ pub struct Config {
     pub auth: Auth,
     /// Which pages may connect.
     pub origin: Origin,
+    /// The opening handshake.
+    pub websocket: WebSocket,
     /// Every bound.
     pub limits: Limits,
     /// How dead peers are found.
@@ -38,6 +40,8 @@ pub struct Config {
     pub console: Console,
     /// What is logged, and how.
     pub log: Log,
+    /// Whether `/echo` is served, for conformance suites. No key sets it: `fanfare echo` does, on loopback.
+    pub echo: bool,
 }
 
 /// Where the node listens. The two differ, unless a port is 0.
@@ -90,6 +94,13 @@ pub struct Origin {
     pub allow: Vec<String>,
 }
 
+/// The opening handshake.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WebSocket {
+    /// Whether a client that offers subprotocols of which none is known is turned away.
+    pub strict_subprotocol: bool,
+}
+
 /// Every bound; of one connection unless it says otherwise.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -109,6 +120,8 @@ pub struct Limits {
     pub queue_bytes: NonZeroUsize,
     /// Time to send the head of a request.
     pub header_timeout: Duration,
+    /// Time to answer our Close, and to take in what was sent before it.
+    pub close_timeout: Duration,
 }
 
 /// How dead peers are found. `timeout` is at most `interval`: one ping at a time waits for its answer.
@@ -225,6 +238,9 @@ pub(super) fn build(merged: &Merged, default_name: &str) -> Config {
         },
         auth: Auth { anonymous: merged.switch("auth.anonymous").unwrap_or(loopback) },
         origin: Origin { allow: merged.list("origin.allow") },
+        websocket: WebSocket {
+            strict_subprotocol: merged.switch("websocket.strict_subprotocol").expect("the key has a default"),
+        },
         limits: limits(merged),
         heartbeat: Heartbeat {
             interval: seconds(merged, "heartbeat.interval_seconds"),
@@ -238,6 +254,7 @@ pub(super) fn build(merged: &Merged, default_name: &str) -> Config {
         api: Api { keys: merged.list("api.keys").into_iter().map(Secret::new).collect() },
         console: Console { enabled: merged.switch("console.enabled").unwrap_or(loopback) },
         log: Log { format: LogFormat::of(&text(merged, "log.format")), level: text(merged, "log.level") },
+        echo: false,
         listen,
     }
 }
@@ -252,6 +269,7 @@ fn limits(merged: &Merged) -> Limits {
         messages_per_second: small(merged, "limits.messages_per_second"),
         queue_bytes: positive(merged, "limits.queue_bytes"),
         header_timeout: seconds(merged, "limits.header_seconds"),
+        close_timeout: seconds(merged, "limits.close_seconds"),
     }
 }
 

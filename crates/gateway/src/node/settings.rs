@@ -12,13 +12,14 @@ use fanfare_protocol::rules::{MayPublish, MaySubscribe, Overflow, Rule, Rules};
 use fanfare_protocol::session::Policy;
 
 use crate::admission::Origins;
-use crate::config::{Config, Namespace, PublishBy, Secret, SlowSubscriber, SubscribeBy};
+use crate::config::{Config, Namespace, PublishBy, Secret, SlowSubscriber, SubscribeBy, WebSocket};
 
 /// See the [module's note](self).
 #[derive(Debug)]
 pub(crate) struct Settings {
     pub(crate) policy: Arc<Policy>,
     pub(crate) origins: Origins,
+    pub(crate) websocket: WebSocket,
     pub(crate) connections_max: usize,
     pub(crate) api_keys: Vec<Secret>,
     /// Whether the page is served.
@@ -33,6 +34,7 @@ impl Settings {
         Self {
             policy: Arc::new(policy(config)),
             origins: Origins::new(&config.origin.allow),
+            websocket: config.websocket.clone(),
             connections_max: config.limits.connections.get(),
             api_keys: config.api.keys.clone(),
             console: config.console.enabled,
@@ -50,6 +52,7 @@ fn policy(config: &Config) -> Policy {
         errors: config.limits.max_errors.get(),
         messages_per_second: config.limits.messages_per_second.map_or(0, |most| most.get()),
         queue_bytes: config.limits.queue_bytes.get(),
+        close_timeout: config.limits.close_timeout,
         ..limits::Limits::default()
     };
     let heartbeat =

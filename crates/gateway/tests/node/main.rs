@@ -5,11 +5,13 @@
 
 mod admission;
 mod api;
+mod bounds;
 mod closing;
 mod counters;
 mod crossing;
 mod drain;
 mod formats;
+mod echo;
 mod framing;
 mod handshake;
 mod heartbeat;
