@@ -1,10 +1,12 @@
 //! `fanfare serve`: configure, build, serve, reload when told to, wait for a signal to stop, drain.
 
 use std::thread::available_parallelism;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::sleep;
 use tracing::{error, info, warn};
 
 use super::Origin;
@@ -39,8 +41,13 @@ async fn serve(origin: &Origin, mut loaded: Loaded, extra: Extra, filter: &Filte
     info!("{}", loaded.config().summary());
     let config = Config { echo: extra == Extra::Echo, ..loaded.config().clone() };
     let node = Node::start(&config).await?;
-    while let Wish::Reload = signals.next().await {
-        reload(origin, &mut loaded, filter, &node).await;
+    let mut complaint = String::new();
+    loop {
+        match signals.next(loaded.config().tls.watch).await {
+            Wish::Stop => break,
+            Wish::Reload => reload(origin, &mut loaded, filter, &node).await,
+            Wish::Renew => renew(&mut loaded, &node, &mut complaint).await,
+        }
     }
     tokio::select! {
         () = node.drain() => {}
@@ -54,6 +61,8 @@ async fn serve(origin: &Origin, mut loaded: Loaded, extra: Extra, filter: &Filte
 enum Wish {
     Stop,
     Reload,
+    /// To look whether there are new certificates; asked by the clock.
+    Renew,
 }
 
 #[derive(Debug)]
@@ -72,18 +81,20 @@ impl Signals {
         })
     }
 
-    async fn next(&mut self) -> Wish {
+    /// The next signal; a look at the certificates where none comes for as long as `watch`.
+    async fn next(&mut self, watch: Option<Duration>) -> Wish {
         tokio::select! {
             biased;
             _ = self.terminate.recv() => Wish::Stop,
             _ = self.interrupt.recv() => Wish::Stop,
             _ = self.hangup.recv() => Wish::Reload,
+            () = sleep(watch.unwrap_or_default()), if watch.is_some() => Wish::Renew,
         }
     }
 
     /// Waits for a signal to stop; who stops reads no configuration any more.
     async fn stop(&mut self) {
-        while let Wish::Reload = self.next().await {}
+        while let Wish::Reload = self.next(None).await {}
     }
 }
 
@@ -114,6 +125,26 @@ async fn reload(origin: &Origin, loaded: &mut Loaded, filter: &Filter, node: &No
         info!(applied, "configuration reloaded");
     } else {
         warn!(applied, needs_restart = waiting, "configuration reloaded, but for keys that need a restart");
+    }
+}
+
+/// Takes the certificates anew if their files have changed. Files that do not fit each other, as when one of two has been
+/// replaced, change nothing; that is said once, not at every look.
+async fn renew(loaded: &mut Loaded, node: &Node, complaint: &mut String) {
+    match loaded.renewed() {
+        Ok(None) => complaint.clear(),
+        Ok(Some(next)) => {
+            complaint.clear();
+            node.reload(next.config()).await;
+            *loaded = next;
+        }
+        Err(mistakes) => {
+            let mistakes = mistakes.iter().collect::<Vec<_>>().join("; ");
+            if mistakes != *complaint {
+                error!(mistakes, "the certificates are not renewed: those in force stay");
+                *complaint = mistakes;
+            }
+        }
     }
 }
 

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::choice::{BrokerKind, LogFormat, PublishBy, RedisMode, SlowSubscriber, SubscribeBy};
+use super::choice::{BrokerKind, LogFormat, PublishBy, RedisMode, SlowSubscriber, SubscribeBy, TlsVersion};
+use super::identity::Identity;
 use super::merge::Merged;
 use super::secret::Secret;
 
@@ -14,6 +16,8 @@ use super::secret::Secret;
 pub struct Config {
     /// Where the node listens.
     pub listen: Listen,
+    /// Who the listeners are.
+    pub tls: Tls,
     /// This process.
     pub node: Node,
     /// What carries publications between the nodes.
@@ -51,6 +55,21 @@ pub struct Listen {
     pub public: SocketAddr,
     /// For metrics and the server API.
     pub internal: SocketAddr,
+}
+
+/// TLS on the listeners.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tls {
+    /// Who the public listener is. None: it serves in clear.
+    pub public: Option<Arc<Identity>>,
+    /// Who the internal listener is. None: it serves in clear.
+    pub internal: Option<Arc<Identity>>,
+    /// The oldest version that is spoken.
+    pub min_version: TlsVersion,
+    /// Time for a handshake.
+    pub handshake_timeout: Duration,
+    /// How often the files are read again. None: only when told to.
+    pub watch: Option<Duration>,
 }
 
 /// This process.
@@ -206,6 +225,7 @@ impl Config {
     pub fn summary(&self) -> String {
         let place =
             if self.is_loopback() { "on loopback only".into() } else { format!("on {}", self.listen.public) };
+        let place = if self.tls.public.is_some() { format!("{place} over TLS") } else { place };
         let clients = if self.auth.anonymous { "anonymous clients" } else { "clients with a token" };
         let channels = match self.namespaces.len() {
             0 => "every channel open".into(),
@@ -216,13 +236,21 @@ impl Config {
     }
 }
 
-/// Gives each value its type. It never fails: a value that was refused left its default behind.
+/// Gives each value its type. It never fails: a value that was refused left its default behind. What stands in other
+/// files is not read yet.
 pub(super) fn build(merged: &Merged, default_name: &str) -> Config {
     let listen =
         Listen { public: address(merged, "listen.public"), internal: address(merged, "listen.internal") };
     let loopback = listen.public.ip().is_loopback();
     let namespaces = merged.namespaces.iter().map(|name| (name.clone(), namespace(merged, name)));
     Config {
+        tls: Tls {
+            public: None,
+            internal: None,
+            min_version: TlsVersion::of(&text(merged, "tls.min_version")),
+            handshake_timeout: seconds(merged, "tls.handshake_seconds"),
+            watch: Some(seconds(merged, "tls.watch_seconds")).filter(|it| !it.is_zero()),
+        },
         node: Node {
             name: merged.text("node.name").unwrap_or_else(|| default_name.to_owned()),
             drain: seconds(merged, "node.drain_seconds"),

@@ -8,9 +8,11 @@ use bytes::Bytes;
 use fanfare_metrics::Refusal;
 use fanfare_protocol::dialect::{Negotiated, negotiate};
 use hyper::body::Incoming;
-use hyper::upgrade::Upgraded;
+use hyper::upgrade::{Parts, Upgraded};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
 use tracing::debug;
 use tungstenite::handshake::derive_accept_key;
 
@@ -69,7 +71,7 @@ pub(super) fn upgrade(mut request: Request<Incoming>, purpose: Purpose, services
     switching_protocols(&key, negotiated)
 }
 
-/// Takes the bare socket back out of the HTTP machinery and lets the connection live in a small task of its own, so that
+/// Takes the stream back out of the HTTP machinery and lets the connection live in a small task of its own, so that
 /// nothing of the handshake stays in memory.
 fn start(
     upgraded: Upgraded,
@@ -78,8 +80,24 @@ fn start(
     place: Place,
     services: &Arc<Services>,
 ) {
-    let parts =
-        upgraded.downcast::<TokioIo<TcpStream>>().expect("the listener hands out nothing but TCP streams");
+    match upgraded.downcast::<TokioIo<TcpStream>>() {
+        Ok(parts) => start_on(parts, purpose, negotiated, place, services),
+        Err(upgraded) => match upgraded.downcast::<TokioIo<TlsStream<TcpStream>>>() {
+            Ok(parts) => start_on(parts, purpose, negotiated, place, services),
+            Err(_) => unreachable!("the listener hands out nothing else"),
+        },
+    }
+}
+
+fn start_on<S>(
+    parts: Parts<TokioIo<S>>,
+    purpose: Purpose,
+    negotiated: Negotiated,
+    place: Place,
+    services: &Arc<Services>,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     // Even when it is empty, what hyper read shares the whole of its buffer.
     let early = Bytes::copy_from_slice(&parts.read_buf);
     let socket = parts.io.into_inner();

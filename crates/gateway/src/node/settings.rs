@@ -12,7 +12,9 @@ use fanfare_protocol::rules::{MayPublish, MaySubscribe, Overflow, Rule, Rules};
 use fanfare_protocol::session::Policy;
 
 use crate::admission::Origins;
-use crate::config::{Config, Namespace, PublishBy, Secret, SlowSubscriber, SubscribeBy, WebSocket};
+use crate::config::{Config, Identity, Namespace, PublishBy, Secret, SlowSubscriber, SubscribeBy, WebSocket};
+use crate::http::Door;
+use crate::tls::Tls;
 
 /// See the [module's note](self).
 #[derive(Debug)]
@@ -27,11 +29,19 @@ pub(crate) struct Settings {
     /// How long the head of a request, or the body of an API call, may take to arrive.
     pub(crate) header_timeout: Duration,
     pub(crate) drain_window: Duration,
+    /// TLS on the public listener, and on the internal one; without it they serve in clear.
+    tls: (Option<Tls>, Option<Tls>),
 }
 
 impl Settings {
-    pub(super) fn of(config: &Config) -> Self {
+    /// Those of a configuration, in force after those of `before` if the node runs already.
+    pub(super) fn of(config: &Config, before: Option<&Self>) -> Self {
+        let tls = |door, identity: &Option<Arc<Identity>>| {
+            let before = before.and_then(|before| before.tls(door));
+            identity.as_ref().map(|identity| Tls::new(identity, &config.tls, before))
+        };
         Self {
+            tls: (tls(Door::Public, &config.tls.public), tls(Door::Internal, &config.tls.internal)),
             policy: Arc::new(policy(config)),
             origins: Origins::new(&config.origin.allow),
             websocket: config.websocket.clone(),
@@ -40,6 +50,14 @@ impl Settings {
             console: config.console.enabled,
             header_timeout: config.limits.header_timeout,
             drain_window: config.node.drain,
+        }
+    }
+
+    /// TLS on a listener. None: it serves in clear.
+    pub(crate) fn tls(&self, door: Door) -> Option<&Tls> {
+        match door {
+            Door::Public => self.tls.0.as_ref(),
+            Door::Internal => self.tls.1.as_ref(),
         }
     }
 }
