@@ -89,7 +89,7 @@ async fn the_past_is_told_in_the_format_of_whoever_asks() {
     let page = json.ask(json!({"type": "history", "channel": CHANNEL})).await;
     assert_eq!(page["messages"], expected);
     let response = http::post(b.internal_addr(), "/api/history", &[], r#"{"channel":"room:1"}"#).await;
-    assert_eq!(serde_json::from_str::<Value>(&response.text()).unwrap()["messages"], expected);
+    assert_eq!(serde_json::from_str::<Value>(response.text()).unwrap()["messages"], expected);
 }
 
 /// A message in the wrong kind of frame ends the connection; bytes that are no MessagePack do not.
