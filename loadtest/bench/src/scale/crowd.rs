@@ -14,11 +14,12 @@ use std::io::{self, BufRead as _, Write as _};
 use std::net::Ipv4Addr;
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result};
 use mio::{Events, Interest, Poll, Token, Waker};
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use super::link::{Link, News};
 use crate::args::Hold;

@@ -3,11 +3,11 @@
 use std::io::{self, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
-use std::time::Instant;
 
 use mio::net::TcpStream;
 use serde::Deserialize;
 use socket2::{Domain, Protocol, Socket, Type};
+use tokio::time::Instant;
 use tungstenite::protocol::frame::coding::{Control, OpCode};
 
 use crate::stamp::Finder;
