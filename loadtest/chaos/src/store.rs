@@ -104,11 +104,11 @@ impl Store {
         let deadline = Instant::now() + holds;
         while Instant::now() < deadline {
             for server in self.servers().iter().filter(|server| server.is_running()) {
-                let clients: String = server.query(cmd("CLIENT").arg("LIST")).await;
-                for client in clients.lines().filter(|it| it.contains(&name)) {
+                let clients: Option<String> = server.try_query(cmd("CLIENT").arg("LIST")).await;
+                for client in clients.as_deref().unwrap_or_default().lines().filter(|it| it.contains(&name)) {
                     let id = client.strip_prefix("id=").and_then(|it| it.split(' ').next());
                     let kill = cmd("CLIENT").arg("KILL").arg("ID").arg(id).to_owned();
-                    let _: u64 = server.query(&kill).await;
+                    let _: Option<u64> = server.try_query(&kill).await;
                 }
             }
             sleep(AGAIN).await;
@@ -202,7 +202,8 @@ async fn settle(servers: &RedisSentinels) {
     loop {
         let mut sections: Vec<String> = Vec::new();
         for server in servers.servers() {
-            sections.push(server.query(cmd("INFO").arg("replication")).await);
+            // Sentinels end all connections to a server that they tell whom to follow.
+            sections.extend(server.try_query(cmd("INFO").arg("replication")).await);
         }
         let follows = sections.iter().any(|section| section.contains("master_link_status:up"));
         let leads = sections.iter().any(|section| section.contains("state=online"));
