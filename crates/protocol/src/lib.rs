@@ -17,6 +17,7 @@ pub mod event;
 pub mod history;
 pub mod id;
 pub mod limits;
+pub mod msgpack;
 pub mod publication;
 pub mod rules;
 pub mod server_api;
