@@ -177,7 +177,7 @@ async fn a_thousand_who_come_back_at_once_cost_redis_a_few_commands() {
         assert_eq!(subscriber.seen, top, "all that was missed, in order");
         subscriber
     });
-    let subscribers = futures_util::future::join_all(coming_back).await;
+    let subscribers = join_all(coming_back).await;
     let (reads, scripts) =
         (redis.server.calls("xrange").await - before.0, redis.server.calls("evalsha").await - before.1);
     assert!((1..=3).contains(&reads), "{reads} reads for {}", subscribers.len());
