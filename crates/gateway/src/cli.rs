@@ -11,6 +11,8 @@ mod health;
 mod logging;
 mod serve;
 
+use serve::Extra;
+
 /// A horizontally scaled WebSocket publish/subscribe gateway.
 ///
 /// Without any configuration it serves on loopback alone: open http://127.0.0.1:8000/ in two tabs.
@@ -38,6 +40,9 @@ enum Command {
     /// Serve until told to stop: SIGTERM drains, a second one stops at once. SIGHUP reads the configuration again. This is
     /// the default.
     Serve,
+    /// Serve, and echo at /echo: for conformance suites, on loopback alone.
+    #[command(hide = true)]
+    Echo,
     /// Check the configuration as `serve` would read it, and report every mistake at once.
     CheckConfig,
     /// Print the whole configuration file with its defaults and comments.
@@ -54,7 +59,8 @@ enum Command {
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let outcome = match &arguments.command {
-        None | Some(Command::Serve) => origin(&arguments).and_then(|origin| serve::run(&origin)),
+        None | Some(Command::Serve) => origin(&arguments).and_then(|origin| serve::run(&origin, Extra::None)),
+        Some(Command::Echo) => origin(&arguments).and_then(|origin| serve::run(&origin, Extra::Echo)),
         Some(Command::CheckConfig) => origin(&arguments).and_then(|origin| {
             let config = config::load(&origin.read()?)?;
             print(&format!("the configuration is good: {}\n", config.summary()));

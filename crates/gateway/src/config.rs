@@ -23,6 +23,7 @@
 
 mod check;
 mod choice;
+mod identity;
 mod keys;
 mod layer;
 mod merge;
@@ -38,7 +39,11 @@ mod typed;
 #[cfg(test)]
 mod tests;
 
-pub use choice::{BrokerKind, LogFormat, PublishBy, RedisMode, SlowSubscriber, SubscribeBy};
+pub use choice::{
+    BrokerKind, ClientCertificates, LogFormat, PublishBy, RedisMode, SlowSubscriber, SubscribeBy, TlsVersion,
+};
+pub(crate) use identity::provider;
+pub use identity::{Identity, Standing, Validity};
 pub use keys::reloadable;
 pub use mistake::Mistakes;
 pub use pages::{default_toml, document};
@@ -47,7 +52,7 @@ pub use secret::Secret;
 pub use source::{File, Flag, Source};
 pub use typed::{
     Api, Auth, Config, Console, Heartbeat, History, Limits, Listen, Log, Namespace, Node, Origin, Presence,
-    Redis,
+    Redis, Tls, WebSocket,
 };
 
 /// Reads the layers, the later over the earlier: defaults, file, environment, flags.

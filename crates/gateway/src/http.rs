@@ -18,6 +18,8 @@ use crate::{admin, api};
 
 mod handshake;
 
+use handshake::Purpose;
+
 /// What every route answers with: bodies are small and whole.
 pub(crate) type Answer = Response<Full<Bytes>>;
 
@@ -39,7 +41,8 @@ pub(crate) async fn answer(
 ) -> Answer {
     let path = request.uri().path();
     match (door, path) {
-        (Door::Public, "/ws") => handshake::upgrade(request, services),
+        (Door::Public, "/ws") => handshake::upgrade(request, Purpose::Session, services),
+        (Door::Public, "/echo") if services.echo => handshake::upgrade(request, Purpose::Echo, services),
         (Door::Internal, _) if path.starts_with("/api/") => api::answer(peer, request, services).await,
         (Door::Internal, "/metrics") => only_get(request.method(), || admin::metrics(services)),
         (_, "/health") => only_get(request.method(), admin::health),

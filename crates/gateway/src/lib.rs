@@ -12,4 +12,5 @@ pub mod config;
 pub mod connection;
 mod http;
 pub mod node;
+mod tls;
 mod transport;

@@ -35,6 +35,7 @@ use crate::config::{self, BrokerKind, Config};
 use crate::connection::{Roster, Wheel};
 use crate::http::Door;
 
+mod certificates;
 mod drain;
 mod listener;
 mod settings;
@@ -72,6 +73,8 @@ pub(crate) struct Services {
     pub(crate) roster: Roster,
     pub(crate) admission: Admission,
     pub(crate) readiness: Readiness,
+    /// Whether `/echo` is served.
+    pub(crate) echo: bool,
     pub(crate) tasks: TaskTracker,
 }
 
@@ -175,13 +178,14 @@ impl Node {
     /// New connections find the new settings at once; those that are open are told a few at a time, and all have been
     /// when this returns.
     pub async fn reload(&self, config: &Config) {
-        let Services { settings, roster, .. } = &*self.services;
-        let mut new = Settings::of(config);
-        let policy = self.services.settings().policy.clone();
-        let is_known = policy == new.policy;
+        let Services { settings, roster, metrics, clock, .. } = &*self.services;
+        let before = self.services.settings();
+        let mut new = Settings::of(config, Some(&before));
+        let is_known = before.policy == new.policy;
         if is_known {
-            new.policy = policy;
+            new.policy = before.policy.clone();
         }
+        certificates::announce(&new, Some(&before), metrics, clock);
         *settings.write() = Arc::new(new);
         if is_known {
             return;
@@ -269,8 +273,10 @@ fn services(
         &tasks,
         HubOptions { broker_timeout, check_interval: CHECK_INTERVAL },
     );
+    let settings = Settings::of(config, None);
+    certificates::announce(&settings, None, &metrics, &clock);
     Services {
-        settings: RwLock::new(Arc::new(Settings::of(config))),
+        settings: RwLock::new(Arc::new(settings)),
         hub,
         desk,
         metrics,
@@ -279,6 +285,7 @@ fn services(
         roster: Roster::default(),
         admission: Admission::default(),
         readiness: Readiness::default(),
+        echo: config.echo,
         tasks,
     }
 }

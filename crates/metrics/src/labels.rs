@@ -89,6 +89,34 @@ label! {
 }
 
 label! {
+    /// How a TLS handshake ended.
+    pub enum TlsHandshake as "outcome" {
+        /// With keys agreed on anew.
+        Full = "full",
+        /// With a ticket of an earlier one, at a fraction of the cost.
+        Resumed = "resumed",
+        /// The peer spoke something else than TLS.
+        NotTls = "not_tls",
+        /// One side did not accept the other: no version or cipher in common, an unknown authority, a missing certificate.
+        Refused = "refused",
+        /// The peer left, or the socket failed.
+        Gone = "gone",
+        /// It was not over in time.
+        Timeout = "timeout",
+    }
+}
+
+label! {
+    /// One of a node's two listeners.
+    pub enum Listener as "listener" {
+        /// For clients.
+        Public = "public",
+        /// For metrics and the server API.
+        Internal = "internal",
+    }
+}
+
+label! {
     /// What a client asked for.
     pub enum Command as "command" {
         /// Presents a token.
@@ -217,7 +245,7 @@ macro_rules! spelt {
     )+};
 }
 
-spelt! { Refusal Command BrokerCall ApiMethod }
+spelt! { Refusal Command BrokerCall ApiMethod Listener }
 
 /// Declares a label whose values are numbers and `other`, and the way from a number to its variant.
 macro_rules! code_label {

@@ -16,6 +16,7 @@ mod document;
 mod labels;
 mod node;
 mod stripes;
+mod tls;
 mod traffic;
 
 use prometheus::TextEncoder;
@@ -23,7 +24,9 @@ use prometheus::process_collector::ProcessCollector;
 
 use crate::catalog::Catalog;
 pub use crate::document::document;
-pub use crate::labels::{ApiMethod, BrokerCall, Command, Outcome, Refusal, Sacrifice};
+pub use crate::labels::{
+    ApiMethod, BrokerCall, Command, Listener, Outcome, Refusal, Sacrifice, TlsHandshake,
+};
 
 /// The content type of [`Metrics::render`].
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
@@ -34,6 +37,7 @@ pub struct Metrics {
     connections: connections::Connections,
     traffic: traffic::Traffic,
     broker: broker::Broker,
+    tls: tls::Tls,
     node: node::Node,
     catalog: Catalog,
 }
@@ -46,12 +50,13 @@ impl Metrics {
         let connections = connections::Connections::declare(&mut catalog);
         let traffic = traffic::Traffic::declare(&mut catalog);
         let broker = broker::Broker::declare(&mut catalog);
+        let tls = tls::Tls::declare(&mut catalog);
         let node = node::Node::declare(&mut catalog);
         catalog
             .registry
             .register(Box::new(ProcessCollector::for_self()))
             .expect("process metrics have a prefix of their own");
-        Self { connections, traffic, broker, node, catalog }
+        Self { connections, traffic, broker, tls, node, catalog }
     }
 
     /// Every metric in Prometheus' text format 0.0.4, sorted by name.

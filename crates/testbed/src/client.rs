@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
@@ -37,8 +38,8 @@ pub struct Goodbye {
 
 /// A connected client. It answers pings and Close frames whenever it is listening.
 #[derive(Debug)]
-pub struct Client {
-    socket: WebSocketStream<TcpStream>,
+pub struct Client<S = TcpStream> {
+    socket: WebSocketStream<S>,
     welcome: Value,
     /// Heard while waiting for something else.
     put_aside: VecDeque<Value>,
@@ -65,15 +66,17 @@ impl Client {
             Err(_) => Err(None),
         }
     }
+}
 
-    /// The same over a socket that the caller has made, so with the buffers that he wants.
+impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
+    /// The same over a stream that the caller has made, so with the buffers or the TLS that he wants.
     ///
     /// # Errors
     /// Those of [`Client::try_connect`].
     ///
     /// # Panics
     /// When the gateway does not answer at all.
-    pub async fn on(socket: TcpStream, address: SocketAddr) -> Result<Self, Option<u16>> {
+    pub async fn on(socket: S, address: SocketAddr) -> Result<Self, Option<u16>> {
         let mut request = format!("ws://{address}/ws").into_client_request().expect("an address makes a URL");
         let subprotocol = HeaderValue::from_static("fanfare.v1.json");
         request.headers_mut().insert("Sec-WebSocket-Protocol", subprotocol);

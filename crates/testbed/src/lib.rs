@@ -7,6 +7,7 @@
 //!
 //! Everything here panics where a library would return an error: its only callers are tests and benchmarks.
 
+pub mod authority;
 mod client;
 mod eventually;
 mod gateway;
@@ -20,6 +21,7 @@ mod redis_sentinels;
 mod redis_server;
 mod samples;
 
+pub use authority::Authority;
 pub use client::{Client, Goodbye, Heard};
 pub use eventually::{PATIENCE, eventually};
 pub use gateway::Gateway;

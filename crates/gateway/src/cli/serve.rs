@@ -1,10 +1,12 @@
 //! `fanfare serve`: configure, build, serve, reload when told to, wait for a signal to stop, drain.
 
 use std::thread::available_parallelism;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::sleep;
 use tracing::{error, info, warn};
 
 use super::Origin;
@@ -12,21 +14,40 @@ use super::logging::{self, Filter};
 use crate::config::{Changes, Config, Loaded};
 use crate::node::Node;
 
+/// What is served beside what the configuration says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Extra {
+    None,
+    /// `/echo`, which costs whoever can reach it nothing and the node a message's size each.
+    Echo,
+}
+
 /// Serves until a signal says to stop.
-pub(super) fn run(origin: &Origin) -> anyhow::Result<()> {
+pub(super) fn run(origin: &Origin, extra: Extra) -> anyhow::Result<()> {
     let loaded = Loaded::of(&origin.read()?)?;
+    let public = loaded.config().listen.public;
+    anyhow::ensure!(
+        extra == Extra::None || public.ip().is_loopback(),
+        "`fanfare echo` serves tests of this machine: listen.public = \"{public}\" is no loopback address"
+    );
     let config = loaded.config();
     let filter = logging::start(&config.log)?;
     raise_open_files(config);
-    runtime(config)?.block_on(serve(origin, loaded, &filter))
+    runtime(config)?.block_on(serve(origin, loaded, extra, &filter))
 }
 
-async fn serve(origin: &Origin, mut loaded: Loaded, filter: &Filter) -> anyhow::Result<()> {
+async fn serve(origin: &Origin, mut loaded: Loaded, extra: Extra, filter: &Filter) -> anyhow::Result<()> {
     let mut signals = Signals::new()?; // Before anything is said: whoever reads the log may signal.
     info!("{}", loaded.config().summary());
-    let node = Node::start(loaded.config()).await?;
-    while let Wish::Reload = signals.next().await {
-        reload(origin, &mut loaded, filter, &node).await;
+    let config = Config { echo: extra == Extra::Echo, ..loaded.config().clone() };
+    let node = Node::start(&config).await?;
+    let mut complaint = String::new();
+    loop {
+        match signals.next(loaded.config().tls.watch).await {
+            Wish::Stop => break,
+            Wish::Reload => reload(origin, &mut loaded, filter, &node).await,
+            Wish::Renew => renew(&mut loaded, &node, &mut complaint).await,
+        }
     }
     tokio::select! {
         () = node.drain() => {}
@@ -40,6 +61,8 @@ async fn serve(origin: &Origin, mut loaded: Loaded, filter: &Filter) -> anyhow::
 enum Wish {
     Stop,
     Reload,
+    /// To look whether there are new certificates; asked by the clock.
+    Renew,
 }
 
 #[derive(Debug)]
@@ -58,18 +81,20 @@ impl Signals {
         })
     }
 
-    async fn next(&mut self) -> Wish {
+    /// The next signal; a look at the certificates where none comes for as long as `watch`.
+    async fn next(&mut self, watch: Option<Duration>) -> Wish {
         tokio::select! {
             biased;
             _ = self.terminate.recv() => Wish::Stop,
             _ = self.interrupt.recv() => Wish::Stop,
             _ = self.hangup.recv() => Wish::Reload,
+            () = sleep(watch.unwrap_or_default()), if watch.is_some() => Wish::Renew,
         }
     }
 
     /// Waits for a signal to stop; who stops reads no configuration any more.
     async fn stop(&mut self) {
-        while let Wish::Reload = self.next().await {}
+        while let Wish::Reload = self.next(None).await {}
     }
 }
 
@@ -100,6 +125,26 @@ async fn reload(origin: &Origin, loaded: &mut Loaded, filter: &Filter, node: &No
         info!(applied, "configuration reloaded");
     } else {
         warn!(applied, needs_restart = waiting, "configuration reloaded, but for keys that need a restart");
+    }
+}
+
+/// Takes the certificates anew if their files have changed. Files that do not fit each other, as when one of two has been
+/// replaced, change nothing; that is said once, not at every look.
+async fn renew(loaded: &mut Loaded, node: &Node, complaint: &mut String) {
+    match loaded.renewed() {
+        Ok(None) => complaint.clear(),
+        Ok(Some(next)) => {
+            complaint.clear();
+            node.reload(next.config()).await;
+            *loaded = next;
+        }
+        Err(mistakes) => {
+            let mistakes = mistakes.iter().collect::<Vec<_>>().join("; ");
+            if mistakes != *complaint {
+                error!(mistakes, "the certificates are not renewed: those in force stay");
+                *complaint = mistakes;
+            }
+        }
     }
 }
 

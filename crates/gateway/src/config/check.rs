@@ -21,6 +21,8 @@ pub(super) enum Kind {
         also: &'static str,
     },
     Address,
+    /// A file, by a path that is absolute or begins in the directory that the node was started in.
+    File,
     /// Directives of `tracing_subscriber::EnvFilter`.
     Filter,
     Origins,
@@ -97,6 +99,7 @@ impl Kind {
             Self::Choice(words) => words.contains(&text),
             Self::Text { max, also } => is_name(text, max, also),
             Self::Address => text.parse::<SocketAddr>().is_ok(),
+            Self::File => !text.is_empty() && !text.contains('\0'),
             Self::Filter => !text.trim().is_empty() && EnvFilter::try_new(text).is_ok(),
             Self::Origins => is_origin(text),
             Self::RedisUrls => {
@@ -120,6 +123,7 @@ impl fmt::Display for Kind {
             }
             Self::Text { max, also } => write!(f, "text of 1 to {max} letters, digits and any of \"{also}\""),
             Self::Address => f.write_str("an address and port such as \"127.0.0.1:8000\" or \"[::1]:8000\""),
+            Self::File => f.write_str("the path of a file"),
             Self::Filter => {
                 f.write_str("a level such as \"info\", or directives such as \"info,fanfare_fanout=debug\"")
             }

@@ -91,6 +91,26 @@ choice! {
 }
 
 choice! {
+    /// The oldest version of TLS that is spoken.
+    pub enum TlsVersion {
+        /// RFC 5246.
+        V1_2 = "1.2",
+        /// RFC 8446.
+        V1_3 = "1.3",
+    }
+}
+
+choice! {
+    /// Whether clients have to present a certificate, where they are asked for one.
+    pub enum ClientCertificates {
+        /// Those without one are not let in.
+        Required = "required",
+        /// Those without one are let in; a wrong one is refused.
+        Optional = "optional",
+    }
+}
+
+choice! {
     /// How log lines are written.
     pub enum LogFormat {
         /// For people.

@@ -1,7 +1,9 @@
 //! The table of all keys: one line makes a key parsed, bounded, suggested, printed and documented.
 
 use super::check::Kind;
-use super::choice::{BrokerKind, LogFormat, PublishBy, RedisMode, SlowSubscriber, SubscribeBy};
+use super::choice::{
+    BrokerKind, ClientCertificates, LogFormat, PublishBy, RedisMode, SlowSubscriber, SubscribeBy, TlsVersion,
+};
 
 /// What stands for a namespace's name in the path of a key.
 pub(super) const ANY: &str = "*";
@@ -101,6 +103,77 @@ pub(super) const SECTIONS: &[Section] = &[
         ],
     },
     Section {
+        name: "tls",
+        help: "TLS on the public listener, and by the keys under `internal` on the internal one; a listener without a certificate \
+               serves in clear. The files are PEM, their paths absolute or from the directory that the node is started in.",
+        keys: &[
+            unset(
+                "tls.cert",
+                Kind::File,
+                "clients are served in clear",
+                "\"cert.pem\"",
+                "The certificate, and those that lead from it to an authority that clients know.",
+            )
+            .reloadable(),
+            unset("tls.key", Kind::File, "there is no certificate", "\"key.pem\"", "The private key of `tls.cert`.")
+                .reloadable(),
+            unset(
+                "tls.client_ca",
+                Kind::File,
+                "clients are not asked for certificates",
+                "\"clients.pem\"",
+                "The authorities whose certificates clients present.",
+            )
+            .reloadable(),
+            key(
+                "tls.client_certificates",
+                Kind::Choice(ClientCertificates::WORDS),
+                "\"required\"",
+                "With `tls.client_ca`: whether a client has to present a certificate. A wrong one is always refused.",
+            )
+            .reloadable(),
+            unset("tls.internal.cert", Kind::File, "the internal listener serves in clear", "\"cert.pem\"", "As `tls.cert`.")
+                .reloadable(),
+            unset("tls.internal.key", Kind::File, "there is no certificate", "\"key.pem\"", "As `tls.key`.").reloadable(),
+            unset(
+                "tls.internal.client_ca",
+                Kind::File,
+                "callers are not asked for certificates",
+                "\"backends.pem\"",
+                "As `tls.client_ca`.",
+            )
+            .reloadable(),
+            key(
+                "tls.internal.client_certificates",
+                Kind::Choice(ClientCertificates::WORDS),
+                "\"required\"",
+                "As `tls.client_certificates`.",
+            )
+            .reloadable(),
+            key(
+                "tls.min_version",
+                Kind::Choice(TlsVersion::WORDS),
+                "\"1.2\"",
+                "The oldest version spoken, on both listeners; the newest is 1.3.",
+            )
+            .reloadable(),
+            key(
+                "tls.handshake_seconds",
+                whole(1, 600),
+                "10",
+                "Time for a handshake, from the moment the socket is open; then it is hung up on.",
+            )
+            .reloadable(),
+            key(
+                "tls.watch_seconds",
+                whole(0, 86_400),
+                "60",
+                "How often the files are read again, to take new ones without a signal; 0 is only at SIGHUP.",
+            )
+            .reloadable(),
+        ],
+    },
+    Section {
         name: "node",
         help: "This process.",
         keys: &[
@@ -186,6 +259,18 @@ pub(super) const SECTIONS: &[Section] = &[
         .reloadable()],
     },
     Section {
+        name: "websocket",
+        help: "The opening handshake.",
+        keys: &[key(
+            "websocket.strict_subprotocol",
+            Kind::Switch,
+            "false",
+            "Whether a client that offers subprotocols of which none is known is refused with 400. Otherwise it comes in, the \
+             answer names none of them, and `fanfare.v1.json` is spoken.",
+        )
+        .reloadable()],
+    },
+    Section {
         name: "limits",
         help: "Bounds, each of one connection unless it says otherwise.",
         keys: &[
@@ -228,6 +313,13 @@ pub(super) const SECTIONS: &[Section] = &[
                 whole(1, 600),
                 "10",
                 "Time to send the head of a request, from the moment the socket is open.",
+            )
+            .reloadable(),
+            key(
+                "limits.close_seconds",
+                whole(1, 60),
+                "5",
+                "Time for a client to answer a Close, and to take in what was sent before it; then it is hung up on.",
             )
             .reloadable(),
         ],

@@ -8,7 +8,8 @@
 //!
 //! **Invariants.** What is in force has always passed every check: a source with a mistake changes nothing, and the
 //! mixture is held to the rules between keys like any source. What waits for a restart is compared with what the node
-//! runs on, not with what was read last, so it is named at every reload until the restart.
+//! runs on, not with what was read last, so it is named at every reload until the restart. Certificates are read by their
+//! paths in force, so their files may change without a word in the configuration.
 
 use std::fmt;
 
@@ -16,7 +17,7 @@ use super::merge::{self, Merged};
 use super::mistake::Mistakes;
 use super::source::Source;
 use super::typed::{self, Config};
-use super::{keys, layer, rules};
+use super::{identity, keys, layer, rules};
 
 /// A configuration in force, which another can take the place of.
 #[derive(Clone)]
@@ -77,8 +78,20 @@ impl Loaded {
         Ok((next, Changes { applied, waiting }))
     }
 
+    /// What is in force once the files of the certificates have been read again; None if they say the same as before.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with them. Then nothing is to change.
+    pub fn renewed(&self) -> Result<Option<Self>, Mistakes> {
+        let next = Self::checked(self.merged.clone(), self.default_name.clone(), Mistakes::default())?;
+        Ok((next.config.tls != self.config.tls).then_some(next))
+    }
+
     fn checked(merged: Merged, default_name: String, mut mistakes: Mistakes) -> Result<Self, Mistakes> {
-        let config = typed::build(&merged, &default_name);
+        let mut config = typed::build(&merged, &default_name);
+        config.tls.public = identity::read("tls", &merged, &mut mistakes);
+        config.tls.internal = identity::read("tls.internal", &merged, &mut mistakes);
         rules::check(&config, &merged, &mut mistakes);
         mistakes.or(Self { config, merged, default_name })
     }

@@ -412,10 +412,11 @@ fn the_default_file_parses_back_to_the_defaults() {
     let text = default_toml();
     assert_eq!(load(&file(&text)).unwrap(), load(&Source::default()).unwrap());
     assert!(text.lines().all(|line| line.chars().count() <= 100), "lines fit a terminal");
-    // What is shown in comments is valid too.
+    // What is shown in comments is valid too, but for the files, which are not there.
     let shown: Vec<_> = text
         .lines()
         .map(|line| match line.strip_prefix("# ") {
+            Some(rest) if rest.ends_with(".pem\"") => line,
             Some(rest) if rest.starts_with('[') || toml::de::DeTable::parse(rest).is_ok() => rest,
             _ => line,
         })

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::choice::{BrokerKind, LogFormat, PublishBy, RedisMode, SlowSubscriber, SubscribeBy};
+use super::choice::{BrokerKind, LogFormat, PublishBy, RedisMode, SlowSubscriber, SubscribeBy, TlsVersion};
+use super::identity::Identity;
 use super::merge::Merged;
 use super::secret::Secret;
 
@@ -14,6 +16,8 @@ use super::secret::Secret;
 pub struct Config {
     /// Where the node listens.
     pub listen: Listen,
+    /// Who the listeners are.
+    pub tls: Tls,
     /// This process.
     pub node: Node,
     /// What carries publications between the nodes.
@@ -24,6 +28,8 @@ pub struct Config {
     pub auth: Auth,
     /// Which pages may connect.
     pub origin: Origin,
+    /// The opening handshake.
+    pub websocket: WebSocket,
     /// Every bound.
     pub limits: Limits,
     /// How dead peers are found.
@@ -38,6 +44,8 @@ pub struct Config {
     pub console: Console,
     /// What is logged, and how.
     pub log: Log,
+    /// Whether `/echo` is served, for conformance suites. No key sets it: `fanfare echo` does, on loopback.
+    pub echo: bool,
 }
 
 /// Where the node listens. The two differ, unless a port is 0.
@@ -47,6 +55,21 @@ pub struct Listen {
     pub public: SocketAddr,
     /// For metrics and the server API.
     pub internal: SocketAddr,
+}
+
+/// TLS on the listeners.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tls {
+    /// Who the public listener is. None: it serves in clear.
+    pub public: Option<Arc<Identity>>,
+    /// Who the internal listener is. None: it serves in clear.
+    pub internal: Option<Arc<Identity>>,
+    /// The oldest version that is spoken.
+    pub min_version: TlsVersion,
+    /// Time for a handshake.
+    pub handshake_timeout: Duration,
+    /// How often the files are read again. None: only when told to.
+    pub watch: Option<Duration>,
 }
 
 /// This process.
@@ -90,6 +113,13 @@ pub struct Origin {
     pub allow: Vec<String>,
 }
 
+/// The opening handshake.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WebSocket {
+    /// Whether a client that offers subprotocols of which none is known is turned away.
+    pub strict_subprotocol: bool,
+}
+
 /// Every bound; of one connection unless it says otherwise.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -109,6 +139,8 @@ pub struct Limits {
     pub queue_bytes: NonZeroUsize,
     /// Time to send the head of a request.
     pub header_timeout: Duration,
+    /// Time to answer our Close, and to take in what was sent before it.
+    pub close_timeout: Duration,
 }
 
 /// How dead peers are found. `timeout` is at most `interval`: one ping at a time waits for its answer.
@@ -193,6 +225,7 @@ impl Config {
     pub fn summary(&self) -> String {
         let place =
             if self.is_loopback() { "on loopback only".into() } else { format!("on {}", self.listen.public) };
+        let place = if self.tls.public.is_some() { format!("{place} over TLS") } else { place };
         let clients = if self.auth.anonymous { "anonymous clients" } else { "clients with a token" };
         let channels = match self.namespaces.len() {
             0 => "every channel open".into(),
@@ -203,13 +236,21 @@ impl Config {
     }
 }
 
-/// Gives each value its type. It never fails: a value that was refused left its default behind.
+/// Gives each value its type. It never fails: a value that was refused left its default behind. What stands in other
+/// files is not read yet.
 pub(super) fn build(merged: &Merged, default_name: &str) -> Config {
     let listen =
         Listen { public: address(merged, "listen.public"), internal: address(merged, "listen.internal") };
     let loopback = listen.public.ip().is_loopback();
     let namespaces = merged.namespaces.iter().map(|name| (name.clone(), namespace(merged, name)));
     Config {
+        tls: Tls {
+            public: None,
+            internal: None,
+            min_version: TlsVersion::of(&text(merged, "tls.min_version")),
+            handshake_timeout: seconds(merged, "tls.handshake_seconds"),
+            watch: Some(seconds(merged, "tls.watch_seconds")).filter(|it| !it.is_zero()),
+        },
         node: Node {
             name: merged.text("node.name").unwrap_or_else(|| default_name.to_owned()),
             drain: seconds(merged, "node.drain_seconds"),
@@ -225,6 +266,9 @@ pub(super) fn build(merged: &Merged, default_name: &str) -> Config {
         },
         auth: Auth { anonymous: merged.switch("auth.anonymous").unwrap_or(loopback) },
         origin: Origin { allow: merged.list("origin.allow") },
+        websocket: WebSocket {
+            strict_subprotocol: merged.switch("websocket.strict_subprotocol").expect("the key has a default"),
+        },
         limits: limits(merged),
         heartbeat: Heartbeat {
             interval: seconds(merged, "heartbeat.interval_seconds"),
@@ -238,6 +282,7 @@ pub(super) fn build(merged: &Merged, default_name: &str) -> Config {
         api: Api { keys: merged.list("api.keys").into_iter().map(Secret::new).collect() },
         console: Console { enabled: merged.switch("console.enabled").unwrap_or(loopback) },
         log: Log { format: LogFormat::of(&text(merged, "log.format")), level: text(merged, "log.level") },
+        echo: false,
         listen,
     }
 }
@@ -252,6 +297,7 @@ fn limits(merged: &Merged) -> Limits {
         messages_per_second: small(merged, "limits.messages_per_second"),
         queue_bytes: positive(merged, "limits.queue_bytes"),
         header_timeout: seconds(merged, "limits.header_seconds"),
+        close_timeout: seconds(merged, "limits.close_seconds"),
     }
 }
 

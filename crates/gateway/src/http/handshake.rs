@@ -8,9 +8,11 @@ use bytes::Bytes;
 use fanfare_metrics::Refusal;
 use fanfare_protocol::dialect::{Negotiated, negotiate};
 use hyper::body::Incoming;
-use hyper::upgrade::Upgraded;
+use hyper::upgrade::{Parts, Upgraded};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
 use tracing::debug;
 use tungstenite::handshake::derive_accept_key;
 
@@ -18,9 +20,19 @@ use super::{Answer, text, with_type};
 use crate::admission::Place;
 use crate::connection::Connection;
 use crate::node::Services;
+use crate::transport::echo::Echo;
 
 /// When a client that was turned away may try again: draining and full nodes recover in seconds, not in milliseconds.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// What a WebSocket is opened for.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Purpose {
+    /// A conversation in one of the dialects.
+    Session,
+    /// Hearing oneself: [`Echo`].
+    Echo,
+}
 
 /// Why a handshake was refused.
 #[derive(Debug)]
@@ -39,7 +51,7 @@ struct Accepted {
 }
 
 /// Answers an upgrade request; when it is accepted the connection starts once the answer has left.
-pub(super) fn upgrade(mut request: Request<Incoming>, services: &Arc<Services>) -> Answer {
+pub(super) fn upgrade(mut request: Request<Incoming>, purpose: Purpose, services: &Arc<Services>) -> Answer {
     let accepted = match examine(&request, services) {
         Ok(accepted) => accepted,
         Err(refused) => {
@@ -52,23 +64,53 @@ pub(super) fn upgrade(mut request: Request<Incoming>, services: &Arc<Services>) 
     let theirs = services.clone();
     services.tasks.spawn(async move {
         match upgraded.await {
-            Ok(upgraded) => start(upgraded, negotiated, place, &theirs),
+            Ok(upgraded) => start(upgraded, purpose, negotiated, place, &theirs),
             Err(error) => debug!(%error, "the peer left during the handshake"),
         }
     });
     switching_protocols(&key, negotiated)
 }
 
-/// Takes the bare socket back out of the HTTP machinery and lets the connection live in a small task of its own, so that
+/// Takes the stream back out of the HTTP machinery and lets the connection live in a small task of its own, so that
 /// nothing of the handshake stays in memory.
-fn start(upgraded: Upgraded, negotiated: Negotiated, place: Place, services: &Arc<Services>) {
-    let parts =
-        upgraded.downcast::<TokioIo<TcpStream>>().expect("the listener hands out nothing but TCP streams");
+fn start(
+    upgraded: Upgraded,
+    purpose: Purpose,
+    negotiated: Negotiated,
+    place: Place,
+    services: &Arc<Services>,
+) {
+    match upgraded.downcast::<TokioIo<TcpStream>>() {
+        Ok(parts) => start_on(parts, purpose, negotiated, place, services),
+        Err(upgraded) => match upgraded.downcast::<TokioIo<TlsStream<TcpStream>>>() {
+            Ok(parts) => start_on(parts, purpose, negotiated, place, services),
+            Err(_) => unreachable!("the listener hands out nothing else"),
+        },
+    }
+}
+
+fn start_on<S>(
+    parts: Parts<TokioIo<S>>,
+    purpose: Purpose,
+    negotiated: Negotiated,
+    place: Place,
+    services: &Arc<Services>,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     // Even when it is empty, what hyper read shares the whole of its buffer.
     let early = Bytes::copy_from_slice(&parts.read_buf);
     let socket = parts.io.into_inner();
-    let connection = Connection::open(socket, early, negotiated.encoding(), place, services.clone());
-    services.spawn_guarded(connection.run());
+    let services = services.clone();
+    match purpose {
+        Purpose::Session => {
+            let connection = Connection::open(socket, early, negotiated.encoding(), place, services.clone());
+            services.spawn_guarded(connection.run());
+        }
+        Purpose::Echo => {
+            services.spawn_guarded(Echo::open(socket, early, place, services.clone()).run());
+        }
+    }
 }
 
 fn examine(request: &Request<Incoming>, services: &Services) -> Result<Accepted, Refused> {
@@ -104,13 +146,18 @@ fn examine(request: &Request<Incoming>, services: &Services) -> Result<Accepted,
             explanation: "pages of this origin may not connect: see origin.allow\n",
         });
     }
+    let negotiated = negotiate(offered(headers));
+    if settings.websocket.strict_subprotocol && negotiated == (Negotiated::Default { offered_unknown: true })
+    {
+        return Err(bad("none of the subprotocols offered is spoken here: offer fanfare.v1.json, or none\n"));
+    }
     if services.readiness.is_draining() {
         return Err(unavailable(Refusal::Draining, "this node is shutting down: connect again\n"));
     }
     let place = services.admission.connection(settings.connections_max);
     let place =
         place.ok_or_else(|| unavailable(Refusal::AtCapacity, "this node is full: connect again later\n"))?;
-    Ok(Accepted { key, negotiated: negotiate(offered(headers)), place })
+    Ok(Accepted { key, negotiated, place })
 }
 
 fn unavailable(reason: Refusal, explanation: &'static str) -> Refused {

@@ -1,4 +1,4 @@
-//! Accepting sockets and speaking HTTP/1.1 on them until they go, or are upgraded.
+//! Accepting sockets, shaking hands where TLS is spoken, and speaking HTTP/1.1 on them until they go, or are upgraded.
 
 use std::convert::Infallible;
 use std::io;
@@ -11,6 +11,7 @@ use std::time::Duration;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -19,6 +20,7 @@ use tracing::{debug, warn};
 use super::Services;
 use crate::admission::Place;
 use crate::http::{self, Door};
+use crate::tls::Tls;
 
 /// Connections that have completed the TCP handshake and wait to be accepted. Each one over that costs its client a
 /// second; a reconnect storm brings thousands.
@@ -52,10 +54,19 @@ pub(super) async fn serve(
     while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
         match accepted {
             Ok((socket, peer)) => {
+                let settings = services.settings();
                 // A peer over the bound is hung up on: there may be no descriptor left to answer it with.
-                if let Some(place) = services.admission.socket(services.settings().connections_max) {
-                    services.tasks.spawn(converse(door, socket, peer, place, services.clone(), stop.clone()));
+                let Some(place) = services.admission.socket(settings.connections_max) else { continue };
+                if let Err(error) = socket.set_nodelay(true) {
+                    debug!(%error, "the peer left at once");
+                    continue;
                 }
+                let visit = Visit { door, peer, place, services: services.clone(), stop: stop.clone() };
+                // Two kinds of tasks, since that of TLS is the larger.
+                match settings.tls(door) {
+                    None => services.tasks.spawn(visit.converse(socket)),
+                    Some(tls) => services.tasks.spawn(visit.shake_hands(socket, tls.clone())),
+                };
             }
             Err(error) if is_the_peers(&error) => {}
             Err(error) => {
@@ -71,45 +82,58 @@ fn is_the_peers(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset)
 }
 
-/// Answers requests on one socket. An upgrade takes the socket away with it.
-async fn converse(
+/// One socket that was accepted.
+struct Visit {
     door: Door,
-    socket: TcpStream,
     peer: SocketAddr,
+    /// Given back when the socket has gone, or has become a connection, which has a place of its own.
     place: Place,
     services: Arc<Services>,
     stop: CancellationToken,
-) {
-    if let Err(error) = socket.set_nodelay(true) {
-        return debug!(%error, "the peer left at once");
+}
+
+impl Visit {
+    /// Shakes hands, then answers requests.
+    async fn shake_hands(self, socket: TcpStream, tls: Tls) {
+        let stop = self.stop.clone();
+        let Some((outcome, stream)) = stop.run_until_cancelled(tls.accept(socket)).await else { return };
+        self.services.metrics.tls_handshake(outcome);
+        if let Some(stream) = stream {
+            self.converse(stream).await;
+        }
     }
-    let greeted = AtomicBool::new(false);
-    let service = service_fn(|request| {
-        greeted.store(true, Ordering::Relaxed);
-        let services = services.clone();
-        async move { Ok::<_, Infallible>(http::answer(door, peer, request, &services).await) }
-    });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(services.settings().header_timeout)
-        .max_buf_size(HEAD_BYTES)
-        .serve_connection(TokioIo::new(socket), service)
-        .with_upgrades();
-    let mut connection = pin!(connection);
-    let outcome = match stop.run_until_cancelled(connection.as_mut()).await {
-        Some(outcome) => outcome,
-        None => {
-            connection.as_mut().graceful_shutdown();
-            // Hyper goes on waiting for a first request; a stopping node does not.
-            timeout(LAST_ANSWER, connection).await.unwrap_or(Ok(()))
+
+    /// Answers requests on one socket. An upgrade takes the socket away with it.
+    async fn converse(self, socket: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
+        let Self { door, peer, place, services, stop } = self;
+        let greeted = AtomicBool::new(false);
+        let service = service_fn(|request| {
+            greeted.store(true, Ordering::Relaxed);
+            let services = services.clone();
+            async move { Ok::<_, Infallible>(http::answer(door, peer, request, &services).await) }
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(services.settings().header_timeout)
+            .max_buf_size(HEAD_BYTES)
+            .serve_connection(TokioIo::new(socket), service)
+            .with_upgrades();
+        let mut connection = pin!(connection);
+        let outcome = match stop.run_until_cancelled(connection.as_mut()).await {
+            Some(outcome) => outcome,
+            None => {
+                connection.as_mut().graceful_shutdown();
+                // Hyper goes on waiting for a first request; a stopping node does not.
+                timeout(LAST_ANSWER, connection).await.unwrap_or(Ok(()))
+            }
+        };
+        drop(place);
+        if let Err(error) = outcome {
+            // The same timer ends a kept-alive connection that has nothing more to ask: that is nobody's fault.
+            if error.is_timeout() && !greeted.load(Ordering::Relaxed) {
+                services.metrics.handshake_refused(fanfare_metrics::Refusal::HeaderTimeout);
+            }
+            debug!(%error, "an HTTP connection ended early");
         }
-    };
-    drop(place);
-    if let Err(error) = outcome {
-        // The same timer ends a kept-alive connection that has nothing more to ask: that is nobody's fault.
-        if error.is_timeout() && !greeted.load(Ordering::Relaxed) {
-            services.metrics.handshake_refused(fanfare_metrics::Refusal::HeaderTimeout);
-        }
-        debug!(%error, "an HTTP connection ended early");
     }
 }

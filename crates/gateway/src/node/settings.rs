@@ -12,13 +12,16 @@ use fanfare_protocol::rules::{MayPublish, MaySubscribe, Overflow, Rule, Rules};
 use fanfare_protocol::session::Policy;
 
 use crate::admission::Origins;
-use crate::config::{Config, Namespace, PublishBy, Secret, SlowSubscriber, SubscribeBy};
+use crate::config::{Config, Identity, Namespace, PublishBy, Secret, SlowSubscriber, SubscribeBy, WebSocket};
+use crate::http::Door;
+use crate::tls::Tls;
 
 /// See the [module's note](self).
 #[derive(Debug)]
 pub(crate) struct Settings {
     pub(crate) policy: Arc<Policy>,
     pub(crate) origins: Origins,
+    pub(crate) websocket: WebSocket,
     pub(crate) connections_max: usize,
     pub(crate) api_keys: Vec<Secret>,
     /// Whether the page is served.
@@ -26,18 +29,35 @@ pub(crate) struct Settings {
     /// How long the head of a request, or the body of an API call, may take to arrive.
     pub(crate) header_timeout: Duration,
     pub(crate) drain_window: Duration,
+    /// TLS on the public listener, and on the internal one; without it they serve in clear.
+    tls: (Option<Tls>, Option<Tls>),
 }
 
 impl Settings {
-    pub(super) fn of(config: &Config) -> Self {
+    /// Those of a configuration, in force after those of `before` if the node runs already.
+    pub(super) fn of(config: &Config, before: Option<&Self>) -> Self {
+        let tls = |door, identity: &Option<Arc<Identity>>| {
+            let before = before.and_then(|before| before.tls(door));
+            identity.as_ref().map(|identity| Tls::new(identity, &config.tls, before))
+        };
         Self {
+            tls: (tls(Door::Public, &config.tls.public), tls(Door::Internal, &config.tls.internal)),
             policy: Arc::new(policy(config)),
             origins: Origins::new(&config.origin.allow),
+            websocket: config.websocket.clone(),
             connections_max: config.limits.connections.get(),
             api_keys: config.api.keys.clone(),
             console: config.console.enabled,
             header_timeout: config.limits.header_timeout,
             drain_window: config.node.drain,
+        }
+    }
+
+    /// TLS on a listener. None: it serves in clear.
+    pub(crate) fn tls(&self, door: Door) -> Option<&Tls> {
+        match door {
+            Door::Public => self.tls.0.as_ref(),
+            Door::Internal => self.tls.1.as_ref(),
         }
     }
 }
@@ -50,6 +70,7 @@ fn policy(config: &Config) -> Policy {
         errors: config.limits.max_errors.get(),
         messages_per_second: config.limits.messages_per_second.map_or(0, |most| most.get()),
         queue_bytes: config.limits.queue_bytes.get(),
+        close_timeout: config.limits.close_timeout,
         ..limits::Limits::default()
     };
     let heartbeat =

@@ -94,7 +94,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
     }
 
     /// Makes one write of what waits. Pending when nothing waits or the socket is full; the task is woken when that
-    /// changes.
+    /// changes. What a layer between us and the socket has taken, as TLS does, is pushed on when nothing else waits.
     ///
     /// # Errors
     /// Those of the socket: the peer is gone.
@@ -106,7 +106,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
             return outcome;
         }
         BATCH.with_borrow_mut(|batch| {
-            let taken = ready!(outbox.poll_take(cx, batch));
+            let Poll::Ready(taken) = outbox.poll_take(cx, batch) else {
+                // Whether it is done or not, a failure included: the next write or read hears of it.
+                let _ = Pin::new(&mut self.io).poll_flush(cx);
+                return Poll::Pending;
+            };
             let outcome = match self.poll_write_batch(cx, batch, taken) {
                 written @ Poll::Ready(Ok(_)) => written,
                 // The outbox has been drawn from, so the caller hears of that first. What went wrong goes wrong again.
@@ -178,4 +182,35 @@ fn decode(
         on_event(event);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use fanfare_protocol::websocket::Frame;
+    use fanfare_protocol::{Encoding, SessionId};
+    use futures_util::FutureExt;
+    use tokio::io::{AsyncReadExt, BufWriter, duplex};
+
+    use super::*;
+
+    /// As TLS does for what the socket has no room for, this layer keeps everything until it is flushed.
+    #[tokio::test]
+    async fn what_a_layer_below_has_kept_is_pushed_on_when_nothing_else_waits() {
+        let (near, mut far) = duplex(1024);
+        let mut socket = WebSocket::new(BufWriter::new(near), Bytes::new(), 1024);
+        let outbox = Outbox::new(SessionId::from_random([0; 16]), Encoding::NativeJson, 1024);
+        let _counted = outbox.push(Frame::pong(b"here")).unwrap();
+        poll_fn(|cx| {
+            while let Poll::Ready(written) = socket.poll_write(cx, &outbox) {
+                assert_eq!(written.unwrap().frames, 1);
+            }
+            Poll::Ready(())
+        })
+        .await;
+        let mut frame = [0; 6];
+        far.read_exact(&mut frame).now_or_never().expect("it was pushed on").unwrap();
+        assert_eq!(&frame, b"\x8a\x04here");
+    }
 }

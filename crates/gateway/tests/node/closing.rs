@@ -1,5 +1,7 @@
 //! The end of a connection: the closing handshake from either side, and ends without one.
 
+use std::time::Duration;
+
 use fanfare_testbed::raw_peer::{frame, opcode};
 use fanfare_testbed::{Client, RawPeer};
 use serde_json::json;
@@ -7,7 +9,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::support::{closed_with, counted, node};
+use crate::support::{closed_with, configured, counted, node, start};
 
 #[tokio::test]
 async fn a_close_is_answered_with_its_own_code_and_the_end() {
@@ -93,4 +95,59 @@ async fn a_reset_socket_is_closed() {
     drop(socket);
     counted(&node, &closed_with(1006), 1.0).await;
     counted(&node, "fanfare_connections", 0.0).await;
+}
+
+/// Whoever has closed may shut down its side at once, and hears the answer all the same.
+#[tokio::test]
+async fn a_socket_half_closed_behind_its_close_gets_the_answer() {
+    let node = node("").await;
+    let mut peer = RawPeer::connect(node.public_addr()).await;
+    peer.send_text(r#"{"type":"ping","id":1}"#).await;
+    peer.send(opcode::CLOSE, &1000_u16.to_be_bytes()).await;
+    peer.shut_down().await;
+    let (before, code) = peer.until_close().await;
+    assert_eq!((before.len(), code), (1, Some(1000)));
+    assert!(peer.ends().await);
+    counted(&node, &closed_with(1000), 1.0).await;
+}
+
+/// The end of the stream in the middle of a header, a frame, or a message is the end, and nothing of it is served.
+#[tokio::test]
+async fn a_socket_half_closed_inside_a_message_is_closed() {
+    let node = node("").await;
+    let whole = frame(0x80 | opcode::TEXT, br#"{"type":"ping","id":1}"#);
+    let unfinished = frame(opcode::TEXT, br#"{"type":"ping","id":1}"#);
+    let ends = [&whole[..1], &whole[..whole.len() - 1], &unfinished];
+    for bytes in ends {
+        let mut peer = RawPeer::connect(node.public_addr()).await;
+        peer.send_bytes(bytes).await;
+        peer.shut_down().await;
+        assert!(peer.ends().await, "{bytes:?}");
+    }
+    counted(&node, &closed_with(1006), 3.0).await;
+    counted(&node, "fanfare_connections", 0.0).await;
+}
+
+/// Our Close is answered within `limits.close_seconds`, or the socket is hung up on; so it is when the answer comes and
+/// the peer then holds its side open.
+#[tokio::test]
+async fn the_closing_handshake_has_a_deadline() {
+    let mut config = configured("");
+    config.limits.close_timeout = Duration::from_millis(300);
+    let node = start(&config).await;
+    let mut silent = RawPeer::connect(node.public_addr()).await;
+    let mut talking = RawPeer::connect(node.public_addr()).await;
+    let mut holding = RawPeer::connect(node.public_addr()).await;
+    for peer in [&mut silent, &mut talking, &mut holding] {
+        peer.send(opcode::BINARY, b"no").await;
+        assert_eq!(peer.until_close().await.1, Some(1003));
+    }
+    talking.send_text(r#"{"type":"ping","id":1}"#).await;
+    holding.send(opcode::CLOSE, &1003_u16.to_be_bytes()).await;
+    for peer in [&mut silent, &mut talking, &mut holding] {
+        assert!(peer.ends().await, "nothing is said after the Close, and the socket ends");
+    }
+    // The peers hold their sockets open all the while.
+    counted(&node, "fanfare_connections", 0.0).await;
+    counted(&node, &closed_with(1003), 3.0).await;
 }

@@ -109,6 +109,23 @@ async fn the_subprotocol_is_chosen_from_the_offer_or_not_at_all() {
     }
 }
 
+#[tokio::test]
+async fn a_strict_node_refuses_whoever_offers_only_strange_subprotocols() {
+    let node = node("[websocket]\nstrict_subprotocol = true").await;
+    for (offer, status) in [
+        ("Sec-WebSocket-Protocol: mqtt", 400),
+        ("Sec-WebSocket-Protocol: mqtt, graphql-ws", 400),
+        ("Sec-WebSocket-Protocol: mqtt, fanfare.v1.json", 101),
+        ("Sec-WebSocket-Protocol: fanfare.v1.json", 101),
+        ("X-Nothing: offered", 101),
+    ] {
+        let answer = http::exchange(node.public_addr(), handshake_and(offer).as_bytes()).await.unwrap();
+        assert_eq!(answer.status, status, "{offer}");
+        assert!(status == 101 || answer.text().contains("fanfare.v1.json"), "{}", answer.text());
+    }
+    counted(&node, "fanfare_handshakes_refused_total{reason=\"bad_request\"}", 2.0).await;
+}
+
 /// A client need not wait for the answer before it speaks.
 #[tokio::test]
 async fn what_comes_in_one_packet_with_the_handshake_is_served() {

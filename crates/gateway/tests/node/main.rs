@@ -5,10 +5,12 @@
 
 mod admission;
 mod api;
+mod bounds;
 mod closing;
 mod counters;
 mod crossing;
 mod drain;
+mod echo;
 mod framing;
 mod handshake;
 mod heartbeat;
