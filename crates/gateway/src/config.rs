@@ -34,6 +34,7 @@ mod rules;
 mod secret;
 mod source;
 mod suggest;
+mod tokens;
 mod typed;
 
 #[cfg(test)]
@@ -50,6 +51,7 @@ pub use pages::{default_toml, document};
 pub use reload::{Changes, Loaded};
 pub use secret::Secret;
 pub use source::{File, Flag, Source};
+pub use tokens::Jwt;
 pub use typed::{
     Api, Auth, Config, Console, Heartbeat, History, Limits, Listen, Log, Namespace, Node, Origin, Presence,
     Redis, Tls, WebSocket,
