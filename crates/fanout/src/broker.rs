@@ -26,6 +26,7 @@
 //!    What was removed is in no page that is asked for once [`Broker::remove_history`] has answered, and every node that
 //!    watches hears of it in the channel's lane, after all that was placed before.
 //! 9. Two drafts with one idempotency key on one channel, within the retention's time, are placed once, and answered alike.
+//! 10. A payload is delivered and kept in the format, and with the bytes, that it was published with.
 
 use std::fmt;
 use std::sync::Arc;

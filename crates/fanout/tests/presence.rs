@@ -1,5 +1,5 @@
-//! The contract of presence, on every book: in memory on paused time, in a real Redis, and in three, on the real
-//! clock; and what becomes of it when a replica takes over.
+//! The contract of presence, on every book: in memory on paused time, in a real Redis, in three, and in a Redis Cluster, on the
+//! real clock; and what becomes of it when a replica takes over, or slots move.
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
@@ -9,6 +9,7 @@ mod presence {
     pub(crate) mod faults;
     pub(crate) mod properties;
     pub(crate) mod redis;
+    pub(crate) mod slots;
 }
 
 use presence::{cluster::Cluster, properties};
@@ -26,6 +27,12 @@ macro_rules! contract {
             $(#[tokio::test]
             async fn $property() {
                 super::properties::$property(super::Cluster::on_shards().await).await;
+            })+
+        }
+        mod slots {
+            $(#[tokio::test]
+            async fn $property() {
+                super::properties::$property(super::Cluster::on_slots().await).await;
             })+
         }
         mod redis {

@@ -95,7 +95,7 @@ impl CloseReason {
             Self::GoingAway => (1001, "going_away", Yes, "this node is shutting down"),
             Self::ProtocolError => (1002, "protocol_error", No, "a frame violated RFC 6455"),
             Self::UnsupportedData => {
-                (1003, "unsupported_data", No, "this subprotocol is spoken in text frames")
+                (1003, "unsupported_data", No, "JSON is spoken in text frames, MessagePack in binary ones")
             }
             Self::InvalidPayload => (1007, "invalid_payload", No, "a text message must be valid UTF-8"),
             Self::MessageTooBig => {

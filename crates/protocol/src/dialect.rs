@@ -18,16 +18,19 @@ pub mod native;
 pub enum Encoding {
     /// `fanfare.v1.json`.
     NativeJson,
+    /// `fanfare.v1.msgpack`.
+    NativeMessagePack,
 }
 
 impl Encoding {
     /// Every encoding, in the order of their discriminants.
-    pub const ALL: [Self; 1] = [Self::NativeJson];
+    pub const ALL: [Self; 2] = [Self::NativeJson, Self::NativeMessagePack];
 
     /// The name of the WebSocket subprotocol.
     pub const fn subprotocol(self) -> &'static str {
         match self {
             Self::NativeJson => "fanfare.v1.json",
+            Self::NativeMessagePack => "fanfare.v1.msgpack",
         }
     }
 
@@ -35,6 +38,7 @@ impl Encoding {
     pub fn dialect(self) -> &'static dyn Dialect {
         match self {
             Self::NativeJson => &native::Json,
+            Self::NativeMessagePack => &native::MessagePack,
         }
     }
 }
@@ -120,6 +124,9 @@ mod tests {
         let json = Negotiated::Chosen(Encoding::NativeJson);
         assert_eq!(negotiate(["fanfare.v1.json"]), json);
         assert_eq!(negotiate(["graphql-ws", "fanfare.v1.json"]), json);
+        assert_eq!(negotiate(["fanfare.v1.json", "fanfare.v1.msgpack"]), json);
+        let msgpack = Negotiated::Chosen(Encoding::NativeMessagePack);
+        assert_eq!(negotiate(["fanfare.v1.msgpack", "fanfare.v1.json"]), msgpack);
         assert_eq!(negotiate(["graphql-ws"]), Negotiated::Default { offered_unknown: true });
         assert_eq!(negotiate([]), Negotiated::Default { offered_unknown: false });
     }

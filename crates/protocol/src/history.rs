@@ -76,11 +76,12 @@ impl Page {
         Position { epoch: self.epoch, offset: self.top }
     }
 
-    /// Keeps its first publications: as many as have at most so many bytes of data together, and at least one.
+    /// Keeps its first publications: as many as have at most so many bytes of data together, in whichever format they are
+    /// read, and at least one.
     pub fn shorten(&mut self, bytes_max: usize) {
         let mut bytes = 0;
         let fitting = self.publications.iter().take_while(|publication| {
-            bytes += publication.payload.as_bytes().len();
+            bytes += publication.payload.bytes_at_most();
             bytes <= bytes_max
         });
         let fitting = fitting.count().max(1);

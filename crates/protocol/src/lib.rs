@@ -18,6 +18,7 @@ pub mod grant;
 pub mod history;
 pub mod id;
 pub mod limits;
+pub mod msgpack;
 pub mod publication;
 pub mod rules;
 pub mod server_api;

@@ -1,5 +1,6 @@
 //! What travels: a draft before the broker has placed it, a publication ever after.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::num::NonZeroU32;
 use std::sync::{Arc, OnceLock};
@@ -11,30 +12,46 @@ use serde_json::value::RawValue;
 use crate::channel::Channel;
 use crate::dialect::Encoding;
 use crate::id::{SessionId, UserId};
+use crate::msgpack::{self, Malformed};
 use crate::time::UnixMicros;
 use crate::websocket::Frame;
 
-/// What a publisher sent: JSON text on a single line, checked once and never parsed again.
+/// How a payload is spelt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Format {
+    /// JSON text on a single line.
+    Json,
+    /// One value of MessagePack.
+    MessagePack,
+}
+
+/// What a publisher sent, in the format it was sent in: checked once, and never parsed again but to translate it for
+/// those who speak the other format.
 ///
-/// Line breaks between tokens are turned into spaces on the way in, so that line-oriented transports may carry it as
-/// it is.
+/// In JSON line breaks between tokens are turned into spaces on the way in, so that line-oriented transports may carry it
+/// as it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Payload(Bytes);
+pub struct Payload {
+    format: Format,
+    bytes: Bytes,
+}
 
 impl Payload {
     /// Takes JSON that a parser has already checked.
     pub fn from_raw(json: &RawValue) -> Self {
         let text = json.get().as_bytes();
         if !text.iter().any(|byte| matches!(byte, b'\n' | b'\r')) {
-            return Self(Bytes::copy_from_slice(text));
+            return Self::from_trusted(Bytes::copy_from_slice(text));
         }
         // Inside a JSON string a line break must be escaped, so a bare one is white space between tokens.
-        Self(text.iter().map(|&byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { byte }).collect())
+        Self::from_trusted(
+            text.iter().map(|&byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { byte }).collect(),
+        )
     }
 
-    /// Takes the bytes of a payload that another node has checked.
+    /// Takes the bytes of a JSON payload that another node has checked.
     pub const fn from_trusted(json: Bytes) -> Self {
-        Self(json)
+        Self { format: Format::Json, bytes: json }
     }
 
     /// Checks that `json` is one JSON value and takes it.
@@ -45,14 +62,70 @@ impl Payload {
         serde_json::from_str::<&RawValue>(json).map(Self::from_raw)
     }
 
-    /// The JSON text.
-    pub fn as_bytes(&self) -> &[u8] {
-        &self.0
+    /// Checks that the bytes are one value of MessagePack that has a translation, and takes it.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn parse_msgpack(value: &[u8]) -> Result<Self, Malformed> {
+        msgpack::Reader::check(value)?;
+        Ok(Self::from_checked_msgpack(value))
     }
 
-    /// The same, shared.
-    pub fn bytes(&self) -> Bytes {
-        self.0.clone()
+    /// Takes a value of MessagePack that has been checked already.
+    pub(crate) fn from_checked_msgpack(value: &[u8]) -> Self {
+        Self { format: Format::MessagePack, bytes: Bytes::copy_from_slice(value) }
+    }
+
+    /// How it was sent.
+    pub const fn format(&self) -> Format {
+        self.format
+    }
+
+    /// As it was sent; see [`Payload::format`].
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// It as JSON text on one line; borrowed if it was sent so.
+    pub fn json(&self) -> Cow<'_, [u8]> {
+        match self.format {
+            Format::Json => Cow::Borrowed(&self.bytes),
+            Format::MessagePack => {
+                let mut out = Vec::new();
+                self.write_json(&mut out);
+                Cow::Owned(out)
+            }
+        }
+    }
+
+    /// Appends it as JSON text on one line.
+    pub fn write_json(&self, out: &mut Vec<u8>) {
+        match self.format {
+            Format::Json => out.extend_from_slice(&self.bytes),
+            Format::MessagePack => msgpack::to_json(&self.bytes, out),
+        }
+    }
+
+    /// Appends it as a value of MessagePack.
+    ///
+    /// What came out of the broker as JSON and is none after all becomes nil: anybody may write there.
+    pub fn write_msgpack(&self, out: &mut Vec<u8>) {
+        match self.format {
+            Format::Json => {
+                if msgpack::from_json(&self.bytes, out).is_none() {
+                    out.push(msgpack::NIL);
+                }
+            }
+            Format::MessagePack => out.extend_from_slice(&self.bytes),
+        }
+    }
+
+    /// At least as many bytes as it has in either format.
+    pub fn bytes_at_most(&self) -> usize {
+        match self.format {
+            Format::Json => self.bytes.len() + msgpack::growth_at_most(&self.bytes),
+            Format::MessagePack => self.bytes.len().max(self.json().len()),
+        }
     }
 }
 
@@ -205,9 +278,13 @@ pub struct Publication {
     pub received: UnixMicros,
     /// Its place in the stream, on a channel with history.
     pub position: Option<Position>,
-    encoded: [OnceLock<Frame>; Encoding::ALL.len()],
-    replayed: [OnceLock<Frame>; Encoding::ALL.len()],
+    encoded: Frames,
+    /// Most are never replayed, so this has no room of its own.
+    replayed: OnceLock<Box<Frames>>,
 }
+
+/// A frame per encoding, once it is needed.
+type Frames = [OnceLock<Frame>; Encoding::ALL.len()];
 
 /// What was published, whatever has been encoded of it so far.
 impl PartialEq for Publication {
@@ -236,7 +313,7 @@ impl Publication {
 
     /// The same for those who recover it: marked as replayed, and shared by all who missed it.
     pub fn replayed(&self, encoding: Encoding) -> &Frame {
-        self.replayed[encoding as usize]
+        self.replayed.get_or_init(Box::default)[encoding as usize]
             .get_or_init(|| encoding.dialect().encode_publication(self, Delivery::Replayed))
     }
 

@@ -78,24 +78,29 @@ impl RedisSentinels {
     /// # Panics
     /// When that takes too long.
     pub async fn are_ready(&self) {
+        eventually("the sentinels know each other and a sound replica", async || self.are_ready_now().await)
+            .await;
+    }
+
+    /// Whether a failover can succeed.
+    ///
+    /// # Panics
+    /// When a Sentinel does not answer.
+    pub async fn are_ready_now(&self) -> bool {
         for sentinel in &self.sentinels {
-            eventually("the sentinels know each other and the replica", async || {
-                let facts: Vec<(String, String)> =
-                    sentinel.query(cmd("SENTINEL").arg("MASTER").arg(NAME)).await;
-                let is = |name: &str, value: &str| facts.iter().any(|(its, is)| its == name && is == value);
-                is("num-other-sentinels", "2") && is("num-slaves", "1") && is("flags", "master")
-            })
-            .await;
-            eventually("the replica is sound", async || {
-                let replicas: Vec<Vec<(String, String)>> =
-                    sentinel.query(cmd("SENTINEL").arg("REPLICAS").arg(NAME)).await;
-                let is = |name: &str, value: &str| {
-                    replicas.iter().flatten().any(|(its, is)| its == name && is == value)
-                };
-                is("flags", "slave") && is("master-link-status", "ok")
-            })
-            .await;
+            let facts: Vec<(String, String)> = sentinel.query(cmd("SENTINEL").arg("MASTER").arg(NAME)).await;
+            let replicas: Vec<Vec<(String, String)>> =
+                sentinel.query(cmd("SENTINEL").arg("REPLICAS").arg(NAME)).await;
+            let is = |name: &str, value: &str| facts.iter().any(|(its, is)| its == name && is == value);
+            let knows = is("num-other-sentinels", "2") && is("num-slaves", "1") && is("flags", "master");
+            let is = |name: &str, value: &str| {
+                replicas.iter().flatten().any(|(its, is)| its == name && is == value)
+            };
+            if !(knows && is("flags", "slave") && is("master-link-status", "ok")) {
+                return false;
+            }
         }
+        true
     }
 
     /// SENTINEL FAILOVER: makes the replica the primary, and waits until every Sentinel says so.

@@ -45,9 +45,7 @@ pub(crate) struct Link {
 impl Link {
     /// A clear link to `target`.
     pub(crate) fn new(target: SocketAddr) -> io::Result<Self> {
-        let socket = TcpSocket::new_v4()?;
-        socket.bind((Ipv4Addr::LOCALHOST, fanfare_testbed::free_port()).into())?;
-        let listener = socket.listen(BACKLOG)?;
+        let listener = listen()?;
         let address = listener.local_addr()?;
         let (weather, observed) = watch::channel(Weather::Clear);
         let target = Rc::new(Cell::new(target));
@@ -75,6 +73,20 @@ impl Drop for Link {
     fn drop(&mut self) {
         self.weather.send_replace(Weather::Cut);
         self.acceptor.abort();
+    }
+}
+
+/// Listens on a port of its own; on another one where somebody else was faster.
+fn listen() -> io::Result<TcpListener> {
+    let mut attempts = 0..100;
+    loop {
+        let socket = TcpSocket::new_v4()?;
+        socket.set_reuseaddr(true)?;
+        let bound = socket.bind((Ipv4Addr::LOCALHOST, fanfare_testbed::free_port()).into());
+        match bound.and_then(|()| socket.listen(BACKLOG)) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && attempts.next().is_some() => {}
+            listener => return listener,
+        }
     }
 }
 

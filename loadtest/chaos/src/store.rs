@@ -177,8 +177,8 @@ async fn settle(servers: &RedisSentinels) {
         }
         let follows = sections.iter().any(|section| section.contains("master_link_status:up"));
         let leads = sections.iter().any(|section| section.contains("state=online"));
-        if follows && leads {
-            return servers.are_ready().await;
+        if follows && leads && servers.are_ready_now().await {
+            return;
         }
         assert!(Instant::now() < deadline, "the replica does not come back: {sections:?}");
         sleep(LOOK).await;

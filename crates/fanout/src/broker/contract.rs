@@ -610,6 +610,24 @@ async fn a_forgotten_key_is_placed_again<C: Cluster>() {
     }
 }
 
+/// Clause 10.
+async fn a_payload_is_carried_and_kept_as_it_was_published<C: Cluster>() {
+    let cluster = C::start().await;
+    let (mut node, other) = (cluster.join().await, cluster.join().await);
+    node.watch("a").await;
+    let payloads = [
+        Payload::parse("[1, 2]").unwrap(),
+        Payload::parse_msgpack(b"\x92\x01\xc4\x04\x00\xff\r\n").unwrap(),
+        Payload::parse_msgpack(b"\xa3[1]").unwrap(),
+    ];
+    for payload in &payloads {
+        other.place(Draft { payload: payload.clone(), ..kept("a", 1, KEPT) }).await;
+        assert_eq!(&node.next_whole().await.payload, payload);
+    }
+    let kept = node.page("a", ALL).await.publications;
+    assert_eq!(kept.iter().map(|it| it.payload.clone()).collect::<Vec<_>>(), payloads);
+}
+
 /// All clauses for one kind of cluster.
 macro_rules! contract {
     ($name:ident, $cluster:ty) => {
@@ -630,6 +648,7 @@ macro_rules! contract {
                 a_lost_stream_comes_back_under_another_epoch
                 one_key_is_placed_once_whoever_repeats_it
                 a_forgotten_key_is_placed_again
+                a_payload_is_carried_and_kept_as_it_was_published
             );
         }
     };

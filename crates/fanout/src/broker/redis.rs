@@ -75,7 +75,7 @@ use crate::broker::{Broker, BrokerError, Lanes, Link};
 use fleet::Connection::{Read, Watch};
 use fleet::Fleet;
 use keys::Keys;
-use line::Lines;
+use line::Switchboard;
 use link::Board;
 use pipe::PIPELINE_MAX;
 use pubsub::Pubsub;
@@ -293,8 +293,8 @@ impl RedisBroker {
     }
 
     /// A line to each server, wherever it is at the time.
-    pub(crate) fn lines(&self) -> Lines {
-        Lines::new(&self.shared)
+    pub(crate) fn switchboard(&self) -> Switchboard {
+        Switchboard::new(&self.shared)
     }
 }
 

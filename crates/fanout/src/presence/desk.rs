@@ -206,7 +206,7 @@ impl Inner {
         self.call(answer).await
     }
 
-    /// Writes one batch; `false` when it has to be tried again later.
+    /// Writes one batch; `false` when it has to be tried again later. Where a part of it was refused, others can be written.
     async fn write_batch(&self, batch: Batch) -> bool {
         let (seat, through) = (batch.writer.seat.clone(), batch.through);
         let done = match self.ask_to_write(&batch).await {
@@ -215,7 +215,7 @@ impl Inner {
                 if answers.contains(&After::Cleared) {
                     self.give_up(&seat);
                 }
-                !answers.contains(&After::Refused)
+                answers.is_empty() || answers.iter().any(|it| *it != After::Refused)
             }
             Err(BrokerError::Unavailable(_) | BrokerError::Busy(_)) => {
                 self.change(|table| table.not_written(batch));

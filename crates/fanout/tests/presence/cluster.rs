@@ -15,7 +15,7 @@ use fanfare_fanout::{Batch, Outbox};
 use fanfare_metrics::Metrics;
 use fanfare_protocol::event::{Crowd, Member};
 use fanfare_protocol::{Channel, Encoding, SessionId, UserId};
-use fanfare_testbed::{RedisSentinels, RedisServer, eventually};
+use fanfare_testbed::{RedisCluster, RedisSentinels, RedisServer, eventually};
 use futures_util::task::noop_waker_ref;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -36,6 +36,7 @@ enum Ground {
     Memory(Bus),
     Redis(Vec<RedisServer>),
     Sentinels(Box<RedisSentinels>),
+    Shards(Box<RedisCluster>),
 }
 
 pub(crate) struct Node {
@@ -78,6 +79,16 @@ impl Cluster {
         Self::on(Ground::Sentinels(Box::new(servers)))
     }
 
+    /// On a Redis Cluster of three shards.
+    pub(crate) async fn on_slots() -> Self {
+        Self::on(Ground::Shards(Box::new(RedisCluster::start_without_replicas().await)))
+    }
+
+    /// The same with replicas that can take over.
+    pub(crate) async fn on_slots_with_replicas() -> Self {
+        Self::on(Ground::Shards(Box::new(RedisCluster::start().await)))
+    }
+
     fn on(ground: Ground) -> Self {
         Self { ground, grace: GRACE, tasks: TaskTracker::new(), shutdown: CancellationToken::new() }
     }
@@ -85,14 +96,21 @@ impl Cluster {
     pub(crate) fn redis(&mut self) -> &mut RedisServer {
         match &mut self.ground {
             Ground::Redis(servers) => &mut servers[0],
-            Ground::Memory(_) | Ground::Sentinels(_) => panic!("there is no redis of its own here"),
+            _ => panic!("there is no redis of its own here"),
         }
     }
 
     pub(crate) fn sentinels(&mut self) -> &mut RedisSentinels {
         match &mut self.ground {
             Ground::Sentinels(servers) => servers,
-            Ground::Memory(_) | Ground::Redis(_) => panic!("there are no sentinels here"),
+            _ => panic!("there are no sentinels here"),
+        }
+    }
+
+    pub(crate) fn shards(&mut self) -> &mut RedisCluster {
+        match &mut self.ground {
+            Ground::Shards(servers) => servers,
+            _ => panic!("there is no redis cluster here"),
         }
     }
 
@@ -107,6 +125,7 @@ impl Cluster {
             Ground::Sentinels(servers) => {
                 Some((RedisMode::Sentinel { primary: servers.name().to_owned() }, servers.urls()))
             }
+            Ground::Shards(servers) => Some((RedisMode::Cluster, servers.urls())),
         }
     }
 
@@ -118,7 +137,7 @@ impl Cluster {
             Ground::Memory(bus) => {
                 (Arc::new(MemoryBroker::new(bus, lanes)), Arc::new(MemoryPresence::new(bus)))
             }
-            Ground::Redis(_) | Ground::Sentinels(_) => {
+            Ground::Redis(_) | Ground::Sentinels(_) | Ground::Shards(_) => {
                 let (mode, urls) = self.place().unwrap();
                 let options = options(mode, urls, name);
                 let (tasks, shutdown) = (&self.tasks, self.shutdown.child_token());
@@ -151,6 +170,17 @@ impl Drop for Cluster {
 impl Node {
     pub(crate) fn enter(&self, user: &str, session: u128) {
         self.desk.enter(&channel(), member(user, session), None);
+    }
+
+    /// On another channel than the one that all listen to.
+    pub(crate) fn enter_on(&self, channel: &Channel, user: &str, session: u128) {
+        self.desk.enter(channel, member(user, session), None);
+    }
+
+    /// Users and connections there, unless the book is away.
+    pub(crate) async fn try_counts_on(&self, channel: &Channel) -> Option<(u64, u64)> {
+        let crowd = self.desk.crowd(channel, false).await.ok()?;
+        Some((crowd.users, crowd.connections))
     }
 
     pub(crate) fn leave(&self, session: u128) {

@@ -91,16 +91,6 @@ impl Rules<'_> {
 
     fn redis(&mut self, config: &Config) {
         let mode = config.redis.mode;
-        let present = config.namespaces.is_empty() || config.namespaces.values().any(|it| it.presence);
-        let moves = mode == RedisMode::Cluster;
-        let follows = !(config.broker == BrokerKind::Redis && moves && present);
-        self.require(follows, &["redis.mode"], || {
-            let mode = mode.as_str();
-            format!(
-                "redis.mode = \"{mode}\": presence does not follow servers that change yet; configure namespaces, and leave \
-                 `presence` off in all of them"
-            )
-        });
         let undivided =
             mode != RedisMode::Cluster || config.redis.urls.iter().all(|it| !has_database(it.expose()));
         self.require(undivided, &["redis.urls", "redis.mode"], || {

@@ -329,11 +329,6 @@ fn keys_that_must_agree_are_held_to_it() {
             "heartbeat.timeout_seconds = 10: more than heartbeat.interval_seconds = 5 (fanfare.toml, line 2)",
         ),
         (
-            "[broker]\nkind = \"redis\"\n[redis]\nmode = \"cluster\"",
-            "redis.mode = \"cluster\": presence does not follow servers that change yet; configure namespaces, and leave \
-             `presence` off in all of them (fanfare.toml, line 4)",
-        ),
-        (
             "[redis]\nmode = \"cluster\"\nurls = [\"redis://a:6379\", \"redis://u:p@b:6379/3\"]",
             "redis.urls: Redis Cluster has no databases; with redis.mode = \"cluster\" a URL ends with the port \
              (fanfare.toml, line 3)",

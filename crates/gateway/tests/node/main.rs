@@ -12,6 +12,7 @@ mod counters;
 mod crossing;
 mod drain;
 mod echo;
+mod formats;
 mod framing;
 mod handshake;
 mod heartbeat;

@@ -4,12 +4,13 @@
 //!  u8  version = 1
 //!  u64 the epoch, 0 without a position ┐ the position
 //!  u64 the offset, only with an epoch  ┘
-//!  u8  flags: 1 exclude, 2 sender, 4 profile        ┐
+//!  u8  flags: 1 exclude, 2 sender, 4 profile,       ┐
+//!             8 the payload is MessagePack         │
 //!  u64 received, µs since the Unix epoch            │
 //!  16  the session that must not hear it, if flag 1 │ the body: what a publisher knows
 //!  u32 length, the user, UTF-8, if flag 2           │
 //!  u32 length, the user's profile, JSON, if flag 4  │
-//!  …   the payload, JSON, to the end                ┘
+//!  …   the payload to the end: JSON unless flag 8   ┘
 //! ```
 //!
 //! One byte alone, [`REMOVAL`], says that what was published so far was removed from history.
@@ -19,12 +20,16 @@
 //!
 //! **Invariants.** An envelope has at most [`ENVELOPE_BYTES_MAX`] bytes; more is neither sent nor read. Whatever the
 //! bytes, reading ends with a value or [`Malformed`]: anybody may publish to a channel of Redis. Text is checked to be
-//! UTF-8, since it ends up in text frames; that it is JSON is the sending node's promise.
+//! UTF-8, since it ends up in text frames; that it is JSON is the sending node's promise. MessagePack is checked whole, since
+//! it is translated for those who speak JSON.
+//!
+//! A flag that a node does not know makes an envelope malformed to it: nodes from before MessagePack drop such publications,
+//! and read the others; those of their envelopes that history has kept are read here as ever.
 
 use std::io::{self, Write};
 
 use bytes::Bytes;
-use fanfare_protocol::publication::{Draft, Epoch, Offset, Payload, Position, Sender};
+use fanfare_protocol::publication::{Draft, Epoch, Format, Offset, Payload, Position, Sender};
 use fanfare_protocol::time::UnixMicros;
 use fanfare_protocol::{Channel, Publication, SessionId, UserId};
 use redis::{RedisWrite, ToRedisArgs};
@@ -44,7 +49,8 @@ mod flag {
     pub(super) const EXCLUDE: u8 = 1;
     pub(super) const SENDER: u8 = 2;
     pub(super) const PROFILE: u8 = 4;
-    pub(super) const ALL: u8 = EXCLUDE | SENDER | PROFILE;
+    pub(super) const MESSAGE_PACK: u8 = 8;
+    pub(super) const ALL: u8 = EXCLUDE | SENDER | PROFILE | MESSAGE_PACK;
 }
 
 /// A draft, and its position when that is known to the sender, on their way out.
@@ -89,7 +95,8 @@ impl Body<'_> {
         let profile = sender.as_ref().and_then(|it| it.profile.as_ref());
         out.write_all(&[exclude.map_or(0, |_| flag::EXCLUDE)
             | sender.as_ref().map_or(0, |_| flag::SENDER)
-            | profile.map_or(0, |_| flag::PROFILE)])?;
+            | profile.map_or(0, |_| flag::PROFILE)
+            | if payload.format() == Format::MessagePack { flag::MESSAGE_PACK } else { 0 }])?;
         out.write_all(&received.0.to_be_bytes())?;
         if let Some(session) = exclude {
             out.write_all(&session.to_bytes())?;
@@ -154,7 +161,10 @@ pub(super) fn open(channel: Channel, envelope: &[u8]) -> Result<Publication, Mal
             },
         }),
     };
-    let payload = payload(rest.text(rest.0.len())?)?;
+    let payload = match flags & flag::MESSAGE_PACK {
+        0 => payload(rest.text(rest.0.len())?)?,
+        _ => Payload::parse_msgpack(rest.0).map_err(|_| Malformed)?,
+    };
     Ok(Publication::new(
         Draft { channel, payload, sender, exclude, received, retention: None, key: None },
         position,
@@ -212,9 +222,16 @@ mod tests {
         bytes
     }
 
+    /// Bytes as a payload.
+    fn binary(bytes: &[u8]) -> Payload {
+        let length = u8::try_from(bytes.len()).unwrap();
+        Payload::parse_msgpack(&[&[0xc4, length], bytes].concat()).unwrap()
+    }
+
     prop_compose! {
         fn drafts()(
-            payload in "[0-9]{1,40}|\"[a-zé]{0,40}\"",
+            text in "[0-9]{1,40}|\"[a-zé]{0,40}\"",
+            bin in proptest::option::of(proptest::collection::vec(any::<u8>(), 0..40)),
             sender in proptest::option::of((".{0,20}", proptest::option::of("\\{\\}|[0-9]{1,9}"))),
             exclude in proptest::option::of(any::<[u8; 16]>()),
             received in any::<u64>(),
@@ -222,7 +239,7 @@ mod tests {
             let json = |text: String| Payload::from_trusted(Bytes::from(text));
             Draft {
                 channel: Channel::parse("room:1").unwrap(),
-                payload: json(payload),
+                payload: bin.map_or_else(|| json(text), |bin| binary(&bin)),
                 sender: sender.map(|(user, profile)| Sender { user: UserId::new(&user), profile: profile.map(json) }),
                 exclude: exclude.map(SessionId::from_random),
                 received: UnixMicros(received),
@@ -284,7 +301,8 @@ mod tests {
             ("empty", vec![]),
             ("another version", with(0, 2)),
             ("an epoch that is cut off", with(1, 200)),
-            ("an unknown flag", with(9, 8)),
+            ("an unknown flag", with(9, 16)),
+            ("MessagePack that is none", with(9, flag::MESSAGE_PACK).into_iter().chain([b'1']).collect()),
             ("a profile without a user", with(9, flag::PROFILE)),
             ("no payload", good[..last].to_vec()),
             ("a payload that is not UTF-8", with(last, 0xff)),
@@ -293,5 +311,15 @@ mod tests {
             assert_eq!(open(draft.channel.clone(), &bad).err(), Some(Malformed), "{why}");
         }
         assert!(open(draft.channel, &good).is_ok());
+    }
+
+    /// What history kept before there was MessagePack, byte for byte.
+    #[test]
+    fn an_envelope_of_old_is_read_as_it_was_meant() {
+        let old = b"\x01\0\0\0\0\0\0\0\x07\0\0\0\0\0\0\0\x02\x02\0\0\0\0\0\0\0\x09\0\0\0\x03zoe{\"a\":1}";
+        let read = open(Channel::parse("a").unwrap(), old).unwrap();
+        assert_eq!(read.position, Some(Position { epoch: Epoch(7), offset: Offset(2) }));
+        assert_eq!(read.sender.as_ref().map(|it| it.user.as_str()), Some("zoe"));
+        assert_eq!((read.payload.format(), read.payload.as_bytes()), (Format::Json, &b"{\"a\":1}"[..]));
     }
 }

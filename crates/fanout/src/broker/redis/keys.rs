@@ -7,7 +7,7 @@
 //! | `<prefix>:s:{<channel>}` | stream | its history: an entry's id is the offset, its only field `e` the envelope |
 //! | `<prefix>:i:{<channel>}:<key>` | string | an idempotency key: the position it was answered with |
 //! | `<prefix>:p:{<channel>}:…` | various | who is subscribed ([`presence::redis`](crate::presence::redis)) |
-//! | `<prefix>:p:{seats}:…` | various | under which names nodes write that |
+//! | `<prefix>:p:{seats}:…`, `<prefix>:p:{<number>}:…` | various | under which names nodes write that |
 //!
 //! **Invariant.** The braces are Redis Cluster's hash tag: whatever belongs to one channel lies in one slot, where a script
 //! may touch all of it. Redis takes the first brace of a key and the next closing one, and no tag when nothing is between
@@ -15,6 +15,7 @@
 
 use std::borrow::Cow;
 use std::io::Write;
+use std::sync::LazyLock;
 
 use fanfare_protocol::Channel;
 use fanfare_protocol::publication::IdempotencyKey;
@@ -86,6 +87,13 @@ impl Keys {
         Key { head: &self.presences, tag: "seats".into(), rest: Some(name) }
     }
 
+    /// Something of what is known of the seats of those who are subscribed to the channels of a slot. No name is also one of
+    /// [`Keys::presence`]: there are channels that are called like tags.
+    pub(crate) fn in_slot<'a>(&'a self, slot: u16, name: &'a str) -> Key<'a> {
+        let tag = TAGS[usize::from(slot)].to_string();
+        Key { head: &self.presences, tag: tag.into(), rest: Some(name) }
+    }
+
     /// The channel's name in a pub/sub channel of Redis, if it is one of ours.
     pub(super) fn channel<'a>(&self, key: &'a [u8]) -> Option<Cow<'a, str>> {
         let tag = key.strip_prefix(self.channels.as_bytes())?.strip_suffix(b"}")?;
@@ -118,9 +126,24 @@ impl ToRedisArgs for Key<'_> {
 pub(super) const SLOTS: usize = 16_384;
 
 /// The slot of everything that belongs to a channel, whatever the prefix.
-pub(super) fn slot(channel: &Channel) -> u16 {
+pub(crate) fn slot(channel: &Channel) -> u16 {
     crc16(escape(channel.as_str()).as_bytes()) % SLOTS as u16
 }
+
+/// For each slot a number that lies in it as a hash tag: the least, so that all nodes write the same.
+static TAGS: LazyLock<Box<[u32]>> = LazyLock::new(|| {
+    let mut tags = vec![None; SLOTS];
+    let mut missing = SLOTS;
+    for number in 0.. {
+        let slot = crc16(number.to_string().as_bytes()) % SLOTS as u16;
+        missing -= usize::from(tags[usize::from(slot)].is_none());
+        tags[usize::from(slot)].get_or_insert(number);
+        if missing == 0 {
+            break;
+        }
+    }
+    tags.into_iter().flatten().collect()
+});
 
 /// CRC-16/XMODEM, as the specification of Redis Cluster has it.
 fn crc16(bytes: &[u8]) -> u16 {
@@ -209,6 +232,15 @@ mod tests {
             let channel = Channel::parse(name).unwrap();
             let by_another = redis::cluster_routing::Slot::for_key(bytes(&keys.stream(&channel)));
             assert_eq!(redis::cluster_routing::Slot::new(slot(&channel)), Some(by_another), "{name}");
+        }
+    }
+
+    #[test]
+    fn every_slot_has_a_tag() {
+        let keys = Keys::new("fanfare").unwrap();
+        for slot in 0..SLOTS as u16 {
+            let by_another = redis::cluster_routing::Slot::for_key(bytes(&keys.in_slot(slot, "life")));
+            assert_eq!(redis::cluster_routing::Slot::new(slot), Some(by_another));
         }
     }
 

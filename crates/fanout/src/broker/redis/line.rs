@@ -12,6 +12,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use fanfare_protocol::Channel;
+use parking_lot::Mutex as SyncMutex;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Pipeline, Value};
 use tokio::sync::Mutex;
@@ -22,30 +23,48 @@ use crate::broker::BrokerError;
 use crate::broker::redis::Shared;
 use crate::broker::redis::backoff::Backoff;
 use crate::broker::redis::keys::Keys;
-use crate::broker::redis::pipe::field;
-use crate::broker::redis::route::Layout;
+use crate::broker::redis::pipe::{field, is_elsewhere};
+pub(crate) use crate::broker::redis::route::PlaceId;
+use crate::broker::redis::route::{Layout, Place};
 use crate::broker::redis::server::{Address, Lost, Server};
 
-/// A line to each server of a broker.
+/// Has a line to each server of a broker, whichever they are at the time.
 #[derive(Debug)]
-pub(crate) struct Lines {
+pub(crate) struct Switchboard {
     shared: Arc<Shared>,
-    layout: Arc<Layout>,
-    /// In the order of the route's indices.
-    lines: Vec<Line>,
+    now: SyncMutex<Arc<Lines>>,
 }
 
-impl Lines {
+/// A line to each server of a broker, at one moment.
+#[derive(Debug)]
+pub(crate) struct Lines {
+    layout: Arc<Layout>,
+    /// In the order of the layout's places.
+    lines: Vec<Arc<Line>>,
+}
+
+impl Switchboard {
     /// Opens nothing yet. The tasks of a line end when it is dropped or the broker shuts down.
     pub(super) fn new(shared: &Arc<Shared>) -> Self {
-        let layout = shared.topology.layout();
-        let lines = layout.places().iter().map(|place| Line::new(place.server.clone(), shared.clone()));
-        Self { lines: lines.collect(), shared: shared.clone(), layout }
+        let now = Lines::at(shared, shared.topology.layout(), &[]);
+        Self { shared: shared.clone(), now: SyncMutex::new(Arc::new(now)) }
     }
 
-    /// The place of a channel's line among [`Lines::all`].
-    pub(crate) fn of(&self, channel: &Channel) -> usize {
-        self.layout.of(channel).expect("configuration refuses presence where places move")
+    /// The lines to the servers of the moment. Those that stay are the same as before.
+    pub(crate) fn now(&self) -> Arc<Lines> {
+        let layout = self.shared.topology.layout();
+        let mut now = self.now.lock();
+        if !Arc::ptr_eq(&now.layout, &layout) {
+            *now = Arc::new(Lines::at(&self.shared, layout, &now.lines));
+        }
+        now.clone()
+    }
+
+    /// Returns whether there are other lines than these, as soon as there are, within the deadline.
+    pub(crate) async fn is_other_than(&self, lines: &Lines) -> bool {
+        let Some(mut layouts) = self.shared.topology.changes() else { return false };
+        let other = layouts.wait_for(|layout| !Arc::ptr_eq(layout, &lines.layout));
+        timeout(self.shared.timeout, other).await.is_ok_and(|it| it.is_ok())
     }
 
     /// What things are called there.
@@ -53,8 +72,33 @@ impl Lines {
         &self.shared.keys
     }
 
+    /// The command that publishes.
+    pub(crate) fn publish(&self) -> &'static str {
+        self.shared.pubsub.publish()
+    }
+}
+
+impl Lines {
+    fn at(shared: &Arc<Shared>, layout: Arc<Layout>, known: &[Arc<Line>]) -> Self {
+        let line = |place: &Place| {
+            let known = known.iter().find(|line| line.place == place.id).cloned();
+            known.unwrap_or_else(|| Arc::new(Line::new(place.clone(), shared.clone())))
+        };
+        Self { lines: layout.places().iter().map(line).collect(), layout }
+    }
+
+    /// The place of a channel's line among [`Lines::all`], if any server has the channel.
+    pub(crate) fn of(&self, channel: &Channel) -> Option<usize> {
+        self.layout.of(channel)
+    }
+
+    /// For each slot of a Redis Cluster the place of its line, if any server has it. Servers that are none have no slots.
+    pub(crate) fn slots(&self) -> Option<&[Option<u16>]> {
+        self.layout.slots()
+    }
+
     /// One for each server.
-    pub(crate) fn all(&self) -> &[Line] {
+    pub(crate) fn all(&self) -> &[Arc<Line>] {
         &self.lines
     }
 }
@@ -62,6 +106,7 @@ impl Lines {
 /// See the [module's essay](self).
 #[derive(Debug)]
 pub(crate) struct Line {
+    place: PlaceId,
     server: Server,
     shared: Arc<Shared>,
     state: Mutex<State>,
@@ -142,6 +187,9 @@ impl Connected<'_> {
                 if values.iter().any(is_refusal) {
                     self.lose().await; // Another attempt may find another server, or this one recovered.
                 }
+                if values.iter().any(is_elsewhere) {
+                    self.line.shared.topology.nudge();
+                }
                 Ok(values)
             }
             Err(error) => {
@@ -155,11 +203,12 @@ impl Connected<'_> {
     async fn lose(&self) {
         let mut state = self.line.state.lock().await;
         state.open.take_if(|open| open.number == self.open.number);
+        self.line.shared.topology.nudge();
     }
 }
 
 impl Line {
-    fn new(server: Server, shared: Arc<Shared>) -> Self {
+    fn new(Place { id, server }: Place, shared: Arc<Shared>) -> Self {
         let state = State {
             open: None,
             backoff: Backoff::new(),
@@ -167,7 +216,12 @@ impl Line {
             tried: server.address(),
             opened: 0,
         };
-        Self { server, shared, state: Mutex::new(state) }
+        Self { place: id, server, shared, state: Mutex::new(state) }
+    }
+
+    /// What its server is called, whichever it is.
+    pub(crate) fn place(&self) -> PlaceId {
+        self.place
     }
 
     /// The connection, or a new one.

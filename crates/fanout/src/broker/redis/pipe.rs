@@ -361,7 +361,7 @@ pub(super) fn is_unknown_script(value: &Value) -> bool {
 }
 
 /// Whether the slot is another server's, or is becoming one's: nothing was done.
-fn is_elsewhere(value: &Value) -> bool {
+pub(super) fn is_elsewhere(value: &Value) -> bool {
     use ServerErrorKind::{Ask, Moved, TryAgain};
     matches!(value, Value::ServerError(error) if matches!(error.kind(), Some(Ask | Moved | TryAgain)))
 }

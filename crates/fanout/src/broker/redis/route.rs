@@ -52,8 +52,8 @@ impl Route {
 }
 
 /// What a place is called: never given to another one in a process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct PlaceId(u64);
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct PlaceId(u64);
 
 /// A server to keep connections to.
 #[derive(Clone, Debug)]
@@ -84,6 +84,14 @@ impl Layout {
     /// What a channel's place is called.
     pub(super) fn place(&self, channel: &Channel) -> Option<PlaceId> {
         self.of(channel).map(|at| self.places[at].id)
+    }
+
+    /// The index of each slot's place, if it has one, where there are slots.
+    pub(super) fn slots(&self) -> Option<&[Option<u16>]> {
+        match &self.route {
+            Route::Slots(places) => Some(places),
+            Route::Single | Route::Sharded(_) => None,
+        }
     }
 
     /// All places.

@@ -5,8 +5,12 @@
 --   KEYS[3]  <c>:lingering  hash  user key -> session, seat of the one connection that lingers
 --   KEYS[4]  <c>:at:        what the name of a seat is appended to, for
 --            <c>:at:<seat>  hash  session -> member
---            <c>:no:<seat>  the seat is being cleared, or has been: nothing is written under it any more
+--            <c>:no:<seat>  the seat has been cleared here, or is being
+--   KEYS[5]  <page>:on:<seat>   set   the channels on which the seat holds members
+--   KEYS[6]  <page>:sitting     set   the seats with such channels
 --
+-- The last two are not given where nothing is written.
+-- PUBLISH is the command by which notices are told.
 -- A member's bytes begin with its session (16) and its flags (1); flag 1 says that a length (4) and the user follow.
 -- A user key is 'u' and the user, or 's' and the session of an anonymous connection.
 local users, seats, lingering, at = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
@@ -20,7 +24,22 @@ end
 
 local function publish(channel)
   if #notice > 0 then
-    redis.call('PUBLISH', channel, '\2' .. table.concat(notice))
+    redis.call(PUBLISH, channel, '\2' .. table.concat(notice))
+  end
+end
+
+-- A seat is found by its page.
+local function list(seat, channel)
+  redis.call('SADD', KEYS[5], channel)
+  redis.call('SADD', KEYS[6], seat)
+end
+
+-- Unless it holds somebody.
+local function unlist(seat, channel)
+  if redis.call('EXISTS', at .. seat) == 0 and redis.call('SREM', KEYS[5], channel) == 1 then
+    if redis.call('EXISTS', KEYS[5]) == 0 then
+      redis.call('SREM', KEYS[6], seat)
+    end
   end
 end
 

@@ -1,12 +1,11 @@
 -- Performs changes of one channel in their order.
---   KEYS  no:<seat>, no:<seat before>
---   ARGV  seat, seat before or '', pub/sub channel, then pairs: e (enter), r (restore) and a member, d (depart), l (leave) and a
---         session
--- Answers one letter per change: p (present), l (lingering), a (absent); and whether the seat holds nobody any more. When the seat
--- is being cleared the letters are x.
-local seat, before, channel = ARGV[1], ARGV[2], ARGV[3]
-if redis.call('EXISTS', KEYS[5]) == 1 then
-  return { 'x', 0 }
+--   KEYS  the page's on:<seat>, sitting and over:<seat>, the channel's no:<seat before>
+--   ARGV  seat, seat before or '', channel, pub/sub channel, then pairs: e (enter), r (restore) and a member, d (depart), l (leave)
+--         and a session
+-- Answers one letter per change: p (present), l (lingering), a (absent). When the seat is being cleared it is x alone.
+local seat, before = ARGV[1], ARGV[2]
+if redis.call('EXISTS', KEYS[7]) == 1 then
+  return 'x'
 end
 
 local function enter(member, quiet)
@@ -14,6 +13,7 @@ local function enter(member, quiet)
   local known = redis.call('HSET', at .. seat, session, member) == 0
   if not known then
     redis.call('SADD', seats, seat)
+    list(seat, ARGV[3])
     if redis.call('HINCRBY', users, user, 1) > 1 then
       quiet = true
     end
@@ -36,7 +36,7 @@ end
 
 -- Of one who has been cleared away meanwhile it has been told that it left: it has to enter.
 local function restore(member)
-  if redis.call('EXISTS', KEYS[6]) == 1 and redis.call('HEXISTS', at .. before, session_of(member)) == 0 then
+  if redis.call('EXISTS', KEYS[8]) == 1 and redis.call('HEXISTS', at .. before, session_of(member)) == 0 then
     return 'a'
   end
   return enter(member, true)
@@ -57,7 +57,7 @@ local function depart(session)
 end
 
 local done = {}
-for i = 4, #ARGV, 2 do
+for i = 5, #ARGV, 2 do
   local step, what = ARGV[i], ARGV[i + 1]
   if step == 'e' then
     done[#done + 1] = enter(what, false)
@@ -73,5 +73,6 @@ for i = 4, #ARGV, 2 do
     done[#done + 1] = 'a'
   end
 end
-publish(channel)
-return { table.concat(done), 1 - redis.call('EXISTS', at .. seat) }
+publish(ARGV[4])
+unlist(seat, ARGV[3])
+return table.concat(done)

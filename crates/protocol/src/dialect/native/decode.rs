@@ -30,8 +30,8 @@ pub(super) struct Fields<'a> {
     id: Option<&'a RawValue>,
     #[serde(borrow, deserialize_with = "present")]
     channel: Option<&'a RawValue>,
-    #[serde(borrow, deserialize_with = "present")]
-    data: Option<&'a RawValue>,
+    #[serde(borrow, deserialize_with = "present_as_json")]
+    data: Option<Data<'a>>,
     #[serde(borrow, deserialize_with = "present")]
     token: Option<&'a RawValue>,
     #[serde(borrow, deserialize_with = "present")]
@@ -52,6 +52,14 @@ pub(super) struct Fields<'a> {
     reverse: Option<&'a RawValue>,
 }
 
+/// What is published, in the format of the message that it came in.
+#[derive(Clone, Copy)]
+pub(super) enum Data<'a> {
+    Json(&'a RawValue),
+    /// One value, checked.
+    MessagePack(&'a [u8]),
+}
+
 /// A position as clients spell it.
 #[derive(Deserialize)]
 struct Since<'a> {
@@ -65,6 +73,11 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de Raw
     <&RawValue>::deserialize(deserializer).map(Some)
 }
 
+/// [`present`], for what stays in its format.
+fn present_as_json<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Data<'de>>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(Data::Json).map(Some)
+}
+
 /// Reads the commands of one message, in order.
 pub(super) fn commands(text: &str, batch_max: usize, on_command: &mut dyn FnMut(Decoded)) {
     if !text.trim_start().starts_with('[') {
@@ -72,12 +85,21 @@ pub(super) fn commands(text: &str, batch_max: usize, on_command: &mut dyn FnMut(
     }
     match serde_json::from_str::<Vec<&RawValue>>(text) {
         Err(error) => on_command(Err(not_understood(&error))),
-        Ok(batch) if batch.is_empty() => on_command(Err(unnamed("an empty batch: put commands in it"))),
-        Ok(batch) if batch.len() > batch_max => on_command(Err(unnamed(format!(
-            "a batch holds at most {batch_max} commands, this one has {}: send several",
-            batch.len()
-        )))),
-        Ok(batch) => batch.into_iter().for_each(|raw| on_command(command(raw.get()))),
+        Ok(batch) => match check_batch(batch.len(), batch_max) {
+            Err(rejection) => on_command(Err(rejection)),
+            Ok(()) => batch.into_iter().for_each(|raw| on_command(command(raw.get()))),
+        },
+    }
+}
+
+/// Whether a batch may have so many commands.
+pub(super) fn check_batch(commands: usize, batch_max: usize) -> Result<(), Rejection> {
+    match commands {
+        0 => Err(unnamed("an empty batch: put commands in it")),
+        _ if commands > batch_max => Err(unnamed(format!(
+            "a batch holds at most {batch_max} commands, this one has {commands}: send several"
+        ))),
+        _ => Ok(()),
     }
 }
 
@@ -85,11 +107,15 @@ fn command(text: &str) -> Decoded {
     if text.trim_start().starts_with('[') {
         return Err(unnamed("a command is a JSON object, and a batch holds no batches"));
     }
-    let fields: Fields<'_> = serde_json::from_str(text).map_err(|error| not_understood(&error))?;
+    request(&serde_json::from_str(text).map_err(|error| not_understood(&error))?)
+}
+
+/// Reads a command whose fields have been found.
+pub(super) fn request(fields: &Fields<'_>) -> Decoded {
     let id = fields.id.map(request_id).transpose().map_err(unnamed)?;
-    match meaning(&fields) {
+    match meaning(fields) {
         Ok(command) => Ok(Request { id, command }),
-        Err(failure) => Err(Rejection { id, channel: readable_channel(&fields), failure }),
+        Err(failure) => Err(Rejection { id, channel: readable_channel(fields), failure }),
     }
 }
 
@@ -137,6 +163,11 @@ impl<'a> Fields<'a> {
         serde_json::from_slice(body).map_err(|error| bad(format!("{method} takes a JSON object: {error}")))
     }
 
+    /// The fields of a command whose other fields are JSON.
+    pub(super) fn with_data(self, data: Option<Data<'a>>) -> Self {
+        Self { data, ..self }
+    }
+
     pub(super) fn channel(&self, kind: &str) -> Result<Channel, Failure> {
         let raw = self.channel.ok_or_else(|| bad(format!("`channel` is missing: {kind} needs one")))?;
         let name = text(raw).ok_or_else(|| bad("`channel` must be a string"))?;
@@ -144,8 +175,10 @@ impl<'a> Fields<'a> {
     }
 
     pub(super) fn payload(&self) -> Result<Payload, Failure> {
-        let data = self.data.ok_or_else(|| bad("`data` is missing: publish needs it, `null` will do"))?;
-        Ok(Payload::from_raw(data))
+        match self.data.ok_or_else(|| bad("`data` is missing: publish needs it, `null` will do"))? {
+            Data::Json(raw) => Ok(Payload::from_raw(raw)),
+            Data::MessagePack(value) => Ok(Payload::from_checked_msgpack(value)),
+        }
     }
 
     fn token(&self) -> Result<Token, Failure> {
@@ -240,7 +273,7 @@ fn bad(explanation: impl Into<Box<str>>) -> Failure {
     Failure::new(ErrorCode::BadRequest, explanation)
 }
 
-fn unnamed(explanation: impl Into<Box<str>>) -> Rejection {
+pub(super) fn unnamed(explanation: impl Into<Box<str>>) -> Rejection {
     Rejection { id: None, channel: None, failure: bad(explanation) }
 }
 

@@ -1,8 +1,9 @@
 //! From events to JSON text.
 //!
 //! Every event is one object on one line. Publications are written by hand, since that is the hot path and their data
-//! is JSON already; the rest goes through `serde_json`.
+//! most often is JSON already; the rest goes through `serde_json`.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -84,7 +85,7 @@ struct WelcomeFields<'a> {
 struct MemberFields<'a> {
     user: Option<&'a str>,
     session: String,
-    info: Option<&'a RawValue>,
+    info: Option<Cow<'a, RawValue>>,
 }
 
 /// A message of the past: what a live one has, less what the page says once for all.
@@ -93,14 +94,14 @@ struct PastFields<'a> {
     offset: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     from: Option<SenderFields<'a>>,
-    data: &'a RawValue,
+    data: Cow<'a, RawValue>,
 }
 
 #[derive(Serialize)]
 struct SenderFields<'a> {
     user: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    info: Option<&'a RawValue>,
+    info: Option<Cow<'a, RawValue>>,
 }
 
 #[derive(Serialize)]
@@ -111,15 +112,20 @@ struct LimitFields {
 }
 
 pub(super) fn reply(reply: &Reply) -> Frame {
-    let mut fields = fields(&reply.event);
-    fields.id = reply.id.as_ref().map(|id| match id {
+    Frame::build(FrameKind::Text, 256, |out| {
+        write_json(out, &with_id(fields(&reply.event), reply.id.as_ref()))
+    })
+}
+
+pub(super) fn with_id<'a>(fields: Fields<'a>, id: Option<&'a RequestId>) -> Fields<'a> {
+    let id = id.map(|id| match id {
         RequestId::Number(number) => Id::Number(*number),
         RequestId::Text(text) => Id::Text(text),
     });
-    Frame::build(FrameKind::Text, 256, |out| write_json(out, &fields))
+    Fields { id, ..fields }
 }
 
-fn fields(event: &Event) -> Fields<'_> {
+pub(super) fn fields(event: &Event) -> Fields<'_> {
     match event {
         Event::Welcome(welcome) => {
             Fields { kind: "welcome", welcome: Some(welcome_fields(welcome)), ..Fields::default() }
@@ -210,8 +216,11 @@ fn past_fields(publication: &Publication) -> PastFields<'_> {
 }
 
 /// JSON inside JSON. It was checked when it came in; checking it again is the price of asking for the past.
-fn raw(payload: &Payload) -> &RawValue {
-    serde_json::from_slice(payload.as_bytes()).expect("a payload is JSON")
+fn raw(payload: &Payload) -> Cow<'_, RawValue> {
+    match payload.json() {
+        Cow::Borrowed(json) => Cow::Borrowed(serde_json::from_slice(json).expect("a payload is JSON")),
+        Cow::Owned(json) => Cow::Owned(serde_json::from_slice(&json).expect("a translation is JSON")),
+    }
 }
 
 /// An event that speaks of a channel and perhaps of a place in its stream.
@@ -272,7 +281,7 @@ pub(super) fn publication(publication: &Publication, delivery: Delivery) -> Fram
             write_string(out, sender.user.as_str());
             if let Some(profile) = &sender.profile {
                 out.extend_from_slice(br#","info":"#);
-                out.extend_from_slice(profile.as_bytes());
+                profile.write_json(out);
             }
             out.push(b'}');
         }
@@ -285,7 +294,7 @@ pub(super) fn publication(publication: &Publication, delivery: Delivery) -> Fram
             }
         }
         out.extend_from_slice(br#","data":"#);
-        out.extend_from_slice(publication.payload.as_bytes());
+        publication.payload.write_json(out);
         out.push(b'}');
     })
 }

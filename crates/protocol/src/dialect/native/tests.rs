@@ -1,5 +1,7 @@
 //! Golden conversations: every file in `transcripts/` is replayed through decode, session and encode, on a fake clock
-//! and with a hub that answers at once, and must come out as it is written, to the letter.
+//! and with a hub that answers at once, and must come out as it is written, to the letter. Then it is replayed by a client
+//! that speaks MessagePack, and must come out the same but for what is said about JSON. Those in `transcripts_msgpack/` are
+//! about what only MessagePack can say, and are written in [`notation`].
 //!
 //! | line | means |
 //! |---|---|
@@ -18,8 +20,8 @@
 //! | `! failed-over` | the broker loses the last publication of each channel, and goes on under another epoch |
 //! | `! lost <channel>` | the node could not keep up with the channel's stream |
 //! | `! overflow`, `! drain <ms>`, `! violated <code>`, `! gone` | the other inputs of a session |
-//! | `> …`, `< …` | text of the client, and of the server |
-//! | `>> …`, `<< …` | other frames of the client (`pong`, `binary`, `close`, `close <code>`), and of the server |
+//! | `> …`, `< …` | messages of the client, and of the server |
+//! | `>> …`, `<< …` | other frames of the client (`pong`, `binary`: a message in the other kind of frame, `close`, `close <code>`), and of the server |
 //! | `= …` | the conversation enters this stage; with the close code it ended with |
 
 use std::collections::HashMap;
@@ -29,10 +31,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Json;
 use crate::channel::Channel;
 use crate::close::CloseReason;
-use crate::dialect::{Dialect, Encoding, Incoming};
+use crate::dialect::{Encoding, Incoming};
 use crate::error::{ErrorCode, Failure};
 use crate::event::{Event, Member, Reply};
 use crate::grant::claims::{self, Expected};
@@ -44,6 +45,8 @@ use crate::session::{Effect, Input, Policy, Session, Stage};
 use crate::time::{Moment, Now, UnixMicros};
 
 mod hub;
+mod msgpack;
+mod notation;
 
 use hub::Hub;
 
@@ -56,25 +59,59 @@ const BEGINNING: Duration = Duration::from_secs(1_767_225_600);
 
 #[test]
 fn every_transcript_is_what_is_said() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/dialect/native/transcripts");
-    let mut files: Vec<_> = folder.read_dir().unwrap().map(|entry| entry.unwrap().path()).collect();
+    check(&transcripts("transcripts"), |written| (replay(written, Spelling::Json), written.to_owned()));
+}
+
+/// The name and the text of every file.
+fn transcripts(folder: &str) -> Vec<(String, String)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/dialect/native").join(folder);
+    let files = folder.read_dir().unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<_> = files
+        .map(|path| {
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            (name, std::fs::read_to_string(path).unwrap())
+        })
+        .collect();
     files.sort();
-    assert!(files.len() >= 10, "the transcripts are in {}", folder.display());
+    files
+}
+
+/// Fails with all transcripts for which the two that `replay` returns, what is said and what ought to be, are not the same.
+fn check(transcripts: &[(String, String)], replay: impl Fn(&str) -> (String, String)) {
+    assert!(!transcripts.is_empty(), "there are transcripts");
     let mut wrong = String::new();
-    for file in files {
-        let written = std::fs::read_to_string(&file).unwrap();
-        let said = replay(&written);
-        if said != written {
-            let name = file.file_name().unwrap().to_string_lossy();
+    for (name, written) in transcripts {
+        let (said, expected) = replay(written);
+        if said != expected {
             writeln!(wrong, "=== {name} ought to be\n{said}").unwrap();
         }
     }
     assert!(wrong.is_empty(), "\n{wrong}=== end");
 }
 
+/// How the client of a replay speaks, and how a transcript spells that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Spelling {
+    /// It speaks JSON, and so does the transcript.
+    Json,
+    /// It speaks MessagePack, and the transcript tells it in JSON.
+    Translated,
+    /// It speaks MessagePack, which the transcript tells in [`notation`].
+    MessagePack,
+}
+
+impl Spelling {
+    const fn encoding(self) -> Encoding {
+        match self {
+            Self::Json => Encoding::NativeJson,
+            Self::Translated | Self::MessagePack => Encoding::NativeMessagePack,
+        }
+    }
+}
+
 /// What a transcript would be if all of its server lines were what is said now.
-fn replay(written: &str) -> String {
-    let mut theatre = Theatre::default();
+fn replay(written: &str, spelling: Spelling) -> String {
+    let mut theatre = Theatre::new(spelling);
     for line in written.lines() {
         let is_spoken = ["<", "="].iter().any(|mark| line.starts_with(mark));
         if !is_spoken {
@@ -87,8 +124,8 @@ fn replay(written: &str) -> String {
 }
 
 /// One client's shell, its clock and its hub.
-#[derive(Default)]
 struct Theatre {
+    spelling: Spelling,
     policy: Policy,
     namespaces: HashMap<Box<str>, Rule>,
     /// The claims of the tokens that are signed by a trusted key.
@@ -101,11 +138,27 @@ struct Theatre {
 }
 
 impl Theatre {
+    fn new(spelling: Spelling) -> Self {
+        Self {
+            spelling,
+            policy: Policy::default(),
+            namespaces: HashMap::new(),
+            session: None,
+            clock: Duration::ZERO,
+            hub: Hub::default(),
+            said: String::new(),
+        }
+    }
+
     fn perform(&mut self, line: &str) {
         match line.split_once(' ') {
             None => assert!(line.is_empty(), "not a line of a transcript: {line:?}"),
             Some(("#", _)) => {}
-            Some((">", text)) => self.hear(Incoming::Text(text)),
+            Some((">", text)) => match self.spelling {
+                Spelling::Json => self.hear(Incoming::Text(text)),
+                Spelling::Translated => self.hear(Incoming::Binary(&msgpack::of_json(text))),
+                Spelling::MessagePack => self.hear(Incoming::Binary(&notation::parse(text))),
+            },
             Some((">>", frame)) => self.hear_frame(frame),
             Some(("!", directive)) => self.direct(directive),
             Some(_) => panic!("not a line of a transcript: {line:?}"),
@@ -115,12 +168,13 @@ impl Theatre {
     /// The commands of a message are decided together and then performed, as the gateway does it.
     fn hear(&mut self, incoming: Incoming<'_>) {
         let mut inputs = vec![Input::Heard];
-        let outcome = Json.decode(incoming, self.policy.limits.batch, &mut |command| {
-            inputs.push(match command {
-                Ok(request) => Input::Request(request),
-                Err(rejection) => Input::Rejected(rejection),
+        let outcome =
+            self.spelling.encoding().dialect().decode(incoming, self.policy.limits.batch, &mut |command| {
+                inputs.push(match command {
+                    Ok(request) => Input::Request(request),
+                    Err(rejection) => Input::Rejected(rejection),
+                });
             });
-        });
         inputs.extend(outcome.err().map(Input::Violated));
         self.feed_all(inputs);
     }
@@ -128,7 +182,10 @@ impl Theatre {
     fn hear_frame(&mut self, frame: &str) {
         match frame.split_once(' ').unwrap_or((frame, "")) {
             ("pong", _) => self.feed(Input::Heard),
-            ("binary", _) => self.hear(Incoming::Binary(&[1, 2, 3])),
+            ("binary", _) => match self.spelling {
+                Spelling::Json => self.hear(Incoming::Binary(&[1, 2, 3])),
+                Spelling::Translated | Spelling::MessagePack => self.hear(Incoming::Text("{}")),
+            },
             ("close", code) => self.feed(Input::PeerClosed(code.parse().ok())),
             _ => panic!("no frame {frame:?}"),
         }
@@ -273,7 +330,7 @@ impl Theatre {
 
     fn effect(&mut self, effect: Effect) {
         match effect {
-            Effect::Send(reply) => self.say(Json.encode(&reply).payload()),
+            Effect::Send(reply) => self.say_event(&reply),
             Effect::Ping => self.said.push_str("<< ping\n"),
             Effect::Authenticate { id, token } => {
                 let outcome = self.verify(token.expose());
@@ -288,9 +345,9 @@ impl Theatre {
                 self.feed(Input::Read { id, channel, excerpt, outcome });
             }
             Effect::GoLive { channel, reply } => {
-                self.say(Json.encode(&reply).payload());
+                self.say_event(&reply);
                 for missed in self.hub.go_live(&channel) {
-                    self.say(missed.replayed(Encoding::NativeJson).payload());
+                    self.say(missed.replayed(self.spelling.encoding()).payload());
                 }
             }
             Effect::Enter { channel, member, is_told } => self.hub.attend(&channel, member, is_told),
@@ -309,7 +366,7 @@ impl Theatre {
                 publication.into_iter().for_each(|it| self.deliver(&it, Delivery::Live));
             }
             Effect::Close { reason, farewell } => {
-                self.say(Json.encode(&farewell).payload());
+                self.say_event(&farewell);
                 writeln!(self.said, "<< close {} {}", reason.number(), reason.slug()).unwrap();
             }
             Effect::EchoClose(Some(code)) => writeln!(self.said, "<< close {code}").unwrap(),
@@ -348,18 +405,27 @@ impl Theatre {
                 true => Event::Joined { channel, member },
                 false => Event::Left { channel, member },
             };
-            self.say(Json.encode(&Reply::unasked(event)).payload());
+            self.say_event(&Reply::unasked(event));
         }
     }
 
     fn deliver(&mut self, publication: &Publication, delivery: Delivery) {
         if self.hub.is_live(&publication.channel) && publication.exclude != Some(SESSION) {
-            self.say(Json.encode_publication(publication, delivery).payload());
+            let dialect = self.spelling.encoding().dialect();
+            self.say(dialect.encode_publication(publication, delivery).payload());
         }
     }
 
+    fn say_event(&mut self, reply: &Reply) {
+        self.say(self.spelling.encoding().dialect().encode(reply).payload());
+    }
+
     fn say(&mut self, payload: &[u8]) {
-        let text = str::from_utf8(payload).unwrap();
+        let text = match self.spelling {
+            Spelling::Json => str::from_utf8(payload).unwrap().to_owned(),
+            Spelling::Translated => msgpack::to_json(payload),
+            Spelling::MessagePack => notation::render(payload),
+        };
         assert!(!text.contains('\n'), "an event is one line: {text:?}");
         writeln!(self.said, "< {text}").unwrap();
     }
@@ -380,6 +446,10 @@ fn draft(channel: &str, json: &str) -> Draft {
         retention: None,
         key: None,
     }
+}
+
+fn json(reply: &Reply) -> String {
+    String::from_utf8(Encoding::NativeJson.dialect().encode(reply).payload().to_vec()).unwrap()
 }
 
 fn keeping(size: u32) -> Retention {
@@ -412,22 +482,18 @@ fn positions_and_senders_are_spelt_where_there_are_any() {
     );
     let reply = Reply::unasked(Event::Published { channel: channel.clone(), position: position(u64::MAX) });
     assert_eq!(
-        str::from_utf8(Json.encode(&reply).payload()).unwrap(),
+        json(&reply),
         r#"{"type":"published","channel":"room:\"1\\","epoch":"00000000000000ab","offset":18446744073709551615}"#
     );
     let reply = Reply::unasked(Event::Unsubscribed { channel, cause: Some(ErrorCode::Gap) });
-    assert_eq!(
-        str::from_utf8(Json.encode(&reply).payload()).unwrap(),
-        r#"{"type":"unsubscribed","channel":"room:\"1\\","code":4410,"reason":"gap"}"#
-    );
+    assert_eq!(json(&reply), r#"{"type":"unsubscribed","channel":"room:\"1\\","code":4410,"reason":"gap"}"#);
 }
 
 #[test]
 fn a_wait_is_never_told_shorter_than_it_is() {
     for (wait, told) in [(0, 0), (1, 1), (1_000_000, 1), (1_000_001, 2), (333_333_333, 334)] {
         let failure = Failure::retry(ErrorCode::RateLimited, "slower", Duration::from_nanos(wait));
-        let frame = Json.encode(&Reply::unasked(Event::Refused { failure, channel: None }));
-        let text = str::from_utf8(frame.payload()).unwrap();
+        let text = json(&Reply::unasked(Event::Refused { failure, channel: None }));
         assert!(text.ends_with(&format!(r#""retry_after":{told}}}"#)), "{wait} ns: {text}");
     }
 }

@@ -144,6 +144,12 @@ async fn an_ordered_failover_under_traffic_tells_no_lie() {
     let (placed, refused) = published.expect("the new primary takes publications under another epoch");
     let positions: HashSet<_> = placed.iter().map(|(_, it)| (it.epoch, it.offset.0)).collect();
     assert_eq!(positions.len(), placed.len(), "no position names two publications");
+    let (_, last) = placed.last().expect("a hundred under the second epoch");
+    eventually("the other node reads from the new primary too", async || {
+        let position = node.broker.positions(vec![channel("a")]).await;
+        position.is_ok_and(|it| it[0].is_some_and(|it| it.epoch == last.epoch))
+    })
+    .await;
     let page = node.page("a", Query { limit: 100_000, ..ALL }).await;
     assert!(page.publications.iter().map(|it| it.offset().0).eq(1..=page.top.0));
     for it in &page.publications {

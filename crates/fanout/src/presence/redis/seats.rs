@@ -1,0 +1,317 @@
+//! Seats: taking one, keeping it warm, and clearing those that have gone cold.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use fanfare_protocol::Channel;
+use futures_util::future::join_all;
+use redis::{Cmd, Pipeline, Value, cmd};
+
+use super::spread::{Page, hall_of, halls};
+use super::{RedisPresence, not_understood, read};
+use crate::broker::BrokerError;
+use crate::broker::redis::line::{Connected, Lines, PlaceId, Process};
+use crate::presence::{Beat, Seat};
+
+/// The most pages and the most channels that one call of [`RedisPresence::sweep_hall`] works on, and the most members of each.
+const SWEEP_PAGES: usize = 64;
+const SWEEP_CHANNELS: usize = 64;
+const SWEEP_MEMBERS: usize = 512;
+
+/// How long a cleared seat is kept from being written under: longer than a write can wait in a socket.
+const TOMBSTONE: Duration = Duration::from_secs(600);
+
+/// How long a node that clears a seat may take before another takes over.
+const LOCK: Duration = Duration::from_secs(2);
+
+/// How long a number stands that nobody asks for.
+const WITNESS: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// How many pages are looked at in one pipeline.
+const AUDIT_PAGES: usize = 512;
+
+/// Where and when a seat was taken at one server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Life {
+    pub(super) process: Process,
+    /// The page with a number that is lost with everything else there.
+    pub(super) witness: Page,
+    pub(super) number: u64,
+}
+
+/// What is remembered of the node's seat.
+#[derive(Debug, Default)]
+pub(super) struct Sitting {
+    /// The life of each server that it was taken in.
+    pub(super) lives: Arc<BTreeMap<PlaceId, Life>>,
+    /// The pages that its halls know of.
+    listed: Option<(Seat, HashSet<Page>)>,
+}
+
+impl Sitting {
+    fn take(&mut self, lives: BTreeMap<PlaceId, Life>) {
+        *self = Self { lives: Arc::new(lives), listed: None };
+    }
+
+    fn is_listed(&self, seat: &Seat, page: &Page) -> bool {
+        self.listed.as_ref().is_some_and(|(its, pages)| its == seat && pages.contains(page))
+    }
+
+    fn list(&mut self, seat: &Seat, pages: &[Page]) {
+        let listed = self.listed.take_if(|(its, _)| its == seat);
+        let (_, known) = self.listed.insert(listed.unwrap_or_else(|| (seat.clone(), HashSet::new())));
+        known.extend(pages);
+    }
+}
+
+impl RedisPresence {
+    /// Takes a seat, or keeps it warm in the lives in which it was taken.
+    pub(super) async fn beat_everywhere(
+        &self,
+        seat: &Seat,
+        ttl: Duration,
+        new: bool,
+    ) -> Result<Beat, BrokerError> {
+        let lines = &*self.switchboard.now();
+        let (taken, halls) = (self.sitting.lock().lives.clone(), halls(lines));
+        if halls.is_empty() {
+            return Err(BrokerError::Unavailable("redis is away: no server has the seats".into()));
+        }
+        // All of them, whatever becomes of one: the seat stays warm while a server is away.
+        let lives = join_all((0..lines.all().len()).map(|at| self.life(lines, at, &taken))).await;
+        let is_of_it = |(line, life): (&Arc<_>, &Result<Life, _>)| {
+            let taken = taken.get(&place_of(line));
+            taken.is_some_and(|taken| life.as_ref().is_ok_and(|life| life == taken) || life.is_err())
+        };
+        let is_alike = lives.len() == taken.len() && lines.all().iter().zip(&lives).all(is_of_it);
+        let beats = halls.iter().filter(|_| new || is_alike); // What it holds in another life is not to be kept.
+        let beats = join_all(beats.map(|hall| self.warm(lines, *hall, seat, ttl, new))).await;
+        let lives = lives.into_iter().collect::<Result<Vec<_>, _>>()?;
+        let is_warm =
+            (new || is_alike) && beats.into_iter().collect::<Result<Vec<_>, _>>()?.iter().all(|it| *it);
+        let life = lives.iter().fold(0, |all: u64, it| all.rotate_left(1) ^ it.process.number() ^ it.number);
+        if new {
+            let lives: BTreeMap<_, _> = lines.all().iter().map(place_of).zip(lives).collect();
+            if lives != *taken {
+                self.audit(lines, &lives).await?;
+            }
+            self.sitting.lock().take(lives);
+        }
+        Ok(Beat { is_warm, life })
+    }
+
+    /// In which life a server is. A page that has moved elsewhere is no witness: whatever befell the server since, it would not
+    /// have seen.
+    async fn life(
+        &self,
+        lines: &Lines,
+        at: usize,
+        taken: &BTreeMap<PlaceId, Life>,
+    ) -> Result<Life, BrokerError> {
+        let before = taken.get(&lines.all()[at].place()).map(|life| life.witness);
+        let witness = before.filter(|page| page.at(lines) == Some(at));
+        let witness =
+            witness.or_else(|| fastrand::choice(Page::all_of(lines, at))).ok_or_else(not_understood)?;
+        let line = lines.all()[at].connected().await?;
+        let key = || witness.key(self.switchboard.keys(), "life");
+        let mut pipeline = Pipeline::with_capacity(3);
+        pipeline.cmd("SET").arg(key()).arg(fastrand::u64(1..)).arg("NX").ignore();
+        pipeline.cmd("PEXPIRE").arg(key()).arg(milliseconds(WITNESS)).ignore();
+        pipeline.cmd("GET").arg(key());
+        let number = line.ask(&pipeline).await?.pop().ok_or_else(not_understood)?;
+        Ok(Life { process: line.process(), witness, number: read(number)? })
+    }
+
+    async fn warm(
+        &self,
+        lines: &Lines,
+        hall: usize,
+        seat: &Seat,
+        ttl: Duration,
+        new: bool,
+    ) -> Result<bool, BrokerError> {
+        let (keys, seat) = (self.switchboard.keys(), seat.as_str());
+        let line = &lines.all()[hall].connected().await?;
+        let mut call = cmd("EVALSHA");
+        call.arg(self.scripts.beat.get_hash()).arg(2).arg(keys.seats("list"));
+        call.arg(keys.seats(&format!("warm:{seat}"))).arg(seat).arg(milliseconds(ttl)).arg(u8::from(new));
+        read(self.ask_one(line, call).await?)
+    }
+
+    /// Looks for seats on every page, and lists them in their halls: those of nodes that died may be on pages of which a
+    /// server that fell back, or came back empty, says nothing.
+    async fn audit(&self, lines: &Lines, lives: &BTreeMap<PlaceId, Life>) -> Result<(), BrokerError> {
+        let audits = (0..lines.all().len()).map(async |at| {
+            let line = lines.all()[at].connected().await?;
+            if lives.get(&lines.all()[at].place()).is_none_or(|life| life.process != line.process()) {
+                return Err(BrokerError::Unavailable("another redis has taken over".into()));
+            }
+            let hall = hall_of(lines, at).ok_or_else(not_understood)?;
+            let mut found: BTreeMap<String, Vec<Page>> = BTreeMap::new();
+            for pages in Page::all_of(lines, at).chunks(AUDIT_PAGES) {
+                let mut pipeline = Pipeline::with_capacity(pages.len());
+                for page in pages {
+                    pipeline.cmd("SMEMBERS").arg(page.key(self.switchboard.keys(), "sitting"));
+                }
+                for (page, seats) in pages.iter().zip(line.ask(&pipeline).await?) {
+                    for seat in read::<Vec<String>>(seats)? {
+                        found.entry(seat).or_default().push(*page);
+                    }
+                }
+            }
+            for (seat, pages) in found {
+                self.enlist(lines, hall, &seat, &pages).await?;
+            }
+            Ok(())
+        });
+        join_all(audits).await.into_iter().collect()
+    }
+
+    /// Lists a seat and pages in a hall.
+    async fn enlist(
+        &self,
+        lines: &Lines,
+        hall: usize,
+        seat: &str,
+        pages: &[Page],
+    ) -> Result<(), BrokerError> {
+        let (keys, line) = (self.switchboard.keys(), &lines.all()[hall].connected().await?);
+        for pages in pages.chunks(AUDIT_PAGES) {
+            let mut call = cmd("EVALSHA");
+            call.arg(self.scripts.enlist.get_hash()).arg(2).arg(keys.seats("list"));
+            call.arg(keys.seats(&format!("pages:{seat}"))).arg(seat);
+            call.arg(pages.iter().map(|page| page.number()).collect::<Vec<_>>());
+            self.ask_one(line, call).await?;
+        }
+        Ok(())
+    }
+
+    /// The same of a seat that is about to be written under, once for each page.
+    pub(super) async fn list_pages(
+        &self,
+        lines: &Lines,
+        at: usize,
+        seat: &Seat,
+        mut pages: Vec<Page>,
+    ) -> Result<(), BrokerError> {
+        pages.sort_unstable();
+        pages.dedup();
+        {
+            let sitting = self.sitting.lock();
+            pages.retain(|page| !sitting.is_listed(seat, page));
+        }
+        if pages.is_empty() {
+            return Ok(());
+        }
+        let hall = hall_of(lines, at)
+            .ok_or_else(|| BrokerError::Unavailable("redis is away: no server has the seats".into()))?;
+        self.enlist(lines, hall, seat.as_str(), &pages).await?;
+        self.sitting.lock().list(seat, &pages);
+        Ok(())
+    }
+
+    /// Clears a part of one cold seat of one hall; `false` when there is none, or nothing can be done about it now.
+    pub(super) async fn sweep_hall(&self, lines: &Lines, hall: usize) -> Result<bool, BrokerError> {
+        let keys = self.switchboard.keys();
+        let line = &lines.all()[hall].connected().await?;
+        if !self.is_seated_at(lines, hall, line) {
+            return Ok(false);
+        }
+        let mut call = cmd("EVALSHA");
+        call.arg(self.scripts.cold.get_hash()).arg(1).arg(keys.seats("list"));
+        for prefix in ["warm:", "pages:", "lock:"] {
+            call.arg(keys.seats(prefix));
+        }
+        call.arg(milliseconds(LOCK)).arg(SWEEP_PAGES);
+        let answer = self.ask_one(line, call).await?;
+        if matches!(&answer, Value::Array(parts) if parts.is_empty()) {
+            return Ok(false);
+        }
+        let (seat, numbers): (String, Vec<u16>) = read(answer)?;
+        let mut places: BTreeMap<usize, Vec<Page>> = BTreeMap::new();
+        for page in numbers.into_iter().map(|number| Page::read(lines, hall, number)) {
+            if let Some(at) = page.at(lines) {
+                places.entry(at).or_default().push(page);
+            }
+        }
+        let swept = places.iter().map(|(at, pages)| self.sweep_pages(lines, *at, &seat, pages));
+        let swept = join_all(swept).await;
+        let is_done = swept.iter().any(|it| it.as_ref().is_ok_and(|(has_cleared, _)| *has_cleared));
+        let empty: Vec<_> =
+            swept.iter().flatten().flat_map(|(_, empty)| empty).map(|it| it.number()).collect();
+        let mut pipeline = Pipeline::with_capacity(2);
+        if !empty.is_empty() {
+            pipeline.cmd("SREM").arg(keys.seats(&format!("pages:{seat}"))).arg(&empty);
+        }
+        pipeline.cmd("DEL").arg(keys.seats(&format!("lock:{seat}")));
+        line.ask(&pipeline).await?;
+        Ok(is_done || !empty.is_empty())
+    }
+
+    /// Whoever has no seat in a server's life does not judge those of others there.
+    fn is_seated_at(&self, lines: &Lines, at: usize, line: &Connected<'_>) -> bool {
+        let life = self.sitting.lock().lives.get(&lines.all()[at].place()).copied();
+        life.is_some_and(|life| life.process == line.process())
+    }
+
+    /// Clears a part of what is on pages of one server. Answers whether that was anything, and which pages are empty.
+    async fn sweep_pages(
+        &self,
+        lines: &Lines,
+        at: usize,
+        seat: &str,
+        pages: &[Page],
+    ) -> Result<(bool, Vec<Page>), BrokerError> {
+        let line = &lines.all()[at].connected().await?;
+        if !self.is_seated_at(lines, at, line) {
+            return Ok((false, Vec::new()));
+        }
+        let keys = self.switchboard.keys();
+        let mut look = Pipeline::with_capacity(2 * pages.len());
+        for page in pages {
+            let (over, on) = (format!("over:{seat}"), format!("on:{seat}"));
+            look.cmd("SET").arg(page.key(keys, &over)).arg(1).arg("PX").arg(milliseconds(TOMBSTONE));
+            look.cmd("SRANDMEMBER").arg(page.key(keys, &on)).arg(SWEEP_CHANNELS);
+        }
+        let found = line.ask(&look).await?;
+        let mut clear = Pipeline::new();
+        let mut channels = 0;
+        let mut empty = Vec::new();
+        for (page, names) in pages.iter().zip(found.chunks(2)) {
+            let [Value::Okay, names] = names else { continue };
+            let Ok(names) = read::<Vec<String>>(names.clone()) else { continue };
+            if names.is_empty() {
+                empty.push(*page);
+            }
+            let names = names.iter().filter_map(|name| Channel::parse(name).ok());
+            for channel in names.take(SWEEP_CHANNELS - channels) {
+                clear.add_command(self.clear_call(*page, &channel, seat));
+                channels += 1;
+            }
+        }
+        if channels == 0 {
+            return Ok((false, empty));
+        }
+        let left = self.ask(line, &clear).await?;
+        Ok((left.iter().any(|left| matches!(left, Value::Int(_))), empty))
+    }
+
+    fn clear_call(&self, page: Page, channel: &Channel, seat: &str) -> Cmd {
+        let keys = self.switchboard.keys();
+        let (on, no) = (format!("on:{seat}"), format!("no:{seat}"));
+        let more = [page.key(keys, &on), page.key(keys, "sitting"), keys.presence(channel, &no)];
+        let mut call = self.on_channel(&self.scripts.clear, channel, &more);
+        call.arg(seat).arg(channel.as_str()).arg(keys.of(channel)).arg(SWEEP_MEMBERS);
+        call.arg(milliseconds(TOMBSTONE));
+        call
+    }
+}
+
+fn place_of(line: &Arc<crate::broker::redis::line::Line>) -> PlaceId {
+    line.place()
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
