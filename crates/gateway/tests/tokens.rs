@@ -28,10 +28,20 @@ async fn token(arguments: &[&str]) -> Result<String, String> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_token_of_the_program_opens_what_it_says() {
     let secret = format!("auth.jwt.hmac_secret={SECRET}");
-    let settings = [secret.as_str(), "auth.jwt.issuer=us", "auth.jwt.audience=here", "namespaces.vault.subscribe=token"];
+    let settings =
+        [secret.as_str(), "auth.jwt.issuer=us", "auth.jwt.audience=here", "namespaces.vault.subscribe=token"];
     let gateway = Gateway::start(Path::new(PROGRAM), &settings).await;
     let set: Vec<_> = settings.iter().flat_map(|setting| ["--set", setting]).collect();
-    let wishes = ["--user", "ann", "--allow", "vault:*=subscribe,publish", "--info", "{\"name\":\"Ann\"}", "--channel", "vault:1"];
+    let wishes = [
+        "--user",
+        "ann",
+        "--allow",
+        "vault:*=subscribe,publish",
+        "--info",
+        "{\"name\":\"Ann\"}",
+        "--channel",
+        "vault:1",
+    ];
     let made = token(&[&set[..], &wishes[..]].concat()).await.unwrap();
     let mut client = Client::with_token(gateway.public(), &made).await.unwrap();
     assert_eq!(client.welcome()["user"], "ann");
@@ -56,8 +66,13 @@ async fn a_token_of_the_program_opens_what_it_says() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_token_gets_into_the_log_the_metrics_or_an_answer() {
     let secret = format!("auth.jwt.hmac_secret={SECRET}");
-    let settings =
-        [secret.as_str(), "auth.cookie=session", "auth.token_in_url=true", "origin.allow=http://page", "log.level=trace"];
+    let settings = [
+        secret.as_str(),
+        "auth.cookie=session",
+        "auth.token_in_url=true",
+        "origin.allow=http://page",
+        "log.level=trace",
+    ];
     let mut gateway = Gateway::start(Path::new(PROGRAM), &settings).await;
     let good = token(&["--set", &secret, "--user", "ann"]).await.unwrap();
     let forged = good.rsplit_once('.').unwrap().0.to_owned() + ".Zm9yZ2Vk";

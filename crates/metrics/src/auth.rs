@@ -16,12 +16,18 @@ impl Auth {
     pub(crate) fn declare(catalog: &mut Catalog) -> Self {
         Self {
             accepted: catalog.counter(
-                fact("fanfare_tokens_accepted_total", "Tokens that were good, in requests and in conversations.")
-                    .query("sum(rate(fanfare_tokens_accepted_total[5m]))"),
+                fact(
+                    "fanfare_tokens_accepted_total",
+                    "Tokens that were good, in requests and in conversations.",
+                )
+                .query("sum(rate(fanfare_tokens_accepted_total[5m]))"),
             ),
             refused: catalog.counters(
-                fact("fanfare_tokens_refused_total", "Tokens that were not good, by what was wrong with them.")
-                    .query("sum(rate(fanfare_tokens_refused_total[5m])) by (reason)"),
+                fact(
+                    "fanfare_tokens_refused_total",
+                    "Tokens that were not good, by what was wrong with them.",
+                )
+                .query("sum(rate(fanfare_tokens_refused_total[5m])) by (reason)"),
             ),
         }
     }

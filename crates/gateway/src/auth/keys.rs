@@ -6,8 +6,10 @@
 use std::fmt;
 
 use data_encoding::BASE64;
-use ring::signature::{self, RsaParameters, RsaPublicKeyComponents, UnparsedPublicKey, VerificationAlgorithm};
 use ring::hmac;
+use ring::signature::{
+    self, RsaParameters, RsaPublicKeyComponents, UnparsedPublicKey, VerificationAlgorithm,
+};
 
 mod der;
 
@@ -205,7 +207,8 @@ mod tests {
 
     #[test]
     fn what_is_no_public_key_is_named() {
-        let pem = |label: &str, body: &str| format!("-----BEGIN {label}-----\n{body}\n-----END {label}-----\n");
+        let pem =
+            |label: &str, body: &str| format!("-----BEGIN {label}-----\n{body}\n-----END {label}-----\n");
         for (text, error) in [
             ("", PublicKeyError::NotPem),
             ("hello", PublicKeyError::NotPem),

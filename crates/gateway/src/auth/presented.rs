@@ -32,7 +32,8 @@ impl Places {
         let presented = |token: &str, needs_origin| Presented { token: Token::new(token), needs_origin };
         let cookie = || self.cookie.as_deref().and_then(|name| cookie(headers, name));
         let query = query.filter(|_| self.url);
-        let parameter = || query?.split('&').find_map(|it| it.strip_prefix(PARAMETER)).filter(|it| !it.is_empty());
+        let parameter =
+            || query?.split('&').find_map(|it| it.strip_prefix(PARAMETER)).filter(|it| !it.is_empty());
         (authorization(headers).map(|token| presented(token, false)))
             .or_else(|| cookie().map(|token| presented(token, true)))
             .or_else(|| subprotocol(headers).map(|token| presented(token, false)))
@@ -76,7 +77,11 @@ mod tests {
 
     use super::*;
 
-    fn found(places: &Places, headers: &[(&'static str, &str)], query: Option<&str>) -> Option<(String, bool)> {
+    fn found(
+        places: &Places,
+        headers: &[(&'static str, &str)],
+        query: Option<&str>,
+    ) -> Option<(String, bool)> {
         let mut map = HeaderMap::new();
         for (name, value) in headers {
             map.append(*name, HeaderValue::from_str(value).unwrap());

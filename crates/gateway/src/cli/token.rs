@@ -36,7 +36,9 @@ pub(super) struct Claims {
 pub(super) fn make(config: &Config, claims: &Claims) -> anyhow::Result<String> {
     let secret = config.auth.jwt.as_deref().and_then(|jwt| Some((jwt, jwt.hmac_secrets.first()?)));
     let Some((jwt, secret)) = secret else {
-        bail!("there is no secret to sign with: set auth.jwt.hmac_secret (whoever has the private half of a public key makes tokens)");
+        bail!(
+            "there is no secret to sign with: set auth.jwt.hmac_secret (whoever has the private half of a public key makes tokens)"
+        );
     };
     let mut all = claims.read()?;
     let now = Clock::start().unix().0 / 1_000_000;

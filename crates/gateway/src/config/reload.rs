@@ -93,7 +93,8 @@ impl Loaded {
         config.tls.public = identity::read("tls", &merged, &mut mistakes);
         config.tls.internal = identity::read("tls.internal", &merged, &mut mistakes);
         config.auth.jwt = tokens::read(&merged, &mut mistakes);
-        config.auth.anonymous = merged.switch("auth.anonymous").unwrap_or(config.is_loopback() && config.auth.jwt.is_none());
+        config.auth.anonymous =
+            merged.switch("auth.anonymous").unwrap_or(config.is_loopback() && config.auth.jwt.is_none());
         rules::check(&config, &merged, &mut mistakes);
         mistakes.or(Self { config, merged, default_name })
     }

@@ -80,10 +80,11 @@ impl Rules<'_> {
                 format!("{path}: there is no key in force: set auth.jwt.hmac_secret or auth.jwt.public_key")
             });
         }
-        for key in ["cookie", "token_in_url"] {
+        let places = [("cookie", config.auth.cookie.is_some()), ("token_in_url", config.auth.token_in_url)];
+        for (key, is_used) in places {
             let path = format!("auth.{key}");
-            let pointless = jwt.is_none() && self.merged.place(&path).is_some();
-            self.require(!pointless, &[&path, "auth.jwt.hmac_secret", "auth.jwt.public_key"], || {
+            let paths = [path.as_str(), "auth.jwt.hmac_secret", "auth.jwt.public_key"];
+            self.require(jwt.is_some() || !is_used, &paths, || {
                 format!("{path}: no tokens are taken without auth.jwt.hmac_secret or auth.jwt.public_key")
             });
         }

@@ -70,6 +70,7 @@ fn public_key(text: &str) -> Result<PublicKey, String> {
     if text.trim_start().starts_with("-----BEGIN ") {
         return PublicKey::from_pem(text).map_err(|error| error.to_string());
     }
-    let pem = fs::read_to_string(text).map_err(|error| format!("the file {text:?} cannot be read: {error}"))?;
+    let pem =
+        fs::read_to_string(text).map_err(|error| format!("the file {text:?} cannot be read: {error}"))?;
     PublicKey::from_pem(&pem).map_err(|error| format!("the file {text:?}: {error}"))
 }

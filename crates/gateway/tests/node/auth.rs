@@ -56,7 +56,9 @@ async fn a_token_may_come_in_every_place_and_a_bad_one_is_refused_before_the_upg
     let origin = ("Origin", "https://app.example.com");
     let knock = async |place: &str, token: &str| match place {
         "header" => Client::knock(address, "/ws", &[("Authorization", &format!("Bearer {token}"))]).await,
-        "cookie" => Client::knock(address, "/ws", &[("Cookie", &format!("a=b; session={token}")), origin]).await,
+        "cookie" => {
+            Client::knock(address, "/ws", &[("Cookie", &format!("a=b; session={token}")), origin]).await
+        }
         "subprotocol" => {
             let offer = format!("fanfare.v1.json, bearer.{token}");
             Client::knock(address, "/ws", &[("Sec-WebSocket-Protocol", &offer)]).await
@@ -69,7 +71,11 @@ async fn a_token_may_come_in_every_place_and_a_bad_one_is_refused_before_the_upg
         let mut client = knock(place, &good).await.unwrap_or_else(|status| panic!("{place}: {status:?}"));
         client.greeted().await.expect("it is welcome");
         assert_eq!(client.welcome()["user"], place, "{place}");
-        assert_eq!(client.welcome()["expires"], json!(now() + 60), "{place}, unless a second began meanwhile");
+        assert_eq!(
+            client.welcome()["expires"],
+            json!(now() + 60),
+            "{place}, unless a second began meanwhile"
+        );
         for (fault, bad) in bad_tokens() {
             assert_eq!(knock(place, &bad).await.err(), Some(Some(401)), "{fault} in {place}");
         }
@@ -152,22 +158,32 @@ async fn a_connection_lasts_as_long_as_its_token_and_longer_with_another() {
     let expires = now() + 3600;
     let fresh = token(&json!({"sub": "ann", "exp": expires}));
     let refreshed = stays.ask(json!({"type": "auth", "token": fresh})).await;
-    assert_eq!((&refreshed["type"], &refreshed["expires"]), (&json!("refreshed"), &json!(expires)), "{refreshed}");
+    assert_eq!(
+        (&refreshed["type"], &refreshed["expires"]),
+        (&json!("refreshed"), &json!(expires)),
+        "{refreshed}"
+    );
     assert_eq!(leaves.goodbye().await.code, Some(4401));
-    assert_eq!(stays.ask(json!({"type": "ping"})).await["type"], "pong", "it lives past the first token's end");
+    assert_eq!(
+        stays.ask(json!({"type": "ping"})).await["type"],
+        "pong",
+        "it lives past the first token's end"
+    );
     assert_eq!(Client::with_token(node.public_addr(), &first).await.err(), Some(Some(401)), "it is over");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_somebody_is_shows_in_presence_and_in_what_it_publishes() {
-    let node = node(&format!("{STRICT}[namespaces.room]\npresence = true\nsubscribe = \"authenticated\"\n")).await;
+    let node =
+        node(&format!("{STRICT}[namespaces.room]\npresence = true\nsubscribe = \"authenticated\"\n")).await;
     let claims = json!({"sub": "ann", "info": {"name": "Ann"}, "channels": ["room:2"]});
     let mut ann = Client::with_token(node.public_addr(), &token(&claims)).await.expect("it is good");
     assert_eq!(ann.welcome()["channels"], json!(["room:2"]), "the namespace `user` does not exist here");
     let listed = ann.event().await;
     assert_eq!((&listed["type"], &listed["channel"]), (&json!("subscribed"), &json!("room:2")), "{listed}");
     ann.subscribe("room:1").await;
-    let mut bob = Client::with_token(node.public_addr(), &token(&json!({"sub": "bob"}))).await.expect("it is good");
+    let mut bob =
+        Client::with_token(node.public_addr(), &token(&json!({"sub": "bob"}))).await.expect("it is good");
     bob.subscribe("room:1").await;
     ann.publish("room:1", json!("hello")).await;
     let heard = bob.event().await;
@@ -181,13 +197,15 @@ async fn who_somebody_is_shows_in_presence_and_in_what_it_publishes() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn where_anonymous_clients_are_welcome_a_bad_token_is_not() {
     let text = STRICT.replace("[auth]\n", "[auth]\nanonymous = true\n");
-    let node = node(&format!("{text}[namespaces.room]\n[namespaces.staff]\nsubscribe = \"authenticated\"\n")).await;
+    let node =
+        node(&format!("{text}[namespaces.room]\n[namespaces.staff]\nsubscribe = \"authenticated\"\n")).await;
     let mut guest = Client::connect(node.public_addr()).await;
     guest.subscribe("room:1").await;
     let refused = guest.ask(json!({"type": "subscribe", "channel": "staff:1"})).await;
     assert_eq!(refused["code"], 4403, "{refused}");
     assert_eq!(Client::with_token(node.public_addr(), "a.b.c").await.err(), Some(Some(401)));
-    let mut ann = Client::with_token(node.public_addr(), &token(&json!({"sub": "ann"}))).await.expect("it is good");
+    let mut ann =
+        Client::with_token(node.public_addr(), &token(&json!({"sub": "ann"}))).await.expect("it is good");
     ann.subscribe("staff:1").await;
 }
 

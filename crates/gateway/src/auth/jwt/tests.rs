@@ -52,12 +52,19 @@ fn every_algorithm_takes_good_tokens_and_no_others() {
 #[test]
 fn a_key_takes_no_token_of_another() {
     let vectors = vectors();
-    let rows: Vec<_> = vectors["matrix"].as_array().unwrap().iter().filter(|row| row["case"] == "valid").collect();
+    let rows: Vec<_> =
+        vectors["matrix"].as_array().unwrap().iter().filter(|row| row["case"] == "valid").collect();
     for token in &rows {
         for other in rows.iter().filter(|row| key(&vectors, row) != key(&vectors, token)) {
             let verifier = verifier(key(&vectors, other));
             let fault = judged(&verifier, token["token"].as_str().unwrap(), now(&vectors));
-            assert_eq!(fault.as_deref(), Some("Algorithm"), "{} by {}", token["algorithm"], other["algorithm"]);
+            assert_eq!(
+                fault.as_deref(),
+                Some("Algorithm"),
+                "{} by {}",
+                token["algorithm"],
+                other["algorithm"]
+            );
         }
     }
 }
@@ -67,7 +74,8 @@ fn a_key_takes_no_token_of_another() {
 fn the_previous_key_is_good_beside_the_one_in_force() {
     let vectors = vectors();
     let rows = vectors["matrix"].as_array().unwrap();
-    let of = |case: &str| rows.iter().filter(move |row| row["algorithm"] == "HS256" && row["case"] == case).last();
+    let of =
+        |case: &str| rows.iter().filter(move |row| row["algorithm"] == "HS256" && row["case"] == case).last();
     let (valid, foreign) = (of("valid").unwrap(), of("wrong key").unwrap());
     let mut jwt = config::Jwt {
         hmac_secrets: vec![Secret::new("another secret of thirty-two bytes, and more")],
@@ -130,7 +138,8 @@ fn what_is_not_the_compact_form_is_refused_before_any_key_is_asked() {
 #[test]
 fn the_signatures_of_the_rfcs_are_good() {
     let url = |text: &str| BASE64URL_NOPAD.decode(text.as_bytes()).unwrap();
-    let claims = "eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ";
+    let claims =
+        "eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ";
     let secret = "AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow";
     let modulus = "ofgWCuLjybRlzo0tZWJjNiuSfb4p4fAkd_wWJcyQoTbji9k0l8W26mPddxHmfHQp-Vaw-4qPCJrcS2mJPMEzP1Pt0Bm4d4QlL-yRT-SFd2lZS-pCgNMsD1W_YpRPEwOWvG6b32690r2jZ47soMZo9wGzjb_7OMg0LOL-bSf63kpaSHSXndS5z5rexMdbBYUsLA9e-KXBdQOS-UTo7WTBEMa2R2CapHg665xsmtdVMTBQY4uDZlxvb3qCo5ZwKh9kG4LT6_I5IhlJH7aGhyxXFvUK-DWNmoudF8NAco9_h9iaGNj8q2ethFkMLs91kzk2PAcDTW9gb54h4FRWyuXpoQ";
     let point = [
@@ -176,7 +185,11 @@ fn keys_are_read_in_the_forms_that_tools_write() {
     let key = |name: &str| PublicKey::from_pem(vectors["keys"][name].as_str().unwrap());
     let spki = vectors["trusted"]["RS256"].as_str().unwrap();
     assert_eq!(key("pkcs1").unwrap(), PublicKey::from_pem(spki).unwrap());
-    assert_eq!(PublicKey::from_pem(&spki.replace('\n', "\\n")), PublicKey::from_pem(spki), "as in a variable");
+    assert_eq!(
+        PublicKey::from_pem(&spki.replace('\n', "\\n")),
+        PublicKey::from_pem(spki),
+        "as in a variable"
+    );
     assert!(key("rsa_4096").is_ok());
     assert_eq!(key("rsa_1024"), Err(PublicKeyError::RsaSize { bits: 1024 }));
     assert_eq!(key("p521"), Err(PublicKeyError::Unknown));

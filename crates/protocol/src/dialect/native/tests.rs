@@ -143,6 +143,8 @@ impl Theatre {
             spelling,
             policy: Policy::default(),
             namespaces: HashMap::new(),
+            tokens: HashMap::new(),
+            is_anonymous_off: false,
             session: None,
             clock: Duration::ZERO,
             hub: Hub::default(),
