@@ -257,6 +257,10 @@ fn request_id(raw: &RawValue) -> Result<RequestId, String> {
 
 /// The text of a JSON string; borrowed unless it holds escapes.
 fn text(raw: &RawValue) -> Option<Cow<'_, str>> {
+    // What is no string, such as a number as `id`, is seen at once: the parser would first write a complaint.
+    if !raw.get().starts_with('"') {
+        return None;
+    }
     serde_json::from_str::<&str>(raw.get())
         .map(Cow::Borrowed)
         .or_else(|_| serde_json::from_str::<String>(raw.get()).map(Cow::Owned))

@@ -1,0 +1,141 @@
+//! From a draft to the tasks of its subscribers: broker, lane, registry, follower, outboxes and wakes, through the hub.
+//!
+//! A subscriber here is what a connection is to the hub: a task that sleeps until its outbox has something, takes it, and
+//! sleeps again. All of it runs on one thread. What the connection itself does with what it takes is not here.
+
+use std::future::poll_fn;
+use std::iter;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+use fanfare_fanout::broker::Lanes;
+use fanfare_fanout::broker::memory::{Bus, MemoryBroker};
+use fanfare_fanout::{Batch, Hub, HubOptions, Outbox};
+use fanfare_metrics::Metrics;
+use fanfare_protocol::command::Start;
+use fanfare_protocol::event::{Event, Reply};
+use fanfare_protocol::publication::Retention;
+use fanfare_protocol::rules::Overflow;
+use fanfare_protocol::session::Terms;
+use fanfare_protocol::{Channel, Draft, Encoding, SessionId};
+use tokio::runtime::Runtime;
+use tokio::sync::Notify;
+use tokio_util::task::TaskTracker;
+
+use crate::{Case, Operation, sample};
+
+pub(crate) const CASES: &[Case] = &[
+    Case { name: "deliver/1-to-1", prepare: || deliver(1, 1, None) },
+    Case { name: "deliver/1-to-1000", prepare: || deliver(1, 1_000, None) },
+    Case { name: "deliver/16-to-100", prepare: || deliver(16, 100, None) },
+    Case { name: "deliver/1-to-1-with-history", prepare: || deliver(1, 1, Some(Retention::SHORT)) },
+    Case { name: "deliver/16-to-100-with-history", prepare: || deliver(16, 100, Some(Retention::SHORT)) },
+    Case { name: "subscribe/alone", prepare: || subscribe(0) },
+    Case { name: "subscribe/among-100", prepare: || subscribe(100) },
+];
+
+const NEVER: Duration = Duration::from_secs(1_000_000);
+
+/// A node without sockets.
+struct Node {
+    runtime: Runtime,
+    tasks: TaskTracker,
+    hub: Arc<Hub>,
+    heard: Arc<Heard>,
+}
+
+/// What all subscribers have taken.
+#[derive(Default)]
+struct Heard {
+    publications: AtomicU64,
+    awaited: AtomicU64,
+    all: Notify,
+}
+
+impl Heard {
+    fn add(&self, publications: u64) {
+        if self.publications.fetch_add(publications, Relaxed) + publications == self.awaited.load(Relaxed) {
+            self.all.notify_one();
+        }
+    }
+}
+
+impl Node {
+    fn start() -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+        let runtime = runtime.expect("a runtime can be had");
+        let tasks = TaskTracker::new();
+        let hub = runtime.block_on(async {
+            let (lanes, ends) = Lanes::new(1, 1_024);
+            let broker = Arc::new(MemoryBroker::new(&Bus::default(), lanes));
+            let options = HubOptions { broker_timeout: NEVER, check_interval: NEVER };
+            Hub::start(broker, ends, Arc::new(Metrics::new()), &tasks, options)
+        });
+        Self { runtime, tasks, hub, heard: Arc::default() }
+    }
+
+    /// Subscribes, and takes the reply.
+    async fn join(&self, channel: &Channel, outbox: &Arc<Outbox>, history: bool) {
+        let terms = Terms { start: Start::Live, history, overflow: Overflow::Disconnect };
+        let entry = self.hub.subscribe(channel, outbox, terms).await.expect("memory watches");
+        let reply = Reply::unasked(Event::Subscribed { channel: channel.clone(), entry });
+        self.hub.go_live(channel, outbox, Encoding::NativeJson.dialect().encode(&reply));
+        let taken = outbox.poll_take(&Context::from_waker(Waker::noop()), &mut Batch::default());
+        assert!(taken.is_ready());
+    }
+
+    /// A subscriber that takes whatever comes, for as long as the node runs.
+    fn add_subscriber(&self, channel: &Channel, history: bool) {
+        let outbox = outbox();
+        self.runtime.block_on(self.join(channel, &outbox, history));
+        let heard = self.heard.clone();
+        let listen = async move {
+            let mut batch = Batch::default();
+            loop {
+                poll_fn(|cx| outbox.poll_take(cx, &mut batch)).await;
+                heard.add(batch.advance(batch.bytes));
+            }
+        };
+        self.tasks.spawn_on(listen, self.runtime.handle());
+    }
+
+    /// Publishes, and lets everybody run until all have heard it.
+    async fn publish(&self, drafts: &[Draft], subscribers: usize) {
+        let deliveries = u64::try_from(drafts.len() * subscribers).expect("a few thousand");
+        self.heard.awaited.fetch_add(deliveries, Relaxed);
+        for draft in drafts {
+            self.hub.publish(draft.clone()).await.expect("memory takes it");
+        }
+        self.heard.all.notified().await;
+    }
+}
+
+fn outbox() -> Arc<Outbox> {
+    Outbox::new(SessionId::from_random([7; 16]), Encoding::NativeJson, 1_048_576)
+}
+
+/// So many publications come together, for so many subscribers.
+fn deliver(publications: usize, subscribers: usize, retention: Option<Retention>) -> Operation {
+    let node = Node::start();
+    let channel = sample::channel();
+    (0..subscribers).for_each(|_| node.add_subscriber(&channel, retention.is_some()));
+    let drafts = vec![sample::draft(128, retention); publications];
+    Box::new(move || node.runtime.block_on(node.publish(&drafts, subscribers)))
+}
+
+/// Somebody comes and goes, each time another, while others stay.
+fn subscribe(others: usize) -> Operation {
+    let node = Node::start();
+    let channel = sample::channel();
+    (0..others).for_each(|_| node.add_subscriber(&channel, false));
+    let mut visitors = iter::repeat_with(outbox).take(100).collect::<Vec<_>>().into_iter().cycle();
+    Box::new(move || {
+        let visitor = visitors.next().expect("they come again");
+        node.runtime.block_on(async {
+            node.join(&channel, &visitor, false).await;
+            node.hub.unsubscribe(&channel, &visitor);
+        });
+    })
+}

@@ -1,0 +1,97 @@
+//! Bytes of a client to commands, events and publications to bytes.
+
+use std::hint::black_box;
+
+use fanfare_protocol::dialect::Incoming;
+use fanfare_protocol::event::{Entry, Event, Reply};
+use fanfare_protocol::publication::Delivery;
+use fanfare_protocol::websocket::{Decoder, Input};
+use fanfare_protocol::{Encoding, Publication, websocket};
+
+use crate::{Case, Operation, sample};
+
+pub(crate) const CASES: &[Case] = &[
+    Case { name: "decode/ping", prepare: || decode(r#"{"type":"ping","id":17}"#, 1) },
+    Case { name: "decode/subscribe", prepare: decode_subscribe },
+    Case { name: "decode/publish-128", prepare: || decode(&publish(128), 1) },
+    Case { name: "decode/publish-1024", prepare: || decode(&publish(1024), 1) },
+    Case { name: "decode/batch-of-16", prepare: decode_batch },
+    Case { name: "encode/publication-128", prepare: || encode_publication(128) },
+    Case { name: "encode/publication-1024", prepare: || encode_publication(1024) },
+    Case { name: "encode/published", prepare: encode_published },
+    Case { name: "encode/subscribed", prepare: encode_subscribed },
+];
+
+fn publish(bytes: usize) -> String {
+    format!(r#"{{"type":"publish","id":17,"channel":"room:benchmark","data":{}}}"#, sample::json(bytes))
+}
+
+fn decode_subscribe() -> Operation {
+    let since = r#"{"epoch":"0123456789abcdef","offset":41}"#;
+    decode(&format!(r#"{{"type":"subscribe","id":17,"channel":"room:benchmark","since":{since}}}"#), 1)
+}
+
+fn decode_batch() -> Operation {
+    decode(&format!("[{}]", vec![publish(128); 16].join(",")), 16)
+}
+
+/// A whole frame of a client, to the commands that are in it.
+fn decode(text: &str, commands: usize) -> Operation {
+    let frame = masked(text.as_bytes());
+    let mut read = frame.clone();
+    let mut decoder = Decoder::new(65_536);
+    let dialect = Encoding::NativeJson.dialect();
+    Box::new(move || {
+        read.copy_from_slice(&frame); // The decoder unmasks in place.
+        let mut input = Input::new(&mut read);
+        let mut decoded = 0;
+        while let Some(event) = decoder.next(&mut input).expect("a client that keeps to the protocol") {
+            let websocket::Event::Text(text) = event else { unreachable!("a text was sent") };
+            let outcome = dialect.decode(Incoming::Text(text), 128, &mut |command| {
+                decoded += usize::from(black_box(command).is_ok());
+            });
+            outcome.expect("texts are spoken");
+        }
+        assert_eq!(decoded, commands);
+    })
+}
+
+/// A text frame as a client sends it (RFC 6455, 5.3).
+fn masked(text: &[u8]) -> Vec<u8> {
+    const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
+    let mut frame = vec![0x81];
+    match u16::try_from(text.len()).expect("a short text") {
+        length @ 0..=125 => frame.push(0x80 | u8::try_from(length).expect("at most 125")),
+        length => {
+            frame.push(0x80 | 126);
+            frame.extend(length.to_be_bytes());
+        }
+    }
+    frame.extend(MASK);
+    frame.extend(text.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+    frame
+}
+
+fn encode_publication(bytes: usize) -> Operation {
+    let publication = Publication::new(sample::draft(bytes, None), Some(sample::POSITION));
+    Box::new(move || {
+        let dialect = Encoding::NativeJson.dialect();
+        black_box(dialect.encode_publication(black_box(&publication), Delivery::Live));
+    })
+}
+
+fn encode_published() -> Operation {
+    encode(Event::Published { channel: sample::channel(), position: Some(sample::POSITION) })
+}
+
+fn encode_subscribed() -> Operation {
+    let entry = Entry { position: sample::POSITION, recovered: true };
+    encode(Event::Subscribed { channel: sample::channel(), entry: Some(entry) })
+}
+
+fn encode(event: Event) -> Operation {
+    let reply = Reply { id: sample::request_id(), event };
+    Box::new(move || {
+        black_box(Encoding::NativeJson.dialect().encode(black_box(&reply)));
+    })
+}
