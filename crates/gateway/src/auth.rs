@@ -17,7 +17,7 @@ use fanfare_protocol::error::{ErrorCode, Failure};
 use fanfare_protocol::grant::{Grant, Token, TokenFault, Visitor};
 use fanfare_protocol::time::UnixMicros;
 
-use crate::config;
+use crate::config::{self, TokenPlaces};
 
 pub(crate) mod jwt;
 pub(crate) mod keys;
@@ -31,7 +31,7 @@ pub(crate) struct Auth {
     verifier: Option<jwt::Verifier>,
     /// Whether who has no token may come in.
     is_anonymous_welcome: bool,
-    places: presented::Places,
+    places: TokenPlaces,
 }
 
 /// Why a request with a token is turned away.
@@ -49,7 +49,7 @@ impl Auth {
         Self {
             verifier: config.jwt.as_deref().map(jwt::Verifier::new),
             is_anonymous_welcome: config.anonymous,
-            places: presented::Places { cookie: config.cookie.clone(), url: config.token_in_url },
+            places: config.places.clone(),
         }
     }
 
@@ -61,7 +61,8 @@ impl Auth {
         now: UnixMicros,
         metrics: &Metrics,
     ) -> Result<Visitor, Unwelcome> {
-        let presented = self.verifier.as_ref().and_then(|it| Some((it, self.places.find(headers, query)?)));
+        let presented =
+            self.verifier.as_ref().and_then(|it| Some((it, presented::find(&self.places, headers, query)?)));
         let Some((verifier, presented)) = presented else {
             return Ok(if self.is_anonymous_welcome { Visitor::Anonymous } else { Visitor::Unknown });
         };

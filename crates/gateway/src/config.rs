@@ -54,7 +54,7 @@ pub use source::{File, Flag, Source};
 pub use tokens::Jwt;
 pub use typed::{
     Api, Auth, Config, Console, Heartbeat, History, Limits, Listen, Log, Namespace, Node, Origin, Presence,
-    Redis, Tls, WebSocket,
+    Redis, Tls, TokenPlaces, WebSocket,
 };
 
 /// Reads the layers, the later over the earlier: defaults, file, environment, flags.

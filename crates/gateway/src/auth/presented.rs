@@ -3,20 +3,13 @@
 use ::http::{HeaderMap, HeaderName, header};
 use fanfare_protocol::grant::Token;
 
+use crate::config::TokenPlaces;
+
 /// What an offered subprotocol begins with that is a token.
 const SUBPROTOCOL: &str = "bearer.";
 
 /// What a query begins a token with.
 const PARAMETER: &str = "token=";
-
-/// Where tokens are looked for beside the header and the subprotocol made for them.
-#[derive(Debug)]
-pub(super) struct Places {
-    /// The cookie's name.
-    pub(super) cookie: Option<String>,
-    /// Whether the query is one, which proxies write into their logs.
-    pub(super) url: bool,
-}
 
 /// A token that was found.
 #[derive(Debug)]
@@ -26,19 +19,17 @@ pub(super) struct Presented {
     pub(super) needs_origin: bool,
 }
 
-impl Places {
-    /// The first token that a request carries. One that is empty is none: that is how a cookie is taken away.
-    pub(super) fn find(&self, headers: &HeaderMap, query: Option<&str>) -> Option<Presented> {
-        let presented = |token: &str, needs_origin| Presented { token: Token::new(token), needs_origin };
-        let cookie = || self.cookie.as_deref().and_then(|name| cookie(headers, name));
-        let query = query.filter(|_| self.url);
-        let parameter =
-            || query?.split('&').find_map(|it| it.strip_prefix(PARAMETER)).filter(|it| !it.is_empty());
-        (authorization(headers).map(|token| presented(token, false)))
-            .or_else(|| cookie().map(|token| presented(token, true)))
-            .or_else(|| subprotocol(headers).map(|token| presented(token, false)))
-            .or_else(|| parameter().map(|token| presented(token, false)))
-    }
+/// The first token that a request carries. One that is empty is none: that is how a cookie is taken away.
+pub(super) fn find(places: &TokenPlaces, headers: &HeaderMap, query: Option<&str>) -> Option<Presented> {
+    let presented = |token: &str, needs_origin| Presented { token: Token::new(token), needs_origin };
+    let cookie = || places.cookie.as_deref().and_then(|name| cookie(headers, name));
+    let query = query.filter(|_| places.url);
+    let parameter =
+        || query?.split('&').find_map(|it| it.strip_prefix(PARAMETER)).filter(|it| !it.is_empty());
+    (authorization(headers).map(|token| presented(token, false)))
+        .or_else(|| cookie().map(|token| presented(token, true)))
+        .or_else(|| subprotocol(headers).map(|token| presented(token, false)))
+        .or_else(|| parameter().map(|token| presented(token, false)))
 }
 
 /// Whether an offered subprotocol is a token in disguise, which is never chosen.
@@ -78,7 +69,7 @@ mod tests {
     use super::*;
 
     fn found(
-        places: &Places,
+        places: &TokenPlaces,
         headers: &[(&'static str, &str)],
         query: Option<&str>,
     ) -> Option<(String, bool)> {
@@ -86,12 +77,12 @@ mod tests {
         for (name, value) in headers {
             map.append(*name, HeaderValue::from_str(value).unwrap());
         }
-        places.find(&map, query).map(|it| (it.token.expose().to_owned(), it.needs_origin))
+        find(places, &map, query).map(|it| (it.token.expose().to_owned(), it.needs_origin))
     }
 
     #[test]
     fn a_token_is_found_wherever_it_may_be() {
-        let places = Places { cookie: Some("session".into()), url: true };
+        let places = TokenPlaces { cookie: Some("session".into()), url: true };
         let header = |token: &str| Some((token.to_owned(), false));
         for (name, value, token) in [
             ("authorization", "Bearer a.b.c", header("a.b.c")),
@@ -115,13 +106,13 @@ mod tests {
 
     #[test]
     fn places_that_are_not_configured_are_not_looked_at() {
-        let places = Places { cookie: None, url: false };
+        let places = TokenPlaces { cookie: None, url: false };
         assert_eq!(found(&places, &[("cookie", "session=a.b.c; =a.b.c")], Some("token=a.b.c")), None);
     }
 
     #[test]
     fn the_first_place_counts() {
-        let places = Places { cookie: Some("session".into()), url: true };
+        let places = TokenPlaces { cookie: Some("session".into()), url: true };
         let headers =
             [("sec-websocket-protocol", "bearer.3"), ("cookie", "session=2"), ("authorization", "Bearer 1")];
         for (from, token) in [(0, "1"), (1, "2"), (2, "3"), (3, "4")] {

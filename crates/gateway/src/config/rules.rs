@@ -80,7 +80,8 @@ impl Rules<'_> {
                 format!("{path}: there is no key in force: set auth.jwt.hmac_secret or auth.jwt.public_key")
             });
         }
-        let places = [("cookie", config.auth.cookie.is_some()), ("token_in_url", config.auth.token_in_url)];
+        let places = &config.auth.places;
+        let places = [("cookie", places.cookie.is_some()), ("token_in_url", places.url)];
         for (key, is_used) in places {
             let path = format!("auth.{key}");
             let paths = [path.as_str(), "auth.jwt.hmac_secret", "auth.jwt.public_key"];

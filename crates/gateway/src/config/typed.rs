@@ -106,12 +106,19 @@ pub struct Auth {
     pub anonymous: bool,
     /// Time for a client that has to present a token.
     pub timeout: Duration,
-    /// The name of the cookie that may hold a token.
-    pub cookie: Option<String>,
-    /// Whether the URL may hold one.
-    pub token_in_url: bool,
+    /// Where a token may be, beside the header and the subprotocol made for it.
+    pub places: TokenPlaces,
     /// Which tokens are good. None: there are none.
     pub jwt: Option<Arc<Jwt>>,
+}
+
+/// Where a request may carry a token, beside the header and the subprotocol made for it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TokenPlaces {
+    /// The name of a cookie.
+    pub cookie: Option<String>,
+    /// The URL, which proxies write into their logs.
+    pub url: bool,
 }
 
 /// Which pages may connect.
@@ -280,8 +287,10 @@ pub(super) fn build(merged: &Merged, default_name: &str) -> Config {
         auth: Auth {
             anonymous: false,
             timeout: seconds(merged, "auth.timeout_seconds"),
-            cookie: merged.text("auth.cookie"),
-            token_in_url: merged.switch("auth.token_in_url").expect("the key has a default"),
+            places: TokenPlaces {
+                cookie: merged.text("auth.cookie"),
+                url: merged.switch("auth.token_in_url").expect("the key has a default"),
+            },
             jwt: None,
         },
         origin: Origin { allow: merged.list("origin.allow") },

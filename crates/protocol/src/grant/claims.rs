@@ -110,7 +110,7 @@ pub fn read(json: &[u8], expected: &Expected, now: UnixMicros) -> Result<Grant, 
         expires: claims.exp.map(time).transpose()?.map(|exp| exp.0 / 1_000_000),
         ends,
         channels: channels(claims.channels.unwrap_or_default())?,
-        allowances: claims.allow.unwrap_or_default().into_iter().map(allowance).collect::<Result<_, _>>()?,
+        allowances: claims.allow.iter().flatten().map(allowance).collect::<Result<_, _>>()?,
     })
 }
 
@@ -159,7 +159,7 @@ fn channels(names: Vec<Cow<'_, str>>) -> Result<Vec<Channel>, TokenFault> {
     Ok(channels)
 }
 
-fn allowance(claim: Allow<'_>) -> Result<Allowance, TokenFault> {
+fn allowance(claim: &Allow<'_>) -> Result<Allowance, TokenFault> {
     let patterns = claim.channels.iter().map(|it| Pattern::parse(it)).collect::<Option<_>>();
     let verbs = claim.can.iter().map(|it| Verb::parse(it)).collect::<Option<_>>();
     Ok(Allowance {

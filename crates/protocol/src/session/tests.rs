@@ -219,8 +219,8 @@ struct Play {
     /// The answers to each command so far, and in the order in which they came.
     answers: HashMap<usize, u32>,
     last_answered: Option<usize>,
-    /// Whether the client has shown who it is; from then on it is that user.
-    is_known: bool,
+    /// As whom the client is known, once it has shown a token; that may be nobody's.
+    known_as: Option<Option<UserId>>,
     closed: bool,
 }
 
@@ -249,7 +249,7 @@ impl Play {
             commands: Vec::new(),
             answers: HashMap::new(),
             last_answered: None,
-            is_known: matches!(visitor, Visitor::Known(_)),
+            known_as: if let Visitor::Known(grant) = visitor { Some(grant.user.clone()) } else { None },
             closed: false,
         };
         play.perform_all();
@@ -273,7 +273,8 @@ impl Play {
         let channels: HashSet<_> = self.session.channels().cloned().collect();
         assert_eq!(channels, self.joined, "what the session would leave is what is joined");
         assert!(self.members.is_subset(&self.joined), "nobody is a member of what it does not leave");
-        assert_eq!(self.session.grant().is_some(), self.is_known);
+        let known_as = self.session.grant().map(|grant| grant.user.clone());
+        assert_eq!(known_as, self.known_as, "who is known stays so, and the same user");
     }
 
     fn decide(&mut self, line: Line) {
@@ -354,18 +355,13 @@ impl Play {
         meanwhile.into_iter().for_each(|aside| self.aside(aside));
         let grant = self.commands[number].grant.take().expect("a command of a token");
         assert_eq!(token.expose(), "t");
-        let (user, was_open) = (grant.user.clone(), self.session.stage() == Stage::Open);
+        let was_open = self.session.stage() == Stage::Open;
         let bad = Failure::new(ErrorCode::Unauthorized, "bad");
         let before = self.session.grant().cloned();
         let effects = self.feed(Input::Authenticated { id, outcome: is_ok.then_some(grant).ok_or(bad) });
-        if was_open && !self.is_known {
-            self.is_known = self.session.grant().is_some();
-            assert!(is_ok || !self.is_known, "a bad token makes nobody known");
-        } else if let Some(before) = before {
-            let now = self.session.grant().expect("who is known stays so");
-            assert_eq!(now.user, before.user, "and stays the same user");
-            assert!(now == &before || (is_ok && user == before.user), "a bad token changes nothing");
-        }
+        let now = self.session.grant().cloned();
+        assert!(is_ok && was_open || now == before, "a bad token changes nothing");
+        self.known_as = self.known_as.take().or(now.map(|grant| grant.user));
         let (told, joins): (Vec<_>, Vec<_>) =
             effects.into_iter().partition(|effect| !matches!(effect, Effect::Join { .. }));
         for (place, effect) in told.into_iter().enumerate() {
