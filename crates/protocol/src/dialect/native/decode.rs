@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 
+use data_encoding::BASE64;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
@@ -32,6 +33,8 @@ pub(super) struct Fields<'a> {
     channel: Option<&'a RawValue>,
     #[serde(borrow, deserialize_with = "present_as_json")]
     data: Option<Data<'a>>,
+    #[serde(borrow, deserialize_with = "present")]
+    data_base64: Option<&'a RawValue>,
     #[serde(borrow, deserialize_with = "present")]
     token: Option<&'a RawValue>,
     #[serde(borrow, deserialize_with = "present")]
@@ -175,9 +178,16 @@ impl<'a> Fields<'a> {
     }
 
     pub(super) fn payload(&self) -> Result<Payload, Failure> {
-        match self.data.ok_or_else(|| bad("`data` is missing: publish needs it, `null` will do"))? {
-            Data::Json(raw) => Ok(Payload::from_raw(raw)),
-            Data::MessagePack(value) => Ok(Payload::from_checked_msgpack(value)),
+        match (self.data, self.data_base64) {
+            (Some(Data::Json(raw)), None) => Ok(Payload::from_raw(raw)),
+            (Some(Data::MessagePack(value)), None) => Ok(Payload::from_checked_msgpack(value)),
+            (None, Some(raw)) => {
+                let bytes = text(raw).and_then(|text| BASE64.decode(text.as_bytes()).ok());
+                let wrong = "`data_base64` must be a string of base64 with its padding (RFC 4648, section 4)";
+                bytes.map(|bytes| Payload::binary(&bytes)).ok_or_else(|| bad(wrong))
+            }
+            (Some(_), Some(_)) => Err(bad("`data` and `data_base64` are two publications: send one")),
+            (None, None) => Err(bad("`data` is missing: publish needs it, `null` will do")),
         }
     }
 
