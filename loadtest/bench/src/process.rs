@@ -159,8 +159,9 @@ mod tests {
             .unwrap();
         let mut line = [0; 8];
         std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut line).unwrap();
-        let ours = family(std::process::id()).unwrap();
+        // Theirs first: between the two looks another may be born.
         let theirs = family(child.id()).unwrap();
+        let ours = family(std::process::id()).unwrap();
         child.kill().unwrap();
         child.wait().unwrap();
         assert!(theirs.len() > 1 && theirs.iter().all(|pid| ours.contains(pid)), "{theirs:?} {ours:?}");
