@@ -32,13 +32,13 @@ use fanfare_protocol::grant::Visitor;
 use fanfare_protocol::session::{Effect, Input, Session, Stage};
 use fanfare_protocol::time::{Moment, Now};
 use fanfare_protocol::websocket::{Event, Frame, Violation};
-use fanfare_protocol::{CloseReason, Encoding, SessionId};
+use fanfare_protocol::{CloseReason, SessionId};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tracing::debug;
 
 use crate::admission::Place;
 use crate::node::Services;
-use crate::transport::websocket::{Read, WebSocket};
+use crate::transport::websocket::{Agreed, Read, WebSocket};
 
 mod effects;
 mod facts;
@@ -68,7 +68,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
     pub(crate) fn open(
         io: S,
         early: Bytes,
-        encoding: Encoding,
+        agreed: Agreed,
         visitor: Visitor,
         place: Place,
         services: Arc<Services>,
@@ -78,11 +78,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         let limits = &policy.limits;
         let (message_bytes, queue_bytes) = (limits.message_bytes, limits.queue_bytes);
         let session = Session::open(new_session_id(), policy, visitor, services.clock.now(), &mut effects);
-        let outbox = Outbox::new(session.id(), encoding, queue_bytes);
+        let outbox = Outbox::new(session.id(), agreed.form(), queue_bytes);
         services.roster.enter(&outbox);
         services.metrics.connection_opened();
         let mut connection = Self {
-            socket: WebSocket::new(io, early, message_bytes),
+            socket: WebSocket::new(io, early, message_bytes, agreed.compression.as_ref()),
             session,
             outbox,
             effects,
@@ -175,6 +175,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             if written.bytes > 0 {
                 metrics.written(written.frames, written.bytes as u64);
             }
+            if written.saved > 0 {
+                metrics.written_saved(written.saved as u64);
+            }
             if let Some(received) = written.oldest {
                 metrics.publish_to_write(clock.unix().since(received));
             }
@@ -194,8 +197,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         let outcome = std::task::ready!(self.socket.poll_read(cx, &mut |event| reader.event(event)));
         let messages = reader.messages;
         match outcome {
-            Ok(Read::Bytes(bytes)) => {
-                self.services.metrics.read(messages, bytes as u64);
+            Ok(Read::Bytes { read, saved }) => {
+                self.services.metrics.read(messages, read as u64);
+                if saved > 0 {
+                    self.services.metrics.read_saved(saved as u64);
+                }
                 self.session.handle(now, Input::Heard, &mut self.effects);
             }
             Ok(Read::End) => self.take(Input::Gone),

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use fanfare_metrics::Refusal;
 use fanfare_protocol::dialect::{Negotiated, negotiate};
 use fanfare_protocol::grant::Visitor;
+use fanfare_protocol::websocket::{Agreement, Malformed, agree};
 use hyper::body::Incoming;
 use hyper::upgrade::{Parts, Upgraded};
 use hyper_util::rt::TokioIo;
@@ -24,6 +25,7 @@ use crate::auth::{Unwelcome, is_bearer};
 use crate::connection::Connection;
 use crate::node::Services;
 use crate::transport::echo::Echo;
+use crate::transport::websocket::Agreed;
 
 /// When a client that was turned away may try again: draining and full nodes recover in seconds, not in milliseconds.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
@@ -50,6 +52,7 @@ struct Refused {
 struct Accepted {
     key: String,
     negotiated: Negotiated,
+    compression: Option<Agreement>,
     visitor: Visitor,
     place: Place,
 }
@@ -63,16 +66,17 @@ pub(super) fn upgrade(mut request: Request<Incoming>, purpose: Purpose, services
             return refusal(refused);
         }
     };
-    let Accepted { key, negotiated, visitor, place } = accepted;
+    let Accepted { key, negotiated, compression, visitor, place } = accepted;
+    let agreed = Agreed { encoding: negotiated.encoding(), compression };
     let upgraded = hyper::upgrade::on(&mut request);
     let theirs = services.clone();
     services.tasks.spawn(async move {
         match upgraded.await {
-            Ok(upgraded) => start(upgraded, purpose, negotiated, visitor, place, &theirs),
+            Ok(upgraded) => start(upgraded, purpose, agreed, visitor, place, &theirs),
             Err(error) => debug!(%error, "the peer left during the handshake"),
         }
     });
-    switching_protocols(&key, negotiated)
+    switching_protocols(&key, negotiated, compression)
 }
 
 /// Takes the stream back out of the HTTP machinery and lets the connection live in a small task of its own, so that
@@ -80,15 +84,15 @@ pub(super) fn upgrade(mut request: Request<Incoming>, purpose: Purpose, services
 fn start(
     upgraded: Upgraded,
     purpose: Purpose,
-    negotiated: Negotiated,
+    agreed: Agreed,
     visitor: Visitor,
     place: Place,
     services: &Arc<Services>,
 ) {
     match upgraded.downcast::<TokioIo<TcpStream>>() {
-        Ok(parts) => start_on(parts, purpose, negotiated, visitor, place, services),
+        Ok(parts) => start_on(parts, purpose, agreed, visitor, place, services),
         Err(upgraded) => match upgraded.downcast::<TokioIo<TlsStream<TcpStream>>>() {
-            Ok(parts) => start_on(parts, purpose, negotiated, visitor, place, services),
+            Ok(parts) => start_on(parts, purpose, agreed, visitor, place, services),
             Err(_) => unreachable!("the listener hands out nothing else"),
         },
     }
@@ -97,7 +101,7 @@ fn start(
 fn start_on<S>(
     parts: Parts<TokioIo<S>>,
     purpose: Purpose,
-    negotiated: Negotiated,
+    agreed: Agreed,
     visitor: Visitor,
     place: Place,
     services: &Arc<Services>,
@@ -110,12 +114,11 @@ fn start_on<S>(
     let services = services.clone();
     match purpose {
         Purpose::Session => {
-            let encoding = negotiated.encoding();
-            let connection = Connection::open(socket, early, encoding, visitor, place, services.clone());
+            let connection = Connection::open(socket, early, agreed, visitor, place, services.clone());
             services.spawn_guarded(connection.run());
         }
         Purpose::Echo => {
-            services.spawn_guarded(Echo::open(socket, early, place, services.clone()).run());
+            services.spawn_guarded(Echo::open(socket, early, agreed, place, services.clone()).run());
         }
     }
 }
@@ -161,6 +164,8 @@ fn examine(request: &Request<Incoming>, services: &Services) -> Result<Accepted,
     {
         return Err(bad("none of the subprotocols offered is spoken here: offer fanfare.v1.json, or none\n"));
     }
+    let compression = agree(lines(headers, &header::SEC_WEBSOCKET_EXTENSIONS), settings.compression.as_ref())
+        .map_err(|Malformed| bad("Sec-WebSocket-Extensions is no list of extensions and parameters\n"))?;
     if services.readiness.is_draining() {
         return Err(unavailable(Refusal::Draining, "this node is shutting down: connect again\n"));
     }
@@ -172,7 +177,7 @@ fn examine(request: &Request<Incoming>, services: &Services) -> Result<Accepted,
         .auth
         .visitor(headers, request.uri().query(), services.clock.unix(), &services.metrics)
         .map_err(unwelcome)?;
-    Ok(Accepted { key, negotiated, visitor, place })
+    Ok(Accepted { key, negotiated, compression, visitor, place })
 }
 
 fn unwelcome(why: Unwelcome) -> Refused {
@@ -207,7 +212,7 @@ fn refusal(refused: Refused) -> Answer {
     answer
 }
 
-fn switching_protocols(key: &str, negotiated: Negotiated) -> Answer {
+fn switching_protocols(key: &str, negotiated: Negotiated, compression: Option<Agreement>) -> Answer {
     let mut answer = with_type(StatusCode::SWITCHING_PROTOCOLS, "", Bytes::new());
     let headers = answer.headers_mut();
     headers.clear();
@@ -221,6 +226,10 @@ fn switching_protocols(key: &str, negotiated: Negotiated) -> Answer {
     if let Negotiated::Chosen(encoding) = negotiated {
         let name = HeaderValue::from_static(encoding.subprotocol());
         headers.insert(header::SEC_WEBSOCKET_PROTOCOL, name);
+    }
+    if let Some(agreement) = compression {
+        let answer = HeaderValue::try_from(agreement.answer()).expect("tokens are a header value");
+        headers.insert(header::SEC_WEBSOCKET_EXTENSIONS, answer);
     }
     answer
 }
@@ -236,8 +245,11 @@ fn offered(headers: &HeaderMap) -> impl Iterator<Item = &str> {
 }
 
 fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> + use<'a> {
-    let lines = headers.get_all(name).into_iter().filter_map(|line| line.to_str().ok());
-    lines.flat_map(|line| line.split(',')).map(str::trim).filter(|token| !token.is_empty())
+    lines(headers, name).flat_map(|line| line.split(',')).map(str::trim).filter(|token| !token.is_empty())
+}
+
+fn lines<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> + use<'a> {
+    headers.get_all(name).into_iter().filter_map(|line| line.to_str().ok())
 }
 
 /// Sixteen bytes in base64 are 22 digits and two signs of padding (RFC 6455 section 4.1).
