@@ -45,7 +45,8 @@ mod rate;
 mod subscription;
 
 use keepalive::{Due, Keepalive};
-use rate::{Rate, Verdict};
+
+pub use rate::{Rate, Verdict};
 
 /// What a node has decided for all of its sessions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -67,6 +68,9 @@ pub enum Input {
     Heard,
     /// A command.
     Request(Request),
+    /// A command that came with the request that opened the conversation: it is judged like any other, but the rate at
+    /// which commands are sent is not its matter.
+    Opening(Request),
     /// A command that could not be understood.
     Rejected(Rejection),
     /// The answer to [`Effect::Join`].
@@ -311,6 +315,7 @@ impl Session {
         match input {
             Input::Heard => self.heard(),
             Input::Request(request) => self.request(now, request, effects),
+            Input::Opening(request) => self.command(now, request, effects),
             Input::Rejected(rejection) => self.rejected(now, rejection, effects),
             Input::Joined { id, channel, outcome } => self.joined(id, channel, outcome, effects),
             Input::Placed { id, channel, outcome } => self.placed(id, channel, outcome, effects),
@@ -375,10 +380,14 @@ impl Session {
     }
 
     fn request(&mut self, now: Now, request: Request, effects: &mut Vec<Effect>) {
-        let Request { id, command } = request;
-        if !self.within_rate(now, id.as_ref(), channel_of(&command), effects) {
-            return;
+        if self.within_rate(now, request.id.as_ref(), channel_of(&request.command), effects) {
+            self.command(now, request, effects);
         }
+    }
+
+    fn command(&mut self, now: Now, request: Request, effects: &mut Vec<Effect>) {
+        let State::Open(_) = self.state else { return };
+        let Request { id, command } = request;
         match command {
             Command::Subscribe { channel, start, presence } => {
                 self.subscribe(id, channel, start, presence, effects);
