@@ -25,7 +25,7 @@ use prometheus::process_collector::ProcessCollector;
 use crate::catalog::Catalog;
 pub use crate::document::document;
 pub use crate::labels::{
-    ApiMethod, BrokerCall, Command, Listener, Outcome, Refusal, Sacrifice, TlsHandshake,
+    ApiMethod, BrokerCall, Carrier, Command, Listener, Outcome, Refusal, Sacrifice, TlsHandshake,
 };
 
 /// The content type of [`Metrics::render`].

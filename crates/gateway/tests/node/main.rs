@@ -19,3 +19,4 @@ mod hygiene;
 mod presence;
 mod slow_consumer;
 mod support;
+mod transports;

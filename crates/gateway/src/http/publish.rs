@@ -1,0 +1,92 @@
+//! `POST /publish`: what a client that hears by a one-way transport says.
+//!
+//! The body is the native `publish`, and the answer what a WebSocket would hear: a session that lives for one command
+//! judges it. Its client is anonymous, as all are for now: a token will come in `Authorization`, as to a handshake.
+
+use std::sync::Arc;
+
+use ::http::{Method, Request, StatusCode};
+use bytes::Bytes;
+use fanfare_metrics::Command as Kind;
+use fanfare_protocol::RequestId;
+use fanfare_protocol::command::{Decoded, Request as Wish};
+use fanfare_protocol::dialect::{Encoding, native};
+use fanfare_protocol::error::Failure;
+use fanfare_protocol::event::{Event, Reply};
+use fanfare_protocol::session::{Effect, Input, Session};
+use hyper::body::Incoming;
+
+use super::cors::Visitor;
+use super::{Answer, Body, Peer, failure, json, use_instead};
+use crate::api;
+use crate::connection::{broker_failure, new_session_id};
+use crate::node::Services;
+
+const METHODS: &str = "POST, OPTIONS";
+
+/// Answers one publication.
+pub(super) async fn answer(peer: &Peer, request: Request<Incoming>, services: &Arc<Services>) -> Answer {
+    let visitor = match Visitor::of(&request, services) {
+        Ok(visitor) => visitor,
+        Err(refusal) => return Visitor::turned_away(&refusal),
+    };
+    match *request.method() {
+        Method::POST => {}
+        Method::OPTIONS => return visitor.preflight(METHODS),
+        _ => return visitor.answered(use_instead(METHODS)),
+    }
+    let reply = match read(peer, request.into_body(), services).await {
+        Ok(body) => perform(native::api::decode_publish(&body), services).await,
+        Err(failure) => Reply::unasked(Event::Refused { failure, channel: None }),
+    };
+    if let Event::Refused { failure, .. } = &reply.event {
+        services.metrics.command_refused(failure.code.number());
+    }
+    visitor.answered(spell(&reply))
+}
+
+/// The body of a command that the rate allows.
+async fn read(peer: &Peer, body: Incoming, services: &Services) -> Result<Bytes, Failure> {
+    let settings = services.settings();
+    let limits = &settings.policy.limits;
+    peer.within_rate(limits, services)?;
+    api::read(body, limits.message_bytes, settings.header_timeout).await
+}
+
+async fn perform(decoded: Decoded, services: &Services) -> Reply {
+    let wish = match decoded {
+        Ok(wish) => wish,
+        Err(rejection) => {
+            services.metrics.command_received(Kind::Unknown);
+            let event = Event::Refused { failure: rejection.failure, channel: rejection.channel };
+            return Reply { id: rejection.id, event };
+        }
+    };
+    services.metrics.command_received(Kind::Publish);
+    let (now, mut effects) = (services.clock.now(), Vec::new());
+    let policy = services.settings().policy.clone();
+    let mut session = Session::open(new_session_id(), policy, now, &mut effects);
+    effects.clear(); // Nobody is to be greeted.
+    let id = wish.id;
+    // To a command without an id success is not told, and here it is the answer.
+    let named = Wish { id: Some(RequestId::Number(0)), command: wish.command };
+    session.handle(now, Input::Opening(named), &mut effects);
+    if let Some(Effect::Publish { draft, .. }) = effects.pop_if(|it| matches!(it, Effect::Publish { .. })) {
+        let channel = draft.channel.clone();
+        let outcome = services.hub.publish(draft).await.map_err(|error| broker_failure(&error));
+        let placed = Input::Placed { id: Some(RequestId::Number(0)), channel, outcome };
+        session.handle(services.clock.now(), placed, &mut effects);
+    }
+    match effects.pop() {
+        Some(Effect::Send(reply)) => Reply { id, ..reply },
+        other => unreachable!("a publication is answered, not {other:?}"),
+    }
+}
+
+fn spell(reply: &Reply) -> Answer {
+    let text = Encoding::NativeJson.dialect().encode(reply).payload().to_vec();
+    let Event::Refused { failure: reason, .. } = &reply.event else { return json(StatusCode::OK, text) };
+    let mut refusal = failure(reason);
+    *refusal.body_mut() = Body::from(Bytes::from(text));
+    refusal
+}
