@@ -28,6 +28,7 @@ use fanfare_fanout::{Order, Outbox};
 use fanfare_metrics::{Carrier, Metrics};
 use fanfare_protocol::command::Decoded;
 use fanfare_protocol::dialect::Incoming;
+use fanfare_protocol::grant::Visitor;
 use fanfare_protocol::session::{Effect, Input, Session, Stage};
 use fanfare_protocol::time::{Moment, Now};
 use fanfare_protocol::websocket::{Event, Frame, Violation};
@@ -71,6 +72,7 @@ impl<T> Connection<T> {
         transport: impl FnOnce(usize) -> T,
         carrier: Carrier,
         encoding: Encoding,
+        visitor: Visitor,
         place: Place,
         services: Arc<Services>,
     ) -> Self {
@@ -78,7 +80,13 @@ impl<T> Connection<T> {
         let policy = services.settings().policy.clone();
         let limits = &policy.limits;
         let (message_bytes, queue_bytes) = (limits.message_bytes, limits.queue_bytes);
-        let session = Session::open(new_session_id(), policy, services.clock.now(), &mut effects);
+        let (id, now) = (new_session_id(), services.clock.now());
+        let session = match carrier {
+            Carrier::WebSocket => Session::open(id, policy, visitor, now, &mut effects),
+            Carrier::Events | Carrier::Lines | Carrier::Poll => {
+                Session::open_one_way(id, policy, visitor, now, &mut effects)
+            }
+        };
         let outbox = Outbox::new(session.id(), encoding, queue_bytes);
         services.roster.enter(&outbox);
         services.metrics.connection_opened(carrier);
@@ -172,11 +180,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<WebSocket<S>> {
         io: S,
         early: Bytes,
         encoding: Encoding,
+        visitor: Visitor,
         place: Place,
         services: Arc<Services>,
     ) -> Self {
         let socket = |message_bytes| WebSocket::new(io, early, message_bytes);
-        Self::begin(socket, Carrier::WebSocket, encoding, place, services)
+        Self::begin(socket, Carrier::WebSocket, encoding, visitor, place, services)
     }
 
     /// Lives until the connection has ended, for whatever reason.

@@ -29,6 +29,7 @@ use fanfare_fanout::Order;
 use fanfare_metrics::Carrier;
 use fanfare_protocol::command::{Command, Request};
 use fanfare_protocol::error::Failure;
+use fanfare_protocol::grant::Visitor;
 use fanfare_protocol::session::{Input, Stage};
 use fanfare_protocol::{CloseReason, Encoding};
 use futures_util::future::BoxFuture;
@@ -86,7 +87,13 @@ enum Turn {
 
 impl Streaming {
     /// Opens a conversation and asks for the channels.
-    pub(crate) fn open(form: Form, listening: Listening, place: Place, services: Arc<Services>) -> Self {
+    pub(crate) fn open(
+        form: Form,
+        listening: Listening,
+        visitor: Visitor,
+        place: Place,
+        services: Arc<Services>,
+    ) -> Self {
         let Listening { channels, arrival, presence } = listening;
         let carrier = match form {
             Form::Events => Carrier::Events,
@@ -94,7 +101,8 @@ impl Streaming {
             Form::Answer => Carrier::Poll,
         };
         let lines = |_| Lines::new(form, &channels, arrival);
-        let mut connection = Connection::begin(lines, carrier, Encoding::NativeJson, place, services);
+        let mut connection =
+            Connection::begin(lines, carrier, Encoding::NativeJson, visitor, place, services);
         if form == Form::Answer {
             // The answer to a poll is no conversation: the client would be greeted each time.
             connection.effects.clear();

@@ -1,15 +1,17 @@
-//! Which pages may use the transports that are plain HTTP: those whose origin may open a WebSocket.
+//! Who may use the transports that are plain HTTP: pages whose origin may open a WebSocket, and whoever has the token it takes.
 //!
 //! A WebSocket handshake is not subject to the browser's rules, so the gateway judges the `Origin` itself; here it does the
-//! same, and also tells the browser that the page may read the answer. Credentials are not allowed: nothing here is
-//! authorised by a cookie.
+//! same, and also tells the browser that the page may read the answer. Credentials are not allowed: a page
+//! of another origin presents its token in `Authorization`.
 
 use ::http::{HeaderMap, HeaderValue, Request, StatusCode, header};
 use bytes::Bytes;
 use fanfare_metrics::Refusal;
 use fanfare_protocol::error::{ErrorCode, Failure};
+use fanfare_protocol::grant::Visitor;
 
 use super::{Answer, failure, with_type};
+use crate::auth::Unwelcome;
 use crate::node::Services;
 
 /// How long a browser may remember what [`preflight`] has said, in seconds.
@@ -20,9 +22,9 @@ const HEADERS: HeaderValue = HeaderValue::from_static("authorization, content-ty
 
 /// A page that may come in, or a client that is none.
 #[derive(Debug, Clone)]
-pub(super) struct Visitor(Option<HeaderValue>);
+pub(super) struct Page(Option<HeaderValue>);
 
-impl Visitor {
+impl Page {
     /// Judges a request.
     ///
     /// # Errors
@@ -64,6 +66,29 @@ impl Visitor {
         headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HEADERS);
         headers.insert(header::ACCESS_CONTROL_MAX_AGE, MAX_AGE);
         self.answered(answer)
+    }
+}
+
+/// Who sends a request that is answered whole: there is no later moment in which it could present a token.
+///
+/// # Errors
+/// Its token is not taken, or it has none and needs one.
+pub(super) fn sender<B>(request: &Request<B>, services: &Services) -> Result<Visitor, Failure> {
+    let auth = &services.settings().auth;
+    let (headers, query) = (request.headers(), request.uri().query());
+    match auth.visitor(headers, query, services.clock.unix(), &services.metrics) {
+        Ok(Visitor::Unknown) => {
+            let text = "this takes a token: send Authorization: Bearer with one";
+            Err(Failure::new(ErrorCode::Unauthorized, text))
+        }
+        Ok(visitor) => Ok(visitor),
+        Err(why) => {
+            let code = match why {
+                Unwelcome::Token(_) => ErrorCode::Unauthorized,
+                Unwelcome::CookieWithoutOrigin => ErrorCode::Forbidden,
+            };
+            Err(Failure::new(code, why.to_string()))
+        }
     }
 }
 

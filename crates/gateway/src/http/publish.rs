@@ -1,7 +1,7 @@
 //! `POST /publish`: what a client that hears by a one-way transport says.
 //!
 //! The body is the native `publish`, and the answer what a WebSocket would hear: a session that lives for one command
-//! judges it. Its client is anonymous, as all are for now: a token will come in `Authorization`, as to a handshake.
+//! judges it. Its client is who the token of the request says, which stands where that of a handshake may.
 
 use std::sync::Arc;
 
@@ -13,10 +13,11 @@ use fanfare_protocol::command::{Decoded, Request as Wish};
 use fanfare_protocol::dialect::{Encoding, native};
 use fanfare_protocol::error::Failure;
 use fanfare_protocol::event::{Event, Reply};
+use fanfare_protocol::grant::Visitor;
 use fanfare_protocol::session::{Effect, Input, Session};
 use hyper::body::Incoming;
 
-use super::cors::Visitor;
+use super::cors::{Page, sender};
 use super::{Answer, Body, Peer, failure, json, use_instead};
 use crate::api;
 use crate::connection::{broker_failure, new_session_id};
@@ -26,34 +27,40 @@ const METHODS: &str = "POST, OPTIONS";
 
 /// Answers one publication.
 pub(super) async fn answer(peer: &Peer, request: Request<Incoming>, services: &Arc<Services>) -> Answer {
-    let visitor = match Visitor::of(&request, services) {
-        Ok(visitor) => visitor,
-        Err(refusal) => return Visitor::turned_away(&refusal),
+    let page = match Page::of(&request, services) {
+        Ok(page) => page,
+        Err(refusal) => return Page::turned_away(&refusal),
     };
     match *request.method() {
         Method::POST => {}
-        Method::OPTIONS => return visitor.preflight(METHODS),
-        _ => return visitor.answered(use_instead(METHODS)),
+        Method::OPTIONS => return page.preflight(METHODS),
+        _ => return page.answered(use_instead(METHODS)),
     }
-    let reply = match read(peer, request.into_body(), services).await {
-        Ok(body) => perform(native::api::decode_publish(&body), services).await,
+    let reply = match read(peer, request, services).await {
+        Ok((visitor, body)) => perform(native::api::decode_publish(&body), visitor, services).await,
         Err(failure) => Reply::unasked(Event::Refused { failure, channel: None }),
     };
     if let Event::Refused { failure, .. } = &reply.event {
         services.metrics.command_refused(failure.code.number());
     }
-    visitor.answered(spell(&reply))
+    page.answered(spell(&reply))
 }
 
-/// The body of a command that the rate allows.
-async fn read(peer: &Peer, body: Incoming, services: &Services) -> Result<Bytes, Failure> {
+/// The body of a command that the rate allows, and who sends it.
+async fn read(
+    peer: &Peer,
+    request: Request<Incoming>,
+    services: &Services,
+) -> Result<(Visitor, Bytes), Failure> {
     let settings = services.settings();
     let limits = &settings.policy.limits;
     peer.within_rate(limits, services)?;
-    api::read(body, limits.message_bytes, settings.header_timeout).await
+    let visitor = sender(&request, services)?;
+    let body = api::read(request.into_body(), limits.message_bytes, settings.header_timeout).await?;
+    Ok((visitor, body))
 }
 
-async fn perform(decoded: Decoded, services: &Services) -> Reply {
+async fn perform(decoded: Decoded, visitor: Visitor, services: &Services) -> Reply {
     let wish = match decoded {
         Ok(wish) => wish,
         Err(rejection) => {
@@ -65,7 +72,7 @@ async fn perform(decoded: Decoded, services: &Services) -> Reply {
     services.metrics.command_received(Kind::Publish);
     let (now, mut effects) = (services.clock.now(), Vec::new());
     let policy = services.settings().policy.clone();
-    let mut session = Session::open(new_session_id(), policy, now, &mut effects);
+    let mut session = Session::open_one_way(new_session_id(), policy, visitor, now, &mut effects);
     effects.clear(); // Nobody is to be greeted.
     let id = wish.id;
     // To a command without an id success is not told, and here it is the answer.

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use fanfare_metrics::Refusal;
 use fanfare_protocol::error::{ErrorCode, Failure};
 
-use super::cors::Visitor;
+use super::cors::{Page, sender};
 use super::{Answer, Body, Peer, failure, json, query, use_instead, with_type};
 use crate::admission::Place;
 use crate::connection::Streaming;
@@ -30,17 +30,17 @@ pub(super) async fn answer<B>(
     request: Request<B>,
     services: &Arc<Services>,
 ) -> Answer {
-    let visitor = match Visitor::of(&request, services) {
-        Ok(visitor) => visitor,
-        Err(refusal) => return Visitor::turned_away(&refusal),
+    let page = match Page::of(&request, services) {
+        Ok(page) => page,
+        Err(refusal) => return Page::turned_away(&refusal),
     };
     match *request.method() {
         Method::GET => {}
-        Method::HEAD => return visitor.answered(head(form)),
-        Method::OPTIONS => return visitor.preflight(METHODS),
-        _ => return visitor.answered(use_instead(METHODS)),
+        Method::HEAD => return page.answered(head(form)),
+        Method::OPTIONS => return page.preflight(METHODS),
+        _ => return page.answered(use_instead(METHODS)),
     }
-    visitor.answered(open(form, peer, &request, services).await.unwrap_or_else(|refusal| failure(&refusal)))
+    page.answered(open(form, peer, &request, services).await.unwrap_or_else(|refusal| failure(&refusal)))
 }
 
 async fn open<B>(
@@ -54,7 +54,10 @@ async fn open<B>(
     let asked = asked.inspect_err(|_| services.metrics.handshake_refused(Refusal::BadRequest))?;
     peer.within_rate(&policy.limits, services)?;
     let place = admit(services)?;
-    let mut streaming = Streaming::open(form, asked.listening, place, services.clone());
+    // Last, since it is what costs most.
+    let visitor = sender(request, services);
+    let visitor = visitor.inspect_err(|_| services.metrics.handshake_refused(Refusal::Unauthorized))?;
+    let mut streaming = Streaming::open(form, asked.listening, visitor, place, services.clone());
     streaming.opened().await?;
     if form == Form::Answer {
         // A connection that says nothing for longer than a heartbeat looks dead to what is in between.

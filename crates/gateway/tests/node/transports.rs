@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
+use crate::auth::{now, token};
 use crate::support::{configured, counted, node, start};
 
 mod ear;
@@ -502,6 +503,59 @@ async fn a_request_that_makes_no_sense_is_told_so_before_the_stream() {
             >= 4.0
     })
     .await;
+}
+
+/// The same token, the same permissions; what is published carries who did it.
+#[tokio::test]
+async fn a_token_opens_to_its_holder_what_it_opens_on_a_websocket() {
+    let node = node(
+        "[auth.jwt]\nhmac_secret = \"a secret of thirty-two bytes and a few more\"\n\
+         [namespaces.room]\nsubscribe = \"token\"\npublish = \"none\"\n[namespaces.user]\nsubscribe = \"token\"\n",
+    )
+    .await;
+    let address = node.public_addr();
+    let body = r#"{"channel":"room:1","data":1}"#;
+    for path in ["/sse?channel=room:1", "/stream?channel=room:1", "/poll?channel=room:1"] {
+        let answer = http::get(address, path).await;
+        assert_eq!((answer.status, answer.json()["code"].as_u64()), (401, Some(4401)), "{path}");
+        assert!(answer.header("WWW-Authenticate").is_some());
+    }
+    assert_eq!(http::post(address, "/publish", &[], body).await.status, 401);
+    let bad = http::post(address, "/publish", &["Authorization: Bearer a.b.c"], body).await;
+    assert_eq!(bad.status, 401);
+
+    let allow = json!([{"channels": ["room:1"], "can": ["subscribe", "publish"]}]);
+    let bearer = format!("Authorization: Bearer {}", token(&json!({"sub": "ann", "allow": allow})));
+    let mut ear =
+        LineStream::open(address, "/stream?channel=room:1&channel=user:ann", &[&bearer]).await.unwrap();
+    let welcome = ear.json().await.unwrap();
+    assert_eq!((&welcome["user"], &welcome["channels"]), (&json!("ann"), &json!([])));
+    for channel in ["room:1", "user:ann"] {
+        let event = ear.json().await.unwrap();
+        assert_eq!((&event["type"], &event["channel"]), (&json!("subscribed"), &json!(channel)));
+    }
+    assert_eq!(http::post(address, "/publish", &[&bearer], body).await.status, 200);
+    assert_eq!(ear.json().await.unwrap()["from"]["user"], "ann");
+    let refused = LineStream::open(address, "/stream?channel=room:2", &[&bearer]).await.unwrap_err();
+    assert_eq!((refused.status, refused.json()["code"].as_u64()), (403, Some(4403)));
+    let refused = http::post(address, "/publish", &[&bearer], r#"{"channel":"room:2","data":1}"#).await;
+    assert_eq!(refused.status, 403);
+}
+
+/// A token that ends ends what it had opened.
+#[tokio::test]
+async fn a_stream_ends_with_its_token() {
+    let node =
+        node("[auth.jwt]\nhmac_secret = \"a secret of thirty-two bytes and a few more\"\nleeway_seconds = 0")
+            .await;
+    let bearer = format!("Authorization: Bearer {}", token(&json!({"sub": "ann", "exp": now() + 2})));
+    let mut ear = LineStream::open(node.public_addr(), "/stream?channel=a", &[&bearer]).await.unwrap();
+    for _ in 0..2 {
+        ear.json().await.unwrap();
+    }
+    let closing = ear.json().await.unwrap();
+    assert_eq!((&closing["type"], &closing["code"]), (&json!("closing"), &json!(4401)));
+    assert_eq!(ear.json().await, Err(fanfare_testbed::End::Complete));
 }
 
 #[tokio::test]

@@ -13,6 +13,7 @@ use serde_json::value::RawValue;
 use crate::channel::Channel;
 use crate::command::{Command, Decoded, Rejection, Request, Start};
 use crate::error::{ErrorCode, Failure};
+use crate::grant::Token;
 use crate::history::PAGE_MAX;
 use crate::id::{REQUEST_ID_BYTES_MAX, RequestId};
 use crate::publication::{Epoch, IDEMPOTENCY_KEY_BYTES_MAX, IdempotencyKey, Offset, Payload, Position};
@@ -34,6 +35,8 @@ pub(super) struct Fields<'a> {
     data: Option<Data<'a>>,
     #[serde(borrow, deserialize_with = "present")]
     data_base64: Option<&'a RawValue>,
+    #[serde(borrow, deserialize_with = "present")]
+    token: Option<&'a RawValue>,
     #[serde(borrow, deserialize_with = "present")]
     echo: Option<&'a RawValue>,
     #[serde(borrow, deserialize_with = "present")]
@@ -133,6 +136,7 @@ fn meaning(fields: &Fields<'_>, default: Option<&str>) -> Result<Command, Failur
     };
     let channel = || fields.channel(&kind);
     match &*kind {
+        "auth" => Ok(Command::Authenticate { token: fields.token()? }),
         "subscribe" => Ok(Command::Subscribe {
             channel: channel()?,
             start: fields.start()?,
@@ -193,6 +197,12 @@ impl<'a> Fields<'a> {
             (Some(_), Some(_)) => Err(bad("`data` and `data_base64` are two publications: send one")),
             (None, None) => Err(bad("`data` is missing: publish needs it, `null` will do")),
         }
+    }
+
+    fn token(&self) -> Result<Token, Failure> {
+        let raw = self.token.ok_or_else(|| bad("`token` is missing: auth needs one"))?;
+        let token = text(raw).ok_or_else(|| bad("`token` must be a string"))?;
+        Ok(Token::new(token))
     }
 
     pub(super) fn key(&self) -> Result<Option<IdempotencyKey>, Failure> {
