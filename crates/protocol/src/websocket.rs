@@ -47,7 +47,7 @@ mod violation;
 pub use decoder::Decoder;
 pub use deflate::{Inflater, Shape, WINDOW_BITS_MAX, WINDOW_BITS_MIN, Window};
 pub use extensions::{Agreement, Context, Malformed, Willingness, agree};
-pub use frame::{Frame, FrameKind};
+pub use frame::{Frame, FrameKind, Said};
 pub use input::Input;
 pub use violation::Violation;
 

@@ -33,7 +33,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use fanfare_protocol::publication::Delivery;
 use fanfare_protocol::rules::Overflow;
-use fanfare_protocol::time::UnixMicros;
 use fanfare_protocol::websocket::Frame;
 use fanfare_protocol::{Channel, Form, Publication};
 
@@ -67,8 +66,8 @@ enum Entry {
 pub(super) struct Popped {
     /// As they go to the socket.
     pub(super) bytes: Bytes,
-    /// When it was, for a publication.
-    pub(super) received: Option<UnixMicros>,
+    /// What they spell, where that is a publication.
+    pub(super) publication: Option<Arc<Publication>>,
     /// By how many bytes it is shorter for being compressed.
     pub(super) saved_bytes: usize,
 }
@@ -222,12 +221,12 @@ impl Queue {
         self.tidy();
         Some(match entry {
             Entry::Frame(bytes, saved_bytes) => {
-                Popped { bytes, received: None, saved_bytes: saved_bytes as usize }
+                Popped { bytes, publication: None, saved_bytes: saved_bytes as usize }
             }
             Entry::Publication(publication, manner) => {
                 let bytes = manner.spell(&publication, self.form);
                 let saved_bytes = manner.saved_bytes(&publication, self.form, bytes.len());
-                Popped { bytes, received: Some(publication.received), saved_bytes }
+                Popped { bytes, publication: Some(publication), saved_bytes }
             }
             Entry::Hole => unreachable!("the first entry is no hole"),
         })

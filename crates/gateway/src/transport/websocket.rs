@@ -20,12 +20,13 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use fanfare_fanout::{Batch, Outbox};
-use fanfare_protocol::time::UnixMicros;
 use fanfare_protocol::websocket::{
     Agreement, Context as Memory, Decoder, Event, Frame, Inflater, Input, Shape, Violation, Window,
 };
 use fanfare_protocol::{Encoding, Form};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::{Transport, Written};
 
 /// What one read brings at most. Larger messages are assembled from several.
 const READ_BYTES: usize = 16 * 1024;
@@ -116,20 +117,6 @@ pub(crate) enum Read {
     End,
 }
 
-/// What one write came to.
-#[derive(Debug)]
-pub(crate) struct Written {
-    pub(crate) bytes: usize,
-    /// The frames whose last byte was among them.
-    pub(crate) frames: u64,
-    /// By how many bytes the outbox shrank to feed this write.
-    pub(crate) taken: usize,
-    /// When the oldest publication in it entered the gateway, the first time a batch is written.
-    pub(crate) oldest: Option<UnixMicros>,
-    /// By how many bytes the batch is shorter for being compressed, the first time it is written.
-    pub(crate) saved: usize,
-}
-
 impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
     pub(crate) fn new(
         io: S,
@@ -178,41 +165,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
         })
     }
 
-    /// Makes one write of what waits. Pending when nothing waits or the socket is full; the task is woken when that
-    /// changes. What a layer between us and the socket has taken, as TLS does, is pushed on when nothing else waits.
-    ///
-    /// # Errors
-    /// Those of the socket: the peer is gone.
-    pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>, outbox: &Outbox) -> Poll<io::Result<Written>> {
-        if !self.unsent.is_empty() {
-            let mut unsent = mem::take(&mut self.unsent);
-            let outcome = self.poll_write_batch(cx, &mut unsent, 0);
-            self.unsent = unsent;
-            return outcome;
-        }
-        BATCH.with_borrow_mut(|batch| {
-            let Poll::Ready(taken) = outbox.poll_take(cx, batch) else {
-                // Whether it is done or not, a failure included: the next write or read hears of it.
-                let _ = Pin::new(&mut self.io).poll_flush(cx);
-                return Poll::Pending;
-            };
-            if let Some(remembered) = &mut self.remembered {
-                remembered.compress(batch);
-            }
-            let outcome = match self.poll_write_batch(cx, batch, taken) {
-                written @ Poll::Ready(Ok(_)) => written,
-                // The outbox has been drawn from, so the caller hears of that first. What went wrong goes wrong again.
-                Poll::Pending | Poll::Ready(Err(_)) => {
-                    Poll::Ready(Ok(Written { bytes: 0, frames: 0, taken, oldest: None, saved: 0 }))
-                }
-            };
-            if !batch.is_empty() {
-                self.unsent = mem::take(batch);
-            }
-            outcome
-        })
-    }
-
     /// Ends the conversation on the level of TCP: shuts our side down, then reads and forgets until the peer has shut
     /// down its own. Hanging up at once, with bytes unread, would reset the connection, and the reset can overtake the
     /// Close frame on its way to the application.
@@ -258,6 +210,39 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
                 Poll::Ready(Ok(Written { bytes, frames: batch.advance(bytes), taken, oldest, saved }))
             }
         }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Transport for WebSocket<S> {
+    fn poll_write(&mut self, cx: &mut Context<'_>, outbox: &Outbox) -> Poll<io::Result<Written>> {
+        if !self.unsent.is_empty() {
+            let mut unsent = mem::take(&mut self.unsent);
+            let outcome = self.poll_write_batch(cx, &mut unsent, 0);
+            self.unsent = unsent;
+            return outcome;
+        }
+        BATCH.with_borrow_mut(|batch| {
+            let Poll::Ready(taken) = outbox.poll_take(cx, batch) else {
+                // What a layer between us and the socket has taken, as TLS does, is pushed on when nothing else waits.
+                // Whether it is done or not, a failure included: the next write or read hears of it.
+                let _ = Pin::new(&mut self.io).poll_flush(cx);
+                return Poll::Pending;
+            };
+            if let Some(remembered) = &mut self.remembered {
+                remembered.compress(batch);
+            }
+            let outcome = match self.poll_write_batch(cx, batch, taken) {
+                written @ Poll::Ready(Ok(_)) => written,
+                // The outbox has been drawn from, so the caller hears of that first. What went wrong goes wrong again.
+                Poll::Pending | Poll::Ready(Err(_)) => {
+                    Poll::Ready(Ok(Written { bytes: 0, frames: 0, taken, oldest: None, saved: 0 }))
+                }
+            };
+            if !batch.is_empty() {
+                self.unsent = mem::take(batch);
+            }
+            outcome
+        })
     }
 }
 
