@@ -30,6 +30,8 @@ pub(crate) struct Settings {
     /// What is agreed to with clients that offer compression.
     pub(crate) compression: Option<Willingness>,
     pub(crate) connections_max: usize,
+    /// Streams of one HTTP/2 socket.
+    pub(crate) streams_max: u32,
     pub(crate) api_keys: Vec<Secret>,
     /// Whether the page is served.
     pub(crate) console: bool,
@@ -55,6 +57,7 @@ impl Settings {
             websocket: config.websocket.clone(),
             compression: config.compression.as_ref().map(willingness),
             connections_max: config.limits.connections.get(),
+            streams_max: config.limits.streams.get(),
             api_keys: config.api.keys.clone(),
             console: config.console.enabled,
             header_timeout: config.limits.header_timeout,
