@@ -2,7 +2,7 @@
 //!
 //! Reading goes through a buffer that all connections of a thread share, because what a read brought is decoded before
 //! the thread does anything else: a connection owns memory only for a message that is split over reads. Writing takes
-//! everything that waits in the outbox and hands it to the socket in one vectored write; only what the socket did not
+//! everything that waits in the outbox and hands it to the socket in one write; only what the socket did not
 //! take stays with the connection.
 //!
 //! **Invariant.** An idle connection owns no buffer, neither for reading nor for writing.
@@ -19,14 +19,14 @@ use fanfare_protocol::time::UnixMicros;
 use fanfare_protocol::websocket::{Decoder, Event, Input, Violation};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// What one read brings at most. Larger messages are assembled from several.
-const READ_BYTES: usize = 16 * 1024;
+/// What one read brings at most, larger messages being assembled from several; and what is put in a row for one write.
+const SCRATCH_BYTES: usize = 16 * 1024;
 
 /// The most frames in one write.
 const SLICES: usize = 64;
 
 thread_local! {
-    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into());
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH_BYTES].into());
     static BATCH: RefCell<Batch> = RefCell::default();
 }
 
@@ -154,13 +154,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
         batch: &mut Batch,
         taken: usize,
     ) -> Poll<io::Result<Written>> {
-        let mut slices = [io::IoSlice::new(&[]); SLICES];
-        let mut count = 0;
-        for (slice, frame) in slices.iter_mut().zip(&batch.frames) {
-            *slice = io::IoSlice::new(frame);
-            count += 1;
-        }
-        match Pin::new(&mut self.io).poll_write_vectored(cx, &slices[..count]) {
+        match poll_write_frames(Pin::new(&mut self.io), cx, batch) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Ok(0)) => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
@@ -170,6 +164,34 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
             }
         }
     }
+}
+
+/// Few bytes are put in a row for the socket, which takes one piece in a shorter way through the kernel than several.
+fn poll_write_frames<S: AsyncWrite>(
+    io: Pin<&mut S>,
+    cx: &mut Context<'_>,
+    batch: &Batch,
+) -> Poll<io::Result<usize>> {
+    if batch.frames.len() == 1 {
+        return io.poll_write(cx, &batch.frames[0]);
+    }
+    if batch.bytes <= SCRATCH_BYTES {
+        return SCRATCH.with_borrow_mut(|scratch| {
+            let mut end = 0;
+            for frame in &batch.frames {
+                scratch[end..end + frame.len()].copy_from_slice(frame);
+                end += frame.len();
+            }
+            io.poll_write(cx, &scratch[..end])
+        });
+    }
+    let mut slices = [io::IoSlice::new(&[]); SLICES];
+    let mut count = 0;
+    for (slice, frame) in slices.iter_mut().zip(&batch.frames) {
+        *slice = io::IoSlice::new(frame);
+        count += 1;
+    }
+    io.poll_write_vectored(cx, &slices[..count])
 }
 
 fn decode(
