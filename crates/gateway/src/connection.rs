@@ -142,6 +142,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         match order {
             Order::Tick => {
                 self.tick_due = None;
+                self.outbox.rest();
                 self.take(Input::Tick);
             }
             Order::Overflowed => {
