@@ -209,6 +209,7 @@ fn decode(
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
+    use std::task::Waker;
 
     use fanfare_protocol::websocket::Frame;
     use fanfare_protocol::{Encoding, SessionId};
@@ -234,5 +235,33 @@ mod tests {
         let mut frame = [0; 6];
         far.read_exact(&mut frame).now_or_never().expect("it was pushed on").unwrap();
         assert_eq!(&frame, b"\x8a\x04here");
+    }
+
+    /// One frame, a few that are put in a row, and more than that: whichever way they leave.
+    #[test]
+    fn frames_arrive_whole_and_in_order_however_little_the_socket_takes() {
+        for sizes in [vec![3000], vec![150; 8], vec![1, 0, 9000, 2], vec![5000; 12], vec![70_000, 3]] {
+            for socket_takes in [7, 1000, 1 << 20] {
+                let outbox = Outbox::new(SessionId::from_random([1; 16]), Encoding::NativeJson, usize::MAX);
+                let mut expected = Vec::new();
+                for (number, size) in (1_u8..).zip(&sizes) {
+                    let frame = Frame::binary(&vec![number; *size]);
+                    expected.extend_from_slice(frame.bytes());
+                    let _ = outbox.push(frame).unwrap();
+                }
+                let (ours, mut theirs) = duplex(socket_takes);
+                let mut socket = WebSocket::new(ours, Bytes::new(), 1 << 16);
+                let (mut written, mut heard) = (0, Vec::new());
+                while heard.len() < expected.len() {
+                    let mut cx = Context::from_waker(Waker::noop());
+                    while let Poll::Ready(outcome) = socket.poll_write(&mut cx, &outbox) {
+                        written += outcome.unwrap().frames;
+                    }
+                    theirs.read_buf(&mut heard).now_or_never().expect("something was written").unwrap();
+                }
+                assert_eq!((heard, written), (expected, sizes.len() as u64), "{sizes:?} by {socket_takes}");
+                assert!(socket.is_flushed() && outbox.is_empty());
+            }
+        }
     }
 }
