@@ -115,6 +115,12 @@ class Formats(unittest.TestCase):
                 heard = peer.message()["data"]
                 self.assertEqual((heard, type(heard)), (value, type(value)))
 
+    def test_what_a_backend_publishes_in_base64_is_bytes(self):
+        with packed() as peer:
+            peer.ask("subscribe", channel=self.channel)
+            call("publish", channel=self.channel, data_base64=base64.b64encode(b"\0\xff").decode())
+            self.assertEqual(peer.message()["data"], b"\0\xff")
+
     def test_what_was_missed_is_replayed(self):
         with packed() as peer:
             at = peer.ask("subscribe", channel=self.channel)

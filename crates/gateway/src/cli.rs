@@ -10,6 +10,7 @@ use crate::config::{self, Flag, Mistakes, Source};
 mod health;
 mod logging;
 mod serve;
+mod token;
 
 use serve::Extra;
 
@@ -47,6 +48,8 @@ enum Command {
     CheckConfig,
     /// Print the whole configuration file with its defaults and comments.
     DefaultConfig,
+    /// Make a token with `auth.jwt.hmac_secret`, to try things with.
+    Token(token::Claims),
     /// Ask a node whether it is alive; exit 0 when it is.
     Health {
         /// What to ask.
@@ -70,6 +73,11 @@ pub fn main() -> ExitCode {
             print(&config::default_toml());
             Ok(())
         }
+        Some(Command::Token(claims)) => origin(&arguments).and_then(|origin| {
+            let config = config::load(&origin.read()?)?;
+            print(&format!("{}\n", token::make(&config, claims)?));
+            Ok(())
+        }),
         Some(Command::Health { url }) => health::check(url),
     };
     match outcome {

@@ -34,6 +34,7 @@ mod rules;
 mod secret;
 mod source;
 mod suggest;
+mod tokens;
 mod typed;
 
 #[cfg(test)]
@@ -50,9 +51,10 @@ pub use pages::{default_toml, document};
 pub use reload::{Changes, Loaded};
 pub use secret::Secret;
 pub use source::{File, Flag, Source};
+pub use tokens::Jwt;
 pub use typed::{
     Api, Auth, Config, Console, Heartbeat, History, Limits, Listen, Log, Namespace, Node, Origin, Presence,
-    Redis, Tls, WebSocket,
+    Redis, Tls, TokenPlaces, WebSocket,
 };
 
 /// Reads the layers, the later over the earlier: defaults, file, environment, flags.

@@ -28,6 +28,7 @@ use fanfare_fanout::{Order, Outbox};
 use fanfare_metrics::Metrics;
 use fanfare_protocol::command::Decoded;
 use fanfare_protocol::dialect::Incoming;
+use fanfare_protocol::grant::Visitor;
 use fanfare_protocol::session::{Effect, Input, Session, Stage};
 use fanfare_protocol::time::{Moment, Now};
 use fanfare_protocol::websocket::{Event, Frame, Violation};
@@ -69,6 +70,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         io: S,
         early: Bytes,
         encoding: Encoding,
+        visitor: Visitor,
         place: Place,
         services: Arc<Services>,
     ) -> Self {
@@ -76,7 +78,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         let policy = services.settings().policy.clone();
         let limits = &policy.limits;
         let (message_bytes, queue_bytes) = (limits.message_bytes, limits.queue_bytes);
-        let session = Session::open(new_session_id(), policy, services.clock.now(), &mut effects);
+        let session = Session::open(new_session_id(), policy, visitor, services.clock.now(), &mut effects);
         let outbox = Outbox::new(session.id(), encoding, queue_bytes);
         services.roster.enter(&outbox);
         services.metrics.connection_opened();

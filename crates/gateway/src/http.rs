@@ -3,6 +3,7 @@
 //! The public listener serves clients and nothing that could hurt them; what operators and backends need is on the
 //! internal one, and there is no path from the first to the second.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -96,8 +97,12 @@ pub(crate) fn json(status: StatusCode, body: Vec<u8>) -> Answer {
 }
 
 /// A line for people.
-pub(crate) fn text(status: StatusCode, body: &'static str) -> Answer {
-    with_type(status, "text/plain; charset=utf-8", Bytes::from_static(body.as_bytes()))
+pub(crate) fn text(status: StatusCode, body: impl Into<Cow<'static, str>>) -> Answer {
+    let body = match body.into() {
+        Cow::Borrowed(body) => Bytes::from_static(body.as_bytes()),
+        Cow::Owned(body) => body.into(),
+    };
+    with_type(status, "text/plain; charset=utf-8", body)
 }
 
 /// Any body; never cached, since everything here speaks of now.

@@ -6,6 +6,7 @@
 mod admin;
 pub mod admission;
 mod api;
+mod auth;
 pub mod cli;
 pub mod clock;
 pub mod config;

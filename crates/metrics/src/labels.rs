@@ -117,6 +117,28 @@ label! {
 }
 
 label! {
+    /// Why a token was refused.
+    pub enum TokenRefusal as "reason" {
+        /// It is no token that can be read.
+        Malformed = "malformed",
+        /// No key is for its algorithm.
+        Algorithm = "algorithm",
+        /// No key has signed it.
+        Signature = "signature",
+        /// It is over.
+        Expired = "expired",
+        /// It has not begun.
+        NotYetValid = "not_yet_valid",
+        /// It is by another issuer.
+        Issuer = "issuer",
+        /// It is for another audience.
+        Audience = "audience",
+        /// A claim is not what it ought to be.
+        Claims = "claims",
+    }
+}
+
+label! {
     /// What a client asked for.
     pub enum Command as "command" {
         /// Presents a token.

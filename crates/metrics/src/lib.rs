@@ -9,6 +9,7 @@
 //!
 //! **Deliberately absent:** any other crate of Fanfare, a global registry, and timers. Whoever measures a time owns the clock.
 
+mod auth;
 mod broker;
 mod catalog;
 mod connections;
@@ -25,7 +26,7 @@ use prometheus::process_collector::ProcessCollector;
 use crate::catalog::Catalog;
 pub use crate::document::document;
 pub use crate::labels::{
-    ApiMethod, BrokerCall, Command, Listener, Outcome, Refusal, Sacrifice, TlsHandshake,
+    ApiMethod, BrokerCall, Command, Listener, Outcome, Refusal, Sacrifice, TlsHandshake, TokenRefusal,
 };
 
 /// The content type of [`Metrics::render`].
@@ -38,6 +39,7 @@ pub struct Metrics {
     traffic: traffic::Traffic,
     broker: broker::Broker,
     tls: tls::Tls,
+    auth: auth::Auth,
     node: node::Node,
     catalog: Catalog,
 }
@@ -51,12 +53,13 @@ impl Metrics {
         let traffic = traffic::Traffic::declare(&mut catalog);
         let broker = broker::Broker::declare(&mut catalog);
         let tls = tls::Tls::declare(&mut catalog);
+        let auth = auth::Auth::declare(&mut catalog);
         let node = node::Node::declare(&mut catalog);
         catalog
             .registry
             .register(Box::new(ProcessCollector::for_self()))
             .expect("process metrics have a prefix of their own");
-        Self { connections, traffic, broker, tls, node, catalog }
+        Self { connections, traffic, broker, tls, auth, node, catalog }
     }
 
     /// Every metric in Prometheus' text format 0.0.4, sorted by name.

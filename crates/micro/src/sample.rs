@@ -23,6 +23,25 @@ pub(crate) fn payload(bytes: usize) -> Payload {
     Payload::from_trusted(Bytes::from(json(bytes)))
 }
 
+/// What JSON says, in MessagePack.
+pub(crate) fn to_msgpack(json: &str) -> Payload {
+    let mut value = Vec::new();
+    Payload::parse(json).expect("it is JSON").write_msgpack(&mut value);
+    Payload::parse_msgpack(&value).expect("it is MessagePack")
+}
+
+/// [`payload`], as a client of MessagePack sends it.
+pub(crate) fn msgpack(bytes: usize) -> Payload {
+    to_msgpack(&json(bytes))
+}
+
+/// So many bytes.
+pub(crate) fn bin(bytes: u16) -> Payload {
+    let contents = (0..bytes).map(|it| it.to_be_bytes()[1]);
+    let value: Vec<u8> = [0xc5].into_iter().chain(bytes.to_be_bytes()).chain(contents).collect();
+    Payload::parse_msgpack(&value).expect("it is MessagePack")
+}
+
 pub(crate) fn draft(bytes: usize, retention: Option<Retention>) -> Draft {
     Draft {
         channel: channel(),

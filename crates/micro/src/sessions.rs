@@ -7,6 +7,7 @@ use std::time::Duration;
 use fanfare_protocol::SessionId;
 use fanfare_protocol::command::{Command, Request, Start};
 use fanfare_protocol::event::Entry;
+use fanfare_protocol::grant::Visitor;
 use fanfare_protocol::limits::Limits;
 use fanfare_protocol::session::{Effect, Input, Policy, Session};
 use fanfare_protocol::time::{Moment, Now, UnixMicros};
@@ -35,7 +36,8 @@ impl Conversation {
             unix: UnixMicros(1_700_000_000_000_000),
         };
         let mut effects = Vec::new();
-        let session = Session::open(SessionId::from_random([7; 16]), Arc::new(policy), now, &mut effects);
+        let (id, policy) = (SessionId::from_random([7; 16]), Arc::new(policy));
+        let session = Session::open(id, policy, Visitor::Anonymous, now, &mut effects);
         Self { session, now, effects }
     }
 

@@ -4,9 +4,9 @@ use std::hint::black_box;
 
 use fanfare_protocol::dialect::Incoming;
 use fanfare_protocol::event::{Entry, Event, Reply};
-use fanfare_protocol::publication::Delivery;
+use fanfare_protocol::publication::{Delivery, Payload};
 use fanfare_protocol::websocket::{Decoder, Input};
-use fanfare_protocol::{Encoding, Publication, websocket};
+use fanfare_protocol::{Draft, Encoding, Publication, websocket};
 
 use crate::{Case, Operation, sample};
 
@@ -16,8 +16,19 @@ pub(crate) const CASES: &[Case] = &[
     Case { name: "decode/publish-128", prepare: || decode(&publish(128), 1) },
     Case { name: "decode/publish-1024", prepare: || decode(&publish(1024), 1) },
     Case { name: "decode/batch-of-16", prepare: decode_batch },
+    Case { name: "decode/publish-128-msgpack", prepare: || decode_msgpack(128) },
+    Case { name: "decode/publish-1024-msgpack", prepare: || decode_msgpack(1024) },
     Case { name: "encode/publication-128", prepare: || encode_publication(128) },
     Case { name: "encode/publication-1024", prepare: || encode_publication(1024) },
+    Case { name: "encode/publication-128-msgpack", prepare: || encode_msgpack(sample::msgpack(128)) },
+    Case { name: "encode/publication-1024-msgpack", prepare: || encode_msgpack(sample::msgpack(1024)) },
+    Case { name: "encode/publication-128-json-to-msgpack", prepare: || encode_msgpack(sample::payload(128)) },
+    Case {
+        name: "encode/publication-1024-json-to-msgpack",
+        prepare: || encode_msgpack(sample::payload(1024)),
+    },
+    Case { name: "encode/publication-1024-msgpack-to-json", prepare: encode_msgpack_as_json },
+    Case { name: "encode/publication-32768-bin-to-json", prepare: encode_bin_as_json },
     Case { name: "encode/published", prepare: encode_published },
     Case { name: "encode/subscribed", prepare: encode_subscribed },
 ];
@@ -35,31 +46,48 @@ fn decode_batch() -> Operation {
     decode(&format!("[{}]", vec![publish(128); 16].join(",")), 16)
 }
 
-/// A whole frame of a client, to the commands that are in it.
 fn decode(text: &str, commands: usize) -> Operation {
-    let frame = masked(text.as_bytes());
+    decode_frame(masked(TEXT, text.as_bytes()), Encoding::NativeJson, commands)
+}
+
+/// The command of `decode/publish-…`, in MessagePack.
+fn decode_msgpack(bytes: usize) -> Operation {
+    let command = sample::to_msgpack(&publish(bytes));
+    decode_frame(masked(BINARY, command.as_bytes()), Encoding::NativeMessagePack, 1)
+}
+
+/// A whole frame of a client, to the commands that are in it.
+fn decode_frame(frame: Vec<u8>, encoding: Encoding, commands: usize) -> Operation {
     let mut read = frame.clone();
     let mut decoder = Decoder::new(65_536);
-    let dialect = Encoding::NativeJson.dialect();
+    let dialect = encoding.dialect();
     Box::new(move || {
         read.copy_from_slice(&frame); // The decoder unmasks in place.
         let mut input = Input::new(&mut read);
         let mut decoded = 0;
         while let Some(event) = decoder.next(&mut input).expect("a client that keeps to the protocol") {
-            let websocket::Event::Text(text) = event else { unreachable!("a text was sent") };
-            let outcome = dialect.decode(Incoming::Text(text), 128, &mut |command| {
+            let incoming = match event {
+                websocket::Event::Text(text) => Incoming::Text(text),
+                websocket::Event::Binary(bytes) => Incoming::Binary(bytes),
+                _ => unreachable!("a message was sent"),
+            };
+            let outcome = dialect.decode(incoming, 128, &mut |command| {
                 decoded += usize::from(black_box(command).is_ok());
             });
-            outcome.expect("texts are spoken");
+            outcome.expect("such frames are spoken");
         }
         assert_eq!(decoded, commands);
     })
 }
 
-/// A text frame as a client sends it (RFC 6455, 5.3).
-fn masked(text: &[u8]) -> Vec<u8> {
+/// The first byte of a whole message.
+const TEXT: u8 = 0x81;
+const BINARY: u8 = 0x82;
+
+/// A message as a client sends it (RFC 6455, 5.3).
+fn masked(first: u8, text: &[u8]) -> Vec<u8> {
     const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
-    let mut frame = vec![0x81];
+    let mut frame = vec![first];
     match u16::try_from(text.len()).expect("a short text") {
         length @ 0..=125 => frame.push(0x80 | u8::try_from(length).expect("at most 125")),
         length => {
@@ -73,9 +101,27 @@ fn masked(text: &[u8]) -> Vec<u8> {
 }
 
 fn encode_publication(bytes: usize) -> Operation {
-    let publication = Publication::new(sample::draft(bytes, None), Some(sample::POSITION));
+    encode_payload(sample::payload(bytes), Encoding::NativeJson)
+}
+
+fn encode_msgpack(payload: Payload) -> Operation {
+    encode_payload(payload, Encoding::NativeMessagePack)
+}
+
+fn encode_msgpack_as_json() -> Operation {
+    encode_payload(sample::msgpack(1024), Encoding::NativeJson)
+}
+
+/// A chunk of a file, for a client of JSON.
+fn encode_bin_as_json() -> Operation {
+    encode_payload(sample::bin(32_768), Encoding::NativeJson)
+}
+
+fn encode_payload(payload: Payload, encoding: Encoding) -> Operation {
+    let draft = Draft { payload, ..sample::draft(128, None) };
+    let publication = Publication::new(draft, Some(sample::POSITION));
     Box::new(move || {
-        let dialect = Encoding::NativeJson.dialect();
+        let dialect = encoding.dialect();
         black_box(dialect.encode_publication(black_box(&publication), Delivery::Live));
     })
 }

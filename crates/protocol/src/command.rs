@@ -2,6 +2,7 @@
 
 use crate::channel::Channel;
 use crate::error::Failure;
+use crate::grant::Token;
 use crate::id::RequestId;
 use crate::publication::{IdempotencyKey, Payload, Position};
 
@@ -17,6 +18,11 @@ pub struct Request {
 /// What a client asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
+    /// Say who one is.
+    Authenticate {
+        /// What shows it.
+        token: Token,
+    },
     /// Hear a channel from now on.
     Subscribe {
         /// Which.

@@ -33,6 +33,11 @@ impl Reply {
 pub enum Event {
     /// The conversation is open.
     Welcome(Welcome),
+    /// The token was replaced by one that is good for longer.
+    Refreshed {
+        /// Unix seconds at which that one ends; `None` when it does not.
+        expires: Option<u64>,
+    },
     /// The channel is live from here on.
     Subscribed {
         /// Which.
@@ -143,6 +148,8 @@ pub struct Welcome {
     pub node: Box<str>,
     /// Who the client is, when it said so.
     pub user: Option<UserId>,
+    /// Unix seconds at which its token ends; `None` when it has none, or one that does not.
+    pub expires: Option<u64>,
     /// The time between two pings of the server.
     pub heartbeat: Duration,
     /// The most bytes in one message of the client.
@@ -151,6 +158,6 @@ pub struct Welcome {
     pub channels: usize,
     /// The commands that may be sent per second; 0 when that is not limited.
     pub messages_per_second: u32,
-    /// Channels that the server has already subscribed this connection to.
+    /// Channels that the server subscribes this connection to; each is told of by its own [`Event::Subscribed`].
     pub subscribed: Vec<Channel>,
 }

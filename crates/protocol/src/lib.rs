@@ -14,6 +14,7 @@ pub mod command;
 pub mod dialect;
 pub mod error;
 pub mod event;
+pub mod grant;
 pub mod history;
 pub mod id;
 pub mod limits;

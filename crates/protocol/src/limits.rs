@@ -19,6 +19,8 @@ pub struct Limits {
     pub burst_grace: Duration,
     /// The most bytes that may wait for one connection.
     pub queue_bytes: usize,
+    /// How long a client that has to present a token may take.
+    pub auth_timeout: Duration,
     /// How long to wait for the peer's Close and for our last bytes to leave (RFC 6455 section 7.1.1).
     pub close_timeout: Duration,
 }
@@ -33,6 +35,7 @@ impl Default for Limits {
             messages_per_second: 100,
             burst_grace: Duration::from_secs(5),
             queue_bytes: 1024 * 1024,
+            auth_timeout: Duration::from_secs(10),
             close_timeout: Duration::from_secs(5),
         }
     }

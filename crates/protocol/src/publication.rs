@@ -71,6 +71,16 @@ impl Payload {
         Ok(Self::from_checked_msgpack(value))
     }
 
+    /// Bytes, which are a value of MessagePack.
+    ///
+    /// # Panics
+    /// When there are 4 GiB of them.
+    pub fn binary(bytes: &[u8]) -> Self {
+        let mut value = Vec::with_capacity(bytes.len() + 5);
+        rmp::encode::write_bin(&mut value, bytes).expect("a vector takes every byte");
+        Self { format: Format::MessagePack, bytes: value.into() }
+    }
+
     /// Takes a value of MessagePack that has been checked already.
     pub(crate) fn from_checked_msgpack(value: &[u8]) -> Self {
         Self { format: Format::MessagePack, bytes: Bytes::copy_from_slice(value) }

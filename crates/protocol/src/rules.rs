@@ -1,15 +1,16 @@
-//! What each channel namespace allows.
+//! Who may do what on which channel: what a namespace opens to everyone, and what a client's token opens beside it.
 
 use std::collections::HashMap;
 
 use crate::channel::Channel;
 use crate::error::{ErrorCode, Failure};
+use crate::grant::{self, Grant, Verb};
 use crate::publication::{IdempotencyKey, Payload, Retention};
 
 /// Who may publish on a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MayPublish {
-    /// Backends only.
+    /// Backends, and clients whose token says so.
     Nobody,
     /// Clients that are subscribed to it.
     Subscribers,
@@ -20,7 +21,7 @@ pub enum MayPublish {
 /// Who may subscribe to a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MaySubscribe {
-    /// Clients whose token names the channel.
+    /// Clients whose token says so.
     Token,
     /// Clients that said who they are.
     Authenticated,
@@ -147,6 +148,85 @@ impl Rules {
             .or_else(|| self.namespaces.get(namespace))
             .ok_or_else(|| Failure::new(ErrorCode::NotFound, format!("there is no namespace {namespace:?}")))
     }
+
+    /// The rule of a channel that this client may hear.
+    ///
+    /// # Errors
+    /// 4404 when there is no such namespace, 4403 when neither it nor the token lets the client in.
+    pub fn may_hear(&self, channel: &Channel, grant: Option<&Grant>) -> Result<&Rule, Failure> {
+        let rule = self.rule(channel)?;
+        if grant.is_some_and(|grant| grant.owns(channel) || grant.allows(Verb::Subscribe, channel)) {
+            return Ok(rule);
+        }
+        let user = grant.and_then(|grant| grant.user.as_ref());
+        let text = match rule.subscribe {
+            _ if grant::owner(channel).is_some() => "this is the personal channel of another user",
+            MaySubscribe::Anyone => return Ok(rule),
+            MaySubscribe::Authenticated if user.is_some() => return Ok(rule),
+            MaySubscribe::Authenticated | MaySubscribe::Token if user.is_none() => {
+                "subscribing here takes a token"
+            }
+            MaySubscribe::Authenticated | MaySubscribe::Token => "the token does not allow subscribing here",
+        };
+        Err(forbidden(text))
+    }
+
+    /// Whether this client may read what was published: with the channel, or by its token alone.
+    ///
+    /// # Errors
+    /// Those of [`Rules::may_hear`], and 4404 when no history is kept.
+    pub fn may_read(&self, channel: &Channel, grant: Option<&Grant>) -> Result<(), Failure> {
+        self.opened(channel, grant, Verb::History)?.keeps_history()
+    }
+
+    /// Whether this client may know who is there: with the channel, or by its token alone.
+    ///
+    /// # Errors
+    /// Those of [`Rules::may_hear`], and 4404 when it is not known.
+    pub fn may_count(&self, channel: &Channel, grant: Option<&Grant>) -> Result<(), Failure> {
+        self.rule(channel)?.knows_presence()?;
+        self.opened(channel, grant, Verb::Presence).map(drop)
+    }
+
+    fn opened(&self, channel: &Channel, grant: Option<&Grant>, verb: Verb) -> Result<&Rule, Failure> {
+        if grant.is_some_and(|grant| grant.allows(verb, channel)) {
+            return self.rule(channel);
+        }
+        self.may_hear(channel, grant)
+    }
+
+    /// The rule of a channel on which this client may publish.
+    ///
+    /// # Errors
+    /// 4404 when there is no such namespace, 4403 when neither it nor the token lets the client publish.
+    pub fn may_publish(
+        &self,
+        channel: &Channel,
+        grant: Option<&Grant>,
+        is_subscribed: bool,
+    ) -> Result<&Rule, Failure> {
+        let rule = self.rule(channel)?;
+        if grant.is_some_and(|grant| grant.allows(Verb::Publish, channel)) {
+            return Ok(rule);
+        }
+        match rule.publish {
+            MayPublish::Nobody => Err(forbidden("clients may not publish here")),
+            MayPublish::Subscribers if !is_subscribed => {
+                Err(forbidden("only subscribers may publish here: subscribe first"))
+            }
+            // A personal channel is nobody else's to write on either, however open the namespace is.
+            MayPublish::Anyone
+                if grant::owner(channel).is_some() && !grant.is_some_and(|it| it.owns(channel)) =>
+            {
+                Err(forbidden("this is the personal channel of another user"))
+            }
+            MayPublish::Subscribers | MayPublish::Anyone => Ok(rule),
+        }
+    }
+}
+
+fn forbidden(explanation: &str) -> Failure {
+    Failure::new(ErrorCode::Forbidden, explanation)
 }
 
 impl Default for Rules {
@@ -167,5 +247,61 @@ mod tests {
         assert_eq!(rules.rule(&channel("room:1")), Ok(&rule));
         assert_eq!(rules.rule(&channel("lobby")).unwrap_err().code, ErrorCode::NotFound);
         assert!(Rules::of([]).rule(&channel("lobby")).is_ok());
+    }
+
+    /// Every kind of namespace against every kind of client: hear, read, count, publish.
+    #[test]
+    fn a_namespace_opens_to_all_and_a_token_opens_more() {
+        use crate::grant::claims::{Expected, read};
+        let rule = |publish, subscribe| Rule { publish, subscribe, ..Rule::OPEN };
+        let rules = Rules::of([
+            ("open".into(), rule(MayPublish::Anyone, MaySubscribe::Anyone)),
+            ("known".into(), rule(MayPublish::Subscribers, MaySubscribe::Authenticated)),
+            ("closed".into(), rule(MayPublish::Nobody, MaySubscribe::Token)),
+            ("user".into(), rule(MayPublish::Anyone, MaySubscribe::Anyone)),
+        ]);
+        let grant =
+            |claims: &str| read(claims.as_bytes(), &Expected::default(), crate::time::UnixMicros(0)).unwrap();
+        let ann = grant(r#"{"sub":"ann"}"#);
+        let bearer = grant(r#"{"allow":[{"channels":["known:1"],"can":["subscribe"]}]}"#);
+        let all = grant(
+            r#"{"sub":"bob","allow":[{"channels":["closed:*"],"can":["subscribe","publish"]},
+            {"channels":["*:2"],"can":["history"]},{"channels":["*:3"],"can":["presence"]}]}"#,
+        );
+        let listed = grant(r#"{"channels":["closed:1"]}"#);
+        let channel = |name| Channel::parse(name).unwrap();
+        for (name, who, allowed) in [
+            ("open:1", None, "hrcp"),
+            ("known:1", None, "---s"),
+            ("known:1", Some(&ann), "hrcs"),
+            ("known:1", Some(&bearer), "hrcs"),
+            ("known:2", Some(&bearer), "---s"),
+            ("closed:1", None, "----"),
+            ("closed:1", Some(&ann), "----"),
+            ("closed:1", Some(&all), "hrcp"),
+            ("closed:1", Some(&listed), "hrc-"),
+            ("closed:2", Some(&listed), "----"),
+            ("known:2", Some(&all), "hrcs"),
+            ("user:ann", None, "----"),
+            ("user:ann", Some(&all), "----"),
+            ("user:2", Some(&all), "-r--"),
+            ("user:3", Some(&all), "--c-"),
+            ("user:ann", Some(&ann), "hrcp"),
+            ("other", Some(&all), "----"),
+        ] {
+            let channel = channel(name);
+            let publish = match rules.may_publish(&channel, who, false) {
+                Ok(_) => "p",
+                Err(_) if rules.may_publish(&channel, who, true).is_ok() => "s",
+                Err(_) => "-",
+            };
+            let found = [
+                if rules.may_hear(&channel, who).is_ok() { "h" } else { "-" },
+                if rules.may_read(&channel, who).is_ok() { "r" } else { "-" },
+                if rules.may_count(&channel, who).is_ok() { "c" } else { "-" },
+                publish,
+            ];
+            assert_eq!(found.concat(), allowed, "{name} {who:?}");
+        }
     }
 }

@@ -15,14 +15,14 @@
 //! Publications are *not* an input: they go from the hub to the outbox without waking the session.
 //!
 //! **Invariants.**
-//! - After [`Effect::Close`] or [`Effect::EchoClose`] the session sends nothing more.
+//! - After [`Effect::Close`] or [`Effect::EchoClose`] the session decides to send nothing more. Where a refused token is what
+//!   closes, effects that were decided while it was verified are performed after the Close, and what they send is dropped.
 //! - When every effect has been performed and answered, [`Session::channels`] are those joined at the hub. Before that
 //!   they may be more, never fewer but for a [`Effect::Leave`] that is still to be performed: whoever tears a connection
 //!   down leaves exactly those, and leaving what was not joined does no harm.
 //! - [`Session::deadline`] never lies in the past after a [`Input::Tick`] at that time: ticking always makes progress.
 //!
-//! Deliberately absent: tokens. They are commands, inputs and effects beside these, and
-//! `Authenticating` is a state beside [`State::Open`].
+//! Deliberately absent: whether a token is good, which takes keys; it is asked by [`Effect::Authenticate`].
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -32,7 +32,8 @@ use crate::channel::Channel;
 use crate::close::CloseReason;
 use crate::command::{Command, Rejection, Request, Start};
 use crate::error::{ErrorCode, Failure};
-use crate::event::{Crowd, Entry, Event, Member, Reply, Welcome};
+use crate::event::{Crowd, Entry, Event, Member, Reply};
+use crate::grant::{Grant, Token, Visitor};
 use crate::history::{Excerpt, Page};
 use crate::id::{RequestId, SessionId};
 use crate::limits::{Heartbeat, Limits};
@@ -40,10 +41,12 @@ use crate::publication::{Draft, Position};
 use crate::rules::{Overflow, Rules};
 use crate::time::{Moment, Now};
 
+mod identity;
 mod keepalive;
 mod rate;
 mod subscription;
 
+use identity::{Authenticating, Identity};
 use keepalive::{Due, Keepalive};
 use rate::{Rate, Verdict};
 
@@ -69,6 +72,13 @@ pub enum Input {
     Request(Request),
     /// A command that could not be understood.
     Rejected(Rejection),
+    /// The answer to [`Effect::Authenticate`].
+    Authenticated {
+        /// The request that asked for it.
+        id: Option<RequestId>,
+        /// What the token says, or why it is not taken.
+        outcome: Result<Arc<Grant>, Failure>,
+    },
     /// The answer to [`Effect::Join`].
     Joined {
         /// The request that asked for it.
@@ -136,6 +146,14 @@ pub enum Effect {
     Send(Reply),
     /// Send a ping frame.
     Ping,
+    /// Verify a token, and answer with [`Input::Authenticated`]. Joins that follow from the answer, since the token lists
+    /// channels, are performed after all that was decided before: a channel that is being left may be among them.
+    Authenticate {
+        /// To be repeated in the answer.
+        id: Option<RequestId>,
+        /// Which.
+        token: Token,
+    },
     /// Join the channel at the hub, its gate closed, and answer with [`Input::Joined`].
     Join {
         /// To be repeated in the answer.
@@ -217,7 +235,7 @@ pub struct Terms {
 /// How far a conversation has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// Commands are served.
+    /// Commands are served, if only the one that presents a token.
     Open,
     /// Our Close is out; the peer's is awaited until the deadline.
     Closing,
@@ -233,8 +251,10 @@ pub struct Session {
     id: SessionId,
     policy: Arc<Policy>,
     state: State,
+    /// Who the client is, once it has shown that.
+    identity: Option<Box<Identity>>,
     subscriptions: HashMap<Channel, Subscription>,
-    /// How many of these the client wants to hear.
+    /// How many of these are to be heard.
     wanted: usize,
     /// The code that this conversation ends or ended with, for logs and counters; 1006 while nobody closed it.
     outcome: u16,
@@ -242,9 +262,15 @@ pub struct Session {
 
 #[derive(Debug)]
 enum State {
+    /// A token is waited for. It does not last: what it needs is not kept in every session.
+    Authenticating(Box<Authenticating>),
     Open(Open),
-    Closing { deadline: Moment },
-    Finishing { deadline: Moment },
+    Closing {
+        deadline: Moment,
+    },
+    Finishing {
+        deadline: Moment,
+    },
     Over,
 }
 
@@ -278,32 +304,31 @@ enum Notices {
 pub const ABNORMAL: u16 = 1006;
 
 impl Session {
-    /// Opens a conversation with an anonymous client and greets it.
-    pub fn open(id: SessionId, policy: Arc<Policy>, now: Now, effects: &mut Vec<Effect>) -> Self {
+    /// Opens a conversation. Whoever has not to present a token first is greeted.
+    pub fn open(
+        id: SessionId,
+        policy: Arc<Policy>,
+        visitor: Visitor,
+        now: Now,
+        effects: &mut Vec<Effect>,
+    ) -> Self {
         let open = Open {
             keepalive: Keepalive::new(policy.heartbeat, id, now.moment),
             rate: Rate::new(now.moment),
             bad_requests: 0,
         };
-        let welcome = Welcome {
-            session: id,
-            node: policy.node.clone(),
-            user: None,
-            heartbeat: policy.heartbeat.interval,
-            message_bytes: policy.limits.message_bytes,
-            channels: policy.limits.channels,
-            messages_per_second: policy.limits.messages_per_second,
-            subscribed: Vec::new(),
+        let deadline = now.moment + policy.limits.auth_timeout;
+        let (state, identity) = match visitor {
+            Visitor::Anonymous => (State::Open(open), None),
+            Visitor::Known(grant) => (State::Open(open), Some(Identity::new(grant, now))),
+            Visitor::Unknown => (State::Authenticating(Box::new(Authenticating { open, deadline })), None),
         };
-        effects.push(Effect::Send(Reply::unasked(Event::Welcome(welcome))));
-        Self {
-            id,
-            policy,
-            state: State::Open(open),
-            subscriptions: HashMap::new(),
-            wanted: 0,
-            outcome: ABNORMAL,
+        let subscriptions = HashMap::new();
+        let mut session = Self { id, policy, state, identity, subscriptions, wanted: 0, outcome: ABNORMAL };
+        if let State::Open(_) = session.state {
+            session.greet(None, effects);
         }
+        session
     }
 
     /// Takes one input and appends what is to be done, in order.
@@ -312,6 +337,7 @@ impl Session {
             Input::Heard => self.heard(),
             Input::Request(request) => self.request(now, request, effects),
             Input::Rejected(rejection) => self.rejected(now, rejection, effects),
+            Input::Authenticated { id, outcome } => self.authenticated(now, id, outcome, effects),
             Input::Joined { id, channel, outcome } => self.joined(id, channel, outcome, effects),
             Input::Placed { id, channel, outcome } => self.placed(id, channel, outcome, effects),
             Input::Read { id, channel, excerpt, outcome } => {
@@ -332,7 +358,12 @@ impl Session {
     /// When [`Input::Tick`] is due next; `None` when nothing is waited for.
     pub fn deadline(&self) -> Option<Moment> {
         match &self.state {
-            State::Open(open) => Some(open.keepalive.deadline(self.policy.heartbeat)),
+            State::Authenticating(it) => Some(it.deadline),
+            State::Open(open) => {
+                let keepalive = open.keepalive.deadline(self.policy.heartbeat);
+                let ends = self.identity.as_ref().and_then(|identity| identity.ends);
+                Some(ends.map_or(keepalive, |ends| ends.min(keepalive)))
+            }
             State::Closing { deadline } | State::Finishing { deadline } => Some(*deadline),
             State::Over => None,
         }
@@ -341,7 +372,7 @@ impl Session {
     /// How far the conversation has come.
     pub fn stage(&self) -> Stage {
         match self.state {
-            State::Open(_) => Stage::Open,
+            State::Authenticating(_) | State::Open(_) => Stage::Open,
             State::Closing { .. } => Stage::Closing,
             State::Finishing { .. } => Stage::Finishing,
             State::Over => Stage::Over,
@@ -369,7 +400,7 @@ impl Session {
     }
 
     fn heard(&mut self) {
-        if let State::Open(open) = &mut self.state {
+        if let Some(open) = self.state.open() {
             open.keepalive.heard(self.policy.heartbeat);
         }
     }
@@ -379,14 +410,24 @@ impl Session {
         if !self.within_rate(now, id.as_ref(), channel_of(&command), effects) {
             return;
         }
+        if let (State::Authenticating(_), false) =
+            (&self.state, matches!(command, Command::Authenticate { .. }))
+        {
+            let failure = Failure::new(
+                ErrorCode::Unauthorized,
+                "present a token first: send auth, and wait for welcome",
+            );
+            return refuse(id, channel_of(&command).cloned(), failure, effects);
+        }
         match command {
+            Command::Authenticate { token } => effects.push(Effect::Authenticate { id, token }),
             Command::Subscribe { channel, start, presence } => {
                 self.subscribe(id, channel, start, presence, effects);
             }
             Command::Unsubscribe { channel } => self.unsubscribe(id, channel, effects),
             Command::Publish { channel, payload, echo, key } => {
                 let exclude = (!echo).then_some(self.id);
-                let sender = None;
+                let sender = self.grant().and_then(Grant::sender);
                 let retention = None;
                 let draft = Draft { channel, payload, sender, exclude, received: now.unix, retention, key };
                 self.publish(id, draft, effects);
@@ -411,7 +452,7 @@ impl Session {
         if !self.within_rate(now, id.as_ref(), channel.as_ref(), effects) {
             return;
         }
-        let State::Open(open) = &mut self.state else { return };
+        let Some(open) = self.state.open() else { return };
         let is_bad = failure.code == ErrorCode::BadRequest;
         open.bad_requests += u32::from(is_bad);
         let too_many = open.bad_requests > self.policy.limits.errors;
@@ -429,7 +470,7 @@ impl Session {
         channel: Option<&Channel>,
         effects: &mut Vec<Effect>,
     ) -> bool {
-        let State::Open(open) = &mut self.state else { return false };
+        let Some(open) = self.state.open() else { return false };
         match open.rate.take(&self.policy.limits, now.moment) {
             Verdict::Allowed => return true,
             Verdict::Refused { retry_after } => {
@@ -456,7 +497,14 @@ impl Session {
     }
 
     fn tick(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        if matches!(self.state, State::Open(_)) && self.is_expired(now) {
+            return self.close(now, CloseReason::Unauthorized, Duration::ZERO, effects);
+        }
         match &mut self.state {
+            State::Authenticating(it) if it.deadline <= now.moment => {
+                self.close(now, CloseReason::Unauthorized, Duration::ZERO, effects);
+            }
+            State::Authenticating(_) => {}
             State::Open(open) => match open.keepalive.tick(self.policy.heartbeat, now.moment) {
                 Due::Nothing => {}
                 Due::Ping => effects.push(Effect::Ping),
@@ -472,7 +520,7 @@ impl Session {
     fn peer_closed(&mut self, now: Now, code: Option<u16>, effects: &mut Vec<Effect>) {
         let deadline = now.moment + self.policy.limits.close_timeout;
         match self.state {
-            State::Open(_) => {
+            State::Authenticating(_) | State::Open(_) => {
                 // RFC 6455 section 5.5.1: answer with a Close; and section 7.1.5: no code is 1005, to us a normal end.
                 self.outcome = code.unwrap_or(CloseReason::Normal.number());
                 effects.push(Effect::EchoClose(code));
@@ -484,7 +532,9 @@ impl Session {
     }
 
     fn close(&mut self, now: Now, reason: CloseReason, after: Duration, effects: &mut Vec<Effect>) {
-        let State::Open(_) = self.state else { return };
+        if self.state.open().is_none() {
+            return;
+        }
         self.outcome = reason.number();
         effects.push(Effect::Close { reason, farewell: Reply::unasked(Event::Closing { reason, after }) });
         self.state = State::Closing { deadline: now.moment + self.policy.limits.close_timeout };
@@ -495,6 +545,17 @@ impl Session {
         self.close(now, reason, Duration::ZERO, effects);
         if let State::Closing { deadline } = self.state {
             self.state = State::Finishing { deadline };
+        }
+    }
+}
+
+impl State {
+    /// What is known while commands are read.
+    fn open(&mut self) -> Option<&mut Open> {
+        match self {
+            Self::Authenticating(it) => Some(&mut it.open),
+            Self::Open(open) => Some(open),
+            Self::Closing { .. } | Self::Finishing { .. } | Self::Over => None,
         }
     }
 }
@@ -510,7 +571,7 @@ fn channel_of(command: &Command) -> Option<&Channel> {
         | Command::Publish { channel, .. }
         | Command::History { channel, .. }
         | Command::Presence { channel, .. } => Some(channel),
-        Command::Ping => None,
+        Command::Authenticate { .. } | Command::Ping => None,
     }
 }
 

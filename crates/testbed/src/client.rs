@@ -66,6 +66,32 @@ impl Client {
             Err(_) => Err(None),
         }
     }
+
+    /// Connects with a token, and waits for `welcome`.
+    ///
+    /// # Errors
+    /// Those of [`Client::try_connect`].
+    pub async fn with_token(address: SocketAddr, token: &str) -> Result<Self, Option<u16>> {
+        let authorization = format!("Bearer {token}");
+        let mut client = Self::knock(address, "/ws", &[("Authorization", &authorization)]).await?;
+        client.greeted().await.map(|()| client)
+    }
+
+    /// Connects to a path with further headers, and waits for nothing: the gateway may want to hear who this is first. A
+    /// subprotocol is offered unless one of the headers does that.
+    ///
+    /// # Errors
+    /// The gateway cannot be reached, or refuses.
+    pub async fn knock(
+        address: SocketAddr,
+        path: &str,
+        headers: &[(&'static str, &str)],
+    ) -> Result<Self, Option<u16>> {
+        match TcpStream::connect(address).await {
+            Ok(socket) => Self::shake_hands(socket, address, path, headers).await,
+            Err(_) => Err(None),
+        }
+    }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
@@ -77,9 +103,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     /// # Panics
     /// When the gateway does not answer at all.
     pub async fn on(socket: S, address: SocketAddr) -> Result<Self, Option<u16>> {
-        let mut request = format!("ws://{address}/ws").into_client_request().expect("an address makes a URL");
+        let mut client = Self::shake_hands(socket, address, "/ws", &[]).await?;
+        client.greeted().await.map(|()| client)
+    }
+
+    async fn shake_hands(
+        socket: S,
+        address: SocketAddr,
+        path: &str,
+        headers: &[(&'static str, &str)],
+    ) -> Result<Self, Option<u16>> {
+        let url = format!("ws://{address}{path}");
+        let mut request = url.into_client_request().expect("an address makes a URL");
         let subprotocol = HeaderValue::from_static("fanfare.v1.json");
         request.headers_mut().insert("Sec-WebSocket-Protocol", subprotocol);
+        for (name, value) in headers {
+            request.headers_mut().insert(*name, value.parse().expect("a header's value"));
+        }
         let handshake = tokio_tungstenite::client_async(request, socket);
         let socket = match timeout(PATIENCE, handshake).await.expect("the handshake is answered") {
             Ok((socket, _)) => socket,
@@ -87,12 +127,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             Err(_) => return Err(None),
         };
         let (put_aside, welcome) = (VecDeque::new(), Value::Null);
-        let mut client = Self { socket, welcome, put_aside, closing: None, asked: 0 };
-        match client.hear().await {
+        Ok(Self { socket, welcome, put_aside, closing: None, asked: 0 })
+    }
+
+    /// Waits for `welcome`.
+    ///
+    /// # Errors
+    /// The connection ends before that.
+    ///
+    /// # Panics
+    /// When something else is said first, or nothing.
+    pub async fn greeted(&mut self) -> Result<(), Option<u16>> {
+        match self.hear().await {
             Heard::Event(event) => {
                 assert_eq!(event["type"], "welcome", "the first word");
-                client.welcome = event;
-                Ok(client)
+                self.welcome = event;
+                Ok(())
             }
             Heard::End(_) => Err(None),
         }

@@ -83,9 +83,6 @@ impl RedisSentinels {
     }
 
     /// Whether a failover can succeed.
-    ///
-    /// # Panics
-    /// When a Sentinel does not answer.
     pub async fn are_ready_now(&self) -> bool {
         for sentinel in &self.sentinels {
             let facts: Vec<(String, String)> = sentinel.query(cmd("SENTINEL").arg("MASTER").arg(NAME)).await;

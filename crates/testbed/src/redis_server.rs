@@ -199,6 +199,16 @@ impl RedisServer {
         })
     }
 
+    /// How many commands it has run since its start, those of scripts among them.
+    ///
+    /// # Panics
+    /// When INFO says something unheard of.
+    pub async fn commands(&self) -> u64 {
+        let stats: String = self.query(cmd("INFO").arg("stats")).await;
+        let count = stats.lines().find_map(|it| it.strip_prefix("total_commands_processed:"));
+        count.and_then(|it| it.trim().parse().ok()).expect("a count of commands")
+    }
+
     /// Runs one command on a connection of its own.
     ///
     /// # Panics

@@ -202,7 +202,10 @@ impl Campaign {
                 sleep(holds).await;
                 node.thaw().await;
             }
-            Kind::LinkCut => weather(&self.stage.redis_links[node], Weather::Cut, holds).await,
+            Kind::LinkCut => match self.stage.redis_links.get(node) {
+                Some(link) => weather(link, Weather::Cut, holds).await,
+                None => self.stage.redis.cut_off(&stage::name(node), holds).await,
+            },
             Kind::LinkHole => weather(&self.stage.redis_links[node], Weather::Hole, holds).await,
             Kind::LinkSlow => weather(&self.stage.redis_links[node], Weather::Slow(SLOW), holds).await,
             Kind::ClientCut => weather(&self.stage.client_links[node], Weather::Cut, holds).await,

@@ -60,9 +60,9 @@ impl Kind {
         match self {
             Self::RedisFailover => topology != Topology::Single,
             Self::RedisMoveSlot => topology == Topology::Cluster,
-            // Sentinels and clusters tell the nodes addresses of servers, not of links; and a replica has what a primary
-            // forgets.
-            Self::RedisWipe | Self::LinkCut | Self::LinkHole | Self::LinkSlow => topology == Topology::Single,
+            // Sentinels and clusters tell the nodes addresses of servers, not of links, which can only be cut at the servers;
+            // and a replica has what a primary forgets.
+            Self::RedisWipe | Self::LinkHole | Self::LinkSlow => topology == Topology::Single,
             _ => true,
         }
     }

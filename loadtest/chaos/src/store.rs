@@ -17,6 +17,9 @@ const SETTLED_WITHIN: Duration = Duration::from_secs(60);
 /// How often it is looked whether they have.
 const LOOK: Duration = Duration::from_millis(100);
 
+/// How soon a node that is cut off loses the connections that it has made anew.
+const AGAIN: Duration = Duration::from_millis(50);
+
 /// The servers.
 #[derive(Debug)]
 pub(crate) enum Store {
@@ -94,6 +97,24 @@ impl Store {
         }
     }
 
+    /// Ends every connection of a node, and each that it makes anew meanwhile: where servers tell their addresses themselves
+    /// there is no link to cut.
+    pub(crate) async fn cut_off(&self, node: &str, holds: Duration) {
+        let name = format!(" name=fanfare:{node}:");
+        let deadline = Instant::now() + holds;
+        while Instant::now() < deadline {
+            for server in self.servers().iter().filter(|server| server.is_running()) {
+                let clients: Option<String> = server.try_query(cmd("CLIENT").arg("LIST")).await;
+                for client in clients.as_deref().unwrap_or_default().lines().filter(|it| it.contains(&name)) {
+                    let id = client.strip_prefix("id=").and_then(|it| it.split(' ').next());
+                    let kill = cmd("CLIENT").arg("KILL").arg("ID").arg(id).to_owned();
+                    let _: Option<u64> = server.try_query(&kill).await;
+                }
+            }
+            sleep(AGAIN).await;
+        }
+    }
+
     async fn restart(&mut self, kind: Kind, holds: Duration) {
         let port = self.primary().await.port();
         self.server_mut(port).stop().await;
@@ -121,6 +142,14 @@ impl Store {
     /// The server that takes writes; where there are several, that of the first shard.
     pub(crate) async fn primary(&self) -> &RedisServer {
         self.primary_of(0).await
+    }
+
+    fn servers(&self) -> &[RedisServer] {
+        match self {
+            Self::Single(server) => std::slice::from_ref(server),
+            Self::Sentinels(servers) => servers.servers(),
+            Self::Cluster(servers) => servers.servers(),
+        }
     }
 
     async fn primary_of(&self, shard: usize) -> &RedisServer {
@@ -173,7 +202,8 @@ async fn settle(servers: &RedisSentinels) {
     loop {
         let mut sections: Vec<String> = Vec::new();
         for server in servers.servers() {
-            sections.push(server.query(cmd("INFO").arg("replication")).await);
+            // Sentinels end all connections to a server that they tell whom to follow.
+            sections.extend(server.try_query(cmd("INFO").arg("replication")).await);
         }
         let follows = sections.iter().any(|section| section.contains("master_link_status:up"));
         let leads = sections.iter().any(|section| section.contains("state=online"));

@@ -88,7 +88,7 @@ async fn members_move_with_their_slot_and_nobody_is_told() {
 
 /// A slot that is stuck on its way holds up nobody but those whose channels are in it.
 #[tokio::test]
-async fn a_slot_that_is_on_its_way_for_long_delays_no_other() {
+async fn a_slot_that_is_stuck_on_its_way_keeps_no_other_waiting() {
     let mut cluster = Cluster::on_slots().await;
     let (one, two, mut eve) = two_nodes(&cluster).await;
     let (slot, _) = slots(&mut cluster).await;

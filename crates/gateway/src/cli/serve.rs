@@ -11,7 +11,7 @@ use tracing::{error, info, warn};
 
 use super::Origin;
 use super::logging::{self, Filter};
-use crate::config::{Changes, Config, Loaded};
+use crate::config::{Changes, Config, Jwt, Loaded};
 use crate::node::Node;
 
 /// What is served beside what the configuration says.
@@ -39,6 +39,11 @@ pub(super) fn run(origin: &Origin, extra: Extra) -> anyhow::Result<()> {
 async fn serve(origin: &Origin, mut loaded: Loaded, extra: Extra, filter: &Filter) -> anyhow::Result<()> {
     let mut signals = Signals::new()?; // Before anything is said: whoever reads the log may signal.
     info!("{}", loaded.config().summary());
+    if loaded.config().auth.jwt.as_deref().is_some_and(Jwt::has_short_secret) {
+        warn!(
+            "auth.jwt.hmac_secret is so short that it could be guessed: good enough to try things on this machine"
+        );
+    }
     let config = Config { echo: extra == Extra::Echo, ..loaded.config().clone() };
     let node = Node::start(&config).await?;
     let mut complaint = String::new();

@@ -28,6 +28,12 @@ pub(super) enum Kind {
     Origins,
     RedisUrls,
     Secrets,
+    /// One secret, of whatever characters.
+    Secret,
+    /// A public key in PEM, or the path of a file that holds one.
+    PublicKey,
+    /// Text of whatever characters.
+    Words,
 }
 
 /// A value as a layer has it.
@@ -50,7 +56,7 @@ pub(super) enum Raw {
 impl Kind {
     /// Whether the value must not appear in messages.
     pub(super) fn is_secret(self) -> bool {
-        matches!(self, Self::Secrets | Self::RedisUrls)
+        matches!(self, Self::Secrets | Self::RedisUrls | Self::Secret | Self::PublicKey)
     }
 
     fn is_list(self) -> bool {
@@ -106,6 +112,8 @@ impl Kind {
                 let rest = text.strip_prefix("redis://").or_else(|| text.strip_prefix("rediss://"));
                 rest.is_some_and(|it| !it.is_empty() && !it.contains(char::is_whitespace))
             }
+            Self::Secret | Self::PublicKey => !text.is_empty() && !text.contains('\0'),
+            Self::Words => !text.is_empty() && text.len() <= 255 && !text.contains(char::is_control),
             Self::Secrets => !text.is_empty() && text.bytes().all(|it| it.is_ascii_graphic()),
         }
     }
@@ -131,6 +139,9 @@ impl fmt::Display for Kind {
                 "a list of origins such as \"https://app.example.com\" or \"https://*.example.com\"",
             ),
             Self::RedisUrls => f.write_str("a list of URLs such as \"redis://127.0.0.1:6379\""),
+            Self::Secret => f.write_str("a secret that is not empty"),
+            Self::PublicKey => f.write_str("a public key in PEM, or the path of a file that holds one"),
+            Self::Words => f.write_str("text of 1 to 255 bytes"),
             Self::Secrets => f.write_str("a list of keys, each of printable ASCII without spaces"),
         }
     }

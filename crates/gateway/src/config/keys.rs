@@ -238,13 +238,93 @@ pub(super) const SECTIONS: &[Section] = &[
     Section {
         name: "auth",
         help: "Who may connect.",
-        keys: &[unset(
-            "auth.anonymous",
-            Kind::Switch,
-            "`true` while `listen.public` is a loopback address; elsewhere it has to be written down",
-            "true",
-            "Whether clients without a token may connect.",
-        )],
+        keys: &[
+            unset(
+                "auth.anonymous",
+                Kind::Switch,
+                "`true` while `listen.public` is a loopback address and there is no `auth.jwt`; elsewhere it has to be written down",
+                "true",
+                "Whether clients without a token may connect.",
+            )
+            .reloadable(),
+            key(
+                "auth.timeout_seconds",
+                whole(1, 60),
+                "10",
+                "Time for a client that has to present a token, else the connection is closed with 4401.",
+            )
+            .reloadable(),
+            unset(
+                "auth.cookie",
+                Kind::Text { max: 64, also: "._-" },
+                "no cookie is looked at",
+                "\"session\"",
+                "The name of a cookie that may hold a token. Requests with it need an allowed Origin.",
+            )
+            .reloadable(),
+            key(
+                "auth.token_in_url",
+                Kind::Switch,
+                "false",
+                "Whether a token may come as `?token=`. Proxies and browsers keep URLs, and so would keep the token.",
+            )
+            .reloadable(),
+            unset(
+                "auth.jwt.hmac_secret",
+                Kind::Secret,
+                "no token is signed with a secret",
+                "\"(32 bytes or more)\"",
+                "The secret of HS256, HS384 and HS512: whoever has it can make tokens. At least 32 bytes beyond loopback.",
+            )
+            .reloadable(),
+            unset(
+                "auth.jwt.previous_hmac_secret",
+                Kind::Secret,
+                "there is none",
+                "\"(the old one)\"",
+                "The secret before, whose tokens are still good.",
+            )
+            .reloadable(),
+            unset(
+                "auth.jwt.public_key",
+                Kind::PublicKey,
+                "no token is signed with a private key",
+                "\"/etc/fanfare/tokens.pem\"",
+                "The public key of RSA (RS and PS 256 to 512), P-256 (ES256), P-384 (ES384) or Ed25519 (EdDSA).",
+            )
+            .reloadable(),
+            unset(
+                "auth.jwt.previous_public_key",
+                Kind::PublicKey,
+                "there is none",
+                "\"/etc/fanfare/tokens-old.pem\"",
+                "The key before, whose tokens are still good.",
+            )
+            .reloadable(),
+            unset(
+                "auth.jwt.issuer",
+                Kind::Words,
+                "`iss` is not looked at",
+                "\"https://login.example.com\"",
+                "What `iss` has to be.",
+            )
+            .reloadable(),
+            unset(
+                "auth.jwt.audience",
+                Kind::Words,
+                "`aud` is not looked at",
+                "\"fanfare\"",
+                "What `aud` has to be, or to hold.",
+            )
+            .reloadable(),
+            key(
+                "auth.jwt.leeway_seconds",
+                whole(0, 300),
+                "30",
+                "How far the clock of whoever makes tokens may be off, for `exp` and `nbf`.",
+            )
+            .reloadable(),
+        ],
     },
     Section {
         name: "origin",

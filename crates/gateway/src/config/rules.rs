@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use super::choice::{BrokerKind, RedisMode};
 use super::merge::Merged;
 use super::mistake::Mistakes;
+use super::tokens::{Jwt, SECRET_BYTES_MIN};
 use super::typed::Config;
 
 /// Checks the rules between keys. A rule is silent about keys that are mistaken already.
@@ -51,16 +52,43 @@ impl Rules<'_> {
     fn doors(&mut self, config: &Config) {
         let anonymous = self.merged.switch("auth.anonymous");
         let public = config.listen.public;
-        let decided = config.is_loopback() || anonymous.is_some();
-        self.require(decided, &["listen.public", "auth.anonymous"], || {
+        let jwt = config.auth.jwt.as_deref();
+        let decided = config.is_loopback() || anonymous.is_some() || jwt.is_some();
+        self.require(decided, &["listen.public", "auth.anonymous", "auth.jwt.hmac_secret", "auth.jwt.public_key"], || {
             format!(
-                "listen.public = \"{public}\": beyond loopback anyone could connect; if that is meant, write \
-                 `anonymous = true` under [auth], or set FANFARE__AUTH__ANONYMOUS=true"
+                "listen.public = \"{public}\": beyond loopback anyone could connect; configure auth.jwt, so that clients need a \
+                 token; or if it is meant, write `anonymous = true` under [auth], or set FANFARE__AUTH__ANONYMOUS=true"
             )
         });
-        self.require(anonymous != Some(false), &["auth.anonymous"], || {
-            "auth.anonymous = false: nobody could connect, since this version has no tokens to ask for".into()
+        let keys = ["auth.anonymous", "auth.jwt.hmac_secret", "auth.jwt.public_key"];
+        self.require(anonymous != Some(false) || jwt.is_some(), &keys, || {
+            "auth.anonymous = false: nobody could connect, since there is no key that tokens are held against: set \
+             auth.jwt.hmac_secret or auth.jwt.public_key"
+                .into()
         });
+        let is_safe = config.is_loopback() || !jwt.is_some_and(Jwt::has_short_secret);
+        self.require(is_safe, &["auth.jwt.hmac_secret", "auth.jwt.previous_hmac_secret"], || {
+            format!(
+                "auth.jwt.hmac_secret: beyond loopback a secret has at least {SECRET_BYTES_MIN} bytes, or it could be guessed: \
+                 take one from `openssl rand -hex 32`"
+            )
+        });
+        for key in ["issuer", "audience", "previous_hmac_secret", "previous_public_key"] {
+            let path = format!("auth.jwt.{key}");
+            let pointless = jwt.is_none() && self.merged.place(&path).is_some();
+            self.require(!pointless, &[&path, "auth.jwt.hmac_secret", "auth.jwt.public_key"], || {
+                format!("{path}: there is no key in force: set auth.jwt.hmac_secret or auth.jwt.public_key")
+            });
+        }
+        let places = &config.auth.places;
+        let places = [("cookie", places.cookie.is_some()), ("token_in_url", places.url)];
+        for (key, is_used) in places {
+            let path = format!("auth.{key}");
+            let paths = [path.as_str(), "auth.jwt.hmac_secret", "auth.jwt.public_key"];
+            self.require(jwt.is_some() || !is_used, &paths, || {
+                format!("{path}: no tokens are taken without auth.jwt.hmac_secret or auth.jwt.public_key")
+            });
+        }
     }
 
     fn redis(&mut self, config: &Config) {

@@ -294,12 +294,41 @@ fn keys_that_must_agree_are_held_to_it() {
     for (text, message) in [
         (
             "[listen]\npublic = \"0.0.0.0:8000\"",
-            "listen.public = \"0.0.0.0:8000\": beyond loopback anyone could connect; if that is meant, write \
-             `anonymous = true` under [auth], or set FANFARE__AUTH__ANONYMOUS=true (fanfare.toml, line 2)",
+            "listen.public = \"0.0.0.0:8000\": beyond loopback anyone could connect; configure auth.jwt, so that clients need a \
+             token; or if it is meant, write `anonymous = true` under [auth], or set FANFARE__AUTH__ANONYMOUS=true (fanfare.toml, line 2)",
         ),
         (
             "[auth]\nanonymous = false",
-            "auth.anonymous = false: nobody could connect, since this version has no tokens to ask for (fanfare.toml, line 2)",
+            "auth.anonymous = false: nobody could connect, since there is no key that tokens are held against: set \
+             auth.jwt.hmac_secret or auth.jwt.public_key (fanfare.toml, line 2)",
+        ),
+        (
+            "[listen]\npublic = \"0.0.0.0:8000\"\n[auth.jwt]\nhmac_secret = \"hunter2\"",
+            "auth.jwt.hmac_secret: beyond loopback a secret has at least 32 bytes, or it could be guessed: take one from \
+             `openssl rand -hex 32` (fanfare.toml, line 4)",
+        ),
+        (
+            "[auth.jwt]\naudience = \"here\"",
+            "auth.jwt.audience: there is no key in force: set auth.jwt.hmac_secret or auth.jwt.public_key \
+             (fanfare.toml, line 2)",
+        ),
+        (
+            "[auth]\ncookie = \"session\"",
+            "auth.cookie: no tokens are taken without auth.jwt.hmac_secret or auth.jwt.public_key (fanfare.toml, line 2)",
+        ),
+        (
+            "[auth.jwt]\npublic_key = \"no/such.pem\"",
+            "auth.jwt.public_key: the file \"no/such.pem\" cannot be read: No such file or directory (os error 2) \
+             (fanfare.toml, line 2)",
+        ),
+        (
+            "[auth.jwt]\npublic_key = \"-----BEGIN PRIVATE KEY-----\\nAAAA\\n-----END PRIVATE KEY-----\"",
+            "auth.jwt.public_key: it is a private key: whoever checks tokens needs the public one alone (openssl pkey -pubout) \
+             (fanfare.toml, line 2)",
+        ),
+        (
+            "[auth.jwt]\nhmac_secret = 7",
+            "auth.jwt.hmac_secret = (secret): a secret that is not empty is expected (fanfare.toml, line 2)",
         ),
         (
             "[listen]\ninternal = \"0.0.0.0:8001\"",
@@ -507,4 +536,19 @@ fn the_page_is_not_stale() {
         page == document(),
         "docs/configuration.md is stale: FANFARE_WRITE_DOCS=1 cargo test -p fanfare-gateway config"
     );
+}
+
+/// With keys, a token is needed unless anonymous clients are written down; and no key is shown.
+#[test]
+fn keys_for_tokens_close_the_door_to_anonymous_clients() {
+    let jwt = "[auth.jwt]\nhmac_secret = \"a secret of thirty-two bytes and a few more\"\n";
+    let config = load(&file(jwt)).unwrap();
+    assert!(!config.auth.anonymous);
+    assert!(config.summary().contains("clients with a token"), "{}", config.summary());
+    assert!(!format!("{config:?}").contains("thirty-two"));
+    let world = format!("[listen]\npublic = \"0.0.0.0:8000\"\n{jwt}");
+    assert!(!load(&file(&world)).unwrap().auth.anonymous, "a key is enough to listen beyond loopback");
+    let both = load(&file(&format!("[auth]\nanonymous = true\n{jwt}"))).unwrap();
+    assert!(both.auth.anonymous && both.auth.jwt.is_some());
+    assert!(both.summary().contains("clients with a token and anonymous ones"), "{}", both.summary());
 }

@@ -10,6 +10,7 @@ use super::choice::{BrokerKind, LogFormat, PublishBy, RedisMode, SlowSubscriber,
 use super::identity::Identity;
 use super::merge::Merged;
 use super::secret::Secret;
+use super::tokens::Jwt;
 
 /// A node's whole configuration, checked. `Debug` shows no secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,8 +102,23 @@ pub struct Redis {
 /// Who may connect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Auth {
-    /// Whether clients without a token may. Always true in this version, which has no tokens.
+    /// Whether clients without a token may. Always true where there is no [`Jwt`].
     pub anonymous: bool,
+    /// Time for a client that has to present a token.
+    pub timeout: Duration,
+    /// Where a token may be, beside the header and the subprotocol made for it.
+    pub places: TokenPlaces,
+    /// Which tokens are good. None: there are none.
+    pub jwt: Option<Arc<Jwt>>,
+}
+
+/// Where a request may carry a token, beside the header and the subprotocol made for it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TokenPlaces {
+    /// The name of a cookie.
+    pub cookie: Option<String>,
+    /// The URL, which proxies write into their logs.
+    pub url: bool,
 }
 
 /// Which pages may connect.
@@ -226,7 +242,11 @@ impl Config {
         let place =
             if self.is_loopback() { "on loopback only".into() } else { format!("on {}", self.listen.public) };
         let place = if self.tls.public.is_some() { format!("{place} over TLS") } else { place };
-        let clients = if self.auth.anonymous { "anonymous clients" } else { "clients with a token" };
+        let clients = match (&self.auth.jwt, self.auth.anonymous) {
+            (Some(_), true) => "clients with a token and anonymous ones",
+            (Some(_), false) => "clients with a token",
+            (None, _) => "anonymous clients",
+        };
         let channels = match self.namespaces.len() {
             0 => "every channel open".into(),
             1 => "channels of 1 namespace".into(),
@@ -264,7 +284,15 @@ pub(super) fn build(merged: &Merged, default_name: &str) -> Config {
             prefix: text(merged, "redis.prefix"),
             timeout: Duration::from_millis(whole(merged, "redis.timeout_ms")),
         },
-        auth: Auth { anonymous: merged.switch("auth.anonymous").unwrap_or(loopback) },
+        auth: Auth {
+            anonymous: false,
+            timeout: seconds(merged, "auth.timeout_seconds"),
+            places: TokenPlaces {
+                cookie: merged.text("auth.cookie"),
+                url: merged.switch("auth.token_in_url").expect("the key has a default"),
+            },
+            jwt: None,
+        },
         origin: Origin { allow: merged.list("origin.allow") },
         websocket: WebSocket {
             strict_subprotocol: merged.switch("websocket.strict_subprotocol").expect("the key has a default"),

@@ -64,6 +64,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
                 is_patient = is_patient && self.has_made_room().await;
             }
             match effect {
+                Effect::Authenticate { id, token } => {
+                    let outcome =
+                        services.settings().auth.verify(&token, services.clock.unix(), &services.metrics);
+                    self.answer(Input::Authenticated { id, outcome });
+                }
                 Effect::Publish { id, draft } => placing.push_back(place(&services.hub, id, draft).boxed()),
                 Effect::Join { id, channel, terms } => {
                     let outbox = self.outbox.clone();
@@ -102,13 +107,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         timeout(READING_MAX, writing).await.is_ok()
     }
 
-    /// Gives the session an answer of the hub and performs what follows from it at once, before effects that were
-    /// decided later than the question.
+    /// Gives the session an answer and performs what follows from it at once, before effects that were decided later than
+    /// the question. What asks the hub in its turn, since a token lists channels, comes after them.
     fn answer(&mut self, input: Input) {
         let later = mem::take(&mut self.effects);
         self.take(input);
         for effect in mem::replace(&mut self.effects, later) {
-            self.perform(effect);
+            if asks_hub(&effect) { self.effects.push(effect) } else { self.perform(effect) }
         }
     }
 
@@ -138,9 +143,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             Effect::EchoClose(code) => {
                 self.conclude([code.map_or_else(Frame::close_without_code, |code| Frame::close(code, ""))]);
             }
-            Effect::Join { .. } | Effect::Publish { .. } | Effect::Read { .. } | Effect::Count { .. } => {
-                unreachable!("an answer of the hub makes the session tell the client, not ask again")
-            }
+            Effect::Authenticate { .. }
+            | Effect::Join { .. }
+            | Effect::Publish { .. }
+            | Effect::Read { .. }
+            | Effect::Count { .. } => unreachable!("what asks is performed where its answer is waited for"),
         }
     }
 
@@ -165,7 +172,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
 fn asks_hub(effect: &Effect) -> bool {
     matches!(
         effect,
-        Effect::Join { .. } | Effect::Publish { .. } | Effect::Read { .. } | Effect::Count { .. }
+        Effect::Authenticate { .. }
+            | Effect::Join { .. }
+            | Effect::Publish { .. }
+            | Effect::Read { .. }
+            | Effect::Count { .. }
     )
 }
 

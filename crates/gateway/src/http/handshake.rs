@@ -1,5 +1,6 @@
 //! The opening handshake of RFC 6455, section 4.2, and what comes before it: may this client connect at all?
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Ve
 use bytes::Bytes;
 use fanfare_metrics::Refusal;
 use fanfare_protocol::dialect::{Negotiated, negotiate};
+use fanfare_protocol::grant::Visitor;
 use hyper::body::Incoming;
 use hyper::upgrade::{Parts, Upgraded};
 use hyper_util::rt::TokioIo;
@@ -18,6 +20,7 @@ use tungstenite::handshake::derive_accept_key;
 
 use super::{Answer, text, with_type};
 use crate::admission::Place;
+use crate::auth::{Unwelcome, is_bearer};
 use crate::connection::Connection;
 use crate::node::Services;
 use crate::transport::echo::Echo;
@@ -39,7 +42,7 @@ pub(super) enum Purpose {
 struct Refused {
     status: StatusCode,
     reason: Refusal,
-    explanation: &'static str,
+    explanation: Cow<'static, str>,
 }
 
 /// A handshake that may go on.
@@ -47,6 +50,7 @@ struct Refused {
 struct Accepted {
     key: String,
     negotiated: Negotiated,
+    visitor: Visitor,
     place: Place,
 }
 
@@ -56,15 +60,15 @@ pub(super) fn upgrade(mut request: Request<Incoming>, purpose: Purpose, services
         Ok(accepted) => accepted,
         Err(refused) => {
             services.metrics.handshake_refused(refused.reason);
-            return refusal(&refused);
+            return refusal(refused);
         }
     };
-    let Accepted { key, negotiated, place } = accepted;
+    let Accepted { key, negotiated, visitor, place } = accepted;
     let upgraded = hyper::upgrade::on(&mut request);
     let theirs = services.clone();
     services.tasks.spawn(async move {
         match upgraded.await {
-            Ok(upgraded) => start(upgraded, purpose, negotiated, place, &theirs),
+            Ok(upgraded) => start(upgraded, purpose, negotiated, visitor, place, &theirs),
             Err(error) => debug!(%error, "the peer left during the handshake"),
         }
     });
@@ -77,13 +81,14 @@ fn start(
     upgraded: Upgraded,
     purpose: Purpose,
     negotiated: Negotiated,
+    visitor: Visitor,
     place: Place,
     services: &Arc<Services>,
 ) {
     match upgraded.downcast::<TokioIo<TcpStream>>() {
-        Ok(parts) => start_on(parts, purpose, negotiated, place, services),
+        Ok(parts) => start_on(parts, purpose, negotiated, visitor, place, services),
         Err(upgraded) => match upgraded.downcast::<TokioIo<TlsStream<TcpStream>>>() {
-            Ok(parts) => start_on(parts, purpose, negotiated, place, services),
+            Ok(parts) => start_on(parts, purpose, negotiated, visitor, place, services),
             Err(_) => unreachable!("the listener hands out nothing else"),
         },
     }
@@ -93,6 +98,7 @@ fn start_on<S>(
     parts: Parts<TokioIo<S>>,
     purpose: Purpose,
     negotiated: Negotiated,
+    visitor: Visitor,
     place: Place,
     services: &Arc<Services>,
 ) where
@@ -104,7 +110,8 @@ fn start_on<S>(
     let services = services.clone();
     match purpose {
         Purpose::Session => {
-            let connection = Connection::open(socket, early, negotiated.encoding(), place, services.clone());
+            let encoding = negotiated.encoding();
+            let connection = Connection::open(socket, early, encoding, visitor, place, services.clone());
             services.spawn_guarded(connection.run());
         }
         Purpose::Echo => {
@@ -115,8 +122,11 @@ fn start_on<S>(
 
 fn examine(request: &Request<Incoming>, services: &Services) -> Result<Accepted, Refused> {
     let headers = request.headers();
-    let bad =
-        |explanation| Refused { status: StatusCode::BAD_REQUEST, reason: Refusal::BadRequest, explanation };
+    let bad = |explanation: &'static str| Refused {
+        status: StatusCode::BAD_REQUEST,
+        reason: Refusal::BadRequest,
+        explanation: explanation.into(),
+    };
     if request.method() != Method::GET || request.version() != Version::HTTP_11 {
         return Err(bad("a WebSocket handshake is a GET request of HTTP/1.1\n"));
     }
@@ -129,7 +139,7 @@ fn examine(request: &Request<Incoming>, services: &Services) -> Result<Accepted,
         return Err(Refused {
             status: StatusCode::UPGRADE_REQUIRED,
             reason: Refusal::BadVersion,
-            explanation: "Sec-WebSocket-Version must be 13\n",
+            explanation: "Sec-WebSocket-Version must be 13\n".into(),
         });
     }
     let key =
@@ -143,7 +153,7 @@ fn examine(request: &Request<Incoming>, services: &Services) -> Result<Accepted,
         return Err(Refused {
             status: StatusCode::FORBIDDEN,
             reason: Refusal::ForbiddenOrigin,
-            explanation: "pages of this origin may not connect: see origin.allow\n",
+            explanation: "pages of this origin may not connect: see origin.allow\n".into(),
         });
     }
     let negotiated = negotiate(offered(headers));
@@ -157,20 +167,37 @@ fn examine(request: &Request<Incoming>, services: &Services) -> Result<Accepted,
     let place = services.admission.connection(settings.connections_max);
     let place =
         place.ok_or_else(|| unavailable(Refusal::AtCapacity, "this node is full: connect again later\n"))?;
-    Ok(Accepted { key, negotiated, place })
+    // Last, since it is what costs most.
+    let visitor = settings
+        .auth
+        .visitor(headers, request.uri().query(), services.clock.unix(), &services.metrics)
+        .map_err(unwelcome)?;
+    Ok(Accepted { key, negotiated, visitor, place })
+}
+
+fn unwelcome(why: Unwelcome) -> Refused {
+    let (status, reason) = match why {
+        Unwelcome::Token(_) => (StatusCode::UNAUTHORIZED, Refusal::Unauthorized),
+        Unwelcome::CookieWithoutOrigin => (StatusCode::FORBIDDEN, Refusal::ForbiddenOrigin),
+    };
+    Refused { status, reason, explanation: format!("{why}\n").into() }
 }
 
 fn unavailable(reason: Refusal, explanation: &'static str) -> Refused {
-    Refused { status: StatusCode::SERVICE_UNAVAILABLE, reason, explanation }
+    Refused { status: StatusCode::SERVICE_UNAVAILABLE, reason, explanation: explanation.into() }
 }
 
-fn refusal(refused: &Refused) -> Answer {
+fn refusal(refused: Refused) -> Answer {
     let mut answer = text(refused.status, refused.explanation);
     let headers = answer.headers_mut();
     match refused.status {
         StatusCode::UPGRADE_REQUIRED => {
             headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
             headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        }
+        StatusCode::UNAUTHORIZED => {
+            let challenge = HeaderValue::from_static("Bearer error=\"invalid_token\"");
+            headers.insert(header::WWW_AUTHENTICATE, challenge);
         }
         StatusCode::SERVICE_UNAVAILABLE => {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER.as_secs()));
@@ -203,9 +230,9 @@ fn lists_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
     tokens(headers, name).any(|listed| listed.eq_ignore_ascii_case(token))
 }
 
-/// The subprotocols that the client offers, in its order of preference.
+/// The subprotocols that the client offers, in its order of preference. What is a token in disguise is none.
 fn offered(headers: &HeaderMap) -> impl Iterator<Item = &str> {
-    tokens(headers, &header::SEC_WEBSOCKET_PROTOCOL)
+    tokens(headers, &header::SEC_WEBSOCKET_PROTOCOL).filter(|name| !is_bearer(name))
 }
 
 fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> + use<'a> {

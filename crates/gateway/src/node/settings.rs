@@ -12,6 +12,7 @@ use fanfare_protocol::rules::{MayPublish, MaySubscribe, Overflow, Rule, Rules};
 use fanfare_protocol::session::Policy;
 
 use crate::admission::Origins;
+use crate::auth::Auth;
 use crate::config::{Config, Identity, Namespace, PublishBy, Secret, SlowSubscriber, SubscribeBy, WebSocket};
 use crate::http::Door;
 use crate::tls::Tls;
@@ -20,6 +21,7 @@ use crate::tls::Tls;
 #[derive(Debug)]
 pub(crate) struct Settings {
     pub(crate) policy: Arc<Policy>,
+    pub(crate) auth: Auth,
     pub(crate) origins: Origins,
     pub(crate) websocket: WebSocket,
     pub(crate) connections_max: usize,
@@ -43,6 +45,7 @@ impl Settings {
         Self {
             tls: (tls(Door::Public, &config.tls.public), tls(Door::Internal, &config.tls.internal)),
             policy: Arc::new(policy(config)),
+            auth: Auth::of(&config.auth),
             origins: Origins::new(&config.origin.allow),
             websocket: config.websocket.clone(),
             connections_max: config.limits.connections.get(),
@@ -70,6 +73,7 @@ fn policy(config: &Config) -> Policy {
         errors: config.limits.max_errors.get(),
         messages_per_second: config.limits.messages_per_second.map_or(0, |most| most.get()),
         queue_bytes: config.limits.queue_bytes.get(),
+        auth_timeout: config.auth.timeout,
         close_timeout: config.limits.close_timeout,
         ..limits::Limits::default()
     };

@@ -5,6 +5,7 @@
 
 mod admission;
 mod api;
+mod auth;
 mod bounds;
 mod closing;
 mod counters;

@@ -13,7 +13,6 @@ use crate::event::{Crowd, Entry, Event, Member, Reply};
 use crate::history::{Excerpt, Page};
 use crate::id::RequestId;
 use crate::publication::{Draft, Position, Retention};
-use crate::rules::{MayPublish, MaySubscribe, Rule};
 
 impl Session {
     pub(super) fn subscribe(
@@ -38,7 +37,7 @@ impl Session {
     }
 
     pub(super) fn may_subscribe(&self, channel: &Channel, start: Start) -> Result<Terms, Failure> {
-        let rule = self.may_hear(channel)?;
+        let rule = self.policy.rules.may_hear(channel, self.grant())?;
         if self.is_wanted(channel) {
             return Err(Failure::new(ErrorCode::Conflict, "already subscribed to this channel"));
         }
@@ -51,13 +50,15 @@ impl Session {
     }
 
     pub(super) fn may_read(&self, channel: &Channel) -> Result<(), Failure> {
-        self.may_hear(channel)?.keeps_history()
+        self.policy.rules.may_read(channel, self.grant())
     }
 
     /// Whoever may be on a channel may know who else is.
     pub(super) fn may_count(&self, channel: &Channel) -> Result<(), Failure> {
-        self.policy.rules.rule(channel)?.knows_presence()?;
-        if self.is_wanted(channel) { Ok(()) } else { self.may_hear(channel).map(drop) }
+        if self.is_wanted(channel) {
+            return self.policy.rules.rule(channel)?.knows_presence();
+        }
+        self.policy.rules.may_count(channel, self.grant())
     }
 
     pub(super) fn counted(
@@ -106,17 +107,6 @@ impl Session {
         }
     }
 
-    /// The rule of a namespace that lets this client in, subscribed already or not.
-    pub(super) fn may_hear(&self, channel: &Channel) -> Result<&Rule, Failure> {
-        let rule = self.policy.rules.rule(channel)?;
-        match rule.subscribe {
-            MaySubscribe::Anyone => Ok(rule),
-            MaySubscribe::Authenticated | MaySubscribe::Token => {
-                Err(Failure::new(ErrorCode::Forbidden, "subscribing here takes a token"))
-            }
-        }
-    }
-
     pub(super) fn joined(
         &mut self,
         id: Option<RequestId>,
@@ -137,8 +127,8 @@ impl Session {
         match outcome {
             Ok(entry) => {
                 let State::Open(_) = self.state else { return };
-                if let Err(failure) = self.may_hear(&channel) {
-                    self.let_go(&channel); // The policy changed while the hub was asked.
+                if let Err(failure) = self.policy.rules.may_hear(&channel, self.grant()) {
+                    self.let_go(&channel); // The policy or the token changed while the hub was asked.
                     effects.push(Effect::Leave { channel: channel.clone() });
                     return refuse(id, Some(channel), failure, effects);
                 }
@@ -146,7 +136,11 @@ impl Session {
                 let event = Event::Subscribed { channel: channel.clone(), entry };
                 effects.push(Effect::GoLive { channel: channel.clone(), reply: Reply { id, event } });
                 if self.policy.rules.rule(&channel).is_ok_and(|rule| rule.presence) {
-                    let member = Member { user: None, session: self.id, profile: None };
+                    let (user, profile) = match self.grant() {
+                        Some(grant) => (grant.user.clone(), grant.profile.clone()),
+                        None => (None, None),
+                    };
+                    let member = Member { user, session: self.id, profile };
                     effects.push(Effect::Enter { channel, member, is_told: notices == Notices::Wanted });
                 }
             }
@@ -185,10 +179,16 @@ impl Session {
     /// Channels that are being joined are judged when the hub has answered, so that the request is answered once.
     pub(super) fn policy_changed(&mut self, policy: Arc<Policy>, effects: &mut Vec<Effect>) {
         self.policy = policy;
+        self.withdraw(effects);
+    }
+
+    /// Leaves what the client may not hear any more, and tells it.
+    pub(super) fn withdraw(&mut self, effects: &mut Vec<Effect>) {
         let State::Open(_) = self.state else { return };
+        let (rules, grant) = (&self.policy.rules, self.grant());
         let live = self.subscriptions.iter().filter(|(_, it)| it.is_wanted && it.unanswered == 0);
-        let withdrawn =
-            live.filter_map(|(channel, _)| Some((channel.clone(), self.may_hear(channel).err()?.code)));
+        let withdrawn = live
+            .filter_map(|(channel, _)| Some((channel.clone(), rules.may_hear(channel, grant).err()?.code)));
         for (channel, cause) in withdrawn.collect::<Vec<_>>() {
             self.let_go(&channel);
             effects.push(Effect::Leave { channel: channel.clone() });
@@ -209,21 +209,7 @@ impl Session {
 
     pub(super) fn may_publish(&self, draft: &Draft) -> Result<Option<Retention>, Failure> {
         let channel = &draft.channel;
-        let rule = self.policy.rules.rule(channel)?;
-        let subscribed = self.is_wanted(channel);
-        match rule.publish {
-            MayPublish::Anyone => {}
-            MayPublish::Subscribers if subscribed => {}
-            MayPublish::Subscribers => {
-                return Err(Failure::new(
-                    ErrorCode::Forbidden,
-                    "only subscribers may publish here: subscribe first",
-                ));
-            }
-            MayPublish::Nobody => {
-                return Err(Failure::new(ErrorCode::Forbidden, "clients may not publish here"));
-            }
-        }
+        let rule = self.policy.rules.may_publish(channel, self.grant(), self.is_wanted(channel))?;
         rule.check(&draft.payload, draft.key.as_ref())
     }
 

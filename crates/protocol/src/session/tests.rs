@@ -1,11 +1,14 @@
-//! What is true of every conversation, tried on random ones: commands, answers of the hub, lost streams, and the other
-//! inputs in between, at random times.
+//! What is true of every conversation, tried on random ones: commands, tokens, answers of the hub, lost streams, and the
+//! other inputs in between, at random times.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use proptest::prelude::*;
 
 use super::*;
+use crate::grant::Allowance;
+use crate::grant::{Pattern, Verb};
+use crate::id::UserId;
 use crate::publication::{Epoch, IdempotencyKey, Offset, Payload};
 use crate::rules::{MayPublish, MaySubscribe, Rule};
 
@@ -40,6 +43,7 @@ enum Ask {
     History(u8, Option<Position>),
     /// And whether to name them.
     Presence(u8, bool),
+    Authenticate(Arc<Grant>),
     Ping,
 }
 
@@ -96,6 +100,7 @@ fn act() -> impl Strategy<Value = Act> {
         2 => (0..CHANNELS, proptest::option::of(since()))
             .prop_map(|(channel, since)| Ask::History(channel, since)),
         2 => (0..CHANNELS, any::<bool>()).prop_map(|(channel, members)| Ask::Presence(channel, members)),
+        1 => grant().prop_map(Ask::Authenticate),
         1 => Just(Ask::Ping),
     ];
     let answer = (proptest::collection::vec(aside(), 0..3), proptest::bool::weighted(0.8))
@@ -108,6 +113,34 @@ fn act() -> impl Strategy<Value = Act> {
     prop_oneof![
         3 => proptest::collection::vec(line, 1..8).prop_map(Act::Commands),
         1 => aside().prop_map(Act::Aside),
+    ]
+}
+
+/// A token of one of two users, or of nobody, which opens the channels of tokens or does not, lists some channels, and ends
+/// soon or never.
+fn grant() -> impl Strategy<Value = Arc<Grant>> {
+    let user = proptest::option::of(0..2_u8);
+    let ends = proptest::option::of(0..20_000_000_u64);
+    (user, any::<bool>(), proptest::collection::vec(0..CHANNELS, 0..3), ends).prop_map(
+        |(user, is_open, channels, ends)| {
+            let pattern = Pattern::parse("1:*").unwrap();
+            let allowance = Allowance { channels: vec![pattern], verbs: vec![Verb::Subscribe] };
+            Arc::new(Grant {
+                user: user.map(|number| UserId::new(&number.to_string())),
+                channels: channels.into_iter().map(channel).collect(),
+                allowances: if is_open { vec![allowance] } else { Vec::new() },
+                ends: ends.map(crate::time::UnixMicros),
+                ..Grant::default()
+            })
+        },
+    )
+}
+
+fn visitor() -> impl Strategy<Value = Visitor> {
+    prop_oneof![
+        2 => Just(Visitor::Anonymous),
+        1 => Just(Visitor::Unknown),
+        1 => grant().prop_map(Visitor::Known),
     ]
 }
 
@@ -167,6 +200,8 @@ struct Pending {
     is_answered_anyway: bool,
     /// The position since which it asks for history.
     since: Option<Position>,
+    /// What its token says, if that is good.
+    grant: Option<Arc<Grant>>,
     answer: Option<Answer>,
 }
 
@@ -184,29 +219,41 @@ struct Play {
     /// The answers to each command so far, and in the order in which they came.
     answers: HashMap<usize, u32>,
     last_answered: Option<usize>,
+    /// As whom the client is known, once it has shown a token; that may be nobody's.
+    known_as: Option<Option<UserId>>,
     closed: bool,
 }
 
 impl Play {
-    fn begin(policy: Policy) -> Self {
+    fn begin(policy: Policy, visitor: &Visitor) -> Self {
         let mut effects = Vec::new();
-        let session =
-            Session::open(SessionId::from_random([7; 16]), Arc::new(policy), Now::default(), &mut effects);
-        assert!(
-            matches!(&effects[..], [Effect::Send(Reply { id: None, event: Event::Welcome(_) })]),
-            "a conversation begins with a welcome alone"
-        );
-        Self {
+        let id = SessionId::from_random([7; 16]);
+        let session = Session::open(id, Arc::new(policy), visitor.clone(), Now::default(), &mut effects);
+        let mut joins = effects.iter();
+        if *visitor == Visitor::Unknown {
+            assert_eq!(effects, [], "nothing is said to whom nobody knows");
+        } else {
+            let first = joins.next().expect("a conversation begins");
+            assert!(
+                matches!(first, Effect::Send(Reply { id: None, event: Event::Welcome(_) })),
+                "a conversation begins with a welcome"
+            );
+        }
+        assert!(joins.all(|it| matches!(it, Effect::Join { .. })), "and what a token lists: {effects:?}");
+        let mut play = Self {
             session,
             clock: Duration::ZERO,
             joined: HashSet::new(),
             members: HashSet::new(),
-            effects: VecDeque::new(),
+            effects: effects.into_iter().map(|effect| (None, effect)).collect(),
             commands: Vec::new(),
             answers: HashMap::new(),
             last_answered: None,
+            known_as: if let Visitor::Known(grant) = visitor { Some(grant.user.clone()) } else { None },
             closed: false,
-        }
+        };
+        play.perform_all();
+        play
     }
 
     fn act(&mut self, act: Act) {
@@ -226,6 +273,8 @@ impl Play {
         let channels: HashSet<_> = self.session.channels().cloned().collect();
         assert_eq!(channels, self.joined, "what the session would leave is what is joined");
         assert!(self.members.is_subset(&self.joined), "nobody is a member of what it does not leave");
+        let known_as = self.session.grant().map(|grant| grant.user.clone());
+        assert_eq!(known_as, self.known_as, "who is known stays so, and the same user");
     }
 
     fn decide(&mut self, line: Line) {
@@ -235,15 +284,18 @@ impl Play {
             Line::Mistake { code, named } => {
                 let rejection =
                     Rejection { id: name(named), channel: None, failure: Failure::new(code, "no") };
+                let id = name(named);
                 let pending =
-                    Pending { id: name(named), is_answered_anyway: true, since: None, answer: None };
+                    Pending { id, is_answered_anyway: true, since: None, grant: None, answer: None };
                 (pending, Input::Rejected(rejection))
             }
             Line::Command { ask, named, answer } => {
                 let is_answered_anyway = !matches!(ask, Ask::Unsubscribe(_) | Ask::Publish { .. });
                 let request = Request { id: name(named), command: command(&ask) };
                 let since = if let Ask::History(_, since) = ask { since } else { None };
-                let pending = Pending { id: name(named), is_answered_anyway, since, answer: Some(answer) };
+                let grant = if let Ask::Authenticate(grant) = &ask { Some(grant.clone()) } else { None };
+                let id = name(named);
+                let pending = Pending { id, is_answered_anyway, since, grant, answer: Some(answer) };
                 (pending, Input::Request(request))
             }
         };
@@ -253,7 +305,6 @@ impl Play {
             assert!(self.session.wanted <= self.session.limits().channels, "over the bound");
         }
         self.effects.extend(effects.into_iter().map(|effect| (Some(number), effect)));
-        assert!(self.session.channels().count() <= self.commands.len());
     }
 
     fn perform_all(&mut self) {
@@ -263,7 +314,9 @@ impl Play {
     }
 
     fn perform(&mut self, number: Option<usize>, effect: Effect) {
-        assert!(!self.closed, "after the Close: {effect:?}");
+        let is_quiet = matches!(effect, Effect::Join { .. } | Effect::Publish { .. } | Effect::Leave { .. })
+            || matches!(effect, Effect::Read { .. } | Effect::Count { .. } | Effect::Authenticate { .. });
+        assert!(!self.closed || is_quiet, "after the Close: {effect:?}");
         match effect {
             Effect::Send(reply) => self.told(number, reply),
             Effect::GoLive { channel, reply } => {
@@ -273,6 +326,7 @@ impl Play {
             Effect::Enter { channel, member, is_told: _ } => {
                 assert!(self.joined.contains(&channel), "a member, but not joined");
                 assert_eq!(member.session, self.session.id());
+                assert_eq!(member.user, self.session.grant().and_then(|grant| grant.user.clone()));
                 self.members.insert(channel);
             }
             Effect::Leave { channel } => {
@@ -286,20 +340,49 @@ impl Play {
             }
             Effect::EchoClose(_) => self.closed = true,
             Effect::Ping => {}
+            Effect::Authenticate { id, token } => self.verify(number.expect("a command asks"), id, &token),
             question @ (Effect::Join { .. }
             | Effect::Publish { .. }
             | Effect::Read { .. }
-            | Effect::Count { .. }) => {
-                self.ask_hub(number.expect("a command asks"), question);
-            }
+            | Effect::Count { .. }) => self.ask_hub(number, question),
+        }
+    }
+
+    /// Has the keys judge a token, after what happens meanwhile. What follows is told before all that is decided already, and
+    /// joined after it.
+    fn verify(&mut self, number: usize, id: Option<RequestId>, token: &Token) {
+        let Answer { meanwhile, is_ok } = self.commands[number].answer.take().expect("it asks once");
+        meanwhile.into_iter().for_each(|aside| self.aside(aside));
+        let grant = self.commands[number].grant.take().expect("a command of a token");
+        assert_eq!(token.expose(), "t");
+        let was_open = self.session.stage() == Stage::Open;
+        let bad = Failure::new(ErrorCode::Unauthorized, "bad");
+        let before = self.session.grant().cloned();
+        let effects = self.feed(Input::Authenticated { id, outcome: is_ok.then_some(grant).ok_or(bad) });
+        let now = self.session.grant().cloned();
+        assert!(is_ok && was_open || now == before, "a bad token changes nothing");
+        self.known_as = self.known_as.take().or(now.map(|grant| grant.user));
+        let (told, joins): (Vec<_>, Vec<_>) =
+            effects.into_iter().partition(|effect| !matches!(effect, Effect::Join { .. }));
+        for (place, effect) in told.into_iter().enumerate() {
+            self.perform((place == 0).then_some(number), effect);
+        }
+        self.effects.extend(joins.into_iter().map(|join| (None, join)));
+        if self.closed {
+            // The outbox takes nothing after its last frame, whenever that was decided.
+            self.effects.retain(|(_, effect)| !matches!(effect, Effect::Send(_) | Effect::Ping));
         }
     }
 
     /// Has the hub answer, after what happens meanwhile, and performs what follows before all that is decided already.
-    fn ask_hub(&mut self, number: usize, question: Effect) {
-        let Answer { meanwhile, is_ok } = self.commands[number].answer.take().expect("it asks once");
+    fn ask_hub(&mut self, number: Option<usize>, question: Effect) {
+        let of_a_token = Answer { meanwhile: Vec::new(), is_ok: true };
+        let answer = number.map(|number| self.commands[number].answer.take().expect("it asks once"));
+        let Answer { meanwhile, is_ok } = answer.unwrap_or(of_a_token);
         meanwhile.into_iter().for_each(|aside| self.aside(aside));
-        self.commands[number].is_answered_anyway |= !is_ok;
+        if let Some(number) = number {
+            self.commands[number].is_answered_anyway |= !is_ok;
+        }
         let answer = self.answer(question, is_ok);
         for effect in self.feed(answer) {
             assert!(
@@ -309,7 +392,7 @@ impl Play {
                 ),
                 "an answer asks nothing: {effect:?}"
             );
-            self.perform(Some(number), effect);
+            self.perform(number, effect);
         }
     }
 
@@ -392,7 +475,8 @@ impl Play {
     }
 
     fn feed(&mut self, input: Input) -> Vec<Effect> {
-        let now = Now { moment: Moment::after_start(self.clock), unix: Default::default() };
+        let unix = crate::time::UnixMicros(u64::try_from(self.clock.as_micros()).expect("a short play"));
+        let now = Now { moment: Moment::after_start(self.clock), unix };
         let was_open = self.session.stage() == Stage::Open;
         let mut effects = Vec::new();
         self.session.handle(now, input, &mut effects);
@@ -412,17 +496,22 @@ impl Play {
         let before = wanted(&self.session);
         self.feed_aside(Input::PolicyChanged(Arc::clone(policy)));
         if self.session.stage() == Stage::Open {
-            let may_hear = |channel: &&Channel| {
-                policy.rules.rule(channel).is_ok_and(|rule| rule.subscribe == MaySubscribe::Anyone)
-            };
+            let may_hear = |channel: &&Channel| policy.rules.may_hear(channel, self.session.grant()).is_ok();
             let kept: HashSet<_> = before.iter().filter(may_hear).cloned().collect();
             assert_eq!(wanted(&self.session), kept);
         }
     }
 
     fn told(&mut self, number: Option<usize>, Reply { id, event }: Reply) {
-        if let Event::Unsubscribed { cause: Some(_), .. } = event {
-            assert_eq!((number, id), (None, None), "nobody asked for a loss");
+        if number.is_none() {
+            let is_unasked = match event {
+                Event::Unsubscribed { cause, .. } => cause.is_some(),
+                // By a token; and what it lists may be forbidden by the time that the hub answers.
+                Event::Welcome(_) | Event::Subscribed { .. } => true,
+                Event::Refused { failure, .. } => failure.code != ErrorCode::BadRequest,
+                _ => false,
+            };
+            assert!(is_unasked && id.is_none());
             return;
         }
         let number = number.unwrap_or_else(|| panic!("nobody asked for {event:?}"));
@@ -462,6 +551,7 @@ fn command(ask: &Ask) -> Command {
         Ask::History(number, since) => {
             Command::History { channel: channel(number), since, limit: 10, reverse: false }
         }
+        Ask::Authenticate(_) => Command::Authenticate { token: Token::new("t") },
         Ask::Presence(number, members) => Command::Presence { channel: channel(number), members },
         Ask::Ping => Command::Ping,
     }
@@ -473,16 +563,17 @@ proptest! {
     #[test]
     fn a_conversation_keeps_its_promises(
         policy in policy(),
+        visitor in visitor(),
         acts in proptest::collection::vec(act(), 0..30),
     ) {
-        let mut play = Play::begin(policy);
+        let mut play = Play::begin(policy, &visitor);
         acts.into_iter().for_each(|act| play.act(act));
     }
 
     /// Whatever the heartbeat, a peer that says nothing costs three ticks: ping, close, over.
     #[test]
     fn ticking_alone_ends_a_silent_conversation(policy in policy()) {
-        let mut play = Play::begin(policy);
+        let mut play = Play::begin(policy, &Visitor::Anonymous);
         for stage in [Stage::Open, Stage::Closing, Stage::Over] {
             play.act(Act::Aside(Aside::PassToDeadline));
             prop_assert_eq!(play.session.stage(), stage);
@@ -495,7 +586,7 @@ proptest! {
 fn answers_to(inputs: impl IntoIterator<Item = Input>) -> (Session, Vec<Effect>) {
     let mut effects = Vec::new();
     let id = SessionId::from_random([7; 16]);
-    let mut session = Session::open(id, Arc::default(), Now::default(), &mut effects);
+    let mut session = Session::open(id, Arc::default(), Visitor::Anonymous, Now::default(), &mut effects);
     effects.clear();
     inputs.into_iter().for_each(|input| session.handle(Now::default(), input, &mut effects));
     (session, effects)

@@ -6,12 +6,14 @@
 
 use std::borrow::Cow;
 
+use data_encoding::BASE64;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use crate::channel::Channel;
 use crate::command::{Command, Decoded, Rejection, Request, Start};
 use crate::error::{ErrorCode, Failure};
+use crate::grant::Token;
 use crate::history::PAGE_MAX;
 use crate::id::{REQUEST_ID_BYTES_MAX, RequestId};
 use crate::publication::{Epoch, IDEMPOTENCY_KEY_BYTES_MAX, IdempotencyKey, Offset, Payload, Position};
@@ -31,6 +33,10 @@ pub(super) struct Fields<'a> {
     channel: Option<&'a RawValue>,
     #[serde(borrow, deserialize_with = "present_as_json")]
     data: Option<Data<'a>>,
+    #[serde(borrow, deserialize_with = "present")]
+    data_base64: Option<&'a RawValue>,
+    #[serde(borrow, deserialize_with = "present")]
+    token: Option<&'a RawValue>,
     #[serde(borrow, deserialize_with = "present")]
     echo: Option<&'a RawValue>,
     #[serde(borrow, deserialize_with = "present")]
@@ -122,6 +128,7 @@ fn meaning(fields: &Fields<'_>) -> Result<Command, Failure> {
     let kind = text(kind).ok_or_else(|| bad("`type` must be a string"))?;
     let channel = || fields.channel(&kind);
     match &*kind {
+        "auth" => Ok(Command::Authenticate { token: fields.token()? }),
         "subscribe" => Ok(Command::Subscribe {
             channel: channel()?,
             start: fields.start()?,
@@ -171,10 +178,23 @@ impl<'a> Fields<'a> {
     }
 
     pub(super) fn payload(&self) -> Result<Payload, Failure> {
-        match self.data.ok_or_else(|| bad("`data` is missing: publish needs it, `null` will do"))? {
-            Data::Json(raw) => Ok(Payload::from_raw(raw)),
-            Data::MessagePack(value) => Ok(Payload::from_checked_msgpack(value)),
+        match (self.data, self.data_base64) {
+            (Some(Data::Json(raw)), None) => Ok(Payload::from_raw(raw)),
+            (Some(Data::MessagePack(value)), None) => Ok(Payload::from_checked_msgpack(value)),
+            (None, Some(raw)) => {
+                let bytes = text(raw).and_then(|text| BASE64.decode(text.as_bytes()).ok());
+                let wrong = "`data_base64` must be a string of base64 with its padding (RFC 4648, section 4)";
+                bytes.map(|bytes| Payload::binary(&bytes)).ok_or_else(|| bad(wrong))
+            }
+            (Some(_), Some(_)) => Err(bad("`data` and `data_base64` are two publications: send one")),
+            (None, None) => Err(bad("`data` is missing: publish needs it, `null` will do")),
         }
+    }
+
+    fn token(&self) -> Result<Token, Failure> {
+        let raw = self.token.ok_or_else(|| bad("`token` is missing: auth needs one"))?;
+        let token = text(raw).ok_or_else(|| bad("`token` must be a string"))?;
+        Ok(Token::new(token))
     }
 
     pub(super) fn key(&self) -> Result<Option<IdempotencyKey>, Failure> {

@@ -28,6 +28,8 @@ pub(super) struct Fields<'a> {
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     welcome: Option<WelcomeFields<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    expires: Option<Option<u64>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     channel: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     epoch: Option<String>,
@@ -128,6 +130,9 @@ pub(super) fn fields(event: &Event) -> Fields<'_> {
         Event::Welcome(welcome) => {
             Fields { kind: "welcome", welcome: Some(welcome_fields(welcome)), ..Fields::default() }
         }
+        Event::Refreshed { expires } => {
+            Fields { kind: "refreshed", expires: Some(*expires), ..Fields::default() }
+        }
         Event::Subscribed { channel, entry } => Fields {
             recovered: entry.map(|entry| entry.recovered),
             ..at("subscribed", channel.as_str(), entry.map(|entry| entry.position))
@@ -161,7 +166,7 @@ fn welcome_fields(welcome: &Welcome) -> WelcomeFields<'_> {
         session: welcome.session.to_string(),
         node: &welcome.node,
         user: welcome.user.as_ref().map(|user| user.as_str()),
-        expires: None,
+        expires: welcome.expires,
         heartbeat: welcome.heartbeat.as_secs(),
         limits: LimitFields {
             message_bytes: welcome.message_bytes,

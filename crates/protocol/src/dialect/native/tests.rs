@@ -8,7 +8,9 @@
 //! | `# …` | a remark |
 //! | `! limit <name> <n>` | sets a bound of the conversations that are opened from here on; times in seconds |
 //! | `! namespace <name> key=value …` | configures a namespace (`publish`, `subscribe`, `max_bytes`, `history`, `presence`) for them |
-//! | `! open` | a client connects; what was published before is still the past |
+//! | `! open`, `! open <token>` | a client connects, anonymous or with a token in its request; what was published before is still the past |
+//! | `! anonymous off` | from here on a client without a token in its request has to present one |
+//! | `! token <name> <json>` | the token of this name is signed as it ought to be, and these are its claims |
 //! | `! +500ms`, `! +30s` | time passes; the session ticks at its deadlines |
 //! | `! published <channel> <json>` | somebody else publishes |
 //! | `! conflated <n> <channel> <json>` | the same, when for this client so many older ones gave way |
@@ -34,6 +36,8 @@ use crate::close::CloseReason;
 use crate::dialect::{Encoding, Incoming};
 use crate::error::{ErrorCode, Failure};
 use crate::event::{Event, Member, Reply};
+use crate::grant::claims::{self, Expected};
+use crate::grant::{Grant, TokenFault, Visitor};
 use crate::id::{SessionId, UserId};
 use crate::publication::{Delivery, Draft, Epoch, Offset, Payload, Position, Publication, Retention, Sender};
 use crate::rules::{MayPublish, MaySubscribe, Rule, Rules};
@@ -124,6 +128,9 @@ struct Theatre {
     spelling: Spelling,
     policy: Policy,
     namespaces: HashMap<Box<str>, Rule>,
+    /// The claims of the tokens that are signed by a trusted key.
+    tokens: HashMap<String, String>,
+    is_anonymous_off: bool,
     session: Option<Session>,
     clock: Duration,
     hub: Hub,
@@ -136,6 +143,8 @@ impl Theatre {
             spelling,
             policy: Policy::default(),
             namespaces: HashMap::new(),
+            tokens: HashMap::new(),
+            is_anonymous_off: false,
             session: None,
             clock: Duration::ZERO,
             hub: Hub::default(),
@@ -189,7 +198,12 @@ impl Theatre {
         match verb {
             "limit" => self.limit(rest),
             "namespace" => self.namespace(rest),
-            "open" => self.open(),
+            "token" => {
+                let (name, claims) = rest.split_once(' ').unwrap();
+                self.tokens.insert(name.into(), claims.into());
+            }
+            "anonymous" => self.is_anonymous_off = rest == "off",
+            "open" => self.open(rest),
             "published" => self.publish_elsewhere(rest, Delivery::Live),
             "conflated" => {
                 let (dropped, rest) = rest.split_once(' ').unwrap();
@@ -221,6 +235,7 @@ impl Theatre {
             "errors" => limits.errors = number,
             "queue_bytes" => limits.queue_bytes = number as usize,
             "messages_per_second" => limits.messages_per_second = number,
+            "auth_timeout" => limits.auth_timeout = Duration::from_secs(number.into()),
             "burst_grace" => limits.burst_grace = Duration::from_secs(number.into()),
             _ => panic!("no limit {name:?}"),
         }
@@ -245,12 +260,25 @@ impl Theatre {
         self.namespaces.insert(name.into(), rule);
     }
 
-    fn open(&mut self) {
+    fn verify(&self, token: &str) -> Result<Arc<Grant>, Failure> {
+        let expected = Expected::default();
+        let claims = self.tokens.get(token).ok_or(TokenFault::Signature);
+        let grant = claims.and_then(|json| claims::read(json.as_bytes(), &expected, self.now().unix));
+        grant.map(Arc::new).map_err(|fault| Failure::new(ErrorCode::Unauthorized, fault.to_string()))
+    }
+
+    fn open(&mut self, token: &str) {
         self.hub.forget_client();
         self.policy.node = "node-1".into();
         self.policy.rules = Rules::of(self.namespaces.clone());
         let mut effects = Vec::new();
-        let session = Session::open(SESSION, Arc::new(self.policy.clone()), self.now(), &mut effects);
+        let visitor = match token {
+            "" if self.is_anonymous_off => Visitor::Unknown,
+            "" => Visitor::Anonymous,
+            token => Visitor::Known(self.verify(token).expect("a bad token is refused before the upgrade")),
+        };
+        let policy = Arc::new(self.policy.clone());
+        let session = Session::open(SESSION, policy, visitor, self.now(), &mut effects);
         self.session = Some(session);
         effects.into_iter().for_each(|effect| self.effect(effect));
     }
@@ -306,6 +334,10 @@ impl Theatre {
         match effect {
             Effect::Send(reply) => self.say_event(&reply),
             Effect::Ping => self.said.push_str("<< ping\n"),
+            Effect::Authenticate { id, token } => {
+                let outcome = self.verify(token.expose());
+                self.feed(Input::Authenticated { id, outcome });
+            }
             Effect::Join { id, channel, terms } => {
                 let outcome = self.hub.join(&channel, terms);
                 self.feed(Input::Joined { id, channel, outcome });
@@ -430,7 +462,7 @@ fn position(offset: u64) -> Option<Position> {
     Some(Position { epoch: Epoch(0xab), offset: Offset(offset) })
 }
 
-/// No transcript has senders yet, nor a position at the end of its range.
+/// No transcript has senders with odd names, nor a position at the end of its range.
 #[test]
 fn positions_and_senders_are_spelt_where_there_are_any() {
     let channel = Channel::parse("room:\"1\\").unwrap();

@@ -158,3 +158,28 @@ async fn a_failover_costs_nobody_a_message_that_the_replica_has() {
     assert!(entries.iter().all(|it| it.recovered), "{entries:?}");
     gateway.hear_up_to(25).await;
 }
+
+/// They share the node's reads, so that Redis does not notice how many there are.
+#[tokio::test]
+async fn a_thousand_who_come_back_at_once_cost_redis_a_few_commands() {
+    let redis = RealRedis::on(RedisServer::start().await);
+    let top = Gateway::start(&redis, &redis.options(), 0).await.publish(1..=100).await;
+    let gateway = Gateway::start(&redis, &redis.options(), 0).await; // Which knows nothing of the channel.
+    let before = (redis.server.calls("xrange").await, redis.server.calls("evalsha").await);
+    let coming_back = (0..1_000_u64).map(async |number| {
+        let session = SessionId::from_random(u128::from(number).to_be_bytes());
+        let outbox = Outbox::new(session, Encoding::NativeJson, 1 << 20);
+        let since = Position { offset: Offset(number % 100), ..top };
+        let entry = gateway.subscribe(&outbox, Start::Since(since)).await;
+        assert_eq!(entry, Entry { position: top, recovered: true });
+        let mut subscriber = Subscriber { outbox, seen: since, is_lost: false };
+        subscriber.read();
+        assert_eq!(subscriber.seen, top, "all that was missed, in order");
+        subscriber
+    });
+    let subscribers = join_all(coming_back).await;
+    let (reads, scripts) =
+        (redis.server.calls("xrange").await - before.0, redis.server.calls("evalsha").await - before.1);
+    assert!((1..=3).contains(&reads), "{reads} reads for {}", subscribers.len());
+    assert!(scripts <= 10, "{scripts} scripts");
+}

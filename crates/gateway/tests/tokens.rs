@@ -1,0 +1,123 @@
+//! Tokens and the program as an operator runs it: `fanfare token`, and a log that never holds one.
+
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
+use std::path::Path;
+use std::process::Stdio;
+
+use fanfare_testbed::raw_peer::{HANDSHAKE, RawPeer};
+use fanfare_testbed::{Client, Gateway, http};
+use serde_json::json;
+use tokio::net::TcpStream;
+use tokio::process::Command;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_fanfare");
+const SECRET: &str = "a secret of thirty-two bytes and a few more";
+
+/// `fanfare token`, and what it prints or complains of.
+async fn token(arguments: &[&str]) -> Result<String, String> {
+    let mut command = Command::new(PROGRAM);
+    command.arg("token").args(arguments).env_clear().stdin(Stdio::null());
+    let output = command.output().await.expect("it starts");
+    match output.status.success() {
+        true => Ok(String::from_utf8(output.stdout).unwrap().trim_end().to_owned()),
+        false => Err(String::from_utf8(output.stderr).unwrap()),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_of_the_program_opens_what_it_says() {
+    let secret = format!("auth.jwt.hmac_secret={SECRET}");
+    let settings =
+        [secret.as_str(), "auth.jwt.issuer=us", "auth.jwt.audience=here", "namespaces.vault.subscribe=token"];
+    let gateway = Gateway::start(Path::new(PROGRAM), &settings).await;
+    let set: Vec<_> = settings.iter().flat_map(|setting| ["--set", setting]).collect();
+    let wishes = [
+        "--user",
+        "ann",
+        "--allow",
+        "vault:*=subscribe,publish",
+        "--info",
+        "{\"name\":\"Ann\"}",
+        "--channel",
+        "vault:1",
+    ];
+    let made = token(&[&set[..], &wishes[..]].concat()).await.unwrap();
+    let mut client = Client::with_token(gateway.public(), &made).await.unwrap();
+    assert_eq!(client.welcome()["user"], "ann");
+    assert_eq!(client.welcome()["channels"], json!(["vault:1"]));
+    assert!(client.welcome()["expires"].is_u64(), "{}", client.welcome());
+    client.subscribe("vault:2").await;
+    client.publish("vault:2", json!(1)).await;
+
+    for (arguments, part) in [
+        (&["--user", "ann"][..], "set auth.jwt.hmac_secret"),
+        (&["--set", &secret, "--allow", "vault:*"], "--allow takes CHANNELS=VERBS"),
+        (&["--set", &secret, "--allow", "vault:*=rule"], "\"rule\" is none of"),
+        (&["--set", &secret, "--info", "{"], "--info takes JSON"),
+    ] {
+        let complaint = token(arguments).await.unwrap_err();
+        assert!(complaint.contains(part), "{arguments:?}: {complaint}");
+    }
+}
+
+/// Good and bad tokens in every place, at the level that says most: neither they nor what they are made of is logged,
+/// counted or answered.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_token_gets_into_the_log_the_metrics_or_an_answer() {
+    let secret = format!("auth.jwt.hmac_secret={SECRET}");
+    let settings = [
+        secret.as_str(),
+        "auth.cookie=session",
+        "auth.token_in_url=true",
+        "origin.allow=http://page",
+        "log.level=trace",
+    ];
+    let mut gateway = Gateway::start(Path::new(PROGRAM), &settings).await;
+    let good = token(&["--set", &secret, "--user", "ann"]).await.unwrap();
+    let forged = good.rsplit_once('.').unwrap().0.to_owned() + ".Zm9yZ2Vk";
+    let mut told = String::new();
+    for token in [&good, &forged] {
+        let subprotocol = format!("Sec-WebSocket-Protocol: fanfare.v1.json, bearer.{token}");
+        let bearer = format!("Authorization: Bearer {token}");
+        let cookie = format!("Origin: http://page\r\nCookie: session={token}");
+        for header in [&subprotocol, &bearer, &cookie] {
+            let request = HANDSHAKE.replace("Host: fanfare\r\n", &format!("Host: fanfare\r\n{header}\r\n"));
+            told += &http::exchange(gateway.public(), request.as_bytes()).await.unwrap().head;
+        }
+        for path in ["ws", "nowhere", "status"] {
+            let path = format!("/{path}?token={token}");
+            let request = HANDSHAKE.replace("GET /ws", &format!("GET {path}"));
+            let answer = http::exchange(gateway.public(), request.as_bytes()).await.unwrap();
+            told += &answer.head;
+            told += &String::from_utf8_lossy(&answer.body);
+        }
+        for text in [
+            json!({"type": "auth", "token": token}).to_string(),
+            json!({"type": "auth", "id": 1, "token": [token]}).to_string(),
+            json!({"type": "auth", "id": 1, "token": {"is": token}}).to_string(),
+            format!("{{\"type\":\"auth\",\"token\":\"{token}"),
+        ] {
+            let mut client = Client::knock(gateway.public(), "/ws", &[]).await.unwrap();
+            client.send_frame(text.into()).await.unwrap();
+            told += &client.event().await.to_string();
+        }
+        let request = HANDSHAKE.replace("Host: fanfare\r\n", &format!("Host: fanfare\r\n{bearer}\r\n"));
+        if token == &good {
+            let socket = TcpStream::connect(gateway.public()).await.unwrap();
+            RawPeer::shake_hands(socket, request.as_bytes()).await;
+        }
+    }
+    told += http::get(gateway.internal(), "/metrics").await.text();
+    gateway.terminate().await;
+    gateway.ended().await;
+    let log = gateway.log();
+    assert!(log.contains("connection ended"), "it logs at the level that says most: {log}");
+    for token in [&good, &forged] {
+        for part in token.split('.') {
+            assert!(!log.contains(part), "a part of a token is logged: {part}\n{log}");
+            assert!(!told.contains(part), "a part of a token is told: {part}\n{told}");
+        }
+    }
+    assert!(!log.contains(SECRET), "{log}");
+}

@@ -1,0 +1,46 @@
+//! Tokens: how many were good, and what was wrong with the others.
+
+use prometheus::IntCounter;
+
+use crate::Metrics;
+use crate::catalog::{By, Catalog, fact};
+use crate::labels::TokenRefusal;
+
+#[derive(Debug)]
+pub(crate) struct Auth {
+    accepted: IntCounter,
+    refused: By<TokenRefusal, IntCounter>,
+}
+
+impl Auth {
+    pub(crate) fn declare(catalog: &mut Catalog) -> Self {
+        Self {
+            accepted: catalog.counter(
+                fact(
+                    "fanfare_tokens_accepted_total",
+                    "Tokens that were good, in requests and in conversations.",
+                )
+                .query("sum(rate(fanfare_tokens_accepted_total[5m]))"),
+            ),
+            refused: catalog.counters(
+                fact(
+                    "fanfare_tokens_refused_total",
+                    "Tokens that were not good, by what was wrong with them.",
+                )
+                .query("sum(rate(fanfare_tokens_refused_total[5m])) by (reason)"),
+            ),
+        }
+    }
+}
+
+impl Metrics {
+    /// A token was good.
+    pub fn token_accepted(&self) {
+        self.auth.accepted.inc();
+    }
+
+    /// A token was not.
+    pub fn token_refused(&self, reason: TokenRefusal) {
+        self.auth.refused.of(reason).inc();
+    }
+}

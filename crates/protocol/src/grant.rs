@@ -1,0 +1,296 @@
+//! What a token says of its holder: who it is, and what it may do beyond what everyone may.
+//!
+//! A [`Token`] is text that a client presents. Whether its signature is good only the shell can tell, which has the keys;
+//! what its claims mean is read here ([`claims`]), and comes out as a [`Grant`]. What a grant opens is asked in
+//! [`crate::rules`], beside what a namespace opens to everyone: a grant never takes anything away.
+//!
+//! **Invariants.** No `Debug`, error or text that is made here holds a part of a token. Patterns and verbs are parsed once;
+//! all that a grant holds is bounded by [`TOKEN_BYTES_MAX`].
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::channel::Channel;
+use crate::id::UserId;
+use crate::publication::{Payload, Sender};
+use crate::time::UnixMicros;
+
+pub mod claims;
+
+/// The longest token that is looked at, in bytes.
+pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
+
+/// The namespace of personal channels: `user:<id>` is heard by that user alone.
+pub const PERSONAL_NAMESPACE: &str = "user";
+
+/// A token as it was presented: a secret. Its `Debug` shows that there is one and nothing else.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token(Box<str>);
+
+impl Token {
+    /// Hides `text` from now on.
+    pub fn new(text: impl Into<Box<str>>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text, for the one place that verifies it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(token)")
+    }
+}
+
+/// Why a token is not taken. The texts are constants: they are told to clients and logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TokenFault {
+    /// Over [`TOKEN_BYTES_MAX`].
+    #[error("a token has at most {TOKEN_BYTES_MAX} bytes")]
+    TooLong,
+    /// Not three parts of base64url with JSON in them, or a header that asks for what is not done here.
+    #[error("not a signed JSON Web Token in compact form")]
+    Malformed,
+    /// `none`, or an algorithm that none of the keys is for.
+    #[error("the token's algorithm is not one of the keys that are trusted here")]
+    Algorithm,
+    /// No trusted key has made the signature.
+    #[error("the token's signature is not by a key that is trusted here")]
+    Signature,
+    /// `exp` is over.
+    #[error("the token has expired")]
+    Expired,
+    /// `nbf` is still to come.
+    #[error("the token is not valid yet")]
+    NotYetValid,
+    /// `iss` is missing, or somebody else.
+    #[error("the token's issuer is not the one that is trusted here")]
+    Issuer,
+    /// `aud` is missing, or names others.
+    #[error("the token is for another audience")]
+    Audience,
+    /// A claim is not what it ought to be; the text says which.
+    #[error("the token's claims are not as they ought to be: {0}")]
+    Claims(&'static str),
+}
+
+/// What a verified token says. See the [module's essay](self).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Grant {
+    /// Who the holder is (`sub`); a token may be good for permissions alone.
+    pub user: Option<UserId>,
+    /// The token's own name (`jti`), by which it can be revoked.
+    pub token: Option<Box<str>>,
+    /// What others are shown of the user (`info`).
+    pub profile: Option<Payload>,
+    /// Unix seconds at which the token says that it ends (`exp`).
+    pub expires: Option<u64>,
+    /// When it is good no longer: [`Grant::expires`], and what clocks may disagree by.
+    pub ends: Option<UnixMicros>,
+    /// What its holder is subscribed to without asking (`channels`).
+    pub channels: Vec<Channel>,
+    /// What it allows (`allow`).
+    pub allowances: Vec<Allowance>,
+}
+
+/// Some channels, and what may be done on them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Allowance {
+    /// Any of these.
+    pub channels: Vec<Pattern>,
+    /// Any of these.
+    pub verbs: Vec<Verb>,
+}
+
+/// What a token can allow on a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verb {
+    /// Hear it, and with that read its history and ask who is there.
+    Subscribe,
+    /// Publish on it.
+    Publish,
+    /// Ask who is there.
+    Presence,
+    /// Read what was published.
+    History,
+}
+
+impl Verb {
+    /// Reads a word of the claim `can`.
+    pub fn parse(word: &str) -> Option<Self> {
+        match word {
+            "subscribe" => Some(Self::Subscribe),
+            "publish" => Some(Self::Publish),
+            "presence" => Some(Self::Presence),
+            "history" => Some(Self::History),
+            _ => None,
+        }
+    }
+}
+
+/// Names channels: `*` stands for any number of any characters, wherever and however often it is written.
+///
+/// ```
+/// use fanfare_protocol::Channel;
+/// use fanfare_protocol::grant::Pattern;
+/// let pattern = Pattern::parse("room:*:public").unwrap();
+/// assert!(pattern.matches(&Channel::parse("room:7:public").unwrap()));
+/// assert!(!pattern.matches(&Channel::parse("room:7:private").unwrap()));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pattern(Channel);
+
+impl Pattern {
+    /// Takes what could be a channel's name, `*` being one of its characters.
+    pub fn parse(text: &str) -> Option<Self> {
+        Channel::parse(text).ok().map(Self)
+    }
+
+    /// Whether it names this channel. Takes time in proportion to both lengths, whatever the pattern.
+    pub fn matches(&self, channel: &Channel) -> bool {
+        let mut parts = self.0.as_str().split('*');
+        let first = parts.next().expect("splitting yields a part");
+        let Some(mut rest) = channel.as_str().strip_prefix(first) else { return false };
+        let Some(last) = parts.next_back() else { return rest.is_empty() };
+        for part in parts {
+            // The leftmost place leaves the most for those that follow.
+            match rest.find(part) {
+                Some(at) => rest = &rest[at + part.len()..],
+                None => return false,
+            }
+        }
+        rest.ends_with(last)
+    }
+}
+
+impl Grant {
+    /// Whether the token itself opens a channel for this.
+    pub fn allows(&self, verb: Verb, channel: &Channel) -> bool {
+        let names = |it: &Allowance| it.channels.iter().any(|pattern| pattern.matches(channel));
+        let is_listed = verb == Verb::Subscribe && self.channels.contains(channel);
+        is_listed || self.allowances.iter().any(|it| it.verbs.contains(&verb) && names(it))
+    }
+
+    /// Whether the channel is the personal one of the token's user.
+    pub fn owns(&self, channel: &Channel) -> bool {
+        let owner = owner(channel);
+        owner.is_some() && owner == self.user.as_ref().map(UserId::as_str)
+    }
+
+    /// The personal channel of the token's user: none without a user, or where the id does not make a channel's name.
+    pub fn personal_channel(&self) -> Option<Channel> {
+        let user = self.user.as_ref()?.as_str();
+        Channel::parse(&format!("{PERSONAL_NAMESPACE}:{user}")).ok()
+    }
+
+    /// As whom the holder's publications are shown.
+    pub fn sender(&self) -> Option<Sender> {
+        self.user.clone().map(|user| Sender { user, profile: self.profile.clone() })
+    }
+}
+
+/// Whose personal channel this is; none where it is nobody's.
+pub fn owner(channel: &Channel) -> Option<&str> {
+    match channel.as_str().split_once(':') {
+        Some((PERSONAL_NAMESPACE, user)) => Some(user),
+        _ => None,
+    }
+}
+
+/// With whom a conversation begins.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Visitor {
+    /// Somebody who need not say who it is.
+    #[default]
+    Anonymous,
+    /// The holder of a token that came with the request, and was found good.
+    Known(Arc<Grant>),
+    /// Somebody who has to present a token before anything else.
+    Unknown,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn channel(name: &str) -> Channel {
+        Channel::parse(name).unwrap()
+    }
+
+    #[test]
+    fn a_pattern_names_what_its_stars_can_stand_for() {
+        for (pattern, name, matches) in [
+            ("room:1", "room:1", true),
+            ("room:1", "room:10", false),
+            ("room:1", "aroom:1", false),
+            ("room:*", "room:", true),
+            ("room:*", "room:a:b", true),
+            ("room:*", "rooms:a", false),
+            ("*", "anything", true),
+            ("*:public", "a:b:public", true),
+            ("*:public", "a:public:b", false),
+            ("a*b*c", "abc", true),
+            ("a*b*c", "aXbYbZc", true),
+            ("a*b*c", "aXcYb", false),
+            ("a*a", "a", false),
+            ("a**a", "aa", true),
+            ("ab*ba", "aba", false),
+        ] {
+            let pattern = Pattern::parse(pattern).unwrap();
+            assert_eq!(pattern.matches(&channel(name)), matches, "{pattern:?} {name}");
+        }
+    }
+
+    #[test]
+    fn no_pattern_takes_long() {
+        let pattern = Pattern::parse(&"a*".repeat(127)).unwrap();
+        let name = channel(&("a".repeat(254) + "b"));
+        (0..10_000).for_each(|_| assert!(pattern.matches(&name)));
+    }
+
+    #[test]
+    fn a_verb_opens_what_it_names_and_nothing_else() {
+        let allowance = Allowance {
+            channels: vec![Pattern::parse("room:*").unwrap()],
+            verbs: vec![Verb::Publish, Verb::History],
+        };
+        let grant =
+            Grant { channels: vec![channel("news")], allowances: vec![allowance], ..Grant::default() };
+        for (verb, name, allows) in [
+            (Verb::Publish, "room:1", true),
+            (Verb::History, "room:1", true),
+            (Verb::Subscribe, "room:1", false),
+            (Verb::Presence, "room:1", false),
+            (Verb::Publish, "lobby", false),
+            (Verb::Subscribe, "news", true),
+            (Verb::Publish, "news", false),
+        ] {
+            assert_eq!(grant.allows(verb, &channel(name)), allows, "{verb:?} {name}");
+        }
+    }
+
+    #[test]
+    fn a_personal_channel_is_its_users_alone() {
+        let grant = |user: &str| Grant { user: Some(UserId::new(user)), ..Grant::default() };
+        assert!(grant("ann").owns(&channel("user:ann")));
+        assert!(grant("a:b").owns(&channel("user:a:b")));
+        for (user, name) in
+            [("ann", "user:anna"), ("ann", "user:ann:x"), ("ann", "users:ann"), ("ann", "ann")]
+        {
+            assert!(!grant(user).owns(&channel(name)), "{user} {name}");
+        }
+        assert!(!Grant::default().owns(&channel("user:")));
+        assert_eq!(grant("ann").personal_channel(), Some(channel("user:ann")));
+        assert_eq!(grant("a user").personal_channel(), None);
+        assert_eq!(Grant::default().personal_channel(), None);
+    }
+
+    #[test]
+    fn a_token_is_never_shown() {
+        let token = Token::new("eyJhbGciOiJIUzI1NiJ9.secret.part");
+        assert_eq!(format!("{token:?}"), "(token)");
+    }
+}

@@ -1,0 +1,280 @@
+//! The claims of a token whose signature is good: read, held against what is expected, and turned into a [`Grant`].
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+
+use super::{Allowance, Grant, Pattern, TokenFault, Verb};
+use crate::channel::Channel;
+use crate::id::UserId;
+use crate::publication::Payload;
+use crate::time::UnixMicros;
+
+/// The longest user id, in bytes, and the longest name of a token.
+pub const ID_BYTES_MAX: usize = 255;
+
+/// What tokens must say, whoever holds them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Expected {
+    /// `iss`; anyone where it is not set.
+    pub issuer: Option<Box<str>>,
+    /// What `aud` names among others; anything where it is not set.
+    pub audience: Option<Box<str>>,
+    /// What the clock of whoever made the token may disagree by.
+    pub leeway: Duration,
+}
+
+/// Claims that are known. A claim that is there is not null, and is there once.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Claims<'a> {
+    #[serde(borrow, deserialize_with = "present")]
+    sub: Option<Cow<'a, str>>,
+    #[serde(borrow, deserialize_with = "present")]
+    iss: Option<Cow<'a, str>>,
+    #[serde(borrow, deserialize_with = "present")]
+    aud: Option<Audience<'a>>,
+    #[serde(borrow, deserialize_with = "present")]
+    jti: Option<Cow<'a, str>>,
+    #[serde(deserialize_with = "present")]
+    exp: Option<f64>,
+    #[serde(deserialize_with = "present")]
+    nbf: Option<f64>,
+    #[serde(borrow)]
+    info: Option<&'a RawValue>,
+    #[serde(borrow, deserialize_with = "present")]
+    channels: Option<Vec<Cow<'a, str>>>,
+    #[serde(borrow, deserialize_with = "present")]
+    allow: Option<Vec<Allow<'a>>>,
+}
+
+/// One audience or several (RFC 7519 section 4.1.3).
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Audience<'a> {
+    One(#[serde(borrow)] Cow<'a, str>),
+    Several(#[serde(borrow)] Vec<Cow<'a, str>>),
+}
+
+#[derive(Deserialize)]
+struct Allow<'a> {
+    #[serde(borrow)]
+    channels: Vec<Cow<'a, str>>,
+    #[serde(borrow)]
+    can: Vec<Cow<'a, str>>,
+}
+
+fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}
+
+/// Reads the claims of a token whose signature is good.
+///
+/// # Errors
+/// The first of these that is so: the JSON is not one of claims; the token is over, or not yet valid, by more than the
+/// leeway; it is of another issuer or for another audience; what it grants cannot be understood.
+pub fn read(json: &[u8], expected: &Expected, now: UnixMicros) -> Result<Grant, TokenFault> {
+    // To serde an array is a struct without its field names; to us it is no set of claims.
+    let claims = Some(json).filter(|json| json.trim_ascii_start().starts_with(b"{"));
+    let claims: Option<Claims<'_>> = claims.and_then(|json| serde_json::from_slice(json).ok());
+    let claims = claims.ok_or(TokenFault::Claims(
+        "`exp` and `nbf` are numbers, `sub`, `iss` and `jti` strings, `channels` and `allow` lists",
+    ))?;
+    let leeway = micros(expected.leeway);
+    let ends = claims.exp.map(time).transpose()?.map(|exp| UnixMicros(exp.0.saturating_add(leeway)));
+    if ends.is_some_and(|ends| ends <= now) {
+        return Err(TokenFault::Expired);
+    }
+    if claims.nbf.map(time).transpose()?.is_some_and(|nbf| nbf.0.saturating_sub(leeway) > now.0) {
+        return Err(TokenFault::NotYetValid);
+    }
+    if expected.issuer.is_some() && expected.issuer.as_deref() != claims.iss.as_deref() {
+        return Err(TokenFault::Issuer);
+    }
+    if expected
+        .audience
+        .as_ref()
+        .is_some_and(|wanted| !claims.aud.as_ref().is_some_and(|aud| aud.names(wanted)))
+    {
+        return Err(TokenFault::Audience);
+    }
+    let sub = claims.sub.as_deref();
+    let user = id(sub, "`sub` has 1 to 255 bytes")?.map(UserId::new);
+    let jti = claims.jti.as_deref();
+    Ok(Grant {
+        user,
+        token: id(jti, "`jti` has 1 to 255 bytes")?.map(Into::into),
+        profile: claims.info.map(Payload::from_raw),
+        expires: claims.exp.map(time).transpose()?.map(|exp| exp.0 / 1_000_000),
+        ends,
+        channels: channels(claims.channels.unwrap_or_default())?,
+        allowances: claims.allow.iter().flatten().map(allowance).collect::<Result<_, _>>()?,
+    })
+}
+
+impl Audience<'_> {
+    fn names(&self, wanted: &str) -> bool {
+        match self {
+            Self::One(it) => it == wanted,
+            Self::Several(them) => them.iter().any(|it| it == wanted),
+        }
+    }
+}
+
+/// A NumericDate, which may have a fraction and may lie before 1970.
+fn time(seconds: f64) -> Result<UnixMicros, TokenFault> {
+    if !seconds.is_finite() {
+        return Err(TokenFault::Claims("`exp` and `nbf` are seconds since 1970"));
+    }
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a cast of a float saturates"
+    )]
+    Ok(UnixMicros((seconds * 1e6) as u64))
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+fn id<'a>(text: Option<&'a str>, wrong: &'static str) -> Result<Option<&'a str>, TokenFault> {
+    match text {
+        Some(text) if !(1..=ID_BYTES_MAX).contains(&text.len()) => Err(TokenFault::Claims(wrong)),
+        fitting => Ok(fitting),
+    }
+}
+
+fn channels(names: Vec<Cow<'_, str>>) -> Result<Vec<Channel>, TokenFault> {
+    let mut channels = Vec::with_capacity(names.len());
+    for name in names {
+        let channel = Channel::parse(&name);
+        let channel = channel.map_err(|_| TokenFault::Claims("`channels` holds names of channels"))?;
+        if !channels.contains(&channel) {
+            channels.push(channel);
+        }
+    }
+    Ok(channels)
+}
+
+fn allowance(claim: &Allow<'_>) -> Result<Allowance, TokenFault> {
+    let patterns = claim.channels.iter().map(|it| Pattern::parse(it)).collect::<Option<_>>();
+    let verbs = claim.can.iter().map(|it| Verb::parse(it)).collect::<Option<_>>();
+    Ok(Allowance {
+        channels: patterns.ok_or(TokenFault::Claims("`allow` names channels, `*` for any characters"))?,
+        verbs: verbs.ok_or(TokenFault::Claims("`can` holds subscribe, publish, presence and history"))?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: UnixMicros = UnixMicros(1_767_225_600_000_000);
+
+    fn read_at(json: &str, expected: &Expected) -> Result<Grant, TokenFault> {
+        read(json.as_bytes(), expected, NOW)
+    }
+
+    fn read_anyhow(json: &str) -> Result<Grant, TokenFault> {
+        read_at(json, &Expected::default())
+    }
+
+    #[test]
+    fn claims_become_a_grant() {
+        let json = r#"{"sub":"ann","jti":"t1","exp":1767225601.5,"iat":1,"info":{"a": 1},"channels":["news","news"],
+            "allow":[{"channels":["room:*","lobby"],"can":["publish","history"]}],"other":[1]}"#;
+        let grant = read_anyhow(json).unwrap();
+        let pattern = |text| Pattern::parse(text).unwrap();
+        let expected = Grant {
+            user: Some(UserId::new("ann")),
+            token: Some("t1".into()),
+            profile: Some(Payload::parse("{\"a\": 1}").unwrap()),
+            expires: Some(1_767_225_601),
+            ends: Some(UnixMicros(1_767_225_601_500_000)),
+            channels: vec![Channel::parse("news").unwrap()],
+            allowances: vec![Allowance {
+                channels: vec![pattern("room:*"), pattern("lobby")],
+                verbs: vec![Verb::Publish, Verb::History],
+            }],
+        };
+        assert_eq!(grant, expected);
+        assert_eq!(read_anyhow("{}").unwrap(), Grant::default());
+    }
+
+    /// The boundary to the second, on both sides, with and without leeway.
+    #[test]
+    fn a_token_is_good_from_nbf_to_exp_and_the_leeway_on_both_sides() {
+        let leeway = Expected { leeway: Duration::from_secs(30), ..Expected::default() };
+        for (claim, expected, outcome) in [
+            (r#"{"exp":1767225601}"#, &Expected::default(), Ok(())),
+            (r#"{"exp":1767225600}"#, &Expected::default(), Err(TokenFault::Expired)),
+            (r#"{"exp":1767225571}"#, &leeway, Ok(())),
+            (r#"{"exp":1767225570}"#, &leeway, Err(TokenFault::Expired)),
+            (r#"{"exp":0}"#, &leeway, Err(TokenFault::Expired)),
+            (r#"{"exp":-5}"#, &leeway, Err(TokenFault::Expired)),
+            (r#"{"exp":1e300}"#, &leeway, Ok(())),
+            (r#"{"nbf":1767225600}"#, &Expected::default(), Ok(())),
+            (r#"{"nbf":1767225601}"#, &Expected::default(), Err(TokenFault::NotYetValid)),
+            (r#"{"nbf":1767225630}"#, &leeway, Ok(())),
+            (r#"{"nbf":1767225631}"#, &leeway, Err(TokenFault::NotYetValid)),
+        ] {
+            assert_eq!(read_at(claim, expected).map(drop), outcome, "{claim}");
+        }
+    }
+
+    #[test]
+    fn issuer_and_audience_are_asked_for_where_they_are_configured() {
+        let both =
+            Expected { issuer: Some("us".into()), audience: Some("here".into()), ..Expected::default() };
+        for (claim, outcome) in [
+            (r#"{"iss":"us","aud":"here"}"#, Ok(())),
+            (r#"{"iss":"us","aud":["there","here"]}"#, Ok(())),
+            (r#"{"iss":"us","aud":["there"]}"#, Err(TokenFault::Audience)),
+            (r#"{"iss":"us","aud":"her"}"#, Err(TokenFault::Audience)),
+            (r#"{"iss":"us","aud":[]}"#, Err(TokenFault::Audience)),
+            (r#"{"iss":"us"}"#, Err(TokenFault::Audience)),
+            (r#"{"iss":"them","aud":"here"}"#, Err(TokenFault::Issuer)),
+            (r#"{"iss":"US","aud":"here"}"#, Err(TokenFault::Issuer)),
+            (r#"{"aud":"here"}"#, Err(TokenFault::Issuer)),
+        ] {
+            assert_eq!(read_at(claim, &both).map(drop), outcome, "{claim}");
+        }
+        assert!(read_anyhow(r#"{"iss":"them","aud":"there"}"#).is_ok());
+    }
+
+    #[test]
+    fn a_claim_that_cannot_be_understood_makes_the_token_worthless() {
+        let long = "x".repeat(ID_BYTES_MAX + 1);
+        for claims in [
+            "",
+            "[]",
+            "1",
+            "{",
+            r#"{"exp":"1767225601"}"#,
+            r#"{"exp":null}"#,
+            r#"{"nbf":null}"#,
+            r#"{"nbf":true}"#,
+            r#"{"sub":7}"#,
+            r#"{"sub":""}"#,
+            r#"{"sub":null}"#,
+            r#"{"jti":""}"#,
+            r#"{"exp":1e999}"#,
+            r#"{"sub":"ann","sub":"bob"}"#,
+            r#"{"exp":1767225601,"exp":9767225601}"#,
+            r#"{"aud":1}"#,
+            r#"{"channels":"news"}"#,
+            r#"{"channels":["a b"]}"#,
+            r#"{"allow":{}}"#,
+            r#"{"allow":[{"channels":["a"]}]}"#,
+            r#"{"allow":[{"channels":["a b"],"can":["publish"]}]}"#,
+            r#"{"allow":[{"channels":["a"],"can":["admin"]}]}"#,
+            &format!(r#"{{"sub":"{long}"}}"#),
+        ] {
+            let fault = read_anyhow(claims).unwrap_err();
+            assert!(matches!(fault, TokenFault::Claims(_)), "{claims}: {fault:?}");
+        }
+    }
+}
