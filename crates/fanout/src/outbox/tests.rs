@@ -6,7 +6,7 @@ use fanfare_protocol::publication::{Draft, Payload};
 use fanfare_protocol::{Channel, SessionId};
 use proptest::prelude::*;
 
-use super::queue::{SLOTS_AT_REST, SLOTS_KEPT};
+use super::queue::SLOTS_AT_REST;
 use super::*;
 
 pub(super) const US: SessionId = SessionId::from_random([1; 16]);
