@@ -25,7 +25,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use fanfare_fanout::{Order, Outbox};
-use fanfare_metrics::Metrics;
+use fanfare_metrics::{Carrier, Metrics};
 use fanfare_protocol::command::Decoded;
 use fanfare_protocol::dialect::Incoming;
 use fanfare_protocol::grant::Visitor;
@@ -39,21 +39,24 @@ use tracing::debug;
 use crate::admission::Place;
 use crate::clock::Clock;
 use crate::node::Services;
+use crate::transport::Transport;
 use crate::transport::websocket::{Read, WebSocket};
 
 mod effects;
 mod facts;
 mod roster;
+mod streaming;
 mod wheel;
 
 pub(crate) use effects::{count, failure as broker_failure};
 pub(crate) use roster::Roster;
+pub(crate) use streaming::{Listening, Streaming};
 pub(crate) use wheel::Wheel;
 
 /// See the [module's essay](self).
 #[derive(Debug)]
-pub(crate) struct Connection<S> {
-    socket: WebSocket<S>,
+pub(crate) struct Connection<T> {
+    transport: T,
     session: Session,
     outbox: Arc<Outbox>,
     /// What the session has decided and nobody has performed yet.
@@ -64,11 +67,11 @@ pub(crate) struct Connection<S> {
     _place: Place,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
-    /// Takes over a socket after its upgrade, with the bytes that came behind the handshake, and greets the client.
-    pub(crate) fn open(
-        io: S,
-        early: Bytes,
+impl<T> Connection<T> {
+    /// Opens a conversation over a transport that carries messages of at most so many bytes, and greets the client.
+    fn begin(
+        transport: impl FnOnce(usize) -> T,
+        carrier: Carrier,
         encoding: Encoding,
         visitor: Visitor,
         place: Place,
@@ -78,12 +81,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         let policy = services.settings().policy.clone();
         let limits = &policy.limits;
         let (message_bytes, queue_bytes) = (limits.message_bytes, limits.queue_bytes);
-        let session = Session::open(new_session_id(), policy, visitor, services.clock.now(), &mut effects);
+        let (id, now) = (new_session_id(), services.clock.now());
+        let session = match carrier {
+            Carrier::WebSocket => Session::open(id, policy, visitor, now, &mut effects),
+            Carrier::Events | Carrier::Lines | Carrier::Poll => {
+                Session::open_one_way(id, policy, visitor, now, &mut effects)
+            }
+        };
         let outbox = Outbox::new(session.id(), encoding, queue_bytes);
         services.roster.enter(&outbox);
-        services.metrics.connection_opened();
+        services.metrics.connection_opened(carrier);
         let mut connection = Self {
-            socket: WebSocket::new(io, early, message_bytes),
+            transport: transport(message_bytes),
             session,
             outbox,
             effects,
@@ -94,6 +103,91 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         // Whoever swapped the settings after our look at them, and before the roster had us, did not find us there.
         connection.take_policy();
         connection
+    }
+
+    fn take(&mut self, input: Input) {
+        self.session.handle(self.services.clock.now(), input, &mut self.effects);
+    }
+
+    fn take_order(&mut self, order: Order) {
+        match order {
+            Order::Tick => {
+                self.tick_due = None;
+                self.outbox.rest();
+                self.take(Input::Tick);
+            }
+            Order::Overflowed => {
+                self.services.metrics.outbox_overflowed();
+                self.take(Input::Overflowed);
+            }
+            Order::Lost { channel } => self.take(Input::Lost { channel }),
+            Order::Drain { after } => self.take(Input::Drain(after)),
+            Order::Reloaded => self.take_policy(),
+        }
+        // An order may only have moved the deadline, in which case no effect ends the turn.
+        self.schedule_tick();
+    }
+
+    /// Goes on by the policy that is in force now. The socket and the outbox keep their bounds: the client was told them.
+    fn take_policy(&mut self) {
+        let policy = self.services.settings().policy.clone();
+        self.take(Input::PolicyChanged(policy));
+    }
+
+    /// Sees to it that the session's next deadline rings.
+    fn schedule_tick(&mut self) {
+        let Some(deadline) = self.session.deadline() else { return };
+        if self.tick_due.is_none_or(|due| deadline < due) {
+            self.services.wheel.schedule(deadline, &self.outbox);
+            self.tick_due = Some(deadline);
+        }
+    }
+}
+
+impl<T: Transport> Connection<T> {
+    /// Writes until nothing waits or the socket is full.
+    fn write_what_waits(&mut self, cx: &mut Context<'_>) {
+        let Services { metrics, clock, .. } = &*self.services;
+        while let Poll::Ready(outcome) = self.transport.poll_write(cx, &self.outbox) {
+            let Ok(written) = outcome else { return self.take(Input::Gone) };
+            if written.taken > 0 {
+                metrics.outbox_queued(-i64::try_from(written.taken).expect("a batch is bounded"));
+            }
+            if written.bytes > 0 {
+                metrics.written(written.frames, written.bytes as u64);
+            }
+            if let Some(received) = written.oldest {
+                metrics.publish_to_write(clock.unix().since(received));
+            }
+        }
+    }
+
+    /// Waits for something, and goes on writing meanwhile.
+    async fn while_writing<A>(&mut self, answer: impl Future<Output = A>) -> A {
+        let mut answer = pin!(answer);
+        poll_fn(|cx| {
+            let polled = answer.as_mut().poll(cx);
+            if polled.is_pending() {
+                self.write_what_waits(cx);
+            }
+            polled
+        })
+        .await
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<WebSocket<S>> {
+    /// Takes over a socket after its upgrade, with the bytes that came behind the handshake, and greets the client.
+    pub(crate) fn open(
+        io: S,
+        early: Bytes,
+        encoding: Encoding,
+        visitor: Visitor,
+        place: Place,
+        services: Arc<Services>,
+    ) -> Self {
+        let socket = |message_bytes| WebSocket::new(io, early, message_bytes);
+        Self::begin(socket, Carrier::WebSocket, encoding, visitor, place, services)
     }
 
     /// Lives until the connection has ended, for whatever reason.
@@ -127,58 +221,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             match self.session.stage() {
                 Stage::Over => return Poll::Ready(()),
                 _ if !self.effects.is_empty() => return Poll::Ready(()),
-                Stage::Finishing if self.socket.is_flushed() && self.outbox.is_empty() => {
-                    std::task::ready!(self.socket.poll_linger(cx));
+                Stage::Finishing if self.transport.is_flushed() && self.outbox.is_empty() => {
+                    std::task::ready!(self.transport.poll_linger(cx));
                     self.take(Input::Gone);
                 }
                 Stage::Finishing => return Poll::Pending,
                 Stage::Open | Stage::Closing => std::task::ready!(self.poll_read(cx)),
-            }
-        }
-    }
-
-    fn take(&mut self, input: Input) {
-        self.session.handle(self.services.clock.now(), input, &mut self.effects);
-    }
-
-    fn take_order(&mut self, order: Order) {
-        match order {
-            Order::Tick => {
-                self.tick_due = None;
-                self.outbox.rest();
-                self.take(Input::Tick);
-            }
-            Order::Overflowed => {
-                self.services.metrics.outbox_overflowed();
-                self.take(Input::Overflowed);
-            }
-            Order::Lost { channel } => self.take(Input::Lost { channel }),
-            Order::Drain { after } => self.take(Input::Drain(after)),
-            Order::Reloaded => self.take_policy(),
-        }
-        // An order may only have moved the deadline, in which case no effect ends the turn.
-        self.schedule_tick();
-    }
-
-    /// Goes on by the policy that is in force now. The socket and the outbox keep their bounds: the client was told them.
-    fn take_policy(&mut self) {
-        let policy = self.services.settings().policy.clone();
-        self.take(Input::PolicyChanged(policy));
-    }
-
-    /// Writes until nothing waits or the socket is full.
-    fn write_what_waits(&mut self, cx: &mut Context<'_>) {
-        let Services { metrics, clock, .. } = &*self.services;
-        while let Poll::Ready(outcome) = self.socket.poll_write(cx, &self.outbox) {
-            let Ok(written) = outcome else { return self.take(Input::Gone) };
-            if written.taken > 0 {
-                metrics.outbox_queued(-i64::try_from(written.taken).expect("a batch is bounded"));
-            }
-            if written.bytes > 0 {
-                metrics.written(written.frames, written.bytes as u64);
-            }
-            if let Some(received) = written.oldest {
-                metrics.publish_to_write(clock.unix().since(received));
             }
         }
     }
@@ -193,7 +241,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             metrics: &self.services.metrics,
             messages: 0,
         };
-        let outcome = std::task::ready!(self.socket.poll_read(cx, &mut |event| reader.event(event)));
+        let outcome = std::task::ready!(self.transport.poll_read(cx, &mut |event| reader.event(event)));
         match outcome {
             Ok(Read::Bytes(bytes)) => {
                 reader.take(Input::Heard);
@@ -210,31 +258,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         let reason = CloseReason::from_number(violation.close_code()).unwrap_or(CloseReason::ProtocolError);
         self.take(Input::Violated(reason));
     }
-
-    /// Sees to it that the session's next deadline rings.
-    fn schedule_tick(&mut self) {
-        let Some(deadline) = self.session.deadline() else { return };
-        if self.tick_due.is_none_or(|due| deadline < due) {
-            self.services.wheel.schedule(deadline, &self.outbox);
-            self.tick_due = Some(deadline);
-        }
-    }
-
-    /// Waits for something, and goes on writing meanwhile.
-    async fn while_writing<T>(&mut self, answer: impl Future<Output = T>) -> T {
-        let mut answer = pin!(answer);
-        poll_fn(|cx| {
-            let polled = answer.as_mut().poll(cx);
-            if polled.is_pending() {
-                self.write_what_waits(cx);
-            }
-            polled
-        })
-        .await
-    }
 }
 
-impl<S> Drop for Connection<S> {
+impl<T> Drop for Connection<T> {
     fn drop(&mut self) {
         let Services { hub, desk, metrics, roster, .. } = &*self.services;
         for channel in self.session.channels() {
@@ -307,7 +333,8 @@ impl Reader<'_> {
     }
 }
 
-fn new_session_id() -> SessionId {
+/// A name for a conversation, from a source that nobody can guess.
+pub(crate) fn new_session_id() -> SessionId {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).expect("the system has random numbers");
     SessionId::from_random(bytes)

@@ -20,3 +20,4 @@ mod hygiene;
 mod presence;
 mod slow_consumer;
 mod support;
+mod transports;
