@@ -346,7 +346,7 @@ mod tests {
                     let _ = outbox.push(frame).unwrap();
                 }
                 let (ours, mut theirs) = duplex(socket_takes);
-                let mut socket = WebSocket::new(ours, Bytes::new(), 1 << 16);
+                let mut socket = WebSocket::new(ours, Bytes::new(), 1 << 16, None);
                 let (mut written, mut heard) = (0, Vec::new());
                 while heard.len() < expected.len() {
                     let mut cx = Context::from_waker(Waker::noop());
