@@ -18,5 +18,6 @@ mod handshake;
 mod heartbeat;
 mod hygiene;
 mod presence;
+mod revoking;
 mod slow_consumer;
 mod support;
