@@ -1,5 +1,6 @@
 //! The command line, and its help, which teaches by example.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -50,6 +51,11 @@ pub(crate) enum Scenario {
     Check(Check),
     /// The same work on several servers, in turn: what scripts/bench runs
     Bench(Bench),
+    /// As many connections as fit, on many nodes and one Redis: what scripts/scale runs
+    Scale(Scale),
+    /// One of the processes of `scale`
+    #[command(hide = true)]
+    Hold(Hold),
 }
 
 /// What all scenarios have.
@@ -94,6 +100,62 @@ pub(crate) struct Idle {
     /// Fail when a connection costs more resident memory
     #[arg(long, value_name = "BYTES")]
     pub(crate) max_bytes_per_connection: Option<u64>,
+}
+
+/// Start nodes and a Redis, hold many connections, publish to all of them, kill a node.
+#[derive(Debug, Args)]
+pub(crate) struct Scale {
+    /// The gateway's program
+    #[arg(long, value_name = "FILE")]
+    pub(crate) binary: PathBuf,
+    /// Each hears a channel that all share, and a room of ten
+    #[arg(long, default_value_t = 100_000, value_name = "N")]
+    pub(crate) connections: usize,
+    /// Nodes, of which one is killed [default: one for 15,000 connections, at least 3]
+    #[arg(long, value_name = "N")]
+    pub(crate) nodes: Option<usize>,
+    /// Length of `data` as JSON
+    #[arg(long, default_value_t = 128, value_parser = payload, value_name = "BYTES")]
+    pub(crate) payload: usize,
+    /// Publications to everybody, one at a time
+    #[arg(long, default_value_t = 10, value_name = "N")]
+    pub(crate) broadcasts: u64,
+    /// Publications while a node is gone
+    #[arg(long, default_value_t = 10, value_name = "N")]
+    pub(crate) missed: u64,
+    /// Time between two pings of the server
+    #[arg(long, default_value_t = 30, value_name = "SECONDS")]
+    pub(crate) heartbeat: u64,
+    /// How long the crowd is left alone
+    #[arg(long, default_value = "40", value_parser = seconds, value_name = "SECONDS")]
+    pub(crate) rest: Duration,
+    /// The longest that a client waits before it comes back
+    #[arg(long, default_value_t = 2_000, value_name = "MILLISECONDS")]
+    pub(crate) jitter_ms: u64,
+    /// Whether it is known who is in a room
+    #[arg(long)]
+    pub(crate) presence: bool,
+    /// Also write the report here, as JSON
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+}
+
+/// What one process of the crowd is told when it starts; orders come by its standard input.
+#[derive(Debug, Args)]
+pub(crate) struct Hold {
+    /// The number of the first connection
+    #[arg(long)]
+    pub(crate) first: usize,
+    #[arg(long)]
+    pub(crate) count: usize,
+    /// Which 127.1.N.0/24 the connections come from
+    #[arg(long)]
+    pub(crate) network: u8,
+    /// Public address of a node; repeat it
+    #[arg(long = "node", required = true)]
+    pub(crate) nodes: Vec<SocketAddr>,
+    #[arg(long)]
+    pub(crate) jitter_ms: u64,
 }
 
 /// How publications flow in `fanout` and `rooms`.

@@ -12,6 +12,7 @@ mod process;
 mod protocol;
 mod publisher;
 mod report;
+mod scale;
 mod scenario;
 mod stamp;
 mod suite;
@@ -56,6 +57,8 @@ async fn run(scenario: Scenario) -> Result<ExitCode> {
             report::publish(&findings, it.flow.common.json.as_deref())
         }
         Scenario::Bench(it) => suite::run(&it).await,
+        Scenario::Scale(it) => report::publish(&scale::run(&it).await?, it.json.as_deref()),
+        Scenario::Hold(it) => scale::hold(&it).map(|()| ExitCode::SUCCESS),
         Scenario::Check(it) => report::publish(&check::run(&it).await?, it.common.json.as_deref()),
     }
 }

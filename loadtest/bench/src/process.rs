@@ -102,6 +102,21 @@ pub(crate) fn resident_bytes(pids: &[u32]) -> Result<u64> {
         .sum()
 }
 
+/// What the kernel holds for itself, most of it for sockets when there are many: its slabs and what waits in sockets.
+pub(crate) fn kernel_bytes() -> Result<u64> {
+    let memory = std::fs::read_to_string("/proc/meminfo").context("cannot read meminfo")?;
+    let sockets = std::fs::read_to_string("/proc/net/sockstat").context("cannot read sockstat")?;
+    kernel(&memory, &sockets).context("meminfo or sockstat is not as expected")
+}
+
+fn kernel(memory: &str, sockets: &str) -> Option<u64> {
+    const PAGE_BYTES: u64 = 4_096;
+    let slabs = memory.lines().find_map(|line| line.strip_prefix("SUnreclaim:"))?;
+    let tcp = sockets.lines().find_map(|line| line.strip_prefix("TCP:")?.split_once(" mem "))?.1;
+    let slabs_kib: u64 = slabs.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(slabs_kib * 1_024 + tcp.trim().parse::<u64>().ok()? * PAGE_BYTES)
+}
+
 fn resident(status: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
@@ -127,6 +142,14 @@ mod tests {
     }
 
     #[test]
+    fn the_kernel_counts_slabs_in_kibibytes_and_buffers_in_pages() {
+        let sockets = "sockets: used 9\nTCP: inuse 5 orphan 0 tw 1 alloc 7 mem 3\nUDP: inuse 0 mem 2\n";
+        assert_eq!(kernel("Slab: 9 kB\nSUnreclaim:        2 kB\n", sockets), Some(2 * 1_024 + 3 * 4_096));
+        assert_eq!(kernel("", sockets), None);
+        kernel_bytes().unwrap();
+    }
+
+    #[test]
     fn a_family_has_the_grandchildren() {
         let mut child = std::process::Command::new("sh")
             .args(["-c", "sh -c 'echo started; cat'; true"])
@@ -136,8 +159,9 @@ mod tests {
             .unwrap();
         let mut line = [0; 8];
         std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut line).unwrap();
-        let ours = family(std::process::id()).unwrap();
+        // Theirs first: between the two looks another may be born.
         let theirs = family(child.id()).unwrap();
+        let ours = family(std::process::id()).unwrap();
         child.kill().unwrap();
         child.wait().unwrap();
         assert!(theirs.len() > 1 && theirs.iter().all(|pid| ours.contains(pid)), "{theirs:?} {ours:?}");

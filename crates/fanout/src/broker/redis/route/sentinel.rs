@@ -7,6 +7,7 @@
 //! loss.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use redis::{ConnectionInfo, Pipeline, RedisConnectionInfo, Value};
@@ -15,6 +16,10 @@ use tokio::time::{sleep, timeout};
 
 use crate::broker::redis::server::{Address, Server};
 use crate::broker::redis::{RedisOptionsError, Shared};
+
+/// How often the Sentinels are asked. In a fail-over by order the old primary takes publications until somebody tells it not to,
+/// and they are lost: those of the time that passes until this node asks again among them.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// The primary that Sentinels watch under a name.
 #[derive(Debug)]
@@ -54,7 +59,7 @@ impl Sentinels {
                         is_new
                     });
                 }
-                sleep(shared.ping_interval).await;
+                sleep(shared.ping_interval.min(LOOK)).await;
             }
         };
         tokio::select! {
