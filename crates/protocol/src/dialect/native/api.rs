@@ -226,7 +226,7 @@ mod tests {
 
     #[test]
     fn a_failure_is_the_error_object_of_the_socket() {
-        let failure = Failure::retry(ErrorCode::Unavailable, "later", std::time::Duration::from_millis(1500));
+        let failure = Failure::retry(ErrorCode::Unavailable, "later", Duration::from_millis(1500));
         let text = String::from_utf8(encode_failure(&failure)).unwrap();
         assert_eq!(
             text,
