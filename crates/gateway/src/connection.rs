@@ -162,13 +162,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
     }
 
     /// Has itself found by who its client is now, where it was found by `before`.
-    fn become_known(&mut self, before: Option<Arc<Grant>>) {
+    fn become_known(&mut self, before: Option<&Arc<Grant>>) {
         let Services { roster, revoked, clock, .. } = &*self.services;
         let grant = self.session.shared_grant();
-        if before.as_ref().map(Arc::as_ptr) == grant.map(Arc::as_ptr) {
+        if before.map(Arc::as_ptr) == grant.map(Arc::as_ptr) {
             return;
         }
-        if let Some(before) = &before {
+        if let Some(before) = before {
             roster.forget(&self.outbox, before);
         }
         if let Some(grant) = grant {

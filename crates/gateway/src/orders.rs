@@ -115,7 +115,7 @@ async fn listen(ear: &Ear, services: &Services) {
     while let Told::Orders(events) = ear.next().await {
         for event in events {
             match read(&event) {
-                Some(given) => obey(services, given, is_kept),
+                Some(given) => obey(services, &given, is_kept),
                 None => warn!("an order cannot be understood: is there a node of another version?"),
             }
         }
@@ -134,7 +134,7 @@ fn read(event: &[u8]) -> Option<Given> {
 
 /// What is revoked is written down before those who are meant are looked for, and whoever becomes known looks at it after it
 /// can be found: so nobody slips through between.
-fn obey(services: &Services, given: Given, is_kept: bool) {
+fn obey(services: &Services, given: &Given, is_kept: bool) {
     let Services { roster, revoked, clock, metrics, .. } = services;
     let (at, now) = (given.at / 1_000_000, clock.unix().0 / 1_000_000);
     let Some(whom) = given.directive.whom() else { return };

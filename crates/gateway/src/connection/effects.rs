@@ -68,7 +68,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
                     let outcome = services.settings().auth.verify(&token, &services);
                     let before = self.session.shared_grant().cloned();
                     self.answer(Input::Authenticated { id, outcome });
-                    self.become_known(before);
+                    self.become_known(before.as_ref());
                 }
                 Effect::Publish { id, draft } => placing.push_back(place(&services.hub, id, draft).boxed()),
                 Effect::Join { id, channel, terms } => {
