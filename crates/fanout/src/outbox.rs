@@ -360,17 +360,31 @@ impl Outbox {
     /// tell how many they stand for.
     pub fn poll_take(&self, cx: &Context<'_>, batch: &mut Batch) -> Poll<usize> {
         debug_assert!(batch.is_empty(), "what was taken is written before more is");
+        batch.oldest = None;
+        self.poll_take_each(cx, |frame, publication| {
+            batch.oldest = batch.oldest.or(publication.map(|it| it.received));
+            batch.bytes += frame.len();
+            batch.frames.push_back(frame);
+        })
+    }
+
+    /// The same, one frame after the other, for a transport that has to know which publication it carries.
+    pub fn poll_take_each(
+        &self,
+        cx: &Context<'_>,
+        mut take: impl FnMut(Bytes, Option<&Publication>),
+    ) -> Poll<usize> {
         let mut state = self.state.lock();
         if state.queue.is_empty() {
             return state.sleep(cx, Wants::Frames);
         }
         let before = state.queue.bytes();
-        batch.oldest = None;
-        while batch.frames.len() < BATCH_FRAMES && batch.bytes < BATCH_BYTES {
-            let Some((frame, received)) = state.queue.pop() else { break };
-            batch.oldest = batch.oldest.or(received);
-            batch.bytes += frame.len();
-            batch.frames.push_back(frame);
+        let (mut frames, mut bytes) = (0, 0);
+        while frames < BATCH_FRAMES && bytes < BATCH_BYTES {
+            let Some((frame, publication)) = state.queue.pop() else { break };
+            frames += 1;
+            bytes += frame.len();
+            take(frame, publication.as_deref());
         }
         Poll::Ready(before - state.queue.bytes())
     }

@@ -3,10 +3,9 @@
 use ::http::{HeaderMap, StatusCode, header};
 use bytes::Bytes;
 use fanfare_fanout::broker::Link;
-use http_body_util::Full;
 use serde::Serialize;
 
-use crate::http::{Answer, json, text, with_type};
+use crate::http::{Answer, Body, json, text, with_type};
 use crate::node::Services;
 
 pub(crate) mod console;
@@ -75,5 +74,5 @@ pub(crate) fn metrics(services: &Services) -> Answer {
 
 /// A file of the page.
 pub(crate) fn page(asset: &console::Asset, headers: &HeaderMap) -> Answer {
-    asset.response(headers.get(header::IF_NONE_MATCH)).map(Full::new)
+    asset.response(headers.get(header::IF_NONE_MATCH)).map(Body::from)
 }

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ::http::{HeaderMap, Method, Request, StatusCode, header};
 use bytes::Bytes;
@@ -19,7 +20,7 @@ use tokio::time::timeout;
 use crate::config::Secret;
 use crate::connection::{broker_failure, count};
 use crate::http::{self, Answer};
-use crate::node::{Services, Settings};
+use crate::node::Services;
 use crate::orders;
 
 /// What the JSON around the data may add to `limits.message_bytes`.
@@ -57,7 +58,8 @@ async fn call(
 ) -> Result<ApiReply, Failure> {
     let settings = services.settings();
     authorise(peer, request.headers(), &settings.api_keys)?;
-    let body = read(request.into_body(), &settings).await?;
+    let most = settings.policy.limits.message_bytes + ENVELOPE_BYTES;
+    let body = read(request.into_body(), most, settings.header_timeout).await?;
     perform(native::api::decode(method, &body)?, &settings.policy, services).await
 }
 
@@ -140,9 +142,8 @@ fn equal(one: &[u8], other: &[u8]) -> bool {
 }
 
 /// The whole body, bounded in size before it is read and in the time it may take.
-async fn read(body: Incoming, settings: &Settings) -> Result<Bytes, Failure> {
-    let most = settings.policy.limits.message_bytes + ENVELOPE_BYTES;
-    match timeout(settings.header_timeout, Limited::new(body, most).collect()).await {
+pub(crate) async fn read(body: Incoming, most: usize, patience: Duration) -> Result<Bytes, Failure> {
+    match timeout(patience, Limited::new(body, most).collect()).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => {
             let text = format!("the body is over {most} bytes: data may have limits.message_bytes");

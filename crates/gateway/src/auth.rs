@@ -54,7 +54,7 @@ pub(crate) enum Unwelcome {
 const NOT_YET: &str = "this node does not know yet which tokens are revoked: try again";
 
 /// How long the next attempt waits at least.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
+pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// What is known of a token once its signature is good and its time is now.
 enum Verdict {

@@ -25,7 +25,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use fanfare_fanout::{Order, Outbox};
-use fanfare_metrics::Metrics;
+use fanfare_metrics::{Carrier, Metrics};
 use fanfare_protocol::command::Decoded;
 use fanfare_protocol::dialect::Incoming;
 use fanfare_protocol::grant::{Grant, Visitor};
@@ -39,21 +39,24 @@ use tracing::debug;
 use crate::admission::Place;
 use crate::auth::Standing;
 use crate::node::Services;
+use crate::transport::Transport;
 use crate::transport::websocket::{Read, WebSocket};
 
 mod effects;
 mod facts;
 mod roster;
+mod streaming;
 mod wheel;
 
 pub(crate) use effects::{count, failure as broker_failure};
 pub(crate) use roster::Roster;
+pub(crate) use streaming::{Listening, Streaming};
 pub(crate) use wheel::Wheel;
 
 /// See the [module's essay](self).
 #[derive(Debug)]
-pub(crate) struct Connection<S> {
-    socket: WebSocket<S>,
+pub(crate) struct Connection<T> {
+    transport: T,
     session: Session,
     outbox: Arc<Outbox>,
     /// What the session has decided and nobody has performed yet.
@@ -64,11 +67,11 @@ pub(crate) struct Connection<S> {
     _place: Place,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
-    /// Takes over a socket after its upgrade, with the bytes that came behind the handshake, and greets the client.
-    pub(crate) fn open(
-        io: S,
-        early: Bytes,
+impl<T> Connection<T> {
+    /// Opens a conversation over a transport that carries messages of at most so many bytes, and greets the client.
+    fn begin(
+        transport: impl FnOnce(usize) -> T,
+        carrier: Carrier,
         encoding: Encoding,
         visitor: Visitor,
         place: Place,
@@ -78,12 +81,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         let policy = services.settings().policy.clone();
         let limits = &policy.limits;
         let (message_bytes, queue_bytes) = (limits.message_bytes, limits.queue_bytes);
-        let session = Session::open(new_session_id(), policy, visitor, services.clock.now(), &mut effects);
+        let (id, now) = (new_session_id(), services.clock.now());
+        let session = match carrier {
+            Carrier::WebSocket => Session::open(id, policy, visitor, now, &mut effects),
+            Carrier::Events | Carrier::Lines | Carrier::Poll => {
+                Session::open_one_way(id, policy, visitor, now, &mut effects)
+            }
+        };
         let outbox = Outbox::new(session.id(), encoding, queue_bytes);
         services.roster.enter(&outbox);
-        services.metrics.connection_opened();
+        services.metrics.connection_opened(carrier);
         let mut connection = Self {
-            socket: WebSocket::new(io, early, message_bytes),
+            transport: transport(message_bytes),
             session,
             outbox,
             effects,
@@ -95,47 +104,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         // Whoever swapped the settings after our look at them, and before the roster had us, did not find us there.
         connection.take_policy();
         connection
-    }
-
-    /// Lives until the connection has ended, for whatever reason.
-    ///
-    /// The future is what every idle connection costs, so it holds the connection once and nothing else: an `async fn`
-    /// would keep a second one for its argument, and what asks the hub is boxed for as long as it asks.
-    pub(crate) fn run(self) -> impl Future<Output = ()> {
-        let mut connection = self;
-        async move {
-            loop {
-                if let Some(asking) = connection.perform_effects() {
-                    asking.await;
-                }
-                if connection.session.stage() == Stage::Over {
-                    break;
-                }
-                connection.schedule_tick();
-                poll_fn(|cx| connection.poll_turn(cx)).await;
-            }
-            debug!(session = ?connection.session.id(), code = connection.session.outcome(), "connection ended");
-        }
-    }
-
-    /// Waits until there is something to perform, or the session is over.
-    fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        while let Poll::Ready(order) = self.outbox.poll_order(cx) {
-            self.take_order(order);
-        }
-        self.write_what_waits(cx);
-        loop {
-            match self.session.stage() {
-                Stage::Over => return Poll::Ready(()),
-                _ if !self.effects.is_empty() => return Poll::Ready(()),
-                Stage::Finishing if self.socket.is_flushed() && self.outbox.is_empty() => {
-                    std::task::ready!(self.socket.poll_linger(cx));
-                    self.take(Input::Gone);
-                }
-                Stage::Finishing => return Poll::Pending,
-                Stage::Open | Stage::Closing => std::task::ready!(self.poll_read(cx)),
-            }
-        }
     }
 
     fn take(&mut self, input: Input) {
@@ -187,10 +155,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         self.take(Input::PolicyChanged(policy));
     }
 
+    /// Sees to it that the session's next deadline rings.
+    fn schedule_tick(&mut self) {
+        let Some(deadline) = self.session.deadline() else { return };
+        if self.tick_due.is_none_or(|due| deadline < due) {
+            self.services.wheel.schedule(deadline, &self.outbox);
+            self.tick_due = Some(deadline);
+        }
+    }
+}
+
+impl<T: Transport> Connection<T> {
     /// Writes until nothing waits or the socket is full.
     fn write_what_waits(&mut self, cx: &mut Context<'_>) {
         let Services { metrics, clock, .. } = &*self.services;
-        while let Poll::Ready(outcome) = self.socket.poll_write(cx, &self.outbox) {
+        while let Poll::Ready(outcome) = self.transport.poll_write(cx, &self.outbox) {
             let Ok(written) = outcome else { return self.take(Input::Gone) };
             if written.taken > 0 {
                 metrics.outbox_queued(-i64::try_from(written.taken).expect("a batch is bounded"));
@@ -200,6 +179,75 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             }
             if let Some(received) = written.oldest {
                 metrics.publish_to_write(clock.unix().since(received));
+            }
+        }
+    }
+
+    /// Waits for something, and goes on writing meanwhile.
+    async fn while_writing<A>(&mut self, answer: impl Future<Output = A>) -> A {
+        let mut answer = pin!(answer);
+        poll_fn(|cx| {
+            let polled = answer.as_mut().poll(cx);
+            if polled.is_pending() {
+                self.write_what_waits(cx);
+            }
+            polled
+        })
+        .await
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<WebSocket<S>> {
+    /// Takes over a socket after its upgrade, with the bytes that came behind the handshake, and greets the client.
+    pub(crate) fn open(
+        io: S,
+        early: Bytes,
+        encoding: Encoding,
+        visitor: Visitor,
+        place: Place,
+        services: Arc<Services>,
+    ) -> Self {
+        let socket = |message_bytes| WebSocket::new(io, early, message_bytes);
+        Self::begin(socket, Carrier::WebSocket, encoding, visitor, place, services)
+    }
+
+    /// Lives until the connection has ended, for whatever reason.
+    ///
+    /// The future is what every idle connection costs, so it holds the connection once and nothing else: an `async fn`
+    /// would keep a second one for its argument, and what asks the hub is boxed for as long as it asks.
+    pub(crate) fn run(self) -> impl Future<Output = ()> {
+        let mut connection = self;
+        async move {
+            loop {
+                if let Some(asking) = connection.perform_effects() {
+                    asking.await;
+                }
+                if connection.session.stage() == Stage::Over {
+                    break;
+                }
+                connection.schedule_tick();
+                poll_fn(|cx| connection.poll_turn(cx)).await;
+            }
+            debug!(session = ?connection.session.id(), code = connection.session.outcome(), "connection ended");
+        }
+    }
+
+    /// Waits until there is something to perform, or the session is over.
+    fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while let Poll::Ready(order) = self.outbox.poll_order(cx) {
+            self.take_order(order);
+        }
+        self.write_what_waits(cx);
+        loop {
+            match self.session.stage() {
+                Stage::Over => return Poll::Ready(()),
+                _ if !self.effects.is_empty() => return Poll::Ready(()),
+                Stage::Finishing if self.transport.is_flushed() && self.outbox.is_empty() => {
+                    std::task::ready!(self.transport.poll_linger(cx));
+                    self.take(Input::Gone);
+                }
+                Stage::Finishing => return Poll::Pending,
+                Stage::Open | Stage::Closing => std::task::ready!(self.poll_read(cx)),
             }
         }
     }
@@ -214,7 +262,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             metrics: &self.services.metrics,
             messages: 0,
         };
-        let outcome = std::task::ready!(self.socket.poll_read(cx, &mut |event| reader.event(event)));
+        let outcome = std::task::ready!(self.transport.poll_read(cx, &mut |event| reader.event(event)));
         let messages = reader.messages;
         match outcome {
             Ok(Read::Bytes(bytes)) => {
@@ -232,31 +280,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         let reason = CloseReason::from_number(violation.close_code()).unwrap_or(CloseReason::ProtocolError);
         self.take(Input::Violated(reason));
     }
-
-    /// Sees to it that the session's next deadline rings.
-    fn schedule_tick(&mut self) {
-        let Some(deadline) = self.session.deadline() else { return };
-        if self.tick_due.is_none_or(|due| deadline < due) {
-            self.services.wheel.schedule(deadline, &self.outbox);
-            self.tick_due = Some(deadline);
-        }
-    }
-
-    /// Waits for something, and goes on writing meanwhile.
-    async fn while_writing<T>(&mut self, answer: impl Future<Output = T>) -> T {
-        let mut answer = pin!(answer);
-        poll_fn(|cx| {
-            let polled = answer.as_mut().poll(cx);
-            if polled.is_pending() {
-                self.write_what_waits(cx);
-            }
-            polled
-        })
-        .await
-    }
 }
 
-impl<S> Drop for Connection<S> {
+impl<T> Drop for Connection<T> {
     fn drop(&mut self) {
         let Services { hub, desk, metrics, roster, .. } = &*self.services;
         for channel in self.session.channels() {
@@ -329,7 +355,8 @@ impl Reader<'_> {
     }
 }
 
-fn new_session_id() -> SessionId {
+/// A name for a conversation, from a source that nobody can guess.
+pub(crate) fn new_session_id() -> SessionId {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).expect("the system has random numbers");
     SessionId::from_random(bytes)

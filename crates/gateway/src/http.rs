@@ -4,25 +4,107 @@
 //! internal one, and there is no path from the first to the second.
 
 use std::borrow::Cow;
+use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use ::http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use bytes::Bytes;
 use fanfare_protocol::dialect::native;
 use fanfare_protocol::error::{ErrorCode, Failure};
+use fanfare_protocol::limits::Limits;
+use fanfare_protocol::session::{Rate, Verdict};
 use http_body_util::Full;
-use hyper::body::Incoming;
+use hyper::body::{Frame, Incoming, SizeHint};
+use parking_lot::Mutex;
 
+use crate::connection::Streaming;
 use crate::node::Services;
+use crate::transport::lines::Form;
 use crate::{admin, api};
 
+mod cors;
 mod handshake;
+mod publish;
+mod query;
+mod streams;
 
 use handshake::Purpose;
 
-/// What every route answers with: bodies are small and whole.
-pub(crate) type Answer = Response<Full<Bytes>>;
+/// What every route answers with.
+pub(crate) type Answer = Response<Body>;
+
+/// The body of an answer.
+#[derive(Debug)]
+pub(crate) enum Body {
+    /// Small, and known from the start.
+    Whole(Full<Bytes>),
+    /// A connection, as long as it lives.
+    Stream(Box<Streaming>),
+}
+
+impl From<Bytes> for Body {
+    fn from(whole: Bytes) -> Self {
+        Self::Whole(Full::new(whole))
+    }
+}
+
+impl hyper::body::Body for Body {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match self.get_mut() {
+            Self::Whole(body) => Pin::new(body).poll_frame(cx),
+            Self::Stream(body) => Pin::new(body).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(body) => body.is_end_stream(),
+            Self::Stream(_) => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(body) => body.size_hint(),
+            Self::Stream(_) => SizeHint::default(),
+        }
+    }
+}
+
+/// Who is at the other end of a socket.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    pub(crate) address: SocketAddr,
+    /// What it has asked for of late, where that counts as a command.
+    rate: Mutex<Rate>,
+}
+
+impl Peer {
+    pub(crate) fn new(address: SocketAddr, services: &Services) -> Self {
+        Self { address, rate: Mutex::new(Rate::new(services.clock.moment())) }
+    }
+
+    /// Counts a request as a command. A socket may bring as many as a connection may send.
+    fn within_rate(&self, limits: &Limits, services: &Services) -> Result<(), Failure> {
+        let text = || format!("at most {} requests a second", limits.messages_per_second);
+        match self.rate.lock().take(limits, services.clock.moment()) {
+            Verdict::Allowed => Ok(()),
+            Verdict::Refused { retry_after } => {
+                Err(Failure::retry(ErrorCode::RateLimited, text(), retry_after))
+            }
+            Verdict::GraceIsOver => Err(Failure::new(ErrorCode::RateLimited, text())),
+        }
+    }
+}
 
 /// Which of the node's two listeners a request came in by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +118,7 @@ pub(crate) enum Door {
 /// Answers one request.
 pub(crate) async fn answer(
     door: Door,
-    peer: SocketAddr,
+    peer: &Peer,
     request: Request<Incoming>,
     services: &Arc<Services>,
 ) -> Answer {
@@ -44,7 +126,13 @@ pub(crate) async fn answer(
     match (door, path) {
         (Door::Public, "/ws") => handshake::upgrade(request, Purpose::Session, services),
         (Door::Public, "/echo") if services.echo => handshake::upgrade(request, Purpose::Echo, services),
-        (Door::Internal, _) if path.starts_with("/api/") => api::answer(peer, request, services).await,
+        (Door::Public, "/sse") => streams::answer(Form::Events, peer, request, services).await,
+        (Door::Public, "/stream") => streams::answer(Form::Lines, peer, request, services).await,
+        (Door::Public, "/poll") => streams::answer(Form::Answer, peer, request, services).await,
+        (Door::Public, "/publish") => publish::answer(peer, request, services).await,
+        (Door::Internal, _) if path.starts_with("/api/") => {
+            api::answer(peer.address, request, services).await
+        }
         (Door::Internal, "/metrics") => only_get(request.method(), || admin::metrics(services)),
         (_, "/health") => only_get(request.method(), admin::health),
         (_, "/ready") => only_get(request.method(), || admin::ready(services)),
@@ -107,7 +195,7 @@ pub(crate) fn text(status: StatusCode, body: impl Into<Cow<'static, str>>) -> An
 
 /// Any body; never cached, since everything here speaks of now.
 pub(crate) fn with_type(status: StatusCode, content_type: &'static str, body: Bytes) -> Answer {
-    let mut answer = Response::new(Full::new(body));
+    let mut answer = Response::new(Body::from(body));
     *answer.status_mut() = status;
     let headers = answer.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));

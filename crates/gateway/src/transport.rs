@@ -1,4 +1,52 @@
 //! Transports carry whole messages in and frames out; what is in them is opaque here.
 
+use std::io;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use fanfare_fanout::Outbox;
+use fanfare_protocol::Channel;
+use fanfare_protocol::error::Failure;
+use fanfare_protocol::event::Entry;
+use fanfare_protocol::time::UnixMicros;
+use fanfare_protocol::websocket::Frame;
+
+mod cursor;
 pub(crate) mod echo;
+pub(crate) mod lines;
 pub(crate) mod websocket;
+
+pub(crate) use cursor::{Cursor, Wanted};
+
+/// The writing side of a connection. Reading differs too much to be shared: a WebSocket is read, the others are not.
+///
+/// The hooks are for transports that tell their client, outside the frames, what a frame means to it; the rest ignores
+/// them.
+pub(crate) trait Transport: Send {
+    /// Makes one write of what waits. Pending when nothing waits or no more is taken; the task is woken when that changes.
+    ///
+    /// # Errors
+    /// Those of the socket: the peer is gone.
+    fn poll_write(&mut self, cx: &mut Context<'_>, outbox: &Outbox) -> Poll<io::Result<Written>>;
+
+    /// This frame, which is about to be queued, says that the client enters a channel.
+    fn entering(&mut self, _channel: &Channel, _entry: Option<Entry>, _frame: &Frame) {}
+
+    /// A command has been refused.
+    fn refused(&mut self, _failure: &Failure) {}
+
+    /// The conversation is about to be closed; the client is to wait this long before it comes back.
+    fn closing(&mut self, _after: Duration) {}
+}
+
+/// What one write came to.
+#[derive(Debug)]
+pub(crate) struct Written {
+    pub(crate) bytes: usize,
+    /// The frames whose last byte was among them.
+    pub(crate) frames: u64,
+    /// By how many bytes the outbox shrank to feed this write.
+    pub(crate) taken: usize,
+    /// When the oldest publication in it entered the gateway, the first time a batch is written.
+    pub(crate) oldest: Option<UnixMicros>,
+}

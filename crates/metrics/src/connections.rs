@@ -4,12 +4,13 @@ use prometheus::{IntCounter, IntGauge};
 
 use crate::Metrics;
 use crate::catalog::{By, Catalog, fact};
-use crate::labels::{CloseCode, Command, Refusal, RefusalCode};
+use crate::labels::{Carrier, CloseCode, Command, Refusal, RefusalCode};
 
 #[derive(Debug)]
 pub(crate) struct Connections {
     pub(crate) open: IntGauge,
     accepted: IntCounter,
+    carried: By<Carrier, IntCounter>,
     closed: By<CloseCode, IntCounter>,
     refused: By<Refusal, IntCounter>,
     pub(crate) subscriptions: IntGauge,
@@ -28,8 +29,15 @@ impl Connections {
                     .query("sum(fanfare_connections) by (instance)"),
             ),
             accepted: catalog.counter(
-                fact("fanfare_connections_accepted_total", "Connections whose upgrade succeeded.")
+                fact("fanfare_connections_accepted_total", "Connections that were let in.")
                     .query("sum(rate(fanfare_connections_accepted_total[1m]))"),
+            ),
+            carried: catalog.counters(
+                fact(
+                    "fanfare_transport_connections_total",
+                    "Connections that were let in, by transport; a long poll is a connection each time.",
+                )
+                .query("sum(rate(fanfare_transport_connections_total[5m])) by (transport)"),
             ),
             closed: catalog.counters(
                 fact(
@@ -39,8 +47,11 @@ impl Connections {
                 .query("sum(rate(fanfare_connections_closed_total[5m])) by (code)"),
             ),
             refused: catalog.counters(
-                fact("fanfare_handshakes_refused_total", "Upgrades that were refused, by reason.")
-                    .query("sum(rate(fanfare_handshakes_refused_total[5m])) by (reason)"),
+                fact(
+                    "fanfare_handshakes_refused_total",
+                    "Connections that were refused before they began, by reason.",
+                )
+                .query("sum(rate(fanfare_handshakes_refused_total[5m])) by (reason)"),
             ),
             subscriptions: catalog.gauge(fact(
                 "fanfare_subscriptions",
@@ -66,9 +77,10 @@ impl Connections {
 }
 
 impl Metrics {
-    /// An upgrade succeeded and the connection lives.
-    pub fn connection_opened(&self) {
+    /// A connection was let in and lives.
+    pub fn connection_opened(&self, carrier: Carrier) {
         self.connections.accepted.inc();
+        self.connections.carried.of(carrier).inc();
         self.connections.open.inc();
     }
 

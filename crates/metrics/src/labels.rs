@@ -91,6 +91,20 @@ label! {
 }
 
 label! {
+    /// What carries a connection.
+    pub enum Carrier as "transport" {
+        /// A WebSocket.
+        WebSocket = "websocket",
+        /// Server-Sent Events.
+        Events = "sse",
+        /// Lines of JSON in the body of one response.
+        Lines = "stream",
+        /// The wait for one answer: each poll is a connection of its own.
+        Poll = "poll",
+    }
+}
+
+label! {
     /// How a TLS handshake ended.
     pub enum TlsHandshake as "outcome" {
         /// With keys agreed on anew.

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
-use fanfare_metrics::{ApiMethod, BrokerCall, Command, Metrics, Outcome, Refusal, Sacrifice, document};
+use fanfare_metrics::{
+    ApiMethod, BrokerCall, Carrier, Command, Metrics, Outcome, Refusal, Sacrifice, document,
+};
 
 /// Name and type of every family that a node serves.
 fn families(text: &str) -> BTreeMap<&str, &str> {
@@ -50,7 +52,7 @@ fn no_series_is_made_after_the_start() {
     let metrics = Metrics::new();
     let before = series(&metrics);
     for code in 0..=u16::MAX {
-        metrics.connection_opened();
+        metrics.connection_opened(Carrier::WebSocket);
         metrics.connection_closed(code);
         metrics.command_refused(code);
         metrics.api_request(ApiMethod::Other, code);
@@ -68,7 +70,7 @@ fn no_series_is_made_after_the_start() {
 fn facts_move_the_series_they_name() {
     let metrics = Metrics::new();
     for _ in 0..3 {
-        metrics.connection_opened();
+        metrics.connection_opened(Carrier::WebSocket);
     }
     metrics.connection_closed(4508);
     metrics.connection_closed(3333);

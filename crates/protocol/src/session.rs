@@ -48,7 +48,8 @@ mod subscription;
 
 use identity::{Authenticating, Identity};
 use keepalive::{Due, Keepalive};
-use rate::{Rate, Verdict};
+
+pub use rate::{Rate, Verdict};
 
 /// What a node has decided for all of its sessions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -70,6 +71,9 @@ pub enum Input {
     Heard,
     /// A command.
     Request(Request),
+    /// A command that came with the request that opened the conversation: it is judged like any other, but the rate at
+    /// which commands are sent is not its matter.
+    Opening(Request),
     /// A command that could not be understood.
     Rejected(Rejection),
     /// The answer to [`Effect::Authenticate`].
@@ -314,6 +318,30 @@ impl Session {
         now: Now,
         effects: &mut Vec<Effect>,
     ) -> Self {
+        let mut session = Self::begin(id, policy, visitor, now);
+        if let State::Open(_) = session.state {
+            session.greet(None, effects);
+        }
+        session
+    }
+
+    /// The same for a client that names its channels when it comes, and says nothing later on: what its token lists is
+    /// allowed to it, but not subscribed to, since nobody could recover it.
+    pub fn open_one_way(
+        id: SessionId,
+        policy: Arc<Policy>,
+        visitor: Visitor,
+        now: Now,
+        effects: &mut Vec<Effect>,
+    ) -> Self {
+        let session = Self::begin(id, policy, visitor, now);
+        if let State::Open(_) = session.state {
+            session.welcome(None, Vec::new(), effects);
+        }
+        session
+    }
+
+    fn begin(id: SessionId, policy: Arc<Policy>, visitor: Visitor, now: Now) -> Self {
         let open = Open {
             keepalive: Keepalive::new(policy.heartbeat, id, now.moment),
             rate: Rate::new(now.moment),
@@ -326,11 +354,7 @@ impl Session {
             Visitor::Unknown => (State::Authenticating(Box::new(Authenticating { open, deadline })), None),
         };
         let subscriptions = HashMap::new();
-        let mut session = Self { id, policy, state, identity, subscriptions, wanted: 0, outcome: ABNORMAL };
-        if let State::Open(_) = session.state {
-            session.greet(None, effects);
-        }
-        session
+        Self { id, policy, state, identity, subscriptions, wanted: 0, outcome: ABNORMAL }
     }
 
     /// Takes one input and appends what is to be done, in order.
@@ -338,6 +362,8 @@ impl Session {
         match input {
             Input::Heard => self.heard(),
             Input::Request(request) => self.request(now, request, effects),
+            Input::Opening(request) if self.stage() == Stage::Open => self.command(now, request, effects),
+            Input::Opening(_) => {}
             Input::Rejected(rejection) => self.rejected(now, rejection, effects),
             Input::Authenticated { id, outcome } => self.authenticated(now, id, outcome, effects),
             Input::Joined { id, channel, outcome } => self.joined(id, channel, outcome, effects),
@@ -409,10 +435,13 @@ impl Session {
     }
 
     fn request(&mut self, now: Now, request: Request, effects: &mut Vec<Effect>) {
-        let Request { id, command } = request;
-        if !self.within_rate(now, id.as_ref(), channel_of(&command), effects) {
-            return;
+        if self.within_rate(now, request.id.as_ref(), channel_of(&request.command), effects) {
+            self.command(now, request, effects);
         }
+    }
+
+    fn command(&mut self, now: Now, request: Request, effects: &mut Vec<Effect>) {
+        let Request { id, command } = request;
         if let (State::Authenticating(_), false) =
             (&self.state, matches!(command, Command::Authenticate { .. }))
         {

@@ -43,7 +43,7 @@ mod utf8;
 mod violation;
 
 pub use decoder::Decoder;
-pub use frame::{Frame, FrameKind};
+pub use frame::{Frame, FrameKind, Said};
 pub use input::Input;
 pub use violation::Violation;
 

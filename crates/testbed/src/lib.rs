@@ -21,6 +21,7 @@ mod redis_cluster;
 mod redis_sentinels;
 mod redis_server;
 mod samples;
+mod stream;
 
 pub use authority::Authority;
 pub use client::{Client, Goodbye, Heard};
@@ -35,3 +36,4 @@ pub use redis_cluster::{RedisCluster, SHARDS};
 pub use redis_sentinels::RedisSentinels;
 pub use redis_server::RedisServer;
 pub use samples::Samples;
+pub use stream::{End, EventStream, LineStream};

@@ -8,8 +8,11 @@ export class Link {
   #server;
   #port = 0;
   #sockets = new Set();
+  #refuses;
 
-  constructor(url) {
+  /** `refuses` matches the beginning of what is hung up on, such as the request for a WebSocket. */
+  constructor(url, { refuses } = {}) {
+    this.#refuses = refuses;
     const { hostname, port, protocol } = new URL(url);
     this.#target = { host: hostname, port: Number(port || (protocol === 'https:' ? 443 : 80)) };
   }
@@ -29,7 +32,12 @@ export class Link {
           other.destroy();
         });
       }
-      near.pipe(far).pipe(near);
+      far.pipe(near);
+      near.on('data', (bytes) => {
+        if (this.#refuses?.test(bytes.toString('latin1'))) near.destroy();
+        else far.write(bytes);
+      });
+      near.on('end', () => far.end());
     });
     this.#server.listen(this.#port, '127.0.0.1');
     await once(this.#server, 'listening');

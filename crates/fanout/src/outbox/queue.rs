@@ -33,7 +33,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use fanfare_protocol::publication::Delivery;
 use fanfare_protocol::rules::Overflow;
-use fanfare_protocol::time::UnixMicros;
 use fanfare_protocol::websocket::Frame;
 use fanfare_protocol::{Channel, Encoding, Publication};
 
@@ -198,8 +197,8 @@ impl Queue {
         Ok(losses)
     }
 
-    /// Takes the first entry out: its bytes as they go to the socket, and for a publication when it was received.
-    pub(super) fn pop(&mut self) -> Option<(Bytes, Option<UnixMicros>)> {
+    /// Takes the first entry out: its bytes as they go to the socket, and the publication, if it was one.
+    pub(super) fn pop(&mut self) -> Option<(Bytes, Option<Arc<Publication>>)> {
         let entry = self.entries.pop_front()?;
         self.bytes -= entry.bytes(self.encoding);
         if let Some(index) = &mut self.index {
@@ -210,7 +209,7 @@ impl Queue {
         Some(match entry {
             Entry::Frame(bytes) => (bytes, None),
             Entry::Publication(publication, manner) => {
-                (manner.spell(&publication, self.encoding), Some(publication.received))
+                (manner.spell(&publication, self.encoding), Some(publication))
             }
             Entry::Hole => unreachable!("the first entry is no hole"),
         })

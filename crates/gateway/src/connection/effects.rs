@@ -25,10 +25,10 @@ use fanfare_protocol::{Channel, Draft, RequestId};
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesOrdered;
 use futures_util::{FutureExt, StreamExt};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 
 use super::{Connection, mem};
+use crate::transport::Transport;
 
 /// The most publications of one connection that the broker has not answered yet.
 const PLACING_MAX: usize = 64;
@@ -39,7 +39,7 @@ const READING_MAX: Duration = Duration::from_secs(5);
 /// When to try again while the broker is away: its own next attempt is no further off than this.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
+impl<T: Transport> Connection<T> {
     /// Performs everything the session has decided: at once where nothing asks the hub, else by the future.
     pub(super) fn perform_effects(&mut self) -> Option<BoxFuture<'_, ()>> {
         let effects = mem::take(&mut self.effects);
@@ -128,7 +128,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
                 queue(&self.outbox, &services.metrics, Frame::ping(&[]));
             }
             Effect::GoLive { channel, reply } => {
-                services.hub.go_live(&channel, &self.outbox, self.spell(&reply));
+                let frame = self.spell(&reply);
+                if let Event::Subscribed { entry, .. } = reply.event {
+                    self.transport.entering(&channel, entry, &frame);
+                }
+                services.hub.go_live(&channel, &self.outbox, frame);
             }
             Effect::Enter { channel, member, is_told } => {
                 services.desk.enter(&channel, member, is_told.then_some(&self.outbox));
@@ -138,6 +142,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
                 services.desk.leave(&channel, self.session.id());
             }
             Effect::Close { reason, farewell } => {
+                if let Event::Closing { after, .. } = farewell.event {
+                    self.transport.closing(after);
+                }
                 let close = Frame::close(reason.number(), reason.slug());
                 self.conclude([self.spell(&farewell), close]);
             }
@@ -152,8 +159,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         }
     }
 
-    fn send(&self, reply: &Reply) {
+    fn send(&mut self, reply: &Reply) {
         if let Event::Refused { failure, .. } = &reply.event {
+            self.transport.refused(failure);
             self.services.metrics.command_refused(failure.code.number());
         }
         queue(&self.outbox, &self.services.metrics, self.spell(reply));
@@ -170,7 +178,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
 }
 
 /// Whether an effect waits for the hub.
-fn asks_hub(effect: &Effect) -> bool {
+pub(super) fn asks_hub(effect: &Effect) -> bool {
     matches!(
         effect,
         Effect::Authenticate { .. }

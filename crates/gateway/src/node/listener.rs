@@ -11,15 +11,16 @@ use std::time::Duration;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::Services;
+use super::{Services, Settings};
 use crate::admission::Place;
-use crate::http::{self, Door};
+use crate::http::{self, Door, Peer};
 use crate::tls::Tls;
 
 /// Connections that have completed the TCP handshake and wait to be accepted. Each one over that costs its client a
@@ -61,11 +62,14 @@ pub(super) async fn serve(
                     debug!(%error, "the peer left at once");
                     continue;
                 }
+                if let Err(error) = bound_silence(&socket, &settings) {
+                    debug!(%error, "a peer that acknowledges nothing will be noticed late");
+                }
                 let visit = Visit { door, peer, place, services: services.clone(), stop: stop.clone() };
                 // Two kinds of tasks, since that of TLS is the larger.
                 match settings.tls(door) {
-                    None => services.tasks.spawn(visit.converse(socket)),
-                    Some(tls) => services.tasks.spawn(visit.shake_hands(socket, tls.clone())),
+                    None => services.spawn_guarded(visit.converse(socket)),
+                    Some(tls) => services.spawn_guarded(visit.shake_hands(socket, tls.clone())),
                 };
             }
             Err(error) if is_the_peers(&error) => {}
@@ -106,10 +110,11 @@ impl Visit {
     /// Answers requests on one socket. An upgrade takes the socket away with it.
     async fn converse(self, socket: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
         let Self { door, peer, place, services, stop } = self;
+        let peer = Peer::new(peer, &services);
         let greeted = AtomicBool::new(false);
         let service = service_fn(|request| {
             greeted.store(true, Ordering::Relaxed);
-            let services = services.clone();
+            let (services, peer) = (services.clone(), &peer);
             async move { Ok::<_, Infallible>(http::answer(door, peer, request, &services).await) }
         });
         let connection = http1::Builder::new()
@@ -136,4 +141,11 @@ impl Visit {
             debug!(%error, "an HTTP connection ended early");
         }
     }
+}
+
+/// Has the kernel end a connection whose peer acknowledges nothing of what it was sent, or makes no room for more of it. A
+/// WebSocket is asked for a pong; the other transports have this alone.
+fn bound_silence(socket: &TcpStream, settings: &Settings) -> io::Result<()> {
+    let heartbeat = settings.policy.heartbeat;
+    SockRef::from(socket).set_tcp_user_timeout(Some(heartbeat.interval + heartbeat.timeout))
 }

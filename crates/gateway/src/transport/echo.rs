@@ -20,6 +20,7 @@ use fanfare_protocol::{CloseReason, Encoding, SessionId};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 
+use super::Transport;
 use super::websocket::{Read, WebSocket};
 use crate::admission::Place;
 use crate::node::Services;
@@ -45,7 +46,7 @@ enum End {
     Gone,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Echo<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Echo<S> {
     /// Takes over a socket after its upgrade, with the bytes that came behind the handshake.
     pub(crate) fn open(io: S, early: Bytes, place: Place, services: Arc<Services>) -> Self {
         let limits = &services.settings().policy.limits;

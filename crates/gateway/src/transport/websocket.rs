@@ -15,9 +15,10 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use fanfare_fanout::{Batch, Outbox};
-use fanfare_protocol::time::UnixMicros;
 use fanfare_protocol::websocket::{Decoder, Event, Input, Violation};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::{Transport, Written};
 
 /// What one read brings at most. Larger messages are assembled from several.
 const READ_BYTES: usize = 16 * 1024;
@@ -50,18 +51,6 @@ pub(crate) enum Read {
     End,
 }
 
-/// What one write came to.
-#[derive(Debug)]
-pub(crate) struct Written {
-    pub(crate) bytes: usize,
-    /// The frames whose last byte was among them.
-    pub(crate) frames: u64,
-    /// By how many bytes the outbox shrank to feed this write.
-    pub(crate) taken: usize,
-    /// When the oldest publication in it entered the gateway, the first time a batch is written.
-    pub(crate) oldest: Option<UnixMicros>,
-}
-
 impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
     pub(crate) fn new(io: S, early: Bytes, message_bytes_max: usize) -> Self {
         Self { io, decoder: Decoder::new(message_bytes_max), early, unsent: Batch::default() }
@@ -90,38 +79,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
                 }
                 Ok(()) | Err(_) => Poll::Ready(Ok(Read::End)),
             }
-        })
-    }
-
-    /// Makes one write of what waits. Pending when nothing waits or the socket is full; the task is woken when that
-    /// changes. What a layer between us and the socket has taken, as TLS does, is pushed on when nothing else waits.
-    ///
-    /// # Errors
-    /// Those of the socket: the peer is gone.
-    pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>, outbox: &Outbox) -> Poll<io::Result<Written>> {
-        if !self.unsent.is_empty() {
-            let mut unsent = mem::take(&mut self.unsent);
-            let outcome = self.poll_write_batch(cx, &mut unsent, 0);
-            self.unsent = unsent;
-            return outcome;
-        }
-        BATCH.with_borrow_mut(|batch| {
-            let Poll::Ready(taken) = outbox.poll_take(cx, batch) else {
-                // Whether it is done or not, a failure included: the next write or read hears of it.
-                let _ = Pin::new(&mut self.io).poll_flush(cx);
-                return Poll::Pending;
-            };
-            let outcome = match self.poll_write_batch(cx, batch, taken) {
-                written @ Poll::Ready(Ok(_)) => written,
-                // The outbox has been drawn from, so the caller hears of that first. What went wrong goes wrong again.
-                Poll::Pending | Poll::Ready(Err(_)) => {
-                    Poll::Ready(Ok(Written { bytes: 0, frames: 0, taken, oldest: None }))
-                }
-            };
-            if !batch.is_empty() {
-                self.unsent = mem::take(batch);
-            }
-            outcome
         })
     }
 
@@ -169,6 +126,36 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
                 Poll::Ready(Ok(Written { bytes, frames: batch.advance(bytes), taken, oldest }))
             }
         }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Transport for WebSocket<S> {
+    fn poll_write(&mut self, cx: &mut Context<'_>, outbox: &Outbox) -> Poll<io::Result<Written>> {
+        if !self.unsent.is_empty() {
+            let mut unsent = mem::take(&mut self.unsent);
+            let outcome = self.poll_write_batch(cx, &mut unsent, 0);
+            self.unsent = unsent;
+            return outcome;
+        }
+        BATCH.with_borrow_mut(|batch| {
+            let Poll::Ready(taken) = outbox.poll_take(cx, batch) else {
+                // What a layer between us and the socket has taken, as TLS does, is pushed on when nothing else waits.
+                // Whether it is done or not, a failure included: the next write or read hears of it.
+                let _ = Pin::new(&mut self.io).poll_flush(cx);
+                return Poll::Pending;
+            };
+            let outcome = match self.poll_write_batch(cx, batch, taken) {
+                written @ Poll::Ready(Ok(_)) => written,
+                // The outbox has been drawn from, so the caller hears of that first. What went wrong goes wrong again.
+                Poll::Pending | Poll::Ready(Err(_)) => {
+                    Poll::Ready(Ok(Written { bytes: 0, frames: 0, taken, oldest: None }))
+                }
+            };
+            if !batch.is_empty() {
+                self.unsent = mem::take(batch);
+            }
+            outcome
+        })
     }
 }
 

@@ -21,3 +21,4 @@ mod presence;
 mod revoking;
 mod slow_consumer;
 mod support;
+mod transports;

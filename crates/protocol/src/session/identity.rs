@@ -132,6 +132,17 @@ impl Session {
     pub(super) fn greet(&mut self, id: Option<RequestId>, effects: &mut Vec<Effect>) {
         let mut joins = Vec::new();
         let subscribed = self.enrol(&mut joins);
+        self.welcome(id, subscribed, effects);
+        effects.append(&mut joins);
+    }
+
+    /// Tells the client that the conversation is open, and what it is subscribed to.
+    pub(super) fn welcome(
+        &self,
+        id: Option<RequestId>,
+        subscribed: Vec<crate::Channel>,
+        effects: &mut Vec<Effect>,
+    ) {
         let Policy { node, limits, heartbeat, .. } = &*self.policy;
         let grant = self.grant();
         let welcome = Welcome {
@@ -146,7 +157,6 @@ impl Session {
             subscribed,
         };
         effects.push(Effect::Send(Reply { id, event: Event::Welcome(welcome) }));
-        effects.append(&mut joins);
     }
 
     /// Subscribes to the channels that the token lists, and to the personal one where there is such a namespace; returns

@@ -10,18 +10,26 @@ use std::time::Duration;
 use crate::limits::Limits;
 use crate::time::Moment;
 
+/// What one client has sent of late. See the module's note.
 #[derive(Debug)]
-pub(super) struct Rate {
+pub struct Rate {
     /// When all that was taken so far is paid for.
     paid_at: Moment,
     /// Since when commands have been refused; `None` after one that was allowed at leisure.
     over_since: Option<Moment>,
 }
 
+/// What becomes of one more command.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub enum Verdict {
+    /// It is done.
     Allowed,
-    Refused { retry_after: Duration },
+    /// It is not done.
+    Refused {
+        /// When there is room for a whole burst again.
+        retry_after: Duration,
+    },
+    /// Nor will any other be.
     GraceIsOver,
 }
 
@@ -29,11 +37,13 @@ pub(super) enum Verdict {
 const BURST: Duration = Duration::from_secs(1);
 
 impl Rate {
-    pub(super) fn new(now: Moment) -> Self {
+    /// Nothing so far.
+    pub fn new(now: Moment) -> Self {
         Self { paid_at: now, over_since: None }
     }
 
-    pub(super) fn take(&mut self, limits: &Limits, now: Moment) -> Verdict {
+    /// Judges one more command, and counts it if it is allowed.
+    pub fn take(&mut self, limits: &Limits, now: Moment) -> Verdict {
         if limits.messages_per_second == 0 {
             return Verdict::Allowed;
         }

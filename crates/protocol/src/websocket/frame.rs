@@ -159,6 +159,41 @@ impl Frame {
     }
 }
 
+/// What a whole frame of ours says, for transports that carry the same in other wrappings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Said {
+    /// A message: its payload, which shares the frame's memory.
+    Message(Bytes),
+    /// Are you there?
+    Ping,
+    /// Yes, I am.
+    Pong,
+    /// Nothing follows.
+    Close,
+}
+
+impl Said {
+    /// Reads the bytes of a whole frame that was built here: unmasked, uncompressed, and in one piece.
+    ///
+    /// # Panics
+    ///
+    /// When they are not.
+    #[must_use]
+    pub fn by(frame: &Bytes) -> Self {
+        let header_bytes = match frame[1] {
+            126 => 4,
+            127 => HEADER_BYTES_MAX,
+            _ => 2,
+        };
+        match OpCode::from(frame[0] & 0x0f) {
+            OpCode::Data(_) => Self::Message(frame.slice(header_bytes..)),
+            OpCode::Control(Control::Ping) => Self::Ping,
+            OpCode::Control(Control::Pong) => Self::Pong,
+            OpCode::Control(_) => Self::Close,
+        }
+    }
+}
+
 /// The whole frame, as it goes to a socket.
 impl From<Frame> for Bytes {
     fn from(frame: Frame) -> Self {
@@ -222,6 +257,22 @@ mod tests {
         assert_eq!(read_back(&Frame::close(1000, "")), (close, b"\x03\xe8".to_vec()));
         assert_eq!(read_back(&Frame::close(4508, "slow")), (close, b"\x11\x9cslow".to_vec()));
         assert_eq!(read_back(&Frame::close_without_code()), (close, Vec::new()));
+    }
+
+    #[test]
+    fn what_a_frame_says_is_told_without_its_header() {
+        for len in [0, 1, 125, 126, 127, 65_535, 65_536] {
+            let payload = "x".repeat(len);
+            for frame in [Frame::text(&payload), Frame::binary(payload.as_bytes())] {
+                let Said::Message(said) = Said::by(frame.bytes()) else { panic!("{frame:?}") };
+                assert_eq!(said, payload.as_bytes());
+                assert_eq!(said.as_ptr(), frame.payload().as_ptr(), "shared");
+            }
+        }
+        assert_eq!(Said::by(Frame::ping(b"a").bytes()), Said::Ping);
+        assert_eq!(Said::by(Frame::pong(b"a").bytes()), Said::Pong);
+        assert_eq!(Said::by(Frame::close(1001, "gone").bytes()), Said::Close);
+        assert_eq!(Said::by(Frame::close_without_code().bytes()), Said::Close);
     }
 
     #[test]

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::decode::Fields;
+use super::decode::{self, Fields};
 use super::encode;
 use crate::close::CloseReason;
+use crate::command::{Command, Decoded, Rejection};
 use crate::error::{ErrorCode, Failure};
 use crate::grant::claims::ID_BYTES_MAX;
 use crate::id::{SessionId, UserId};
@@ -130,6 +131,24 @@ fn bad(explanation: impl Into<Box<str>>) -> Failure {
     Failure::new(ErrorCode::BadRequest, explanation)
 }
 
+/// Reads the `publish` of a client that posts it: the same object as on the socket, whose `type` may be left out.
+///
+/// # Errors
+/// What is wrong with it; another command than `publish` is 4404.
+pub fn decode_publish(body: &[u8]) -> Decoded {
+    let fields = Fields::of_body("publish", body);
+    let fields = fields.map_err(|failure| Rejection { id: None, channel: None, failure })?;
+    let request = decode::request_of(&fields, Some("publish"))?;
+    match request.command {
+        Command::Publish { .. } => Ok(request),
+        _ => {
+            let text = "only a command of type \"publish\" can be posted here";
+            let failure = Failure::new(ErrorCode::NotFound, text);
+            Err(Rejection { id: request.id, channel: None, failure })
+        }
+    }
+}
+
 /// Spells the result of a call that succeeded.
 pub fn encode_reply(reply: &ApiReply) -> Vec<u8> {
     match reply {
@@ -158,6 +177,7 @@ mod tests {
     use super::*;
     use crate::channel::Channel;
     use crate::history::Page;
+    use crate::id::RequestId;
     use crate::publication::{Epoch, Offset, Position};
 
     #[test]
@@ -165,6 +185,30 @@ mod tests {
         let call = decode("publish", br#"{"data": null, "channel": "room:1", "more": 1}"#).unwrap();
         let ApiCall::Publish { channel, payload, key: None } = call else { panic!("{call:?}") };
         assert_eq!((channel.as_str(), payload.as_bytes()), ("room:1", &b"null"[..]));
+    }
+
+    #[test]
+    fn a_posted_publish_is_that_of_the_socket() {
+        for body in
+            [r#"{"channel":"a","data":1,"id":7}"#, r#"{"type":"publish","id":7,"channel":"a","data":1}"#]
+        {
+            let request = decode_publish(body.as_bytes()).unwrap();
+            assert_eq!(request.id, Some(RequestId::Number(7)));
+            let Command::Publish { channel, payload, echo: true, key: None } = request.command else {
+                panic!("{request:?}")
+            };
+            assert_eq!((channel.as_str(), payload.as_bytes()), ("a", &b"1"[..]));
+        }
+        for (body, code, id) in [
+            (r#"{"type":"ping","id":7}"#, ErrorCode::NotFound, Some(RequestId::Number(7))),
+            (r#"{"type":"shout","id":7}"#, ErrorCode::NotFound, Some(RequestId::Number(7))),
+            (r#"{"id":7,"channel":"a"}"#, ErrorCode::BadRequest, Some(RequestId::Number(7))),
+            (r#"[{"channel":"a","data":1}]"#, ErrorCode::BadRequest, None),
+            ("", ErrorCode::BadRequest, None),
+        ] {
+            let rejection = decode_publish(body.as_bytes()).unwrap_err();
+            assert_eq!((rejection.failure.code, rejection.id), (code, id), "{body}");
+        }
     }
 
     #[test]

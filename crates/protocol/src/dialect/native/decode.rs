@@ -115,17 +115,25 @@ fn command(text: &str) -> Decoded {
 
 /// Reads a command whose fields have been found.
 pub(super) fn request(fields: &Fields<'_>) -> Decoded {
+    request_of(fields, None)
+}
+
+/// The same; one that does not say its type is of this `kind`.
+pub(super) fn request_of(fields: &Fields<'_>, kind: Option<&str>) -> Decoded {
     let id = fields.id.map(request_id).transpose().map_err(unnamed)?;
-    match meaning(fields) {
+    match meaning(fields, kind) {
         Ok(command) => Ok(Request { id, command }),
         Err(failure) => Err(Rejection { id, channel: readable_channel(fields), failure }),
     }
 }
 
 /// Reads what the command needs.
-fn meaning(fields: &Fields<'_>) -> Result<Command, Failure> {
-    let kind = fields.kind.ok_or_else(|| bad("`type` is missing: say which command this is"))?;
-    let kind = text(kind).ok_or_else(|| bad("`type` must be a string"))?;
+fn meaning(fields: &Fields<'_>, default: Option<&str>) -> Result<Command, Failure> {
+    let kind = match (fields.kind, default) {
+        (Some(kind), _) => text(kind).ok_or_else(|| bad("`type` must be a string"))?,
+        (None, Some(default)) => Cow::Borrowed(default),
+        (None, None) => return Err(bad("`type` is missing: say which command this is")),
+    };
     let channel = || fields.channel(&kind);
     match &*kind {
         "auth" => Ok(Command::Authenticate { token: fields.token()? }),

@@ -1,0 +1,103 @@
+//! Who may use the transports that are plain HTTP: pages whose origin may open a WebSocket, and whoever has the token it takes.
+//!
+//! A WebSocket handshake is not subject to the browser's rules, so the gateway judges the `Origin` itself; here it does the
+//! same, and also tells the browser that the page may read the answer. Credentials are not allowed: a page
+//! of another origin presents its token in `Authorization`.
+
+use ::http::{HeaderMap, HeaderValue, Request, StatusCode, header};
+use bytes::Bytes;
+use fanfare_metrics::Refusal;
+use fanfare_protocol::error::{ErrorCode, Failure};
+use fanfare_protocol::grant::Visitor;
+
+use super::{Answer, failure, with_type};
+use crate::auth::{RETRY_AFTER, Unwelcome};
+use crate::node::Services;
+
+/// How long a browser may remember what [`preflight`] has said, in seconds.
+const MAX_AGE: HeaderValue = HeaderValue::from_static("600");
+
+/// What a page may send along.
+const HEADERS: HeaderValue = HeaderValue::from_static("authorization, content-type, last-event-id");
+
+/// A page that may come in, or a client that is none.
+#[derive(Debug, Clone)]
+pub(super) struct Page(Option<HeaderValue>);
+
+impl Page {
+    /// Judges a request.
+    ///
+    /// # Errors
+    /// The refusal, when the page's origin may not connect.
+    pub(super) fn of<B>(request: &Request<B>, services: &Services) -> Result<Self, Failure> {
+        let origin = request.headers().get(header::ORIGIN);
+        if is_allowed(request, services) {
+            return Ok(Self(origin.cloned()));
+        }
+        services.metrics.handshake_refused(Refusal::ForbiddenOrigin);
+        let text = "pages of this origin may not connect: see origin.allow";
+        Err(Failure::new(ErrorCode::Forbidden, text))
+    }
+
+    /// The answer to one that may not come in, which its page may not read either.
+    pub(super) fn turned_away(refusal: &Failure) -> Answer {
+        Self(None).answered(failure(refusal))
+    }
+
+    /// An answer that the page may read.
+    pub(super) fn answered(&self, mut answer: Answer) -> Answer {
+        let headers = answer.headers_mut();
+        headers.insert(header::VARY, HeaderValue::from_static("Origin"));
+        if let Some(origin) = &self.0 {
+            headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+            let exposed = HeaderValue::from_static("retry-after");
+            headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, exposed);
+        }
+        answer
+    }
+
+    /// The answer to a browser that asks beforehand.
+    pub(super) fn preflight(&self, methods: &'static str) -> Answer {
+        let mut answer = with_type(StatusCode::NO_CONTENT, "", Bytes::new());
+        let headers = answer.headers_mut();
+        headers.remove(header::CONTENT_TYPE);
+        headers.insert(header::ALLOW, HeaderValue::from_static(methods));
+        headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(methods));
+        headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HEADERS);
+        headers.insert(header::ACCESS_CONTROL_MAX_AGE, MAX_AGE);
+        self.answered(answer)
+    }
+}
+
+/// Who sends a request that is answered whole: there is no later moment in which it could present a token.
+///
+/// # Errors
+/// Its token is not taken, or it has none and needs one.
+pub(super) fn sender<B>(request: &Request<B>, services: &Services) -> Result<Visitor, Failure> {
+    let auth = &services.settings().auth;
+    let (headers, query) = (request.headers(), request.uri().query());
+    match auth.visitor(headers, query, services) {
+        Ok(Visitor::Unknown) => {
+            let text = "this takes a token: send Authorization: Bearer with one";
+            Err(Failure::new(ErrorCode::Unauthorized, text))
+        }
+        Ok(visitor) => Ok(visitor),
+        Err(why) => {
+            let text = why.to_string();
+            Err(match why {
+                Unwelcome::Token(_) => Failure::new(ErrorCode::Unauthorized, text),
+                Unwelcome::CookieWithoutOrigin => Failure::new(ErrorCode::Forbidden, text),
+                Unwelcome::NotYet => Failure::retry(ErrorCode::Unavailable, text, RETRY_AFTER),
+            })
+        }
+    }
+}
+
+fn is_allowed<B>(request: &Request<B>, services: &Services) -> bool {
+    let text =
+        |headers: &HeaderMap, name| headers.get(name).map(|it| it.to_str().unwrap_or("null").to_owned());
+    let origin = text(request.headers(), header::ORIGIN);
+    let authority = request.uri().authority().map(|authority| authority.as_str().to_owned());
+    let host = authority.or_else(|| text(request.headers(), header::HOST));
+    services.settings().origins.allow(origin.as_deref(), host.as_deref().unwrap_or_default())
+}

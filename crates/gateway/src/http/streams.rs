@@ -1,0 +1,99 @@
+//! `/sse`, `/stream` and `/poll`: hearing channels without a WebSocket.
+//!
+//! What is wrong with a request is said by the status and an error object, before anything else is; so is why no channel
+//! let the client in. Afterwards all there is to say is said in events, as on a WebSocket.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::http::{HeaderName, HeaderValue, Method, Request, StatusCode, header};
+use bytes::Bytes;
+use fanfare_metrics::Refusal;
+use fanfare_protocol::error::{ErrorCode, Failure};
+
+use super::cors::{Page, sender};
+use super::{Answer, Body, Peer, failure, json, query, use_instead, with_type};
+use crate::admission::Place;
+use crate::connection::Streaming;
+use crate::node::Services;
+use crate::transport::lines::Form;
+
+const METHODS: &str = "GET, HEAD, OPTIONS";
+
+/// When a client that was turned away may try again, as for a WebSocket.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// Answers a request for a stream of this form.
+pub(super) async fn answer<B>(
+    form: Form,
+    peer: &Peer,
+    request: Request<B>,
+    services: &Arc<Services>,
+) -> Answer {
+    let page = match Page::of(&request, services) {
+        Ok(page) => page,
+        Err(refusal) => return Page::turned_away(&refusal),
+    };
+    match *request.method() {
+        Method::GET => {}
+        Method::HEAD => return page.answered(head(form)),
+        Method::OPTIONS => return page.preflight(METHODS),
+        _ => return page.answered(use_instead(METHODS)),
+    }
+    page.answered(open(form, peer, &request, services).await.unwrap_or_else(|refusal| failure(&refusal)))
+}
+
+async fn open<B>(
+    form: Form,
+    peer: &Peer,
+    request: &Request<B>,
+    services: &Arc<Services>,
+) -> Result<Answer, Failure> {
+    let policy = services.settings().policy.clone();
+    let asked = query::read(request.uri(), request.headers(), policy.limits.channels);
+    let asked = asked.inspect_err(|_| services.metrics.handshake_refused(Refusal::BadRequest))?;
+    peer.within_rate(&policy.limits, services)?;
+    let place = admit(services)?;
+    // Last, since it is what costs most.
+    let visitor = sender(request, services);
+    let visitor = visitor.inspect_err(|_| services.metrics.handshake_refused(Refusal::Unauthorized))?;
+    let mut streaming = Streaming::open(form, asked.listening, visitor, place, services.clone());
+    streaming.opened().await?;
+    if form == Form::Answer {
+        // A connection that says nothing for longer than a heartbeat looks dead to what is in between.
+        let hold = asked.wait.map_or(policy.heartbeat.interval, |wait| wait.min(policy.heartbeat.interval));
+        return Ok(json(StatusCode::OK, streaming.answer(hold).await));
+    }
+    let mut answer = head(form);
+    *answer.body_mut() = Body::Stream(Box::new(streaming));
+    Ok(answer)
+}
+
+/// The answer to a request for a stream, without the stream.
+fn head(form: Form) -> Answer {
+    let content_type = match form {
+        Form::Events => "text/event-stream",
+        Form::Lines => "application/x-ndjson",
+        Form::Answer => "application/json",
+    };
+    let mut answer = with_type(StatusCode::OK, content_type, Bytes::new());
+    let headers = answer.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store, no-transform"));
+    // What nginx and those who follow it take for "hand on each byte as it comes".
+    headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
+    answer
+}
+
+/// A place among the connections.
+fn admit(services: &Services) -> Result<Place, Failure> {
+    if services.readiness.is_draining() {
+        services.metrics.handshake_refused(Refusal::Draining);
+        let text = "this node is shutting down: connect again";
+        return Err(Failure::retry(ErrorCode::Unavailable, text, RETRY_AFTER));
+    }
+    services.admission.connection(services.settings().connections_max).ok_or_else(|| {
+        services.metrics.handshake_refused(Refusal::AtCapacity);
+        let text = "this node is full: connect again later";
+        Failure::retry(ErrorCode::Unavailable, text, RETRY_AFTER)
+    })
+}

@@ -1,0 +1,578 @@
+//! One conversation, over every transport: what is heard does not depend on what carries it.
+//!
+//! A new transport is a row in [`ear`], and is held to all of this.
+
+use std::time::Duration;
+
+use fanfare_fanout::broker::memory::Bus;
+use fanfare_gateway::node::Node;
+use fanfare_testbed::{Client, EventStream, LineStream, Nginx, Samples, eventually, http};
+use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+use crate::auth::{now, token};
+use crate::support::{configured, counted, node, start};
+
+mod ear;
+
+use ear::{Ear, Refused, Row};
+
+const ROOM: &str = "[node]\ndrain_seconds = 0\n[limits]\nmessages_per_second = 0\nqueue_bytes = 65536\n\
+                    [namespaces.room]\npublish = \"anyone\"\n[namespaces.room.history]\nsize = 5\n\
+                    [namespaces.secret]\nsubscribe = \"token\"\npublish = \"none\"\n";
+
+/// What differs between two runs is taken out: the name of the stream, the jitter, and whether a message was under way
+/// or in history when the client asked, which for one that polls is a matter of chance.
+fn plain(mut event: Value) -> Value {
+    if let Some(fields) = event.as_object_mut() {
+        fields.entry("epoch").and_modify(|epoch| *epoch = json!("E"));
+        fields.entry("after").and_modify(|after| *after = json!(after.is_u64()));
+        if fields["type"] == "message" {
+            fields.remove("recovered");
+        }
+    }
+    event
+}
+
+fn message(offset: u64) -> Value {
+    json!({"type": "message", "channel": "room:1", "offset": offset, "data": {"n": offset}})
+}
+
+fn subscribed(offset: u64, recovered: bool) -> Value {
+    json!({"type": "subscribed", "channel": "room:1", "epoch": "E", "offset": offset, "recovered": recovered})
+}
+
+async fn say(row: Row, node: &Node, offset: u64) {
+    let answer = plain(row.publish(node.public_addr(), "room:1", json!({"n": offset})).await);
+    let expected = json!({"type": "published", "channel": "room:1", "epoch": "E", "offset": offset});
+    assert_eq!(answer, expected, "{row:?}");
+}
+
+/// Subscribes, hears, is cut and recovers, is away for too long and is told so, and is drained.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_conversation_is_the_same_over_every_transport() {
+    for row in Row::ALL {
+        let node = node(ROOM).await;
+        let address = node.public_addr();
+        for offset in 1..=2 {
+            say(row, &node, offset).await;
+        }
+        let mut ear = Ear::open(row, address, &["room:1"]).await.unwrap();
+        let mut heard = vec![ear.hear().await];
+        for offset in 3..=4 {
+            say(row, &node, offset).await;
+            heard.push(ear.hear().await);
+        }
+        ear.cut();
+        for offset in 5..=7 {
+            say(row, &node, offset).await;
+        }
+        ear.come_back(address).await;
+        for _ in 0..4 {
+            heard.push(ear.hear().await);
+        }
+        say(row, &node, 8).await;
+        heard.push(ear.hear().await);
+        ear.cut();
+        for offset in 9..=20 {
+            say(row, &node, offset).await;
+        }
+        ear.come_back(address).await;
+        heard.push(ear.hear().await);
+        say(row, &node, 21).await;
+        heard.push(ear.hear().await);
+        let internal = node.internal_addr();
+        let draining = async {
+            // One that polls is there only while it does.
+            let connected = async || Samples::of(internal).await.value("fanfare_connections") > 0.0;
+            eventually("the client is there", connected).await;
+            node.drain().await;
+        };
+        let (ending, ()) = tokio::join!(async { [ear.hear().await, ear.hear().await] }, draining);
+        heard.extend(ending);
+
+        let expected = [
+            subscribed(2, false),
+            message(3),
+            message(4),
+            subscribed(7, true),
+            message(5),
+            message(6),
+            message(7),
+            message(8),
+            subscribed(20, false),
+            message(21),
+            json!({"type": "closing", "code": 1001, "reason": "going_away", "message": "this node is shutting down",
+                   "reconnect": true, "after": true}),
+            Value::Null,
+        ];
+        assert_eq!(heard.into_iter().map(plain).collect::<Vec<_>>(), expected, "{row:?}");
+    }
+}
+
+/// A proxy hands on every byte as it comes, and what is posted with it; and it finds another node for who comes back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_conversation_goes_through_nginx() {
+    for row in Row::ALL {
+        let (config, bus) = (configured(ROOM), Bus::default());
+        let [first, second] =
+            [Node::start_on(&config, &bus).await.unwrap(), Node::start_on(&config, &bus).await.unwrap()];
+        let nginx = Nginx::start(&[first.public_addr(), second.public_addr()]).await;
+        let mut ear = Ear::open(row, nginx.address(), &["room:1"]).await.unwrap();
+        assert_eq!(plain(ear.hear().await), subscribed(0, false), "{row:?}");
+        for offset in 1..=3 {
+            row.publish(nginx.address(), "room:1", json!({"n": offset})).await;
+            assert_eq!(plain(ear.hear().await), message(offset), "{row:?}");
+        }
+        ear.cut();
+        row.publish(nginx.address(), "room:1", json!({"n": 4})).await;
+        first.drain().await;
+        ear.come_back(nginx.address()).await;
+        assert_eq!(plain(ear.hear().await), subscribed(4, true), "{row:?}");
+        assert_eq!(plain(ear.hear().await), message(4), "{row:?}");
+        if row == Row::Events {
+            let head =
+                EventStream::open(nginx.address(), "/sse?channel=room:1", "").await.unwrap().into_lines();
+            assert_eq!(head.head().header("Cache-Control"), Some("no-store, no-transform"));
+        }
+    }
+}
+
+/// Two channels that both speak all the time, and a client that is cut after every few events and comes back to the other
+/// node: it hears each message of each channel once and in order.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn wherever_a_client_is_cut_it_misses_nothing_and_hears_nothing_twice() {
+    const MESSAGES: u64 = 150;
+    for (row, seed) in Row::ALL.into_iter().zip(1..) {
+        let (config, bus) = (configured("[limits]\nmessages_per_second = 0"), Bus::default());
+        let nodes =
+            [Node::start_on(&config, &bus).await.unwrap(), Node::start_on(&config, &bus).await.unwrap()];
+        let channels = ["a", "b"];
+        let mut ear = Ear::open(row, nodes[0].public_addr(), &channels).await.unwrap();
+        for channel in channels {
+            assert_eq!(ear.hear().await["channel"], channel);
+        }
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut heard = [Vec::new(), Vec::new()];
+        let mut publisher = Client::connect(nodes[1].public_addr()).await;
+        let publishing = async {
+            for number in 0..MESSAGES {
+                for channel in channels {
+                    publisher.publish(channel, json!(number)).await;
+                }
+            }
+        };
+        let hearing = async {
+            let (mut cuts, mut until_cut) = (0, 3);
+            while heard.iter().any(|it: &Vec<u64>| it.len() < MESSAGES as usize) {
+                if until_cut == 0 {
+                    ear.cut();
+                    cuts += 1;
+                    ear.come_back(nodes[cuts % 2].public_addr()).await;
+                    until_cut = random.usize(1..12);
+                }
+                until_cut -= 1;
+                let event = ear.hear().await;
+                let index = usize::from(event["channel"] == "b");
+                match event["type"].as_str() {
+                    Some("message") => heard[index].push(event["data"].as_u64().unwrap()),
+                    Some("subscribed") => assert_eq!(event["recovered"], true, "{row:?}: {event}"),
+                    _ => panic!("{row:?}: {event}"),
+                }
+            }
+            cuts
+        };
+        let ((), cuts) = tokio::join!(publishing, hearing);
+        assert!(cuts > 10, "{row:?} was cut {cuts} times");
+        for heard in &heard {
+            assert_eq!(*heard, (0..MESSAGES).collect::<Vec<_>>(), "{row:?}, seed {seed}");
+        }
+    }
+}
+
+/// The queue is bounded and given up as a whole: what is heard is a beginning without a gap, then why, then nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_does_not_read_is_closed_over_every_transport_that_lasts() {
+    for row in Row::LASTING {
+        let node = node(ROOM).await;
+        let mut slow = Ear::narrow(row, node.public_addr(), &["room:1"]).await;
+        let published = overflow(&node).await;
+        assert_eq!(slow.hear().await["type"], "subscribed");
+        let mut numbers = Vec::new();
+        let closing = loop {
+            let event = slow.hear().await;
+            match event["type"].as_str() {
+                Some("message") => numbers.push(event["data"][0].as_u64().unwrap()),
+                _ => break event,
+            }
+        };
+        assert_eq!(
+            (&closing["code"], &closing["reconnect"]),
+            (&json!(4508), &json!(true)),
+            "{row:?}: {closing}"
+        );
+        assert_eq!(slow.hear().await, Value::Null);
+        assert_eq!(
+            numbers,
+            (0..numbers.len() as u64).collect::<Vec<_>>(),
+            "{row:?}: a beginning without a gap"
+        );
+        assert!((numbers.len() as u64) < published);
+        slow.come_back(node.public_addr()).await;
+        assert_eq!(slow.hear().await["recovered"], false, "{row:?} is told that some are gone");
+        drop(slow);
+        counted(&node, "fanfare_connections", 0.0).await;
+        counted(&node, "fanfare_outbox_bytes", 0.0).await;
+        counted(&node, "fanfare_outbox_overflows_total", 1.0).await;
+    }
+}
+
+/// Nothing waits for a client that polls; one that comes back to more than it may be sent at once is told so.
+#[tokio::test]
+async fn a_poll_after_more_than_half_of_the_queue_reports_the_loss() {
+    let node = node(ROOM).await;
+    let mut ear = Ear::open(Row::Poll, node.public_addr(), &["room:1"]).await.unwrap();
+    assert_eq!(plain(ear.hear().await), subscribed(0, false));
+    let filling = "x".repeat(8 * 1024);
+    for number in 0..5 {
+        Row::Poll.publish(node.public_addr(), "room:1", json!([number, filling])).await;
+    }
+    assert_eq!(plain(ear.hear().await), subscribed(5, false));
+    Row::Poll.publish(node.public_addr(), "room:1", json!("small")).await;
+    assert_eq!(ear.hear().await["data"], "small");
+    counted(&node, "fanfare_connections", 0.0).await;
+}
+
+/// Publishes more than the kernel takes for one client that does not read, and returns how many that was.
+async fn overflow(node: &Node) -> u64 {
+    let mut publisher = Client::connect(node.public_addr()).await;
+    let filling = "x".repeat(8 * 1024);
+    let (mut published, mut has_waited) = (0, false);
+    loop {
+        publisher.publish("room:1", json!([published, filling])).await;
+        published += 1;
+        let waiting = Samples::of(node.internal_addr()).await.value("fanfare_outbox_bytes");
+        if has_waited && waiting < 4096.0 {
+            return published;
+        }
+        has_waited |= waiting > 32_768.0;
+        assert!(published < 10_000, "80 MB wait somewhere: {waiting} bytes in the queue");
+    }
+}
+
+/// A reader that takes nothing at all is not waited for: the kernel gives it up, whatever carries it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_takes_nothing_is_given_up_in_the_time_of_a_heartbeat() {
+    for row in Row::LASTING {
+        let mut config = configured(ROOM);
+        config.heartbeat.interval = Duration::from_millis(400);
+        config.heartbeat.timeout = Duration::from_millis(200);
+        let node = start(&config).await;
+        let _stuck = Ear::narrow(row, node.public_addr(), &["room:1"]).await;
+        overflow(&node).await;
+        counted(&node, "fanfare_connections", 0.0).await;
+        counted(&node, "fanfare_subscriptions", 0.0).await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_over_a_limit_is_refused_alike() {
+    for row in Row::ALL {
+        let one = node("[limits]\nconnections = 1").await;
+        let _first = Client::connect(one.public_addr()).await;
+        let refused = Ear::open(row, one.public_addr(), &["a"]).await.err();
+        assert_eq!(refused, Some(Refused::Status(503)), "{row:?}");
+
+        let room = node(ROOM).await;
+        for (channels, code) in
+            [(&["nowhere:1"][..], 4404), (&["secret:1"], 4403), (&["secret:1", "nowhere:1"], 4403)]
+        {
+            let refused = Ear::open(row, room.public_addr(), channels).await.err();
+            assert_eq!(refused, Some(Refused::Code(code)), "{row:?} {channels:?}");
+        }
+        for (channel, code) in [("nowhere:1", 4404), ("secret:1", 4403), ("a b", 4400)] {
+            let answer = row.publish(room.public_addr(), channel, json!(1)).await;
+            assert_eq!(answer["code"], code, "{row:?} {answer}");
+        }
+        counted(&room, "fanfare_subscriptions", 0.0).await;
+    }
+    // A WebSocket is in before it asks for too many channels.
+    let node = node("[limits]\nchannels = 1").await;
+    for row in [Row::Events, Row::Lines, Row::Poll] {
+        let refused = Ear::open(row, node.public_addr(), &["a", "b"]).await.err();
+        assert_eq!(refused, Some(Refused::Code(4422)), "{row:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_socket_may_post_as_often_as_a_connection_may_send() {
+    let node = node("[limits]\nmessages_per_second = 2").await;
+    let mut socket = Client::connect(node.public_addr()).await;
+    let mut posts = TcpStream::connect(node.public_addr()).await.unwrap();
+    let body = r#"{"channel":"a","data":1,"id":7}"#;
+    let request =
+        format!("POST /publish HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    for attempt in 0..3 {
+        let answer = socket.ask(json!({"type": "publish", "channel": "a", "data": 1})).await;
+        posts.write_all(request.as_bytes()).await.unwrap();
+        let posted = http::read_response(&mut posts).await.unwrap();
+        assert_eq!(posted.json()["type"], answer["type"], "{attempt}");
+        if attempt == 2 {
+            assert_eq!((posted.status, posted.json()["code"].as_u64()), (429, Some(4429)));
+            assert_eq!(answer["code"], 4429);
+            assert_eq!(posted.header("Retry-After"), Some("1"));
+        } else {
+            assert_eq!(posted.json()["id"], 7);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_silent_stream_carries_heartbeats_and_ends_with_its_client() {
+    let mut config = configured("");
+    config.heartbeat.interval = Duration::from_millis(100);
+    let node = start(&config).await;
+    let mut events = EventStream::open(node.public_addr(), "/sse?channel=a", "").await.unwrap();
+    let mut lines = LineStream::open(node.public_addr(), "/stream?channel=a", &[]).await.unwrap();
+    for _ in 0..2 {
+        events.next().await.unwrap();
+        lines.json().await.unwrap();
+    }
+    for _ in 0..3 {
+        assert_eq!(lines.line().await.unwrap(), "");
+    }
+    counted(&node, "fanfare_connections", 2.0).await;
+    Row::Poll.publish(node.public_addr(), "a", json!(1)).await;
+    events.next().await.unwrap();
+    assert!(events.comments() > 1, "{} comments", events.comments());
+    drop((events, lines));
+    for gauge in ["fanfare_connections", "fanfare_subscriptions", "fanfare_outbox_bytes"] {
+        counted(&node, gauge, 0.0).await;
+    }
+    let samples = Samples::of(node.internal_addr()).await;
+    for (transport, count) in [("websocket", 0.0), ("sse", 1.0), ("stream", 1.0), ("poll", 0.0)] {
+        let series = format!("fanfare_transport_connections_total{{transport=\"{transport}\"}}");
+        assert!((samples.value(&series) - count).abs() < f64::EPSILON, "{series}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_gives_up_a_poll_leaves_nothing_behind() {
+    let node = node("").await;
+    let mut ear = Ear::open(Row::Poll, node.public_addr(), &["a"]).await.unwrap();
+    ear.hear().await;
+    let held = tokio::time::timeout(Duration::from_millis(50), ear.hear()).await;
+    assert!(held.is_err(), "nothing is to be said");
+    counted(&node, "fanfare_connections", 0.0).await;
+    counted(&node, "fanfare_subscriptions", 0.0).await;
+}
+
+#[tokio::test]
+async fn a_poll_that_waits_in_vain_is_answered_with_where_it_was() {
+    let node = node("").await;
+    let first = http::get(node.public_addr(), "/poll?channel=a&channel=b").await.json();
+    let since = first["since"].as_str().unwrap();
+    assert_eq!(first["events"].as_array().unwrap().len(), 2, "{first}");
+    let path = format!("/poll?channel=a&channel=b&since={since}&wait=0");
+    let second = http::get(node.public_addr(), &path).await.json();
+    assert_eq!(second["since"], since);
+    let rewound = http::get(node.public_addr(), "/poll?channel=a&rewind=3").await.json();
+    assert_eq!(rewound["events"].as_array().unwrap().len(), 1, "{rewound}");
+}
+
+/// What was missed on many channels is far more than one answer holds: several bring it, each channel's whole and in order.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_poll_of_many_channels_gets_what_it_missed_in_several_answers() {
+    const CHANNELS: usize = 60;
+    let node = node("[limits]\nmessages_per_second = 0\nqueue_bytes = 262144").await;
+    let channels: String = (0..CHANNELS).map(|it| format!("channel={it}&")).collect();
+    let poll = async |since: &str| {
+        let answer = http::get(node.public_addr(), &format!("/poll?{channels}{since}&wait=0")).await;
+        assert!(answer.body.len() < 1024 * 1024, "{} bytes in one answer", answer.body.len());
+        answer.json()
+    };
+    let mut since = poll("").await["since"].as_str().unwrap().to_owned();
+    let mut publisher = Client::connect(node.public_addr()).await;
+    let filling = "x".repeat(24 * 1024);
+    for channel in 0..CHANNELS {
+        for number in 0..5 {
+            publisher.publish(&channel.to_string(), json!([number, filling])).await;
+        }
+    }
+    let mut heard = vec![Vec::new(); CHANNELS];
+    let mut answers = 0;
+    while heard.iter().any(|it| it.len() < 5) {
+        let answer = poll(&format!("since={since}")).await;
+        for event in answer["events"].as_array().unwrap() {
+            let channel: usize = event["channel"].as_str().unwrap().parse().unwrap();
+            if event["type"] == "message" {
+                heard[channel].push(event["data"][0].as_u64().unwrap());
+            } else {
+                assert_eq!(event["recovered"], true, "{event}");
+            }
+        }
+        answer["since"].as_str().unwrap().clone_into(&mut since);
+        answers += 1;
+    }
+    assert!(answers > 3, "{answers} answers");
+    assert!(heard.iter().all(|it| *it == [0, 1, 2, 3, 4]), "{heard:?}");
+}
+
+#[tokio::test]
+async fn those_who_come_and_go_are_told_to_whoever_asked_for_it() {
+    let node = node("").await;
+    let mut events = EventStream::open(node.public_addr(), "/sse?channel=a&presence=true", "").await.unwrap();
+    for _ in 0..2 {
+        events.next().await.unwrap();
+    }
+    let other = LineStream::open(node.public_addr(), "/stream?channel=a", &[]).await.unwrap();
+    assert_eq!(events.next().await.unwrap()["type"], "joined");
+    drop(other);
+    assert_eq!(events.next().await.unwrap()["type"], "left");
+}
+
+#[tokio::test]
+async fn what_was_rewound_comes_again_until_it_has_arrived() {
+    let node = node("").await;
+    for number in 1..=4 {
+        Row::Poll.publish(node.public_addr(), "a", json!(number)).await;
+    }
+    let mut id = String::new();
+    for (first, recovered) in [(3, true), (4, true)] {
+        let path = "/sse?channel=a&rewind=2";
+        let mut events = EventStream::open(node.public_addr(), path, &id).await.unwrap();
+        events.next().await.unwrap();
+        assert_eq!(events.next().await.unwrap()["recovered"], recovered);
+        assert_eq!(events.last_event_id(), id, "nothing of it has arrived");
+        assert_eq!(events.next().await.unwrap()["data"], first);
+        events.last_event_id().clone_into(&mut id);
+    }
+}
+
+#[tokio::test]
+async fn pages_of_other_origins_may_neither_hear_nor_speak() {
+    let node = node("[origin]\nallow = [\"https://app.example.com\"]").await;
+    let ask = async |method: &str, path: &str, origin: &str| {
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: a\r\nOrigin: {origin}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+        );
+        http::exchange(node.public_addr(), request.as_bytes()).await.unwrap()
+    };
+    for path in ["/sse?channel=a", "/stream?channel=a", "/poll?channel=a", "/publish"] {
+        for method in ["GET", "POST", "OPTIONS"] {
+            let refused = ask(method, path, "https://evil.example").await;
+            assert_eq!(refused.status, 403, "{method} {path}");
+            assert_eq!(refused.header("Access-Control-Allow-Origin"), None);
+        }
+        let preflight = ask("OPTIONS", path, "https://app.example.com").await;
+        assert_eq!(preflight.status, 204);
+        assert_eq!(preflight.header("Access-Control-Allow-Origin"), Some("https://app.example.com"));
+        let methods = preflight.header("Access-Control-Allow-Methods").unwrap();
+        assert_eq!(methods.contains("POST"), path == "/publish", "{methods}");
+        let other =
+            ask(if path == "/publish" { "GET" } else { "POST" }, path, "https://app.example.com").await;
+        assert_eq!((other.status, other.header("Allow")), (405, Some(methods)));
+    }
+    let heard = ask("GET", "/poll?channel=a", "https://app.example.com").await;
+    assert_eq!((heard.status, heard.header("Vary")), (200, Some("Origin")));
+    assert_eq!(heard.header("Access-Control-Allow-Origin"), Some("https://app.example.com"));
+    let bad = ask("POST", "/publish", "https://app.example.com").await;
+    assert_eq!(bad.status, 400);
+    assert_eq!(bad.header("Access-Control-Allow-Origin"), Some("https://app.example.com"), "it may read why");
+}
+
+#[tokio::test]
+async fn a_request_that_makes_no_sense_is_told_so_before_the_stream() {
+    let node = node("").await;
+    for path in ["/sse", "/stream?channel=a+b", "/poll?channel=a&since=7", "/sse?channel=a&presence=maybe"] {
+        let answer = http::get(node.public_addr(), path).await;
+        assert_eq!((answer.status, answer.json()["code"].as_u64()), (400, Some(4400)), "{path}");
+    }
+    let big = format!(r#"{{"channel":"a","data":"{}"}}"#, "x".repeat(65_536));
+    let answer = http::post(node.public_addr(), "/publish", &[], &big).await;
+    assert_eq!((answer.status, answer.json()["code"].as_u64()), (413, Some(4413)));
+    let head = "HEAD /sse?channel=a HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    let head = http::exchange(node.public_addr(), head.as_bytes()).await.unwrap();
+    assert_eq!((head.status, head.header("X-Accel-Buffering")), (200, Some("no")));
+    counted(&node, "fanfare_connections_accepted_total", 0.0).await;
+    eventually("refusals are counted", async || {
+        Samples::of(node.internal_addr())
+            .await
+            .value("fanfare_handshakes_refused_total{reason=\"bad_request\"}")
+            >= 4.0
+    })
+    .await;
+}
+
+/// The same token, the same permissions; what is published carries who did it.
+#[tokio::test]
+async fn a_token_opens_to_its_holder_what_it_opens_on_a_websocket() {
+    let node = node(
+        "[auth.jwt]\nhmac_secret = \"a secret of thirty-two bytes and a few more\"\n\
+         [namespaces.room]\nsubscribe = \"token\"\npublish = \"none\"\n[namespaces.user]\nsubscribe = \"token\"\n",
+    )
+    .await;
+    let address = node.public_addr();
+    let body = r#"{"channel":"room:1","data":1}"#;
+    for path in ["/sse?channel=room:1", "/stream?channel=room:1", "/poll?channel=room:1"] {
+        let answer = http::get(address, path).await;
+        assert_eq!((answer.status, answer.json()["code"].as_u64()), (401, Some(4401)), "{path}");
+        assert!(answer.header("WWW-Authenticate").is_some());
+    }
+    assert_eq!(http::post(address, "/publish", &[], body).await.status, 401);
+    let bad = http::post(address, "/publish", &["Authorization: Bearer a.b.c"], body).await;
+    assert_eq!(bad.status, 401);
+
+    let allow = json!([{"channels": ["room:1"], "can": ["subscribe", "publish"]}]);
+    let bearer = format!("Authorization: Bearer {}", token(&json!({"sub": "ann", "allow": allow})));
+    let mut ear =
+        LineStream::open(address, "/stream?channel=room:1&channel=user:ann", &[&bearer]).await.unwrap();
+    let welcome = ear.json().await.unwrap();
+    assert_eq!((&welcome["user"], &welcome["channels"]), (&json!("ann"), &json!([])));
+    for channel in ["room:1", "user:ann"] {
+        let event = ear.json().await.unwrap();
+        assert_eq!((&event["type"], &event["channel"]), (&json!("subscribed"), &json!(channel)));
+    }
+    assert_eq!(http::post(address, "/publish", &[&bearer], body).await.status, 200);
+    assert_eq!(ear.json().await.unwrap()["from"]["user"], "ann");
+    let refused = LineStream::open(address, "/stream?channel=room:2", &[&bearer]).await.unwrap_err();
+    assert_eq!((refused.status, refused.json()["code"].as_u64()), (403, Some(4403)));
+    let refused = http::post(address, "/publish", &[&bearer], r#"{"channel":"room:2","data":1}"#).await;
+    assert_eq!(refused.status, 403);
+}
+
+/// A token that ends ends what it had opened.
+#[tokio::test]
+async fn a_stream_ends_with_its_token() {
+    let node =
+        node("[auth.jwt]\nhmac_secret = \"a secret of thirty-two bytes and a few more\"\nleeway_seconds = 0")
+            .await;
+    let bearer = format!("Authorization: Bearer {}", token(&json!({"sub": "ann", "exp": now() + 2})));
+    let mut ear = LineStream::open(node.public_addr(), "/stream?channel=a", &[&bearer]).await.unwrap();
+    for _ in 0..2 {
+        ear.json().await.unwrap();
+    }
+    let closing = ear.json().await.unwrap();
+    assert_eq!((&closing["type"], &closing["code"]), (&json!("closing"), &json!(4401)));
+    assert_eq!(ear.json().await, Err(fanfare_testbed::End::Complete));
+}
+
+#[tokio::test]
+async fn a_namespace_that_is_withdrawn_ends_the_stream() {
+    let node = node(ROOM).await;
+    let mut events = EventStream::open(node.public_addr(), "/sse?channel=room:1", "").await.unwrap();
+    for _ in 0..2 {
+        events.next().await.unwrap();
+    }
+    node.reload(&configured("[namespaces.other]\n")).await;
+    let unsubscribed = events.next().await.unwrap();
+    assert_eq!((&unsubscribed["type"], &unsubscribed["code"]), (&json!("unsubscribed"), &json!(4404)));
+    assert_eq!(events.next().await, Err(fanfare_testbed::End::Complete));
+    assert_eq!(
+        events.into_lines().then_get("/sse?channel=room:1").await.status,
+        404,
+        "on a socket that lives"
+    );
+    counted(&node, &crate::support::closed_with(1000), 1.0).await;
+}
