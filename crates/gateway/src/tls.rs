@@ -32,6 +32,9 @@ use crate::config::{self, Identity, TlsVersion, provider};
 /// The first byte of a TLS handshake.
 const HANDSHAKE_RECORD: u8 = 22;
 
+/// What HTTP/2 is called when a handshake agrees on it (RFC 7301).
+pub(crate) const HTTP2: &[u8] = b"h2";
+
 /// What the TLS layer may hold for a peer that does not read: a record, where its own default is four of them. Whatever
 /// else waits is in the outbox, where policy sees it.
 const UNSENT_BYTES: usize = 16 * 1024;
@@ -68,7 +71,7 @@ impl Tls {
                 identity.clients().unwrap_or_else(WebPkiClientVerifier::no_client_auth),
             )
             .with_cert_resolver(Arc::new(SingleCertAndKey::from(identity.certified())));
-        server.alpn_protocols = vec![b"http/1.1".to_vec()];
+        server.alpn_protocols = vec![HTTP2.to_vec(), b"http/1.1".to_vec()];
         server.ticketer = ticketer;
         server.session_storage = Arc::new(NoServerSessionStorage {});
         let handshake_timeout = options.handshake_timeout;

@@ -13,10 +13,13 @@ use fanfare_protocol::websocket::Frame;
 
 mod cursor;
 pub(crate) mod echo;
+pub(crate) mod http2;
 pub(crate) mod lines;
+mod reread;
 pub(crate) mod websocket;
 
 pub(crate) use cursor::{Cursor, Wanted};
+pub(crate) use reread::Reread;
 
 /// The writing side of a connection. Reading differs too much to be shared: a WebSocket is read, the others are not.
 ///

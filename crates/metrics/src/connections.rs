@@ -4,7 +4,7 @@ use prometheus::{IntCounter, IntGauge};
 
 use crate::Metrics;
 use crate::catalog::{By, Catalog, fact};
-use crate::labels::{Carrier, CloseCode, Command, Refusal, RefusalCode};
+use crate::labels::{Carrier, CloseCode, Command, HttpVersion, Refusal, RefusalCode};
 
 #[derive(Debug)]
 pub(crate) struct Connections {
@@ -12,6 +12,7 @@ pub(crate) struct Connections {
     accepted: IntCounter,
     carried: By<Carrier, IntCounter>,
     closed: By<CloseCode, IntCounter>,
+    websockets: By<HttpVersion, IntCounter>,
     refused: By<Refusal, IntCounter>,
     pub(crate) subscriptions: IntGauge,
     pub(crate) channels: IntGauge,
@@ -45,6 +46,13 @@ impl Connections {
                     "Connections that ended, by close code; 1006 when none was exchanged.",
                 )
                 .query("sum(rate(fanfare_connections_closed_total[5m])) by (code)"),
+            ),
+            websockets: catalog.counters(
+                fact(
+                    "fanfare_websockets_accepted_total",
+                    "WebSocket handshakes that succeeded, by the version of HTTP that they came by.",
+                )
+                .query("sum(rate(fanfare_websockets_accepted_total[5m])) by (http)"),
             ),
             refused: catalog.counters(
                 fact(
@@ -88,6 +96,11 @@ impl Metrics {
     pub fn connection_closed(&self, code: u16) {
         self.connections.closed.of(CloseCode::of(code)).inc();
         self.connections.open.dec();
+    }
+
+    /// A WebSocket handshake succeeded.
+    pub fn websocket_accepted(&self, http: HttpVersion) {
+        self.connections.websockets.of(http).inc();
     }
 
     /// An upgrade was refused.

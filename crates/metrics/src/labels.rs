@@ -91,6 +91,16 @@ label! {
 }
 
 label! {
+    /// A version of HTTP.
+    pub enum HttpVersion as "http" {
+        /// HTTP/1.1: the WebSocket has taken over the socket of its request.
+        Http1 = "1.1",
+        /// HTTP/2: the WebSocket is one of a socket's streams.
+        Http2 = "2",
+    }
+}
+
+label! {
     /// What carries a connection.
     pub enum Carrier as "transport" {
         /// A WebSocket.

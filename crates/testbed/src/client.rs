@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::http::HeaderValue;
-use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 use crate::eventually::PATIENCE;
@@ -126,8 +126,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             Err(Error::Http(response)) => return Err(Some(response.status().as_u16())),
             Err(_) => return Err(None),
         };
+        Ok(Self::over(socket))
+    }
+
+    /// Speaks WebSocket over a stream whose handshake is over.
+    ///
+    /// # Errors
+    /// Nothing: the connection ends before the gateway has said `welcome`.
+    pub async fn speak(stream: S) -> Result<Self, Option<u16>> {
+        let mut client = Self::over(WebSocketStream::from_raw_socket(stream, Role::Client, None).await);
+        client.greeted().await.map(|()| client)
+    }
+
+    fn over(socket: WebSocketStream<S>) -> Self {
         let (put_aside, welcome) = (VecDeque::new(), Value::Null);
-        Ok(Self { socket, welcome, put_aside, closing: None, asked: 0 })
+        Self { socket, welcome, put_aside, closing: None, asked: 0 }
     }
 
     /// Waits for `welcome`.
@@ -146,6 +159,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             }
             Heard::End(_) => Err(None),
         }
+    }
+
+    /// The stream that it speaks over.
+    #[must_use]
+    pub fn into_stream(self) -> S {
+        self.socket.into_inner()
     }
 
     /// The gateway's first word.

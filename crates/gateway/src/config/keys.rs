@@ -356,6 +356,13 @@ pub(super) const SECTIONS: &[Section] = &[
         keys: &[
             key("limits.connections", whole(1, 10_000_000), "100000", "Connections of the whole node.").reloadable(),
             key(
+                "limits.streams",
+                whole(1, 10_000),
+                "100",
+                "Streams of one HTTP/2 socket at a time, each a request or a WebSocket.",
+            )
+            .reloadable(),
+            key(
                 "limits.message_bytes",
                 whole(128, 1 << 30),
                 "65536",

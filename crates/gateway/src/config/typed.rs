@@ -141,6 +141,8 @@ pub struct WebSocket {
 pub struct Limits {
     /// Connections of the whole node.
     pub connections: NonZeroUsize,
+    /// Streams of one HTTP/2 socket, each a request or a WebSocket.
+    pub streams: NonZeroU32,
     /// Bytes of one message from a client.
     pub message_bytes: NonZeroUsize,
     /// Channels subscribed to at once.
@@ -318,6 +320,7 @@ pub(super) fn build(merged: &Merged, default_name: &str) -> Config {
 fn limits(merged: &Merged) -> Limits {
     Limits {
         connections: positive(merged, "limits.connections"),
+        streams: small(merged, "limits.streams").expect("bounded from below by 1"),
         message_bytes: positive(merged, "limits.message_bytes"),
         channels: positive(merged, "limits.channels"),
         batch: positive(merged, "limits.batch"),

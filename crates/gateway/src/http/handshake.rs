@@ -1,15 +1,19 @@
 //! The opening handshake of RFC 6455, section 4.2, and what comes before it: may this client connect at all?
+//!
+//! Over HTTP/2 it is an extended CONNECT (RFC 8441): without `Upgrade`, without a key, answered by 200; the rest is the same.
 
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::http::uri::Authority;
 use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Version, header};
 use bytes::Bytes;
-use fanfare_metrics::Refusal;
+use fanfare_metrics::{HttpVersion, Refusal};
 use fanfare_protocol::dialect::{Negotiated, negotiate};
 use fanfare_protocol::grant::Visitor;
 use hyper::body::Incoming;
+use hyper::ext::Protocol;
 use hyper::upgrade::{Parts, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -23,7 +27,9 @@ use crate::admission::Place;
 use crate::auth::{Unwelcome, is_bearer};
 use crate::connection::Connection;
 use crate::node::Services;
+use crate::transport::Reread;
 use crate::transport::echo::Echo;
+use crate::transport::http2::Http2Stream;
 
 /// When a client that was turned away may try again: draining and full nodes recover in seconds, not in milliseconds.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
@@ -45,10 +51,19 @@ struct Refused {
     explanation: Cow<'static, str>,
 }
 
+/// How WebSocket was asked for.
+#[derive(Debug)]
+enum Asked {
+    /// By an upgrade of HTTP/1.1, with a key to answer.
+    ToUpgrade { key: String },
+    /// By an extended CONNECT of HTTP/2.
+    ToConnect,
+}
+
 /// A handshake that may go on.
 #[derive(Debug)]
 struct Accepted {
-    key: String,
+    asked: Asked,
     negotiated: Negotiated,
     visitor: Visitor,
     place: Place,
@@ -63,7 +78,11 @@ pub(super) fn upgrade(mut request: Request<Incoming>, purpose: Purpose, services
             return refusal(refused);
         }
     };
-    let Accepted { key, negotiated, visitor, place } = accepted;
+    let Accepted { asked, negotiated, visitor, place } = accepted;
+    services.metrics.websocket_accepted(match asked {
+        Asked::ToUpgrade { .. } => HttpVersion::Http1,
+        Asked::ToConnect => HttpVersion::Http2,
+    });
     let upgraded = hyper::upgrade::on(&mut request);
     let theirs = services.clone();
     services.tasks.spawn(async move {
@@ -72,7 +91,10 @@ pub(super) fn upgrade(mut request: Request<Incoming>, purpose: Purpose, services
             Err(error) => debug!(%error, "the peer left during the handshake"),
         }
     });
-    switching_protocols(&key, negotiated)
+    match asked {
+        Asked::ToUpgrade { key } => switching_protocols(&key, negotiated),
+        Asked::ToConnect => connected(negotiated),
+    }
 }
 
 /// Takes the stream back out of the HTTP machinery and lets the connection live in a small task of its own, so that
@@ -85,17 +107,37 @@ fn start(
     place: Place,
     services: &Arc<Services>,
 ) {
-    match upgraded.downcast::<TokioIo<TcpStream>>() {
-        Ok(parts) => start_on(parts, purpose, negotiated, visitor, place, services),
-        Err(upgraded) => match upgraded.downcast::<TokioIo<TlsStream<TcpStream>>>() {
-            Ok(parts) => start_on(parts, purpose, negotiated, visitor, place, services),
-            Err(_) => unreachable!("the listener hands out nothing else"),
-        },
+    let upgraded = match upgraded.downcast::<TokioIo<Reread<TcpStream>>>() {
+        Ok(Parts { io, read_buf, .. }) => {
+            let (socket, unread) = io.into_inner().into_parts();
+            // Even when it is empty, what hyper read shares the whole of its buffer.
+            return open(
+                socket,
+                [read_buf, unread].concat().into(),
+                purpose,
+                negotiated,
+                visitor,
+                place,
+                services,
+            );
+        }
+        Err(upgraded) => upgraded,
+    };
+    match upgraded.downcast::<TokioIo<TlsStream<TcpStream>>>() {
+        Ok(Parts { io, read_buf, .. }) => {
+            let early = Bytes::copy_from_slice(&read_buf);
+            open(io.into_inner(), early, purpose, negotiated, visitor, place, services);
+        }
+        // What has no socket of its own is a stream of HTTP/2.
+        Err(upgraded) => {
+            open(Http2Stream::new(upgraded), Bytes::new(), purpose, negotiated, visitor, place, services);
+        }
     }
 }
 
-fn start_on<S>(
-    parts: Parts<TokioIo<S>>,
+fn open<S>(
+    stream: S,
+    early: Bytes,
     purpose: Purpose,
     negotiated: Negotiated,
     visitor: Visitor,
@@ -104,36 +146,26 @@ fn start_on<S>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    // Even when it is empty, what hyper read shares the whole of its buffer.
-    let early = Bytes::copy_from_slice(&parts.read_buf);
-    let socket = parts.io.into_inner();
     let services = services.clone();
     match purpose {
         Purpose::Session => {
             let encoding = negotiated.encoding();
-            let connection = Connection::open(socket, early, encoding, visitor, place, services.clone());
+            let connection = Connection::open(stream, early, encoding, visitor, place, services.clone());
             services.spawn_guarded(connection.run());
         }
         Purpose::Echo => {
-            services.spawn_guarded(Echo::open(socket, early, place, services.clone()).run());
+            services.spawn_guarded(Echo::open(stream, early, place, services.clone()).run());
         }
     }
 }
 
 fn examine(request: &Request<Incoming>, services: &Services) -> Result<Accepted, Refused> {
     let headers = request.headers();
-    let bad = |explanation: &'static str| Refused {
-        status: StatusCode::BAD_REQUEST,
-        reason: Refusal::BadRequest,
-        explanation: explanation.into(),
-    };
-    if request.method() != Method::GET || request.version() != Version::HTTP_11 {
-        return Err(bad("a WebSocket handshake is a GET request of HTTP/1.1\n"));
-    }
-    if !lists_token(headers, &header::CONNECTION, "upgrade")
-        || !lists_token(headers, &header::UPGRADE, "websocket")
-    {
-        return Err(bad("this path speaks WebSocket: send Connection: Upgrade and Upgrade: websocket\n"));
+    let is_http2 = request.version() == Version::HTTP_2;
+    if is_http2 {
+        is_connect(request)?;
+    } else {
+        is_upgrade(request)?;
     }
     if headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
         return Err(Refused {
@@ -142,12 +174,12 @@ fn examine(request: &Request<Incoming>, services: &Services) -> Result<Accepted,
             explanation: "Sec-WebSocket-Version must be 13\n".into(),
         });
     }
-    let key =
-        headers.get(header::SEC_WEBSOCKET_KEY).and_then(|key| key.to_str().ok()).filter(|key| is_key(key));
-    let key = key.ok_or_else(|| bad("Sec-WebSocket-Key must be 16 bytes in base64\n"))?.to_owned();
+    let asked = if is_http2 { Asked::ToConnect } else { Asked::ToUpgrade { key: key(headers)? } };
     let origin = headers.get(header::ORIGIN).map(|origin| origin.to_str().unwrap_or("null"));
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
-    let host = host.ok_or_else(|| bad("a request of HTTP/1.1 names its Host\n"))?;
+    // In HTTP/2 `:authority` takes its place, which is where pages are compared with.
+    let host = request.uri().authority().filter(|_| is_http2).map(Authority::as_str).or(host);
+    let host = host.ok_or_else(|| bad("a request names its host\n"))?;
     let settings = services.settings();
     if !settings.origins.allow(origin, host) {
         return Err(Refused {
@@ -169,7 +201,7 @@ fn examine(request: &Request<Incoming>, services: &Services) -> Result<Accepted,
         place.ok_or_else(|| unavailable(Refusal::AtCapacity, "this node is full: connect again later\n"))?;
     // Last, since it is what costs most.
     let visitor = settings.auth.visitor(headers, request.uri().query(), services).map_err(unwelcome)?;
-    Ok(Accepted { key, negotiated, visitor, place })
+    Ok(Accepted { asked, negotiated, visitor, place })
 }
 
 fn unwelcome(why: Unwelcome) -> Refused {
@@ -179,6 +211,33 @@ fn unwelcome(why: Unwelcome) -> Refused {
         Unwelcome::CookieWithoutOrigin => (StatusCode::FORBIDDEN, Refusal::ForbiddenOrigin),
     };
     Refused { status, reason, explanation: format!("{why}\n").into() }
+}
+
+/// An upgrade of HTTP/1.1, as RFC 6455 has it.
+fn is_upgrade(request: &Request<Incoming>) -> Result<(), Refused> {
+    if request.method() != Method::GET || request.version() != Version::HTTP_11 {
+        return Err(bad("a WebSocket handshake is a GET request of HTTP/1.1\n"));
+    }
+    let headers = request.headers();
+    if !lists_token(headers, &header::CONNECTION, "upgrade")
+        || !lists_token(headers, &header::UPGRADE, "websocket")
+    {
+        return Err(bad("this path speaks WebSocket: send Connection: Upgrade and Upgrade: websocket\n"));
+    }
+    Ok(())
+}
+
+/// An extended CONNECT of HTTP/2, as RFC 8441 has it.
+fn is_connect(request: &Request<Incoming>) -> Result<(), Refused> {
+    let protocol = request.extensions().get::<Protocol>().map(Protocol::as_str);
+    if request.method() != Method::CONNECT || protocol != Some("websocket") {
+        return Err(bad("this path speaks WebSocket: send CONNECT with :protocol websocket\n"));
+    }
+    Ok(())
+}
+
+fn bad(explanation: &'static str) -> Refused {
+    Refused { status: StatusCode::BAD_REQUEST, reason: Refusal::BadRequest, explanation: explanation.into() }
 }
 
 fn unavailable(reason: Refusal, explanation: &'static str) -> Refused {
@@ -216,11 +275,23 @@ fn switching_protocols(key: &str, negotiated: Negotiated) -> Answer {
         header::SEC_WEBSOCKET_ACCEPT,
         HeaderValue::try_from(accept).expect("base64 is a header value"),
     );
+    name_subprotocol(&mut answer, negotiated);
+    answer
+}
+
+/// The answer to an extended CONNECT: there is no key to prove anything with, since HTTP/2 has framed the request.
+fn connected(negotiated: Negotiated) -> Answer {
+    let mut answer = with_type(StatusCode::OK, "", Bytes::new());
+    answer.headers_mut().clear();
+    name_subprotocol(&mut answer, negotiated);
+    answer
+}
+
+fn name_subprotocol(answer: &mut Answer, negotiated: Negotiated) {
     if let Negotiated::Chosen(encoding) = negotiated {
         let name = HeaderValue::from_static(encoding.subprotocol());
-        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, name);
+        answer.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, name);
     }
-    answer
 }
 
 /// Whether one of the comma-separated tokens of a header, in however many lines, is `token` (RFC 9110 section 5.6.1).
@@ -236,6 +307,13 @@ fn offered(headers: &HeaderMap) -> impl Iterator<Item = &str> {
 fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> + use<'a> {
     let lines = headers.get_all(name).into_iter().filter_map(|line| line.to_str().ok());
     lines.flat_map(|line| line.split(',')).map(str::trim).filter(|token| !token.is_empty())
+}
+
+/// The key that the answer has to prove it has seen.
+fn key(headers: &HeaderMap) -> Result<String, Refused> {
+    let key = headers.get(header::SEC_WEBSOCKET_KEY).and_then(|key| key.to_str().ok());
+    let key = key.filter(|key| is_key(key));
+    key.map(str::to_owned).ok_or_else(|| bad("Sec-WebSocket-Key must be 16 bytes in base64\n"))
 }
 
 /// Sixteen bytes in base64 are 22 digits and two signs of padding (RFC 6455 section 4.1).

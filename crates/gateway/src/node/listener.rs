@@ -1,4 +1,4 @@
-//! Accepting sockets, shaking hands where TLS is spoken, and speaking HTTP/1.1 on them until they go, or are upgraded.
+//! Accepting sockets, shaking hands where TLS is spoken, and speaking HTTP on them until they go, or are upgraded.
 
 use std::convert::Infallible;
 use std::io;
@@ -8,20 +8,26 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use fanfare_metrics::Refusal;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::{Services, Settings};
 use crate::admission::Place;
 use crate::http::{self, Door, Peer};
-use crate::tls::Tls;
+use crate::tls::{self, Tls};
+
+mod http2;
+mod preface;
+
+use preface::Version;
 
 /// Connections that have completed the TCP handshake and wait to be accepted. Each one over that costs its client a
 /// second; a reconnect storm brings thousands.
@@ -36,6 +42,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long a request that was under way when the listeners stop may take to be answered: longer than a call of the
 /// server API takes at most, whose broker has a deadline of its own.
 const LAST_ANSWER: Duration = Duration::from_secs(3);
+
+/// The least time that the head of a request is given, from its first byte on.
+const HASTE: Duration = Duration::from_secs(1);
 
 /// Binds an address, ready for a storm.
 pub(super) async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
@@ -102,13 +111,41 @@ impl Visit {
         let stop = self.stop.clone();
         let Some((outcome, stream)) = stop.run_until_cancelled(tls.accept(socket)).await else { return };
         self.services.metrics.tls_handshake(outcome);
-        if let Some(stream) = stream {
-            self.converse(stream).await;
+        let Some(stream) = stream else { return };
+        match stream.get_ref().1.alpn_protocol() {
+            // In a box: a task of HTTP/1.1 need not have the size of one of HTTP/2.
+            Some(tls::HTTP2) => Box::pin(self.converse_http2(stream)).await,
+            _ => {
+                let patience = self.services.settings().header_timeout;
+                self.converse_http1(stream, patience).await;
+            }
         }
     }
 
-    /// Answers requests on one socket. An upgrade takes the socket away with it.
-    async fn converse(self, socket: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
+    /// Answers requests in clear, in whichever HTTP they are.
+    async fn converse(self, socket: TcpStream) {
+        let began = Instant::now();
+        let patience = self.services.settings().header_timeout;
+        let heard = self.stop.clone().run_until_cancelled_owned(timeout(patience, preface::listen(socket)));
+        match heard.await {
+            Some(Ok(Ok((Version::Http1, stream)))) => {
+                // A peer that began late has to be quick.
+                let left = patience.saturating_sub(began.elapsed()).max(patience.min(HASTE));
+                self.converse_http1(stream, left).await;
+            }
+            Some(Ok(Ok((Version::Http2, stream)))) => Box::pin(self.converse_http2(stream)).await,
+            Some(Err(_)) => self.services.metrics.handshake_refused(Refusal::HeaderTimeout),
+            Some(Ok(Err(error))) => debug!(%error, "the peer left without a word"),
+            None => {}
+        }
+    }
+
+    /// Answers requests, the head of each within so much time. An upgrade takes the stream away with it.
+    async fn converse_http1(
+        self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        patience: Duration,
+    ) {
         let Self { door, peer, place, services, stop } = self;
         let peer = Peer::new(peer, &services);
         let greeted = AtomicBool::new(false);
@@ -119,9 +156,9 @@ impl Visit {
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(services.settings().header_timeout)
+            .header_read_timeout(patience)
             .max_buf_size(HEAD_BYTES)
-            .serve_connection(TokioIo::new(socket), service)
+            .serve_connection(TokioIo::new(stream), service)
             .with_upgrades();
         let mut connection = pin!(connection);
         let outcome = match stop.run_until_cancelled(connection.as_mut()).await {
@@ -136,7 +173,7 @@ impl Visit {
         if let Err(error) = outcome {
             // The same timer ends a kept-alive connection that has nothing more to ask: that is nobody's fault.
             if error.is_timeout() && !greeted.load(Ordering::Relaxed) {
-                services.metrics.handshake_refused(fanfare_metrics::Refusal::HeaderTimeout);
+                services.metrics.handshake_refused(Refusal::HeaderTimeout);
             }
             debug!(%error, "an HTTP connection ended early");
         }

@@ -25,6 +25,8 @@ pub(crate) struct Settings {
     pub(crate) origins: Origins,
     pub(crate) websocket: WebSocket,
     pub(crate) connections_max: usize,
+    /// Streams of one HTTP/2 socket.
+    pub(crate) streams_max: u32,
     pub(crate) api_keys: Vec<Secret>,
     /// Whether the page is served.
     pub(crate) console: bool,
@@ -49,6 +51,7 @@ impl Settings {
             origins: Origins::new(&config.origin.allow),
             websocket: config.websocket.clone(),
             connections_max: config.limits.connections.get(),
+            streams_max: config.limits.streams.get(),
             api_keys: config.api.keys.clone(),
             console: config.console.enabled,
             header_timeout: config.limits.header_timeout,
