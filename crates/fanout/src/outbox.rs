@@ -11,8 +11,8 @@
 //!   empties the queue, and [`Order::Overflowed`] tells the connection, whose session closes with 4508: a reconnect can
 //!   recover what was missed, a silent gap cannot.
 //! - After [`Outbox::conclude`] nothing is accepted: the Close frame is the last.
-//! - An outbox with nothing in it owns no heap memory beyond itself, save for the few slots in which the next
-//!   publication will wait.
+//! - An outbox with nothing in it owns no heap memory beyond itself, save for the slots in which the next publications
+//!   will wait: those of a batch at most, and a few once it has been told to [`Outbox::rest`].
 //!
 //! The lock is held for a few instructions and never across an await; the hub's walk and the writer are the only two
 //! that contend for it.
@@ -387,6 +387,12 @@ impl Outbox {
             take(frame, publication.as_deref());
         }
         Poll::Ready(before - state.queue.bytes())
+    }
+
+    /// Gives back what a burst has left, if nothing waits: to be told now and then, seldom beside how often a busy
+    /// connection writes.
+    pub fn rest(&self) {
+        self.state.lock().queue.rest();
     }
 
     /// Whether nothing waits.

@@ -38,6 +38,7 @@ use tracing::debug;
 
 use crate::admission::Place;
 use crate::auth::Standing;
+use crate::clock::Clock;
 use crate::node::Services;
 use crate::transport::Transport;
 use crate::transport::websocket::{Read, WebSocket};
@@ -114,6 +115,7 @@ impl<T> Connection<T> {
         match order {
             Order::Tick => {
                 self.tick_due = None;
+                self.outbox.rest();
                 self.take(Input::Tick);
             }
             Order::Overflowed => {
@@ -253,9 +255,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<WebSocket<S>> {
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let now = self.services.clock.now();
         let mut reader = Reader {
-            now,
+            clock: &self.services.clock,
+            now: None,
             session: &mut self.session,
             effects: &mut self.effects,
             outbox: &self.outbox,
@@ -263,11 +265,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<WebSocket<S>> {
             messages: 0,
         };
         let outcome = std::task::ready!(self.transport.poll_read(cx, &mut |event| reader.event(event)));
-        let messages = reader.messages;
         match outcome {
             Ok(Read::Bytes(bytes)) => {
-                self.services.metrics.read(messages, bytes as u64);
-                self.session.handle(now, Input::Heard, &mut self.effects);
+                reader.take(Input::Heard);
+                self.services.metrics.read(reader.messages, bytes as u64);
             }
             Ok(Read::End) => self.take(Input::Gone),
             Err(violation) => self.violated(&violation),
@@ -310,7 +311,9 @@ impl<T> Drop for Connection<T> {
 
 /// What reading needs of a connection while its socket is borrowed.
 struct Reader<'a> {
-    now: Now,
+    clock: &'a Clock,
+    /// When the read was made, once that is asked for: most wake-ups are for writing, and bring nothing to read.
+    now: Option<Now>,
     session: &'a mut Session,
     effects: &'a mut Vec<Effect>,
     outbox: &'a Outbox,
@@ -351,7 +354,8 @@ impl Reader<'_> {
     }
 
     fn take(&mut self, input: Input) {
-        self.session.handle(self.now, input, self.effects);
+        let now = *self.now.get_or_insert_with(|| self.clock.now());
+        self.session.handle(now, input, self.effects);
     }
 }
 

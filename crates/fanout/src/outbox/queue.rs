@@ -36,8 +36,12 @@ use fanfare_protocol::rules::Overflow;
 use fanfare_protocol::websocket::Frame;
 use fanfare_protocol::{Channel, Encoding, Publication};
 
-/// The slots an empty queue may keep, so that a connection that gets one publication at a time allocates nothing.
-pub(super) const SLOTS_KEPT: usize = 4;
+/// The slots an empty queue may keep while its channels are spoken on: a batch of them, so that nothing is allocated for
+/// what is delivered.
+pub(super) const SLOTS_KEPT: usize = 64;
+
+/// The slots an empty queue may keep for good, so that one publication now and then allocates nothing.
+pub(super) const SLOTS_AT_REST: usize = 4;
 
 /// The longest queue that is searched entry by entry.
 pub(super) const SEARCHED_MAX: usize = 16;
@@ -135,6 +139,13 @@ impl Queue {
         self.entries = VecDeque::new();
         self.index = None;
         mem::take(&mut self.bytes)
+    }
+
+    /// Gives back what a burst has left, if nothing waits.
+    pub(super) fn rest(&mut self) {
+        if self.entries.is_empty() && self.entries.capacity() > SLOTS_AT_REST {
+            self.entries = VecDeque::new();
+        }
     }
 
     /// Appends a frame of the session's.
@@ -312,7 +323,7 @@ impl Queue {
     }
 
     /// Sees to it that the first entry is no hole and that holes are not most of the queue, and that an empty queue
-    /// owns next to nothing.
+    /// keeps no more than a batch takes.
     fn tidy(&mut self) {
         while let Some(Entry::Hole) = self.entries.front() {
             self.entries.pop_front();

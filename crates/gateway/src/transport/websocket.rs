@@ -2,7 +2,7 @@
 //!
 //! Reading goes through a buffer that all connections of a thread share, because what a read brought is decoded before
 //! the thread does anything else: a connection owns memory only for a message that is split over reads. Writing takes
-//! everything that waits in the outbox and hands it to the socket in one vectored write; only what the socket did not
+//! everything that waits in the outbox and hands it to the socket in one write; only what the socket did not
 //! take stays with the connection.
 //!
 //! **Invariant.** An idle connection owns no buffer, neither for reading nor for writing.
@@ -20,14 +20,14 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{Transport, Written};
 
-/// What one read brings at most. Larger messages are assembled from several.
-const READ_BYTES: usize = 16 * 1024;
+/// What one read brings at most, larger messages being assembled from several; and what is put in a row for one write.
+const SCRATCH_BYTES: usize = 16 * 1024;
 
 /// The most frames in one write.
 const SLICES: usize = 64;
 
 thread_local! {
-    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into());
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH_BYTES].into());
     static BATCH: RefCell<Batch> = RefCell::default();
 }
 
@@ -111,13 +111,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
         batch: &mut Batch,
         taken: usize,
     ) -> Poll<io::Result<Written>> {
-        let mut slices = [io::IoSlice::new(&[]); SLICES];
-        let mut count = 0;
-        for (slice, frame) in slices.iter_mut().zip(&batch.frames) {
-            *slice = io::IoSlice::new(frame);
-            count += 1;
-        }
-        match Pin::new(&mut self.io).poll_write_vectored(cx, &slices[..count]) {
+        match poll_write_frames(Pin::new(&mut self.io), cx, batch) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Ok(0)) => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
@@ -159,6 +153,34 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Transport for WebSocket<S> {
     }
 }
 
+/// Few bytes are put in a row for the socket, which takes one piece in a shorter way through the kernel than several.
+fn poll_write_frames<S: AsyncWrite>(
+    io: Pin<&mut S>,
+    cx: &mut Context<'_>,
+    batch: &Batch,
+) -> Poll<io::Result<usize>> {
+    if batch.frames.len() == 1 {
+        return io.poll_write(cx, &batch.frames[0]);
+    }
+    if batch.bytes <= SCRATCH_BYTES {
+        return SCRATCH.with_borrow_mut(|scratch| {
+            let mut end = 0;
+            for frame in &batch.frames {
+                scratch[end..end + frame.len()].copy_from_slice(frame);
+                end += frame.len();
+            }
+            io.poll_write(cx, &scratch[..end])
+        });
+    }
+    let mut slices = [io::IoSlice::new(&[]); SLICES];
+    let mut count = 0;
+    for (slice, frame) in slices.iter_mut().zip(&batch.frames) {
+        *slice = io::IoSlice::new(frame);
+        count += 1;
+    }
+    io.poll_write_vectored(cx, &slices[..count])
+}
+
 fn decode(
     decoder: &mut Decoder,
     bytes: &mut [u8],
@@ -174,6 +196,7 @@ fn decode(
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
+    use std::task::Waker;
 
     use fanfare_protocol::websocket::Frame;
     use fanfare_protocol::{Encoding, SessionId};
@@ -199,5 +222,33 @@ mod tests {
         let mut frame = [0; 6];
         far.read_exact(&mut frame).now_or_never().expect("it was pushed on").unwrap();
         assert_eq!(&frame, b"\x8a\x04here");
+    }
+
+    /// One frame, a few that are put in a row, and more than that: whichever way they leave.
+    #[test]
+    fn frames_arrive_whole_and_in_order_however_little_the_socket_takes() {
+        for sizes in [vec![3000], vec![150; 8], vec![1, 0, 9000, 2], vec![5000; 12], vec![70_000, 3]] {
+            for socket_takes in [7, 1000, 1 << 20] {
+                let outbox = Outbox::new(SessionId::from_random([1; 16]), Encoding::NativeJson, usize::MAX);
+                let mut expected = Vec::new();
+                for (number, size) in (1_u8..).zip(&sizes) {
+                    let frame = Frame::binary(&vec![number; *size]);
+                    expected.extend_from_slice(frame.bytes());
+                    let _ = outbox.push(frame).unwrap();
+                }
+                let (ours, mut theirs) = duplex(socket_takes);
+                let mut socket = WebSocket::new(ours, Bytes::new(), 1 << 16);
+                let (mut written, mut heard) = (0, Vec::new());
+                while heard.len() < expected.len() {
+                    let mut cx = Context::from_waker(Waker::noop());
+                    while let Poll::Ready(outcome) = socket.poll_write(&mut cx, &outbox) {
+                        written += outcome.unwrap().frames;
+                    }
+                    theirs.read_buf(&mut heard).now_or_never().expect("something was written").unwrap();
+                }
+                assert_eq!((heard, written), (expected, sizes.len() as u64), "{sizes:?} by {socket_takes}");
+                assert!(socket.is_flushed() && outbox.is_empty());
+            }
+        }
     }
 }
