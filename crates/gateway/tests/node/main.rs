@@ -18,6 +18,7 @@ mod handshake;
 mod heartbeat;
 mod hygiene;
 mod presence;
+mod revoking;
 mod slow_consumer;
 mod support;
 mod transports;
