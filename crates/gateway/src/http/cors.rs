@@ -14,7 +14,7 @@ use super::{Answer, failure, with_type};
 use crate::auth::{RETRY_AFTER, Unwelcome};
 use crate::node::Services;
 
-/// How long a browser may remember what [`preflight`] has said, in seconds.
+/// How long a browser may remember what [`Page::preflight`] has said, in seconds.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("600");
 
 /// What a page may send along.
