@@ -29,7 +29,7 @@ use fanfare_metrics::{Metrics, Sacrifice};
 use fanfare_protocol::rules::Overflow;
 use fanfare_protocol::time::UnixMicros;
 use fanfare_protocol::websocket::Frame;
-use fanfare_protocol::{Channel, Encoding, Form, Publication, SessionId};
+use fanfare_protocol::{Channel, CloseReason, Encoding, Form, Publication, SessionId};
 use parking_lot::{Mutex, MutexGuard};
 
 mod queue;
@@ -69,6 +69,11 @@ pub enum Order {
     Drain {
         /// The wait.
         after: Duration,
+    },
+    /// A backend wants the client gone, for this reason.
+    Dismiss {
+        /// Which.
+        reason: CloseReason,
     },
     /// The node's settings were swapped: take the new ones.
     Reloaded,
@@ -213,6 +218,11 @@ impl Outbox {
     /// The name the registry knows it by.
     pub fn id(&self) -> SubscriberId {
         self.id
+    }
+
+    /// The conversation that it belongs to.
+    pub fn session(&self) -> SessionId {
+        self.session
     }
 
     /// The encoding its connection speaks.

@@ -28,7 +28,7 @@ use fanfare_fanout::{Order, Outbox};
 use fanfare_metrics::{Carrier, Metrics};
 use fanfare_protocol::command::Decoded;
 use fanfare_protocol::dialect::Incoming;
-use fanfare_protocol::grant::Visitor;
+use fanfare_protocol::grant::{Grant, Visitor};
 use fanfare_protocol::session::{Effect, Input, Session, Stage};
 use fanfare_protocol::time::{Moment, Now};
 use fanfare_protocol::websocket::{Event, Frame, Violation};
@@ -37,6 +37,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tracing::debug;
 
 use crate::admission::Place;
+use crate::auth::Standing;
 use crate::clock::Clock;
 use crate::node::Services;
 use crate::transport::Transport;
@@ -100,6 +101,7 @@ impl<T> Connection<T> {
             services,
             _place: place,
         };
+        connection.become_known(None);
         // Whoever swapped the settings after our look at them, and before the roster had us, did not find us there.
         connection.take_policy();
         connection
@@ -121,11 +123,32 @@ impl<T> Connection<T> {
                 self.take(Input::Overflowed);
             }
             Order::Lost { channel } => self.take(Input::Lost { channel }),
+            Order::Dismiss { reason } => self.take(Input::Dismissed(reason)),
             Order::Drain { after } => self.take(Input::Drain(after)),
             Order::Reloaded => self.take_policy(),
         }
         // An order may only have moved the deadline, in which case no effect ends the turn.
         self.schedule_tick();
+    }
+
+    /// Has itself found by who its client is now, where it was found by `before`.
+    fn become_known(&mut self, before: Option<&Arc<Grant>>) {
+        let Services { roster, revoked, clock, .. } = &*self.services;
+        let grant = self.session.shared_grant();
+        if before.map(Arc::as_ptr) == grant.map(Arc::as_ptr) {
+            return;
+        }
+        if let Some(before) = before {
+            roster.forget(&self.outbox, before);
+        }
+        if let Some(grant) = grant {
+            let now = clock.unix();
+            roster.know(&self.outbox, grant, now);
+            // An order that came since the token was judged did not find us there.
+            if revoked.standing(grant, now.0 / 1_000_000) == Standing::Revoked {
+                self.outbox.order(Order::Dismiss { reason: CloseReason::Unauthorized });
+            }
+        }
     }
 
     /// Goes on by the policy that is in force now. The socket and the outbox keep their bounds: the client was told them.
@@ -281,6 +304,9 @@ impl<T> Drop for Connection<T> {
         }
         let discarded = self.outbox.discard();
         metrics.outbox_queued(-i64::try_from(discarded).expect("a queue is bounded"));
+        if let Some(grant) = self.session.grant() {
+            roster.forget(&self.outbox, grant);
+        }
         roster.leave(&self.outbox);
         let outcome = self.session.outcome();
         if outcome == CloseReason::HeartbeatTimeout.number() {

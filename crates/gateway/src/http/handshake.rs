@@ -205,16 +205,14 @@ fn examine(request: &Request<Incoming>, services: &Services) -> Result<Accepted,
     let place =
         place.ok_or_else(|| unavailable(Refusal::AtCapacity, "this node is full: connect again later\n"))?;
     // Last, since it is what costs most.
-    let visitor = settings
-        .auth
-        .visitor(headers, request.uri().query(), services.clock.unix(), &services.metrics)
-        .map_err(unwelcome)?;
+    let visitor = settings.auth.visitor(headers, request.uri().query(), services).map_err(unwelcome)?;
     Ok(Accepted { asked, negotiated, compression, visitor, place })
 }
 
 fn unwelcome(why: Unwelcome) -> Refused {
     let (status, reason) = match why {
         Unwelcome::Token(_) => (StatusCode::UNAUTHORIZED, Refusal::Unauthorized),
+        Unwelcome::NotYet => (StatusCode::SERVICE_UNAVAILABLE, Refusal::NotReady),
         Unwelcome::CookieWithoutOrigin => (StatusCode::FORBIDDEN, Refusal::ForbiddenOrigin),
     };
     Refused { status, reason, explanation: format!("{why}\n").into() }

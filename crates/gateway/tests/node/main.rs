@@ -19,6 +19,7 @@ mod handshake;
 mod heartbeat;
 mod hygiene;
 mod presence;
+mod revoking;
 mod slow_consumer;
 mod support;
 mod transports;
