@@ -76,6 +76,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Echo<S> {
                 let reason = match order {
                     Order::Drain { .. } => CloseReason::GoingAway,
                     Order::Overflowed => CloseReason::SlowConsumer,
+                    Order::Dismiss { reason } => reason,
                     Order::Tick | Order::Lost { .. } | Order::Reloaded => continue,
                 };
                 return self.conclude(Frame::close(reason.number(), reason.slug()));
