@@ -32,7 +32,7 @@ use fanfare_protocol::grant::{Grant, Visitor};
 use fanfare_protocol::session::{Effect, Input, Session, Stage};
 use fanfare_protocol::time::{Moment, Now};
 use fanfare_protocol::websocket::{Event, Frame, Violation};
-use fanfare_protocol::{CloseReason, Encoding, SessionId};
+use fanfare_protocol::{CloseReason, Form, SessionId};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tracing::debug;
 
@@ -41,7 +41,7 @@ use crate::auth::Standing;
 use crate::clock::Clock;
 use crate::node::Services;
 use crate::transport::Transport;
-use crate::transport::websocket::{Read, WebSocket};
+use crate::transport::websocket::{Agreed, Read, WebSocket};
 
 mod effects;
 mod facts;
@@ -73,7 +73,7 @@ impl<T> Connection<T> {
     fn begin(
         transport: impl FnOnce(usize) -> T,
         carrier: Carrier,
-        encoding: Encoding,
+        form: impl Into<Form>,
         visitor: Visitor,
         place: Place,
         services: Arc<Services>,
@@ -89,7 +89,7 @@ impl<T> Connection<T> {
                 Session::open_one_way(id, policy, visitor, now, &mut effects)
             }
         };
-        let outbox = Outbox::new(session.id(), encoding, queue_bytes);
+        let outbox = Outbox::new(session.id(), form, queue_bytes);
         services.roster.enter(&outbox);
         services.metrics.connection_opened(carrier);
         let mut connection = Self {
@@ -179,6 +179,9 @@ impl<T: Transport> Connection<T> {
             if written.bytes > 0 {
                 metrics.written(written.frames, written.bytes as u64);
             }
+            if written.saved > 0 {
+                metrics.written_saved(written.saved as u64);
+            }
             if let Some(received) = written.oldest {
                 metrics.publish_to_write(clock.unix().since(received));
             }
@@ -204,13 +207,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<WebSocket<S>> {
     pub(crate) fn open(
         io: S,
         early: Bytes,
-        encoding: Encoding,
+        agreed: Agreed,
         visitor: Visitor,
         place: Place,
         services: Arc<Services>,
     ) -> Self {
-        let socket = |message_bytes| WebSocket::new(io, early, message_bytes);
-        Self::begin(socket, Carrier::WebSocket, encoding, visitor, place, services)
+        let compression = agreed.compression.as_ref();
+        let socket = |message_bytes| WebSocket::new(io, early, message_bytes, compression);
+        Self::begin(socket, Carrier::WebSocket, agreed.form(), visitor, place, services)
     }
 
     /// Lives until the connection has ended, for whatever reason.
@@ -266,9 +270,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<WebSocket<S>> {
         };
         let outcome = std::task::ready!(self.transport.poll_read(cx, &mut |event| reader.event(event)));
         match outcome {
-            Ok(Read::Bytes(bytes)) => {
+            Ok(Read::Bytes { read, saved }) => {
                 reader.take(Input::Heard);
-                self.services.metrics.read(reader.messages, bytes as u64);
+                self.services.metrics.read(reader.messages, read as u64);
+                if saved > 0 {
+                    self.services.metrics.read_saved(saved as u64);
+                }
             }
             Ok(Read::End) => self.take(Input::Gone),
             Err(violation) => self.violated(&violation),

@@ -8,6 +8,7 @@ mod api;
 mod auth;
 mod bounds;
 mod closing;
+mod compression;
 mod counters;
 mod crossing;
 mod drain;
