@@ -7,7 +7,7 @@ use fanfare_protocol::publication::Sender;
 
 use crate::{Case, Operation, sample};
 
-/// The file itself: it depends on nothing private, and nobody but a benchmark would want it to be public.
+// The file itself: it depends on nothing private, and nobody but a benchmark would want it to be public.
 #[path = "../../fanout/src/broker/redis/envelope.rs"]
 #[allow(dead_code, reason = "the broker uses all of it")]
 mod envelope;
