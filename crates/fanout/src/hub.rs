@@ -5,7 +5,7 @@
 //! time ([`wakes`](crate::wakes)). So the busier the node, the longer the runs, and the more publications leave in one write.
 //! Nothing in the walk depends on the receiver but its encoding and whether it asked for no echo.
 
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -61,6 +61,8 @@ pub struct Hub {
     tasks: TaskTracker,
     /// The losses of the broker's link that the streams know of.
     losses: AtomicU64,
+    /// What the node itself hears.
+    attended: AtomicUsize,
     /// Bounds the reads of history under way, so that a node that is back after a loss does not flood the broker.
     reads: Semaphore,
     /// For the tasks that read: they end with the hub.
@@ -86,6 +88,7 @@ impl Hub {
             metrics,
             options,
             tasks: tasks.clone(),
+            attended: AtomicUsize::new(0),
             reads: Semaphore::new(READS_AT_ONCE),
             me: me.clone(),
         });
@@ -157,6 +160,34 @@ impl Hub {
         Err(BrokerError::Unavailable("the channel's stream changes too fast to enter it".into()))
     }
 
+    /// Joins a channel like [`Hub::subscribe`], for the node itself: it is no client's subscription, and is not counted.
+    /// [`Hub::depart`] undoes it.
+    pub(crate) async fn attend(
+        &self,
+        channel: &Channel,
+        outbox: &Arc<Outbox>,
+        terms: Terms,
+    ) -> Result<Option<Entry>, BrokerError> {
+        let stake = self.call(BrokerCall::Watch, self.interest.enter(channel)).await?;
+        if self.registry.join(channel, outbox, &terms) != Joined::Already {
+            self.attended.fetch_add(1, Ordering::Relaxed);
+            stake.keep();
+        }
+        let entered = self.enter(channel, outbox, terms.start).await;
+        if entered.is_err() {
+            self.depart(channel, outbox);
+        }
+        entered
+    }
+
+    /// Leaves what was attended.
+    pub(crate) fn depart(&self, channel: &Channel, outbox: &Outbox) {
+        if self.registry.leave(channel, outbox.id()) != Left::WasNotThere {
+            self.attended.fetch_sub(1, Ordering::Relaxed);
+            self.interest.leave(channel);
+        }
+    }
+
     /// Queues the reply that tells the client it is subscribed, then what it has missed, and lets publications follow.
     pub fn go_live(&self, channel: &Channel, outbox: &Outbox, reply: Frame) {
         if let Some(queued) = self.registry.go_live(channel, outbox.id(), reply) {
@@ -215,9 +246,9 @@ impl Hub {
         self.broker.kind()
     }
 
-    /// How many channels this node watches, or is about to.
+    /// How many channels this node watches for clients, or is about to.
     pub fn channels_watched(&self) -> usize {
-        self.interest.len()
+        self.interest.len().saturating_sub(self.attended.load(Ordering::Relaxed))
     }
 
     async fn call<T>(

@@ -13,6 +13,7 @@
 //! no node takes a short cut, so every subscriber of a channel sees the same order.
 
 pub mod broker;
+pub mod cluster;
 mod follower;
 mod hub;
 mod interest;

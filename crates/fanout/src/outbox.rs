@@ -29,12 +29,12 @@ use fanfare_metrics::{Metrics, Sacrifice};
 use fanfare_protocol::rules::Overflow;
 use fanfare_protocol::time::UnixMicros;
 use fanfare_protocol::websocket::Frame;
-use fanfare_protocol::{Channel, Encoding, Publication, SessionId};
+use fanfare_protocol::{Channel, CloseReason, Encoding, Form, Publication, SessionId};
 use parking_lot::{Mutex, MutexGuard};
 
 mod queue;
 
-use queue::{Losses, NoRoom, Queue};
+use queue::{Losses, NoRoom, Popped, Queue};
 
 /// The most frames in one gathered write. Past some thirty a frame costs next to nothing more, and Linux takes 1024.
 const BATCH_FRAMES: usize = 64;
@@ -69,6 +69,11 @@ pub enum Order {
     Drain {
         /// The wait.
         after: Duration,
+    },
+    /// A backend wants the client gone, for this reason.
+    Dismiss {
+        /// Which.
+        reason: CloseReason,
     },
     /// The node's settings were swapped: take the new ones.
     Reloaded,
@@ -130,7 +135,7 @@ impl From<Full> for Queued {
 pub struct Outbox {
     id: SubscriberId,
     session: SessionId,
-    encoding: Encoding,
+    form: Form,
     state: Mutex<State>,
 }
 
@@ -169,6 +174,8 @@ pub struct Batch {
     pub bytes: usize,
     /// When the oldest publication of the batch entered the gateway.
     pub oldest: Option<UnixMicros>,
+    /// By how many bytes it is shorter for being compressed.
+    pub saved_bytes: usize,
 }
 
 impl Batch {
@@ -196,15 +203,16 @@ impl Batch {
 
 impl Outbox {
     /// An empty outbox for one connection, which may hold `bytes_max` bytes.
-    pub fn new(session: SessionId, encoding: Encoding, bytes_max: usize) -> Arc<Self> {
+    pub fn new(session: SessionId, form: impl Into<Form>, bytes_max: usize) -> Arc<Self> {
+        let form = form.into();
         let state = State {
-            queue: Queue::new(encoding, bytes_max),
+            queue: Queue::new(form, bytes_max),
             phase: Phase::Open,
             orders: Vec::new(),
             waker: None,
             wants: Wants::Frames,
         };
-        Arc::new(Self { id: SubscriberId::next(), session, encoding, state: Mutex::new(state) })
+        Arc::new(Self { id: SubscriberId::next(), session, form, state: Mutex::new(state) })
     }
 
     /// The name the registry knows it by.
@@ -212,9 +220,14 @@ impl Outbox {
         self.id
     }
 
+    /// The conversation that it belongs to.
+    pub fn session(&self) -> SessionId {
+        self.session
+    }
+
     /// The encoding its connection speaks.
     pub fn encoding(&self) -> Encoding {
-        self.encoding
+        self.form.encoding()
     }
 
     /// Queues publications of one channel, in order, in the way that the channel handles slow subscribers, and wakes the
@@ -276,7 +289,20 @@ impl Outbox {
     /// [`Full`] when it did not fit, which has also emptied the queue and ordered [`Order::Overflowed`], or when the
     /// outbox has concluded. It holds by how many bytes the queue shrank.
     pub fn push(&self, frame: Frame) -> Result<Queued, Full> {
-        self.queue_firmly(|queue| queue.push(frame))
+        let (frame, saved_bytes) = self.compress(frame);
+        self.queue_firmly(|queue| queue.push(frame, saved_bytes))
+    }
+
+    /// A frame of the session's in the form of this outbox, and by how many bytes that is shorter. A long answer takes a
+    /// while: not under the lock.
+    fn compress(&self, frame: Frame) -> (Frame, u32) {
+        match self.form.shape().and_then(|shape| frame.deflated(shape)) {
+            Some(deflated) => {
+                let saved_bytes = frame.len() - deflated.len();
+                (deflated, u32::try_from(saved_bytes).unwrap_or(u32::MAX))
+            }
+            None => (frame, 0),
+        }
     }
 
     fn queue_firmly(&self, queue: impl FnOnce(&mut Queue) -> Result<Losses, NoRoom>) -> Result<Queued, Full> {
@@ -351,10 +377,11 @@ impl Outbox {
     pub fn poll_take(&self, cx: &Context<'_>, batch: &mut Batch) -> Poll<usize> {
         debug_assert!(batch.is_empty(), "what was taken is written before more is");
         batch.oldest = None;
-        self.poll_take_each(cx, |frame, publication| {
+        self.poll_pop(cx, |Popped { bytes, publication, saved_bytes }| {
             batch.oldest = batch.oldest.or(publication.map(|it| it.received));
-            batch.bytes += frame.len();
-            batch.frames.push_back(frame);
+            batch.bytes += bytes.len();
+            batch.saved_bytes += saved_bytes;
+            batch.frames.push_back(bytes);
         })
     }
 
@@ -364,6 +391,10 @@ impl Outbox {
         cx: &Context<'_>,
         mut take: impl FnMut(Bytes, Option<&Publication>),
     ) -> Poll<usize> {
+        self.poll_pop(cx, |popped| take(popped.bytes, popped.publication.as_deref()))
+    }
+
+    fn poll_pop(&self, cx: &Context<'_>, mut take: impl FnMut(Popped)) -> Poll<usize> {
         let mut state = self.state.lock();
         if state.queue.is_empty() {
             return state.sleep(cx, Wants::Frames);
@@ -371,10 +402,10 @@ impl Outbox {
         let before = state.queue.bytes();
         let (mut frames, mut bytes) = (0, 0);
         while frames < BATCH_FRAMES && bytes < BATCH_BYTES {
-            let Some((frame, publication)) = state.queue.pop() else { break };
+            let Some(popped) = state.queue.pop() else { break };
             frames += 1;
-            bytes += frame.len();
-            take(frame, publication.as_deref());
+            bytes += popped.bytes.len();
+            take(popped);
         }
         Poll::Ready(before - state.queue.bytes())
     }

@@ -21,6 +21,7 @@ use crate::config::Secret;
 use crate::connection::{broker_failure, count};
 use crate::http::{self, Answer};
 use crate::node::Services;
+use crate::orders;
 
 /// What the JSON around the data may add to `limits.message_bytes`.
 const ENVELOPE_BYTES: usize = 4096;
@@ -33,6 +34,8 @@ pub(crate) async fn answer(peer: SocketAddr, request: Request<Incoming>, service
         "presence" => ApiMethod::Presence,
         "history" => ApiMethod::History,
         "history/remove" => ApiMethod::RemoveHistory,
+        "disconnect" => ApiMethod::Disconnect,
+        "revoke" => ApiMethod::Revoke,
         _ => ApiMethod::Other,
     };
     let answer = if request.method() == Method::POST {
@@ -92,6 +95,14 @@ async fn perform(call: ApiCall, policy: &Policy, services: &Services) -> Result<
             policy.rules.rule(&channel)?.knows_presence()?;
             let crowd = count(&services.desk, &channel, members, usize::MAX).await?;
             Ok(ApiReply::Present { channel, crowd })
+        }
+        ApiCall::Disconnect { whom, reason } => {
+            orders::disconnect(services, &whom, reason).await.map_err(|error| broker_failure(&error))?;
+            Ok(ApiReply::Done)
+        }
+        ApiCall::Revoke { whom, ttl } => {
+            orders::revoke(services, &whom, ttl).await.map_err(|error| broker_failure(&error))?;
+            Ok(ApiReply::Done)
         }
         ApiCall::RemoveHistory { channel } => {
             policy.rules.rule(&channel)?.keeps_history()?;

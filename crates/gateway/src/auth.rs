@@ -7,23 +7,27 @@
 //!
 //! **Invariants.** No token, and no part of one, is logged, counted or told: what is said of a token is a [`TokenFault`],
 //! whose texts are constants. A key is used with the algorithms that it was made for and no others, so what a header says
-//! of its algorithm can never turn a public key into a secret. What is not verified is not looked into, but for the header.
+//! of its algorithm can never turn a public key into a secret. What is not verified is not looked into, but for the header. A
+//! revoked token is as bad as a forged one; while a node cannot tell whether it is, it takes none.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use ::http::HeaderMap;
-use fanfare_metrics::{Metrics, TokenRefusal};
+use fanfare_metrics::TokenRefusal;
 use fanfare_protocol::error::{ErrorCode, Failure};
 use fanfare_protocol::grant::{Grant, Token, TokenFault, Visitor};
-use fanfare_protocol::time::UnixMicros;
 
 use crate::config::{self, TokenPlaces};
+use crate::node::Services;
 
 pub(crate) mod jwt;
 pub(crate) mod keys;
 mod presented;
+mod revoked;
 
 pub(crate) use presented::is_bearer;
+pub(crate) use revoked::{Revoked, Standing};
 
 /// What a node knows of tokens. Swapped whole with the rest of its settings.
 #[derive(Debug)]
@@ -42,6 +46,20 @@ pub(crate) enum Unwelcome {
     /// Any page can make a browser send a cookie, so who sent it has to be known.
     #[error("a token in a cookie takes an Origin that may connect: see origin.allow")]
     CookieWithoutOrigin,
+    #[error("{NOT_YET}")]
+    NotYet,
+}
+
+/// A node that has just started and has no link to the broker.
+const NOT_YET: &str = "this node does not know yet which tokens are revoked: try again";
+
+/// How long the next attempt waits at least.
+pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// What is known of a token once its signature is good and its time is now.
+enum Verdict {
+    Taken(Arc<Grant>),
+    NotYet,
 }
 
 impl Auth {
@@ -58,8 +76,7 @@ impl Auth {
         &self,
         headers: &HeaderMap,
         query: Option<&str>,
-        now: UnixMicros,
-        metrics: &Metrics,
+        services: &Services,
     ) -> Result<Visitor, Unwelcome> {
         let presented =
             self.verifier.as_ref().and_then(|it| Some((it, presented::find(&self.places, headers, query)?)));
@@ -69,40 +86,40 @@ impl Auth {
         if presented.needs_origin && !headers.contains_key(::http::header::ORIGIN) {
             return Err(Unwelcome::CookieWithoutOrigin);
         }
-        Ok(Visitor::Known(judge(verifier, &presented.token, now, metrics)?))
+        match judge(verifier, &presented.token, services)? {
+            Verdict::Taken(grant) => Ok(Visitor::Known(grant)),
+            Verdict::NotYet => Err(Unwelcome::NotYet),
+        }
     }
 
     /// What a token says that was presented in a conversation.
-    pub(crate) fn verify(
-        &self,
-        token: &Token,
-        now: UnixMicros,
-        metrics: &Metrics,
-    ) -> Result<Arc<Grant>, Failure> {
+    pub(crate) fn verify(&self, token: &Token, services: &Services) -> Result<Arc<Grant>, Failure> {
         let refused = |text: &str| Failure::new(ErrorCode::Unauthorized, text);
         let Some(verifier) = &self.verifier else {
             return Err(refused("this node takes no tokens: see auth.jwt"));
         };
-        judge(verifier, token, now, metrics).map_err(|fault| refused(&fault.to_string()))
+        match judge(verifier, token, services).map_err(|fault| refused(&fault.to_string()))? {
+            Verdict::Taken(grant) => Ok(grant),
+            Verdict::NotYet => Err(Failure::retry(ErrorCode::Unavailable, NOT_YET, RETRY_AFTER)),
+        }
     }
 }
 
-fn judge(
-    verifier: &jwt::Verifier,
-    token: &Token,
-    now: UnixMicros,
-    metrics: &Metrics,
-) -> Result<Arc<Grant>, TokenFault> {
-    match verifier.verify(token, now) {
-        Ok(grant) => {
-            metrics.token_accepted();
-            Ok(Arc::new(grant))
+fn judge(verifier: &jwt::Verifier, token: &Token, services: &Services) -> Result<Verdict, TokenFault> {
+    let now = services.clock.unix();
+    let judged = verifier.verify(token, now).and_then(|grant| {
+        match services.revoked.standing(&grant, now.0 / 1_000_000) {
+            Standing::Good => Ok(Verdict::Taken(Arc::new(grant))),
+            Standing::Revoked => Err(TokenFault::Revoked),
+            Standing::Unknown => Ok(Verdict::NotYet),
         }
-        Err(fault) => {
-            metrics.token_refused(label(fault));
-            Err(fault)
-        }
+    });
+    match &judged {
+        Ok(Verdict::Taken(_)) => services.metrics.token_accepted(),
+        Ok(Verdict::NotYet) => {}
+        Err(fault) => services.metrics.token_refused(label(*fault)),
     }
+    judged
 }
 
 fn label(fault: TokenFault) -> TokenRefusal {
@@ -114,6 +131,7 @@ fn label(fault: TokenFault) -> TokenRefusal {
         TokenFault::NotYetValid => TokenRefusal::NotYetValid,
         TokenFault::Issuer => TokenRefusal::Issuer,
         TokenFault::Audience => TokenRefusal::Audience,
+        TokenFault::Revoked => TokenRefusal::Revoked,
         TokenFault::Claims(_) => TokenRefusal::Claims,
     }
 }

@@ -53,8 +53,8 @@ pub use secret::Secret;
 pub use source::{File, Flag, Source};
 pub use tokens::Jwt;
 pub use typed::{
-    Api, Auth, Config, Console, Heartbeat, History, Limits, Listen, Log, Namespace, Node, Origin, Presence,
-    Redis, Tls, TokenPlaces, WebSocket,
+    Api, Auth, Compression, Config, Console, Heartbeat, History, Limits, Listen, Log, Namespace, Node,
+    Origin, Presence, Redis, Tls, TokenPlaces, WebSocket,
 };
 
 /// Reads the layers, the later over the earlier: defaults, file, environment, flags.

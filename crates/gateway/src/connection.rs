@@ -28,19 +28,20 @@ use fanfare_fanout::{Order, Outbox};
 use fanfare_metrics::{Carrier, Metrics};
 use fanfare_protocol::command::Decoded;
 use fanfare_protocol::dialect::Incoming;
-use fanfare_protocol::grant::Visitor;
+use fanfare_protocol::grant::{Grant, Visitor};
 use fanfare_protocol::session::{Effect, Input, Session, Stage};
 use fanfare_protocol::time::{Moment, Now};
 use fanfare_protocol::websocket::{Event, Frame, Violation};
-use fanfare_protocol::{CloseReason, Encoding, SessionId};
+use fanfare_protocol::{CloseReason, Form, SessionId};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tracing::debug;
 
 use crate::admission::Place;
+use crate::auth::Standing;
 use crate::clock::Clock;
 use crate::node::Services;
 use crate::transport::Transport;
-use crate::transport::websocket::{Read, WebSocket};
+use crate::transport::websocket::{Agreed, Read, WebSocket};
 
 mod effects;
 mod facts;
@@ -72,7 +73,7 @@ impl<T> Connection<T> {
     fn begin(
         transport: impl FnOnce(usize) -> T,
         carrier: Carrier,
-        encoding: Encoding,
+        form: impl Into<Form>,
         visitor: Visitor,
         place: Place,
         services: Arc<Services>,
@@ -88,7 +89,7 @@ impl<T> Connection<T> {
                 Session::open_one_way(id, policy, visitor, now, &mut effects)
             }
         };
-        let outbox = Outbox::new(session.id(), encoding, queue_bytes);
+        let outbox = Outbox::new(session.id(), form, queue_bytes);
         services.roster.enter(&outbox);
         services.metrics.connection_opened(carrier);
         let mut connection = Self {
@@ -100,6 +101,7 @@ impl<T> Connection<T> {
             services,
             _place: place,
         };
+        connection.become_known(None);
         // Whoever swapped the settings after our look at them, and before the roster had us, did not find us there.
         connection.take_policy();
         connection
@@ -121,11 +123,32 @@ impl<T> Connection<T> {
                 self.take(Input::Overflowed);
             }
             Order::Lost { channel } => self.take(Input::Lost { channel }),
+            Order::Dismiss { reason } => self.take(Input::Dismissed(reason)),
             Order::Drain { after } => self.take(Input::Drain(after)),
             Order::Reloaded => self.take_policy(),
         }
         // An order may only have moved the deadline, in which case no effect ends the turn.
         self.schedule_tick();
+    }
+
+    /// Has itself found by who its client is now, where it was found by `before`.
+    fn become_known(&mut self, before: Option<&Arc<Grant>>) {
+        let Services { roster, revoked, clock, .. } = &*self.services;
+        let grant = self.session.shared_grant();
+        if before.map(Arc::as_ptr) == grant.map(Arc::as_ptr) {
+            return;
+        }
+        if let Some(before) = before {
+            roster.forget(&self.outbox, before);
+        }
+        if let Some(grant) = grant {
+            let now = clock.unix();
+            roster.know(&self.outbox, grant, now);
+            // An order that came since the token was judged did not find us there.
+            if revoked.standing(grant, now.0 / 1_000_000) == Standing::Revoked {
+                self.outbox.order(Order::Dismiss { reason: CloseReason::Unauthorized });
+            }
+        }
     }
 
     /// Goes on by the policy that is in force now. The socket and the outbox keep their bounds: the client was told them.
@@ -156,6 +179,9 @@ impl<T: Transport> Connection<T> {
             if written.bytes > 0 {
                 metrics.written(written.frames, written.bytes as u64);
             }
+            if written.saved > 0 {
+                metrics.written_saved(written.saved as u64);
+            }
             if let Some(received) = written.oldest {
                 metrics.publish_to_write(clock.unix().since(received));
             }
@@ -181,13 +207,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<WebSocket<S>> {
     pub(crate) fn open(
         io: S,
         early: Bytes,
-        encoding: Encoding,
+        agreed: Agreed,
         visitor: Visitor,
         place: Place,
         services: Arc<Services>,
     ) -> Self {
-        let socket = |message_bytes| WebSocket::new(io, early, message_bytes);
-        Self::begin(socket, Carrier::WebSocket, encoding, visitor, place, services)
+        let compression = agreed.compression.as_ref();
+        let socket = |message_bytes| WebSocket::new(io, early, message_bytes, compression);
+        Self::begin(socket, Carrier::WebSocket, agreed.form(), visitor, place, services)
     }
 
     /// Lives until the connection has ended, for whatever reason.
@@ -243,9 +270,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<WebSocket<S>> {
         };
         let outcome = std::task::ready!(self.transport.poll_read(cx, &mut |event| reader.event(event)));
         match outcome {
-            Ok(Read::Bytes(bytes)) => {
+            Ok(Read::Bytes { read, saved }) => {
                 reader.take(Input::Heard);
-                self.services.metrics.read(reader.messages, bytes as u64);
+                self.services.metrics.read(reader.messages, read as u64);
+                if saved > 0 {
+                    self.services.metrics.read_saved(saved as u64);
+                }
             }
             Ok(Read::End) => self.take(Input::Gone),
             Err(violation) => self.violated(&violation),
@@ -274,6 +304,9 @@ impl<T> Drop for Connection<T> {
         }
         let discarded = self.outbox.discard();
         metrics.outbox_queued(-i64::try_from(discarded).expect("a queue is bounded"));
+        if let Some(grant) = self.session.grant() {
+            roster.forget(&self.outbox, grant);
+        }
         roster.leave(&self.outbox);
         let outcome = self.session.outcome();
         if outcome == CloseReason::HeartbeatTimeout.number() {

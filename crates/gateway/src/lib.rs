@@ -13,5 +13,6 @@ pub mod config;
 pub mod connection;
 mod http;
 pub mod node;
+mod orders;
 mod tls;
 mod transport;

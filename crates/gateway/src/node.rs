@@ -30,10 +30,12 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::admission::Admission;
+use crate::auth::Revoked;
 use crate::clock::Clock;
 use crate::config::{self, BrokerKind, Config};
 use crate::connection::{Roster, Wheel};
 use crate::http::Door;
+use crate::orders;
 
 mod certificates;
 mod drain;
@@ -57,6 +59,9 @@ const REDIS_PING_INTERVAL: Duration = Duration::from_secs(3);
 /// The connections told of new settings before others run.
 const RUN: usize = 1024;
 
+/// How long the first clients wait for what was ordered before.
+const ORDERS_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// How long after the drain window the last tasks may take.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -71,6 +76,7 @@ pub(crate) struct Services {
     pub(crate) clock: Clock,
     pub(crate) wheel: Wheel,
     pub(crate) roster: Roster,
+    pub(crate) revoked: Revoked,
     pub(crate) admission: Admission,
     pub(crate) readiness: Readiness,
     /// Whether `/echo` is served.
@@ -154,6 +160,9 @@ impl Node {
             services: services.clone(),
             stop: stop.clone(),
         };
+        tasks.spawn(orders::follow(services.clone(), stop.clone()));
+        // Without what was revoked no token is taken; with the broker away clients are let wait elsewhere than in the backlog.
+        let _ = timeout(ORDERS_TIMEOUT, services.revoked.completed()).await;
         tasks.spawn(listener::serve(Door::Public, public, services.clone(), stop.clone()));
         tasks.spawn(listener::serve(Door::Internal, internal, services.clone(), stop.clone()));
         let wheel_stop = stop.clone();
@@ -283,6 +292,7 @@ fn services(
         clock,
         wheel: Wheel::new(clock),
         roster: Roster::default(),
+        revoked: Revoked::default(),
         admission: Admission::default(),
         readiness: Readiness::default(),
         echo: config.echo,

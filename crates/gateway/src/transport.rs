@@ -52,4 +52,6 @@ pub(crate) struct Written {
     pub(crate) taken: usize,
     /// When the oldest publication in it entered the gateway, the first time a batch is written.
     pub(crate) oldest: Option<UnixMicros>,
+    /// By how many bytes the batch is shorter for being compressed, the first time it is written.
+    pub(crate) saved: usize,
 }

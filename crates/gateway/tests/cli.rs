@@ -97,6 +97,7 @@ async fn it_does_not_open_itself_to_the_world_unless_told_so() {
         (&["--listen", "0.0.0.0:0"][..], "anonymous = true"),
         (&["--listen", "[::]:0"], "anonymous = true"),
         (&["--internal", "0.0.0.0:0"], "api.keys"),
+        (&["echo", "--listen", "0.0.0.0:0", "--set", "auth.anonymous=true"], "no loopback address"),
     ] {
         let output = run(arguments, &[]).await;
         assert_eq!(output.status.code(), Some(1), "{arguments:?}");

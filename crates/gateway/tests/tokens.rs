@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Stdio;
 
 use fanfare_testbed::raw_peer::{HANDSHAKE, RawPeer};
-use fanfare_testbed::{Client, Gateway, http};
+use fanfare_testbed::{Client, Gateway, RedisServer, eventually, http};
 use serde_json::json;
 use tokio::net::TcpStream;
 use tokio::process::Command;
@@ -120,4 +120,59 @@ async fn no_token_gets_into_the_log_the_metrics_or_an_answer() {
         }
     }
     assert!(!log.contains(SECRET), "{log}");
+}
+
+/// Three processes and a real Redis: what is revoked on one is revoked on the others, also when their link was lost meanwhile, and on
+/// one that starts later.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revocation_reaches_every_process_whatever_happens_to_the_link() {
+    let redis = RedisServer::start().await;
+    let secret = format!("auth.jwt.hmac_secret={SECRET}");
+    let url = format!("redis.urls={}", redis.url());
+    let settings = [secret.as_str(), "broker.kind=redis", &url];
+    let start = async || {
+        let node = Gateway::start(Path::new(PROGRAM), &settings).await;
+        eventually("it is ready", async || http::get(node.public(), "/ready").await.status == 200).await;
+        node
+    };
+    let (a, b) = (start().await, start().await);
+    let named = async |name: &str| {
+        token(&["--set", &secret, "--user", "ann", "--id", name]).await.expect("there is a secret")
+    };
+    let connect = async |node: &Gateway, token: &str| {
+        let mut client = None;
+        eventually("a token is taken", async || {
+            client = Client::with_token(node.public(), token).await.ok();
+            client.is_some()
+        })
+        .await;
+        client.expect("it was waited for")
+    };
+    let revoke = async |name: &str| {
+        let body = json!({"token": name}).to_string();
+        http::post(a.internal(), "/api/revoke", &[], &body).await.status == 200
+    };
+    let (first, second, unused) = (named("t1").await, named("t2").await, named("t3").await);
+    let mut on_b = connect(&b, &first).await;
+    assert!(revoke("t1").await);
+    assert_eq!(on_b.goodbye().await.code, Some(4401));
+
+    let mut still_on_b = connect(&b, &second).await;
+    redis.kill_pubsub().await;
+    eventually("the order is taken", async || revoke("t2").await && revoke("t3").await).await;
+    assert_eq!(still_on_b.goodbye().await.code, Some(4401));
+    eventually("it is known there", async || {
+        Client::with_token(b.public(), &unused).await.err() == Some(Some(401))
+    })
+    .await;
+    let c = start().await;
+    for token in [&first, &second, &unused] {
+        eventually("it is known on a node that starts later", async || {
+            let refused = Client::with_token(c.public(), token).await.err();
+            assert!(refused.is_some(), "it was let in");
+            refused == Some(Some(401))
+        })
+        .await;
+    }
+    connect(&c, &named("t4").await).await;
 }

@@ -10,6 +10,7 @@ use crate::labels::TokenRefusal;
 pub(crate) struct Auth {
     accepted: IntCounter,
     refused: By<TokenRefusal, IntCounter>,
+    dismissed: IntCounter,
 }
 
 impl Auth {
@@ -29,6 +30,10 @@ impl Auth {
                 )
                 .query("sum(rate(fanfare_tokens_refused_total[5m])) by (reason)"),
             ),
+            dismissed: catalog.counter(fact(
+                "fanfare_connections_dismissed_total",
+                "Connections that a backend has ordered away, or whose token it has revoked.",
+            )),
         }
     }
 }
@@ -37,6 +42,11 @@ impl Metrics {
     /// A token was good.
     pub fn token_accepted(&self) {
         self.auth.accepted.inc();
+    }
+
+    /// So many connections were told to go, since a backend has ordered it.
+    pub fn dismissed(&self, connections: u64) {
+        self.auth.dismissed.inc_by(connections);
     }
 
     /// A token was not.

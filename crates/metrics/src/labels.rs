@@ -79,6 +79,8 @@ label! {
         TooManyFromAddress = "too_many_from_address",
         /// 503: the node is draining.
         Draining = "draining",
+        /// 503: the node does not know yet which tokens are revoked.
+        NotReady = "not_ready",
         /// 503: the node is full.
         AtCapacity = "at_capacity",
         /// The request head did not arrive in time.
@@ -157,6 +159,8 @@ label! {
         Issuer = "issuer",
         /// It is for another audience.
         Audience = "audience",
+        /// It has been revoked.
+        Revoked = "revoked",
         /// A claim is not what it ought to be.
         Claims = "claims",
     }
@@ -250,6 +254,10 @@ label! {
         Presence = "presence",
         /// `POST /api/history`.
         History = "history",
+        /// `POST /api/disconnect`.
+        Disconnect = "disconnect",
+        /// `POST /api/revoke`.
+        Revoke = "revoke",
         /// `POST /api/history/remove`.
         RemoveHistory = "history_remove",
         /// A path under `/api/` that does not exist.

@@ -46,7 +46,9 @@ const OUTBOX_BYTES: usize = 3;
 const RECEIVED: usize = 4;
 const RECEIVED_BYTES: usize = 5;
 const LATENCY_SUM: usize = 6;
-const LATENCY: usize = 7;
+const SENT_SAVED_BYTES: usize = 7;
+const RECEIVED_SAVED_BYTES: usize = 8;
+const LATENCY: usize = 9;
 const SLOTS: usize = LATENCY + LATENCY_NANOS.len() + 1;
 
 #[derive(Debug)]
@@ -130,6 +132,23 @@ fn declare_hot(catalog: &mut Catalog, hot: &Arc<Stripes<SLOTS>>) {
         sum(SENT_BYTES),
     );
     catalog.counter_of(
+        fact(
+            "fanfare_sent_saved_bytes_total",
+            "Bytes that clients were not sent because messages were compressed.",
+        )
+        .query(
+            "rate(fanfare_sent_saved_bytes_total[5m]) / (rate(fanfare_sent_saved_bytes_total[5m]) + rate(fanfare_sent_bytes_total[5m]))",
+        ),
+        sum(SENT_SAVED_BYTES),
+    );
+    catalog.counter_of(
+        fact(
+            "fanfare_received_saved_bytes_total",
+            "Bytes that clients did not send because they compressed their messages.",
+        ),
+        sum(RECEIVED_SAVED_BYTES),
+    );
+    catalog.counter_of(
         fact("fanfare_writes_total", "Writes to clients' sockets; each carries one or more messages.")
             .query("rate(fanfare_messages_sent_total[1m]) / rate(fanfare_writes_total[1m])"),
         sum(WRITES),
@@ -167,6 +186,18 @@ impl Metrics {
         cells[SENT].fetch_add(messages, Relaxed);
         cells[SENT_BYTES].fetch_add(bytes, Relaxed);
         cells[WRITES].fetch_add(1, Relaxed);
+    }
+
+    /// What was read is so many bytes shorter for being compressed.
+    #[inline]
+    pub fn read_saved(&self, bytes: u64) {
+        self.traffic.hot.mine()[RECEIVED_SAVED_BYTES].fetch_add(bytes, Relaxed);
+    }
+
+    /// What was written is so many bytes shorter for being compressed.
+    #[inline]
+    pub fn written_saved(&self, bytes: u64) {
+        self.traffic.hot.mine()[SENT_SAVED_BYTES].fetch_add(bytes, Relaxed);
     }
 
     /// A publication of this age was taken by a subscriber's socket. Once per write will do: the oldest of the batch. An age

@@ -9,7 +9,7 @@ use crate::close::CloseReason;
 use crate::command::Decoded;
 use crate::event::Reply;
 use crate::publication::{Delivery, Publication};
-use crate::websocket::Frame;
+use crate::websocket::{Frame, Shape};
 
 pub mod native;
 
@@ -40,6 +40,50 @@ impl Encoding {
             Self::NativeJson => &native::Json,
             Self::NativeMessagePack => &native::MessagePack,
         }
+    }
+}
+
+/// What the subscribers who share the bytes of a publication have in common: an encoding, and how that is compressed,
+/// where it is.
+///
+/// Every connection has one or two, so it is packed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Form {
+    encoding: Encoding,
+    /// 0 where nothing is compressed.
+    window_bits: u8,
+    level: u8,
+    threshold_bytes: u32,
+}
+
+impl Form {
+    /// An encoding, compressed in this shape.
+    pub const fn new(encoding: Encoding, shape: Option<Shape>) -> Self {
+        match shape {
+            Some(Shape { window_bits, level, threshold_bytes }) => {
+                Self { encoding, window_bits, level, threshold_bytes }
+            }
+            None => Self { encoding, window_bits: 0, level: 0, threshold_bytes: 0 },
+        }
+    }
+
+    /// How it is spelt.
+    pub const fn encoding(self) -> Encoding {
+        self.encoding
+    }
+
+    /// How that is compressed.
+    #[inline]
+    pub const fn shape(self) -> Option<Shape> {
+        let Self { window_bits, level, threshold_bytes, .. } = self;
+        if window_bits == 0 { None } else { Some(Shape { window_bits, level, threshold_bytes }) }
+    }
+}
+
+/// Uncompressed.
+impl From<Encoding> for Form {
+    fn from(encoding: Encoding) -> Self {
+        Self::new(encoding, None)
     }
 }
 

@@ -72,6 +72,9 @@ pub enum TokenFault {
     /// `aud` is missing, or names others.
     #[error("the token is for another audience")]
     Audience,
+    /// It has been revoked, or all tokens of its user that were issued so far.
+    #[error("the token has been revoked")]
+    Revoked,
     /// A claim is not what it ought to be; the text says which.
     #[error("the token's claims are not as they ought to be: {0}")]
     Claims(&'static str),
@@ -84,6 +87,8 @@ pub struct Grant {
     pub user: Option<UserId>,
     /// The token's own name (`jti`), by which it can be revoked.
     pub token: Option<Box<str>>,
+    /// Unix seconds at which it was made (`iat`).
+    pub issued: Option<u64>,
     /// What others are shown of the user (`info`).
     pub profile: Option<Payload>,
     /// Unix seconds at which the token says that it ends (`exp`).

@@ -21,6 +21,12 @@ impl SessionId {
         self.0.to_be_bytes()
     }
 
+    /// Reads what `Display` wrote; `None` for anything else.
+    pub fn parse(text: &str) -> Option<Self> {
+        let is_id = text.len() == 32 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        is_id.then(|| u128::from_str_radix(text, 16).ok().map(Self)).flatten()
+    }
+
     /// A number spread evenly over `0..bound`, always the same for one session: enough to stagger heartbeats, and it
     /// needs no generator.
     pub const fn spread(self, bound: u64) -> u64 {

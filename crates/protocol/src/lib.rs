@@ -28,7 +28,7 @@ pub mod websocket;
 
 pub use channel::Channel;
 pub use close::CloseReason;
-pub use dialect::Encoding;
+pub use dialect::{Encoding, Form};
 pub use error::ErrorCode;
 pub use id::{RequestId, SessionId, UserId};
 pub use publication::{Draft, Epoch, Offset, Position, Publication};

@@ -10,11 +10,12 @@ use bytes::Bytes;
 use serde_json::value::RawValue;
 
 use crate::channel::Channel;
-use crate::dialect::Encoding;
+use crate::dialect::{Encoding, Form};
 use crate::id::{SessionId, UserId};
 use crate::msgpack::{self, Malformed};
 use crate::time::UnixMicros;
-use crate::websocket::Frame;
+use crate::websocket::deflate::WINDOWS;
+use crate::websocket::{Frame, Shape};
 
 /// How a payload is spelt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -273,7 +274,8 @@ pub enum Delivery {
     Conflated(u64),
 }
 
-/// A publication as every subscriber gets it: immutable, shared, and encoded at most once per [`Encoding`].
+/// A publication as every subscriber gets it: immutable, shared, and encoded at most once per [`Encoding`], and compressed
+/// at most once per encoding and window.
 #[derive(Debug)]
 pub struct Publication {
     /// Where it was published.
@@ -289,12 +291,17 @@ pub struct Publication {
     /// Its place in the stream, on a channel with history.
     pub position: Option<Position>,
     encoded: Frames,
-    /// Most are never replayed, so this has no room of its own.
+    /// Most are never replayed, and many never compressed, so these have no room of their own.
     replayed: OnceLock<Box<Frames>>,
+    deflated: OnceLock<Box<Deflated>>,
+    deflated_replayed: OnceLock<Box<Deflated>>,
 }
 
 /// A frame per encoding, once it is needed.
 type Frames = [OnceLock<Frame>; Encoding::ALL.len()];
+
+/// Compressed frames by encoding and window; nothing for those that would not have been shorter.
+type Deflated = [[OnceLock<Option<Frame>>; WINDOWS]; Encoding::ALL.len()];
 
 /// What was published, whatever has been encoded of it so far.
 impl PartialEq for Publication {
@@ -312,25 +319,58 @@ impl Publication {
     pub fn new(draft: Draft, position: Option<Position>) -> Self {
         let Draft { channel, payload, sender, exclude, received, retention: _, key: _ } = draft;
         let (encoded, replayed) = Default::default();
-        Self { channel, payload, sender, exclude, received, position, encoded, replayed }
+        let (deflated, deflated_replayed) = Default::default();
+        Self {
+            channel,
+            payload,
+            sender,
+            exclude,
+            received,
+            position,
+            encoded,
+            replayed,
+            deflated,
+            deflated_replayed,
+        }
     }
 
-    /// The frame that carries it to every subscriber of one encoding: computed for the first, shared by the rest.
-    pub fn encoded(&self, encoding: Encoding) -> &Frame {
-        self.encoded[encoding as usize]
-            .get_or_init(|| encoding.dialect().encode_publication(self, Delivery::Live))
+    /// The frame that carries it to every subscriber of one form: computed for the first, shared by the rest.
+    #[inline]
+    pub fn encoded(&self, form: impl Into<Form>) -> &Frame {
+        let form = form.into();
+        let encoding = form.encoding();
+        let plain = self.encoded[encoding as usize]
+            .get_or_init(|| encoding.dialect().encode_publication(self, Delivery::Live));
+        form.shape().map_or(plain, |shape| deflated(&self.deflated, encoding, shape, plain))
     }
 
     /// The same for those who recover it: marked as replayed, and shared by all who missed it.
-    pub fn replayed(&self, encoding: Encoding) -> &Frame {
-        self.replayed.get_or_init(Box::default)[encoding as usize]
-            .get_or_init(|| encoding.dialect().encode_publication(self, Delivery::Replayed))
+    pub fn replayed(&self, form: impl Into<Form>) -> &Frame {
+        let form = form.into();
+        let encoding = form.encoding();
+        let plain = self.replayed.get_or_init(Box::default)[encoding as usize]
+            .get_or_init(|| encoding.dialect().encode_publication(self, Delivery::Replayed));
+        form.shape().map_or(plain, |shape| deflated(&self.deflated_replayed, encoding, shape, plain))
     }
 
     /// Its place in the stream; 0 on a channel without history.
     pub fn offset(&self) -> Offset {
         self.position.map_or(Offset(0), |position| position.offset)
     }
+}
+
+/// A frame compressed, once for all who agreed to the same window; as it is when that would not be shorter.
+fn deflated<'a>(
+    frames: &'a OnceLock<Box<Deflated>>,
+    encoding: Encoding,
+    shape: Shape,
+    plain: &'a Frame,
+) -> &'a Frame {
+    if plain.payload().len() < shape.threshold_bytes as usize {
+        return plain;
+    }
+    let frame = &frames.get_or_init(Box::default)[encoding as usize][shape.index()];
+    frame.get_or_init(|| plain.deflated(shape)).as_ref().unwrap_or(plain)
 }
 
 #[cfg(test)]
@@ -352,19 +392,40 @@ mod tests {
         assert_eq!(Payload::parse(&deep).unwrap().as_bytes().len(), deep.len());
     }
 
-    #[test]
-    fn one_encoding_is_computed_once() {
+    fn publication(payload: &str) -> Publication {
         let draft = Draft {
             channel: Channel::parse("a").unwrap(),
-            payload: Payload::parse("1").unwrap(),
+            payload: Payload::parse(payload).unwrap(),
             sender: None,
             exclude: None,
             received: UnixMicros(0),
             retention: None,
             key: None,
         };
-        let publication = Publication::new(draft, None);
+        Publication::new(draft, None)
+    }
+
+    #[test]
+    fn one_encoding_is_computed_once() {
+        let publication = publication("1");
         let first = publication.encoded(Encoding::NativeJson).bytes().as_ptr();
         assert_eq!(first, publication.encoded(Encoding::NativeJson).bytes().as_ptr());
+    }
+
+    #[test]
+    fn it_is_compressed_once_for_all_of_a_window_and_only_where_that_is_shorter() {
+        let form = |window_bits, threshold_bytes| {
+            Form::new(Encoding::NativeJson, Some(Shape { window_bits, level: 1, threshold_bytes }))
+        };
+        let publication = publication(&format!("\"{}\"", "abc".repeat(100)));
+        let plain = publication.encoded(Encoding::NativeJson);
+        let first = publication.encoded(form(15, 100));
+        assert!(first.len() < plain.len() / 2, "{} of {}", first.len(), plain.len());
+        assert_eq!(first.bytes().as_ptr(), publication.encoded(form(15, 100)).bytes().as_ptr());
+        assert_ne!(first.bytes().as_ptr(), publication.encoded(form(9, 100)).bytes().as_ptr());
+        assert_ne!(first.bytes().as_ptr(), publication.replayed(form(15, 100)).bytes().as_ptr());
+        assert_eq!(publication.encoded(form(15, 1000)), plain, "below the threshold");
+        let tiny = self::publication("1");
+        assert_eq!(tiny.encoded(form(15, 1)), tiny.encoded(Encoding::NativeJson), "there is nothing to save");
     }
 }

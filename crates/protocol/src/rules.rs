@@ -7,6 +7,9 @@ use crate::error::{ErrorCode, Failure};
 use crate::grant::{self, Grant, Verb};
 use crate::publication::{IdempotencyKey, Payload, Retention};
 
+/// The namespace in which nodes speak with each other: to clients and backends there is none of this name.
+pub const RESERVED_NAMESPACE: &str = "$fanfare";
+
 /// Who may publish on a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MayPublish {
@@ -143,9 +146,8 @@ impl Rules {
     /// 4404 when there is no such namespace.
     pub fn rule(&self, channel: &Channel) -> Result<&Rule, Failure> {
         let namespace = channel.namespace();
-        self.open
-            .as_ref()
-            .or_else(|| self.namespaces.get(namespace))
+        let open = self.open.as_ref().filter(|_| namespace != RESERVED_NAMESPACE);
+        open.or_else(|| self.namespaces.get(namespace))
             .ok_or_else(|| Failure::new(ErrorCode::NotFound, format!("there is no namespace {namespace:?}")))
     }
 
@@ -247,6 +249,8 @@ mod tests {
         assert_eq!(rules.rule(&channel("room:1")), Ok(&rule));
         assert_eq!(rules.rule(&channel("lobby")).unwrap_err().code, ErrorCode::NotFound);
         assert!(Rules::of([]).rule(&channel("lobby")).is_ok());
+        let reserved = channel("$fanfare:orders");
+        assert_eq!(Rules::open().rule(&reserved).unwrap_err().code, ErrorCode::NotFound);
     }
 
     /// Every kind of namespace against every kind of client: hear, read, count, publish.

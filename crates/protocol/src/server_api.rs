@@ -1,11 +1,25 @@
 //! What a backend may ask of the gateway, whatever the flavour of its API.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::channel::Channel;
+use crate::close::CloseReason;
 use crate::event::Crowd;
 use crate::history::Page;
+use crate::id::{SessionId, UserId};
 use crate::publication::{IdempotencyKey, Payload, Position};
+
+/// Of whom a call speaks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Whom {
+    /// A user, by all of its connections.
+    User(UserId),
+    /// One connection.
+    Session(SessionId),
+    /// Whoever holds the token of this name (`jti`).
+    Token(Box<str>),
+}
 
 /// One call of a backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +50,20 @@ pub enum ApiCall {
         channel: Channel,
         /// Whether to name them, or only to count.
         members: bool,
+    },
+    /// Close the connections of a user, or one of them.
+    Disconnect {
+        /// Whose.
+        whom: Whom,
+        /// What they are told.
+        reason: CloseReason,
+    },
+    /// Take no tokens any more that were issued so far, and close what they have opened.
+    Revoke {
+        /// Of a user, or the one token of a name.
+        whom: Whom,
+        /// For how long: until the last of them has expired anyway.
+        ttl: Duration,
     },
     /// Forget a channel's past.
     RemoveHistory {

@@ -130,6 +130,8 @@ pub enum Input {
     Tick,
     /// The queue of this connection went over its bound and was emptied.
     Overflowed,
+    /// A backend has ordered this client away, or revoked its token.
+    Dismissed(CloseReason),
     /// The node is draining; the client is to wait this long before it comes back.
     Drain(Duration),
     /// The node decides differently from now on. Channels that the client may not hear any more are left, and it is
@@ -373,6 +375,7 @@ impl Session {
             Input::Lost { channel } => self.lost(channel, effects),
             Input::Tick => self.tick(now, effects),
             Input::Overflowed => self.close(now, CloseReason::SlowConsumer, Duration::ZERO, effects),
+            Input::Dismissed(reason) => self.close(now, reason, Duration::ZERO, effects),
             Input::Drain(after) => self.close(now, CloseReason::GoingAway, after, effects),
             Input::PolicyChanged(policy) => self.policy_changed(policy, effects),
             Input::Violated(reason) => self.fail(now, reason, effects),

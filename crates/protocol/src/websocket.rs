@@ -28,13 +28,15 @@
 //! Answering (a Pong for a Ping, a Close for a Close) is the transport's, which owns the queue to the peer. There is
 //! no handshake here and no client side: tests take the client from tungstenite, an independent reading of the RFC.
 //!
-//! Extensions are absent but have their places. `permessage-deflate` would permit RSV1 in `header::reserved_bits`, the
-//! only place that judges them, and inflate in `Assembly::push`, the only way into a message that was not whole; a
-//! compressed frame is never "whole", and the bound on what comes out of the inflater is the one checked there.
+//! Of the extensions there is one, permessage-deflate: [`agree`] negotiates it, [`deflate`] compresses and inflates.
+//! A compressed frame is the one with RSV1, which `header` lets pass where that was agreed. Its message is never "whole":
+//! it is kept as it comes, within a bound, and inflated when it has ended, by an [`Inflater`] that comes with the input.
 
 mod assembly;
 mod close;
 mod decoder;
+pub(crate) mod deflate;
+mod extensions;
 mod frame;
 mod header;
 mod input;
@@ -43,6 +45,8 @@ mod utf8;
 mod violation;
 
 pub use decoder::Decoder;
+pub use deflate::{Inflater, Shape, WINDOW_BITS_MAX, WINDOW_BITS_MIN, Window};
+pub use extensions::{Agreement, Context, Malformed, Willingness, agree};
 pub use frame::{Frame, FrameKind, Said};
 pub use input::Input;
 pub use violation::Violation;

@@ -90,6 +90,16 @@ impl RawPeer {
     /// # Panics
     /// When nothing comes, or a frame that a server must not send.
     pub async fn frame(&mut self) -> Option<(u8, Vec<u8>)> {
+        let (first, payload) = self.frame_as_it_is().await?;
+        assert_eq!(first & 0xf0, 0x80, "whole frames without extensions: {first:#x}");
+        Some((first & 0x0f, payload))
+    }
+
+    /// The same with the whole first byte, whatever its bits; nothing at the end of the socket.
+    ///
+    /// # Panics
+    /// When nothing comes, or a frame that is masked.
+    pub async fn frame_as_it_is(&mut self) -> Option<(u8, Vec<u8>)> {
         loop {
             if let Some(frame) = self.take_frame() {
                 return Some(frame);
@@ -126,7 +136,6 @@ impl RawPeer {
 
     fn take_frame(&mut self) -> Option<(u8, Vec<u8>)> {
         let [first, second] = *self.unread.first_chunk()?;
-        assert_eq!(first & 0xf0, 0x80, "whole frames without extensions: {first:#x}");
         assert_eq!(second & 0x80, 0, "a server does not mask");
         let (start, length) = match second {
             126 => (4, usize::from(u16::from_be_bytes(*self.unread.get(2..)?.first_chunk()?))),
@@ -138,7 +147,7 @@ impl RawPeer {
         };
         let payload = self.unread.get(start..start + length)?.to_vec();
         self.unread.drain(..start + length);
-        Some((first & 0x0f, payload))
+        Some((first, payload))
     }
 }
 

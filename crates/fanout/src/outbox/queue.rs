@@ -34,7 +34,7 @@ use bytes::Bytes;
 use fanfare_protocol::publication::Delivery;
 use fanfare_protocol::rules::Overflow;
 use fanfare_protocol::websocket::Frame;
-use fanfare_protocol::{Channel, Encoding, Publication};
+use fanfare_protocol::{Channel, Form, Publication};
 
 /// The slots an empty queue may keep while its channels are spoken on: a batch of them, so that nothing is allocated for
 /// what is delivered.
@@ -52,17 +52,28 @@ pub(super) struct Queue {
     entries: VecDeque<Entry>,
     bytes: usize,
     bytes_max: usize,
-    encoding: Encoding,
+    form: Form,
     index: Option<Box<Index>>,
 }
 
 #[derive(Debug)]
 enum Entry {
-    /// The session's.
-    Frame(Bytes),
+    /// The session's, and by how many bytes it is shorter for being compressed.
+    Frame(Bytes, u32),
     Publication(Arc<Publication>, Manner),
     /// What was here gave way.
     Hole,
+}
+
+/// What was taken out of a queue.
+#[derive(Debug)]
+pub(super) struct Popped {
+    /// As they go to the socket.
+    pub(super) bytes: Bytes,
+    /// What they spell, where that is a publication.
+    pub(super) publication: Option<Arc<Publication>>,
+    /// By how many bytes it is shorter for being compressed.
+    pub(super) saved_bytes: usize,
 }
 
 /// How a publication waits.
@@ -115,8 +126,9 @@ impl AddAssign for Losses {
 }
 
 impl Queue {
-    pub(super) fn new(encoding: Encoding, bytes_max: usize) -> Self {
-        Self { entries: VecDeque::new(), bytes: 0, bytes_max, encoding, index: None }
+    pub(super) fn new(form: impl Into<Form>, bytes_max: usize) -> Self {
+        let form = form.into();
+        Self { entries: VecDeque::new(), bytes: 0, bytes_max, form, index: None }
     }
 
     /// The bytes that wait.
@@ -148,16 +160,17 @@ impl Queue {
         }
     }
 
-    /// Appends a frame of the session's.
-    pub(super) fn push(&mut self, frame: Frame) -> Result<Losses, NoRoom> {
+    /// Appends a frame of the session's, which is so many bytes shorter for being compressed.
+    pub(super) fn push(&mut self, frame: Frame, saved_bytes: u32) -> Result<Losses, NoRoom> {
         let dropped = self.make_room(frame.len())?;
-        self.push_last(frame);
+        self.append(Entry::Frame(frame.into(), saved_bytes));
+        self.tidy();
         Ok(Losses { dropped, conflated: 0 })
     }
 
     /// The same for a frame that is queued whatever the bound says.
     pub(super) fn push_last(&mut self, frame: Frame) {
-        self.append(Entry::Frame(frame.into()));
+        self.append(Entry::Frame(frame.into(), 0));
         self.tidy();
     }
 
@@ -165,7 +178,7 @@ impl Queue {
     pub(super) fn replayable(&self, publications: &[Arc<Publication>]) -> usize {
         let mut bytes = 0;
         let fitting = publications.iter().rev().take_while(|publication| {
-            bytes += publication.replayed(self.encoding).len();
+            bytes += publication.replayed(self.form).len();
             bytes <= self.bytes_max / 2
         });
         fitting.count()
@@ -173,7 +186,7 @@ impl Queue {
 
     /// Appends publications out of history: all of them, or none.
     pub(super) fn replay(&mut self, publications: &[Arc<Publication>]) -> Result<Losses, NoRoom> {
-        let bytes = publications.iter().map(|publication| publication.replayed(self.encoding).len()).sum();
+        let bytes = publications.iter().map(|publication| publication.replayed(self.form).len()).sum();
         let dropped = self.make_room(bytes)?;
         for publication in publications {
             self.append(Entry::Publication(publication.clone(), Manner::Replayed));
@@ -188,7 +201,7 @@ impl Queue {
         publication: &Arc<Publication>,
         overflow: Overflow,
     ) -> Result<Losses, NoRoom> {
-        let bytes = publication.encoded(self.encoding).len();
+        let bytes = publication.encoded(self.form).len();
         let mut losses = Losses::default();
         match overflow {
             Overflow::Disconnect => {
@@ -208,19 +221,23 @@ impl Queue {
         Ok(losses)
     }
 
-    /// Takes the first entry out: its bytes as they go to the socket, and the publication, if it was one.
-    pub(super) fn pop(&mut self) -> Option<(Bytes, Option<Arc<Publication>>)> {
+    /// Takes the first entry out.
+    pub(super) fn pop(&mut self) -> Option<Popped> {
         let entry = self.entries.pop_front()?;
-        self.bytes -= entry.bytes(self.encoding);
+        self.bytes -= entry.bytes(self.form);
         if let Some(index) = &mut self.index {
-            index.forget(&entry, self.encoding);
+            index.forget(&entry, self.form);
             index.front += 1;
         }
         self.tidy();
         Some(match entry {
-            Entry::Frame(bytes) => (bytes, None),
+            Entry::Frame(bytes, saved_bytes) => {
+                Popped { bytes, publication: None, saved_bytes: saved_bytes as usize }
+            }
             Entry::Publication(publication, manner) => {
-                (manner.spell(&publication, self.encoding), Some(publication))
+                let bytes = manner.spell(&publication, self.form);
+                let saved_bytes = manner.saved_bytes(&publication, self.form, bytes.len());
+                Popped { bytes, publication: Some(publication), saved_bytes }
             }
             Entry::Hole => unreachable!("the first entry is no hole"),
         })
@@ -287,9 +304,9 @@ impl Queue {
     }
 
     fn append(&mut self, entry: Entry) {
-        self.bytes += entry.bytes(self.encoding);
+        self.bytes += entry.bytes(self.form);
         if let Some(index) = &mut self.index {
-            index.learn(self.entries.len(), &entry, self.encoding);
+            index.learn(self.entries.len(), &entry, self.form);
         }
         self.entries.push_back(entry);
     }
@@ -298,9 +315,9 @@ impl Queue {
     fn dig(&mut self, place: u64) -> Entry {
         let slot = slot(place - self.index.as_ref().map_or(0, |index| index.front));
         let entry = mem::replace(&mut self.entries[slot], Entry::Hole);
-        self.bytes -= entry.bytes(self.encoding);
+        self.bytes -= entry.bytes(self.form);
         if let Some(index) = &mut self.index {
-            index.forget(&entry, self.encoding);
+            index.forget(&entry, self.form);
             index.holes += 1;
         }
         entry
@@ -309,17 +326,17 @@ impl Queue {
     /// Puts an entry into a hole that was just dug.
     fn fill(&mut self, place: u64, entry: Entry) {
         let slot = slot(place - self.index.as_ref().map_or(0, |index| index.front));
-        self.bytes += entry.bytes(self.encoding);
+        self.bytes += entry.bytes(self.form);
         if let Some(index) = &mut self.index {
             index.holes -= 1;
-            index.learn(slot, &entry, self.encoding);
+            index.learn(slot, &entry, self.form);
         }
         self.entries[slot] = entry;
     }
 
     /// The index, which is built where there is none.
     fn index(&mut self) -> &mut Index {
-        self.index.get_or_insert_with(|| Box::new(Index::of(&self.entries, self.encoding)))
+        self.index.get_or_insert_with(|| Box::new(Index::of(&self.entries, self.form)))
     }
 
     /// Sees to it that the first entry is no hole and that holes are not most of the queue, and that an empty queue
@@ -339,24 +356,24 @@ impl Queue {
             }
         } else if self.index.as_ref().is_some_and(|index| index.holes > self.entries.len() / 2) {
             self.entries.retain(|entry| !matches!(entry, Entry::Hole));
-            self.index = Some(Box::new(Index::of(&self.entries, self.encoding)));
+            self.index = Some(Box::new(Index::of(&self.entries, self.form)));
         }
     }
 }
 
 impl Entry {
     /// The bytes that it counts while it waits.
-    fn bytes(&self, encoding: Encoding) -> usize {
+    fn bytes(&self, form: Form) -> usize {
         match self {
-            Self::Frame(bytes) => bytes.len(),
-            Self::Publication(publication, Manner::Replayed) => publication.replayed(encoding).len(),
-            Self::Publication(publication, _) => publication.encoded(encoding).len(),
+            Self::Frame(bytes, _) => bytes.len(),
+            Self::Publication(publication, Manner::Replayed) => publication.replayed(form).len(),
+            Self::Publication(publication, _) => publication.encoded(form).len(),
             Self::Hole => 0,
         }
     }
 
     fn is_barrier(&self) -> bool {
-        matches!(self, Self::Frame(_) | Self::Publication(_, Manner::Replayed))
+        matches!(self, Self::Frame(..) | Self::Publication(_, Manner::Replayed))
     }
 
     fn is_droppable(&self) -> bool {
@@ -373,22 +390,37 @@ impl Entry {
 }
 
 impl Manner {
-    fn spell(self, publication: &Publication, encoding: Encoding) -> Bytes {
+    /// By how many bytes what has become `bytes` is shorter for being compressed. A conflated one is taken to be as long
+    /// uncompressed as one that is not.
+    fn saved_bytes(self, publication: &Publication, form: Form, bytes: usize) -> usize {
+        if form.shape().is_none() {
+            return 0;
+        }
+        let plain = match self {
+            Self::Replayed => publication.replayed(form.encoding()),
+            Self::Firm | Self::Droppable | Self::Conflating { .. } => publication.encoded(form.encoding()),
+        };
+        plain.len().saturating_sub(bytes)
+    }
+
+    fn spell(self, publication: &Publication, form: Form) -> Bytes {
         match self {
             Self::Firm | Self::Droppable | Self::Conflating { skipped: 0 } => {
-                publication.encoded(encoding).bytes().clone()
+                publication.encoded(form).bytes().clone()
             }
-            Self::Replayed => publication.replayed(encoding).bytes().clone(),
+            Self::Replayed => publication.replayed(form).bytes().clone(),
             Self::Conflating { skipped } => {
-                let frame = encoding.dialect().encode_publication(publication, Delivery::Conflated(skipped));
-                frame.bytes().clone()
+                let frame =
+                    form.encoding().dialect().encode_publication(publication, Delivery::Conflated(skipped));
+                let deflated = form.shape().and_then(|shape| frame.deflated(shape));
+                deflated.unwrap_or(frame).into()
             }
         }
     }
 }
 
 impl Index {
-    fn of(entries: &VecDeque<Entry>, encoding: Encoding) -> Self {
+    fn of(entries: &VecDeque<Entry>, form: Form) -> Self {
         let mut index = Self {
             front: 0,
             barrier: 0,
@@ -399,27 +431,27 @@ impl Index {
         };
         for (slot, entry) in entries.iter().enumerate() {
             index.holes += usize::from(matches!(entry, Entry::Hole));
-            index.learn(slot, entry, encoding);
+            index.learn(slot, entry, form);
         }
         index
     }
 
     /// Takes note of an entry that comes into a slot.
-    fn learn(&mut self, slot: usize, entry: &Entry, encoding: Encoding) {
+    fn learn(&mut self, slot: usize, entry: &Entry, form: Form) {
         let place = self.front + slot as u64;
         if entry.is_barrier() {
             self.barrier = place + 1;
         } else if entry.is_droppable() {
-            self.droppable_bytes += entry.bytes(encoding);
+            self.droppable_bytes += entry.bytes(form);
         } else if let Some(channel) = entry.conflating() {
             self.conflating.insert(channel.clone(), place);
         }
     }
 
     /// Forgets an entry that goes.
-    fn forget(&mut self, entry: &Entry, encoding: Encoding) {
+    fn forget(&mut self, entry: &Entry, form: Form) {
         if entry.is_droppable() {
-            self.droppable_bytes -= entry.bytes(encoding);
+            self.droppable_bytes -= entry.bytes(form);
         } else if let Some(channel) = entry.conflating() {
             self.conflating.remove(channel);
         }

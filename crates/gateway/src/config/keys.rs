@@ -351,6 +351,43 @@ pub(super) const SECTIONS: &[Section] = &[
         .reloadable()],
     },
     Section {
+        name: "compression",
+        help: "permessage-deflate (RFC 7692), for clients that offer it. A connection keeps what it agreed on.",
+        keys: &[
+            key("compression.enabled", Kind::Switch, "true", "Whether it is agreed to.").reloadable(),
+            key(
+                "compression.threshold_bytes",
+                whole(0, 1 << 30),
+                "512",
+                "Messages of fewer bytes are not compressed: there is little to save.",
+            )
+            .reloadable(),
+            key(
+                "compression.level",
+                whole(1, 9),
+                "1",
+                "The effort: 1 is the fastest, 6 common elsewhere, 9 the best. A publication is compressed once, whatever the \
+                 number of its subscribers.",
+            )
+            .reloadable(),
+            key(
+                "compression.context_takeover",
+                Kind::Switch,
+                "false",
+                "Whether messages may refer to those before them. They get shorter, small ones above all; but each \
+                 subscriber's are then its own, compressed for it alone, and a connection remembers up to two windows.",
+            )
+            .reloadable(),
+            key(
+                "compression.window_bits",
+                whole(9, 15),
+                "15",
+                "How far back a message may refer, as an exponent of 2: 15 is 32 KiB. Clients may ask for less.",
+            )
+            .reloadable(),
+        ],
+    },
+    Section {
         name: "limits",
         help: "Bounds, each of one connection unless it says otherwise.",
         keys: &[

@@ -31,6 +31,8 @@ pub struct Config {
     pub origin: Origin,
     /// The opening handshake.
     pub websocket: WebSocket,
+    /// How messages are compressed for clients that offer it. None: not at all.
+    pub compression: Option<Compression>,
     /// Every bound.
     pub limits: Limits,
     /// How dead peers are found.
@@ -134,6 +136,19 @@ pub struct Origin {
 pub struct WebSocket {
     /// Whether a client that offers subprotocols of which none is known is turned away.
     pub strict_subprotocol: bool,
+}
+
+/// How messages are compressed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Compression {
+    /// Shorter messages are not.
+    pub threshold_bytes: u32,
+    /// The effort, 1 to 9.
+    pub level: u8,
+    /// Whether messages may refer to those before them.
+    pub context_takeover: bool,
+    /// How far back, as an exponent of 2, from 9 to 15.
+    pub window_bits: u8,
 }
 
 /// Every bound; of one connection unless it says otherwise.
@@ -299,6 +314,7 @@ pub(super) fn build(merged: &Merged, default_name: &str) -> Config {
         websocket: WebSocket {
             strict_subprotocol: merged.switch("websocket.strict_subprotocol").expect("the key has a default"),
         },
+        compression: compression(merged),
         limits: limits(merged),
         heartbeat: Heartbeat {
             interval: seconds(merged, "heartbeat.interval_seconds"),
@@ -315,6 +331,18 @@ pub(super) fn build(merged: &Merged, default_name: &str) -> Config {
         echo: false,
         listen,
     }
+}
+
+fn compression(merged: &Merged) -> Option<Compression> {
+    let switch = |path| merged.switch(path).expect("the key has a default");
+    let byte = |path| u8::try_from(whole(merged, path)).expect("bounded from above by 15");
+    switch("compression.enabled").then(|| Compression {
+        threshold_bytes: u32::try_from(whole(merged, "compression.threshold_bytes"))
+            .expect("bounded by 2^30"),
+        level: byte("compression.level"),
+        context_takeover: switch("compression.context_takeover"),
+        window_bits: byte("compression.window_bits"),
+    })
 }
 
 fn limits(merged: &Merged) -> Limits {

@@ -65,9 +65,10 @@ impl<T: Transport> Connection<T> {
             }
             match effect {
                 Effect::Authenticate { id, token } => {
-                    let outcome =
-                        services.settings().auth.verify(&token, services.clock.unix(), &services.metrics);
+                    let outcome = services.settings().auth.verify(&token, &services);
+                    let before = self.session.shared_grant().cloned();
                     self.answer(Input::Authenticated { id, outcome });
+                    self.become_known(before.as_ref());
                 }
                 Effect::Publish { id, draft } => placing.push_back(place(&services.hub, id, draft).boxed()),
                 Effect::Join { id, channel, terms } => {

@@ -11,10 +11,10 @@ use fanfare_protocol::error::{ErrorCode, Failure};
 use fanfare_protocol::grant::Visitor;
 
 use super::{Answer, failure, with_type};
-use crate::auth::Unwelcome;
+use crate::auth::{RETRY_AFTER, Unwelcome};
 use crate::node::Services;
 
-/// How long a browser may remember what [`preflight`] has said, in seconds.
+/// How long a browser may remember what [`Page::preflight`] has said, in seconds.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("600");
 
 /// What a page may send along.
@@ -76,18 +76,19 @@ impl Page {
 pub(super) fn sender<B>(request: &Request<B>, services: &Services) -> Result<Visitor, Failure> {
     let auth = &services.settings().auth;
     let (headers, query) = (request.headers(), request.uri().query());
-    match auth.visitor(headers, query, services.clock.unix(), &services.metrics) {
+    match auth.visitor(headers, query, services) {
         Ok(Visitor::Unknown) => {
             let text = "this takes a token: send Authorization: Bearer with one";
             Err(Failure::new(ErrorCode::Unauthorized, text))
         }
         Ok(visitor) => Ok(visitor),
         Err(why) => {
-            let code = match why {
-                Unwelcome::Token(_) => ErrorCode::Unauthorized,
-                Unwelcome::CookieWithoutOrigin => ErrorCode::Forbidden,
-            };
-            Err(Failure::new(code, why.to_string()))
+            let text = why.to_string();
+            Err(match why {
+                Unwelcome::Token(_) => Failure::new(ErrorCode::Unauthorized, text),
+                Unwelcome::CookieWithoutOrigin => Failure::new(ErrorCode::Forbidden, text),
+                Unwelcome::NotYet => Failure::retry(ErrorCode::Unavailable, text, RETRY_AFTER),
+            })
         }
     }
 }

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use fanfare_metrics::{HttpVersion, Refusal};
 use fanfare_protocol::dialect::{Negotiated, negotiate};
 use fanfare_protocol::grant::Visitor;
+use fanfare_protocol::websocket::{Agreement, Malformed, agree};
 use hyper::body::Incoming;
 use hyper::ext::Protocol;
 use hyper::upgrade::{Parts, Upgraded};
@@ -30,6 +31,7 @@ use crate::node::Services;
 use crate::transport::Reread;
 use crate::transport::echo::Echo;
 use crate::transport::http2::Http2Stream;
+use crate::transport::websocket::Agreed;
 
 /// When a client that was turned away may try again: draining and full nodes recover in seconds, not in milliseconds.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
@@ -65,6 +67,7 @@ enum Asked {
 struct Accepted {
     asked: Asked,
     negotiated: Negotiated,
+    compression: Option<Agreement>,
     visitor: Visitor,
     place: Place,
 }
@@ -78,7 +81,8 @@ pub(super) fn upgrade(mut request: Request<Incoming>, purpose: Purpose, services
             return refusal(refused);
         }
     };
-    let Accepted { asked, negotiated, visitor, place } = accepted;
+    let Accepted { asked, negotiated, compression, visitor, place } = accepted;
+    let agreed = Agreed { encoding: negotiated.encoding(), compression };
     services.metrics.websocket_accepted(match asked {
         Asked::ToUpgrade { .. } => HttpVersion::Http1,
         Asked::ToConnect => HttpVersion::Http2,
@@ -87,13 +91,13 @@ pub(super) fn upgrade(mut request: Request<Incoming>, purpose: Purpose, services
     let theirs = services.clone();
     services.tasks.spawn(async move {
         match upgraded.await {
-            Ok(upgraded) => start(upgraded, purpose, negotiated, visitor, place, &theirs),
+            Ok(upgraded) => start(upgraded, purpose, agreed, visitor, place, &theirs),
             Err(error) => debug!(%error, "the peer left during the handshake"),
         }
     });
     match asked {
-        Asked::ToUpgrade { key } => switching_protocols(&key, negotiated),
-        Asked::ToConnect => connected(negotiated),
+        Asked::ToUpgrade { key } => switching_protocols(&key, negotiated, compression),
+        Asked::ToConnect => connected(negotiated, compression),
     }
 }
 
@@ -102,7 +106,7 @@ pub(super) fn upgrade(mut request: Request<Incoming>, purpose: Purpose, services
 fn start(
     upgraded: Upgraded,
     purpose: Purpose,
-    negotiated: Negotiated,
+    agreed: Agreed,
     visitor: Visitor,
     place: Place,
     services: &Arc<Services>,
@@ -115,7 +119,7 @@ fn start(
                 socket,
                 [read_buf, unread].concat().into(),
                 purpose,
-                negotiated,
+                agreed,
                 visitor,
                 place,
                 services,
@@ -126,11 +130,11 @@ fn start(
     match upgraded.downcast::<TokioIo<TlsStream<TcpStream>>>() {
         Ok(Parts { io, read_buf, .. }) => {
             let early = Bytes::copy_from_slice(&read_buf);
-            open(io.into_inner(), early, purpose, negotiated, visitor, place, services);
+            open(io.into_inner(), early, purpose, agreed, visitor, place, services);
         }
         // What has no socket of its own is a stream of HTTP/2.
         Err(upgraded) => {
-            open(Http2Stream::new(upgraded), Bytes::new(), purpose, negotiated, visitor, place, services);
+            open(Http2Stream::new(upgraded), Bytes::new(), purpose, agreed, visitor, place, services);
         }
     }
 }
@@ -139,7 +143,7 @@ fn open<S>(
     stream: S,
     early: Bytes,
     purpose: Purpose,
-    negotiated: Negotiated,
+    agreed: Agreed,
     visitor: Visitor,
     place: Place,
     services: &Arc<Services>,
@@ -149,12 +153,11 @@ fn open<S>(
     let services = services.clone();
     match purpose {
         Purpose::Session => {
-            let encoding = negotiated.encoding();
-            let connection = Connection::open(stream, early, encoding, visitor, place, services.clone());
+            let connection = Connection::open(stream, early, agreed, visitor, place, services.clone());
             services.spawn_guarded(connection.run());
         }
         Purpose::Echo => {
-            services.spawn_guarded(Echo::open(stream, early, place, services.clone()).run());
+            services.spawn_guarded(Echo::open(stream, early, agreed, place, services.clone()).run());
         }
     }
 }
@@ -193,6 +196,8 @@ fn examine(request: &Request<Incoming>, services: &Services) -> Result<Accepted,
     {
         return Err(bad("none of the subprotocols offered is spoken here: offer fanfare.v1.json, or none\n"));
     }
+    let compression = agree(lines(headers, &header::SEC_WEBSOCKET_EXTENSIONS), settings.compression.as_ref())
+        .map_err(|Malformed| bad("Sec-WebSocket-Extensions is no list of extensions and parameters\n"))?;
     if services.readiness.is_draining() {
         return Err(unavailable(Refusal::Draining, "this node is shutting down: connect again\n"));
     }
@@ -200,16 +205,14 @@ fn examine(request: &Request<Incoming>, services: &Services) -> Result<Accepted,
     let place =
         place.ok_or_else(|| unavailable(Refusal::AtCapacity, "this node is full: connect again later\n"))?;
     // Last, since it is what costs most.
-    let visitor = settings
-        .auth
-        .visitor(headers, request.uri().query(), services.clock.unix(), &services.metrics)
-        .map_err(unwelcome)?;
-    Ok(Accepted { asked, negotiated, visitor, place })
+    let visitor = settings.auth.visitor(headers, request.uri().query(), services).map_err(unwelcome)?;
+    Ok(Accepted { asked, negotiated, compression, visitor, place })
 }
 
 fn unwelcome(why: Unwelcome) -> Refused {
     let (status, reason) = match why {
         Unwelcome::Token(_) => (StatusCode::UNAUTHORIZED, Refusal::Unauthorized),
+        Unwelcome::NotYet => (StatusCode::SERVICE_UNAVAILABLE, Refusal::NotReady),
         Unwelcome::CookieWithoutOrigin => (StatusCode::FORBIDDEN, Refusal::ForbiddenOrigin),
     };
     Refused { status, reason, explanation: format!("{why}\n").into() }
@@ -266,7 +269,7 @@ fn refusal(refused: Refused) -> Answer {
     answer
 }
 
-fn switching_protocols(key: &str, negotiated: Negotiated) -> Answer {
+fn switching_protocols(key: &str, negotiated: Negotiated, compression: Option<Agreement>) -> Answer {
     let mut answer = with_type(StatusCode::SWITCHING_PROTOCOLS, "", Bytes::new());
     let headers = answer.headers_mut();
     headers.clear();
@@ -277,22 +280,27 @@ fn switching_protocols(key: &str, negotiated: Negotiated) -> Answer {
         header::SEC_WEBSOCKET_ACCEPT,
         HeaderValue::try_from(accept).expect("base64 is a header value"),
     );
-    name_subprotocol(&mut answer, negotiated);
+    name_agreed(&mut answer, negotiated, compression);
     answer
 }
 
 /// The answer to an extended CONNECT: there is no key to prove anything with, since HTTP/2 has framed the request.
-fn connected(negotiated: Negotiated) -> Answer {
+fn connected(negotiated: Negotiated, compression: Option<Agreement>) -> Answer {
     let mut answer = with_type(StatusCode::OK, "", Bytes::new());
     answer.headers_mut().clear();
-    name_subprotocol(&mut answer, negotiated);
+    name_agreed(&mut answer, negotiated, compression);
     answer
 }
 
-fn name_subprotocol(answer: &mut Answer, negotiated: Negotiated) {
+/// The subprotocol and the extension.
+fn name_agreed(answer: &mut Answer, negotiated: Negotiated, compression: Option<Agreement>) {
     if let Negotiated::Chosen(encoding) = negotiated {
         let name = HeaderValue::from_static(encoding.subprotocol());
         answer.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, name);
+    }
+    if let Some(agreement) = compression {
+        let terms = HeaderValue::try_from(agreement.answer()).expect("tokens are a header value");
+        answer.headers_mut().insert(header::SEC_WEBSOCKET_EXTENSIONS, terms);
     }
 }
 
@@ -307,8 +315,11 @@ fn offered(headers: &HeaderMap) -> impl Iterator<Item = &str> {
 }
 
 fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> + use<'a> {
-    let lines = headers.get_all(name).into_iter().filter_map(|line| line.to_str().ok());
-    lines.flat_map(|line| line.split(',')).map(str::trim).filter(|token| !token.is_empty())
+    lines(headers, name).flat_map(|line| line.split(',')).map(str::trim).filter(|token| !token.is_empty())
+}
+
+fn lines<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> + use<'a> {
+    headers.get_all(name).into_iter().filter_map(|line| line.to_str().ok())
 }
 
 /// The key that the answer has to prove it has seen.

@@ -10,10 +10,13 @@ use fanfare_protocol::limits;
 use fanfare_protocol::publication::Retention;
 use fanfare_protocol::rules::{MayPublish, MaySubscribe, Overflow, Rule, Rules};
 use fanfare_protocol::session::Policy;
+use fanfare_protocol::websocket::{Context, Shape, Willingness};
 
 use crate::admission::Origins;
 use crate::auth::Auth;
-use crate::config::{Config, Identity, Namespace, PublishBy, Secret, SlowSubscriber, SubscribeBy, WebSocket};
+use crate::config::{
+    Compression, Config, Identity, Namespace, PublishBy, Secret, SlowSubscriber, SubscribeBy, WebSocket,
+};
 use crate::http::Door;
 use crate::tls::Tls;
 
@@ -24,6 +27,8 @@ pub(crate) struct Settings {
     pub(crate) auth: Auth,
     pub(crate) origins: Origins,
     pub(crate) websocket: WebSocket,
+    /// What is agreed to with clients that offer compression.
+    pub(crate) compression: Option<Willingness>,
     pub(crate) connections_max: usize,
     /// Streams of one HTTP/2 socket.
     pub(crate) streams_max: u32,
@@ -50,6 +55,7 @@ impl Settings {
             auth: Auth::of(&config.auth),
             origins: Origins::new(&config.origin.allow),
             websocket: config.websocket.clone(),
+            compression: config.compression.as_ref().map(willingness),
             connections_max: config.limits.connections.get(),
             streams_max: config.limits.streams.get(),
             api_keys: config.api.keys.clone(),
@@ -65,6 +71,14 @@ impl Settings {
             Door::Public => self.tls.0.as_ref(),
             Door::Internal => self.tls.1.as_ref(),
         }
+    }
+}
+
+fn willingness(compression: &Compression) -> Willingness {
+    let Compression { threshold_bytes, level, context_takeover, window_bits } = *compression;
+    Willingness {
+        shape: Shape { window_bits, level, threshold_bytes },
+        context: if context_takeover { Context::TakenOver } else { Context::Fresh },
     }
 }
 

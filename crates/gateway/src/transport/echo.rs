@@ -4,8 +4,8 @@
 //! for `/ws`, whose dialect would have no use for a suite's messages. `fanfare echo` serves it, on loopback alone, and
 //! nothing else does ([ADR 0015](../../../../docs/adr/0015-conformance.md)).
 //!
-//! **Invariant.** Nothing is read while anything waits to be written, so what waits is what one read completed: at most
-//! one message of the greatest size and a buffer full of small ones.
+//! **Invariant.** Nothing is read while anything waits to be written, so what waits is what one read completed: a message
+//! of the greatest size and some small ones. More than that, which takes compressed messages, is an overflow.
 
 use std::future::poll_fn;
 use std::io;
@@ -16,17 +16,17 @@ use std::time::Duration;
 use bytes::Bytes;
 use fanfare_fanout::{Order, Outbox, Queued};
 use fanfare_protocol::websocket::{Event, Frame};
-use fanfare_protocol::{CloseReason, Encoding, SessionId};
+use fanfare_protocol::{CloseReason, SessionId};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 
 use super::Transport;
-use super::websocket::{Read, WebSocket};
+use super::websocket::{Agreed, Read, WebSocket};
 use crate::admission::Place;
 use crate::node::Services;
 
-/// What one read may bring beside the message that it completes.
-const SMALL_BYTES: usize = 64 * 1024;
+/// What one read may bring beside the message that it completes, compressed messages included.
+const SMALL_BYTES: usize = 1024 * 1024;
 
 /// See the [module's essay](self).
 #[derive(Debug)]
@@ -48,14 +48,13 @@ enum End {
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Echo<S> {
     /// Takes over a socket after its upgrade, with the bytes that came behind the handshake.
-    pub(crate) fn open(io: S, early: Bytes, place: Place, services: Arc<Services>) -> Self {
+    pub(crate) fn open(io: S, early: Bytes, agreed: Agreed, place: Place, services: Arc<Services>) -> Self {
         let limits = &services.settings().policy.limits;
         let bytes_max = limits.message_bytes;
-        let outbox =
-            Outbox::new(SessionId::from_random([0; 16]), Encoding::NativeJson, bytes_max + SMALL_BYTES);
+        let outbox = Outbox::new(SessionId::from_random([0; 16]), agreed.form(), bytes_max + SMALL_BYTES);
         services.roster.enter(&outbox);
         Self {
-            socket: WebSocket::new(io, early, bytes_max),
+            socket: WebSocket::new(io, early, bytes_max, agreed.compression.as_ref()),
             outbox,
             close_timeout: limits.close_timeout,
             services,
@@ -74,10 +73,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Echo<S> {
     fn poll_talk(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         loop {
             while let Poll::Ready(order) = self.outbox.poll_order(cx) {
-                if let Order::Drain { .. } = order {
-                    let reason = CloseReason::GoingAway;
-                    return self.conclude(Frame::close(reason.number(), reason.slug()));
-                }
+                let reason = match order {
+                    Order::Drain { .. } => CloseReason::GoingAway,
+                    Order::Overflowed => CloseReason::SlowConsumer,
+                    Order::Dismiss { reason } => reason,
+                    Order::Tick | Order::Lost { .. } | Order::Reloaded => continue,
+                };
+                return self.conclude(Frame::close(reason.number(), reason.slug()));
             }
             if ready!(self.poll_flush(cx)).is_err() {
                 return Poll::Ready(End::Gone);
@@ -97,7 +99,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Echo<S> {
                 }
                 (Ok(_), Some(close)) => return self.conclude(close),
                 (Ok(Read::End), None) => return Poll::Ready(End::Gone),
-                (Ok(Read::Bytes(_)), None) => {}
+                (Ok(Read::Bytes { .. }), None) => {}
             }
         }
     }
@@ -131,6 +133,7 @@ impl<S> Drop for Echo<S> {
     }
 }
 
+/// Queues a frame; when it does not fit the outbox itself orders the end.
 fn queue(outbox: &Outbox, frame: Frame) {
-    let _: Queued = outbox.push(frame).expect("an echo is no longer than what was read");
+    let _: Queued = outbox.push(frame).unwrap_or_else(Queued::from);
 }

@@ -207,7 +207,7 @@ impl Transport for Lines {
                 self.chunk.push('\n');
             }
         }
-        Poll::Ready(Ok(Written { bytes: self.chunk.len() - before, frames, taken, oldest }))
+        Poll::Ready(Ok(Written { bytes: self.chunk.len() - before, frames, taken, oldest, saved: 0 }))
     }
 
     fn entering(&mut self, channel: &Channel, entry: Option<Entry>, frame: &Frame) {

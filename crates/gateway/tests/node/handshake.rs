@@ -23,7 +23,7 @@ fn handshake_and(header: &str) -> String {
 
 #[tokio::test]
 async fn the_answer_is_what_rfc_6455_says_and_nothing_more() {
-    let node = node("").await;
+    let node = node("[compression]\nenabled = false").await;
     let offer = handshake_and("Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits");
     let answer = http::exchange(node.public_addr(), offer.as_bytes()).await.unwrap();
     assert_eq!(answer.status, 101);

@@ -144,8 +144,11 @@ async fn a_conversation_goes_through_nginx() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn wherever_a_client_is_cut_it_misses_nothing_and_hears_nothing_twice() {
     const MESSAGES: u64 = 150;
+    // All of them are kept: the publisher does not wait for whoever is away.
+    const KEPT: &str = "[limits]\nmessages_per_second = 0\n[namespaces.default]\npublish = \"anyone\"\n\
+                        [namespaces.default.history]\nsize = 150\n";
     for (row, seed) in Row::ALL.into_iter().zip(1..) {
-        let (config, bus) = (configured("[limits]\nmessages_per_second = 0"), Bus::default());
+        let (config, bus) = (configured(KEPT), Bus::default());
         let nodes =
             [Node::start_on(&config, &bus).await.unwrap(), Node::start_on(&config, &bus).await.unwrap()];
         let channels = ["a", "b"];
@@ -244,19 +247,21 @@ async fn a_poll_after_more_than_half_of_the_queue_reports_the_loss() {
     counted(&node, "fanfare_connections", 0.0).await;
 }
 
-/// Publishes more than the kernel takes for one client that does not read, and returns how many that was.
+/// Publishes until the one client that does not read has been given up, and returns how many that was.
 async fn overflow(node: &Node) -> u64 {
     let mut publisher = Client::connect(node.public_addr()).await;
     let filling = "x".repeat(8 * 1024);
-    let (mut published, mut has_waited) = (0, false);
+    let mut published = 0;
     loop {
         publisher.publish("room:1", json!([published, filling])).await;
         published += 1;
-        let waiting = Samples::of(node.internal_addr()).await.value("fanfare_outbox_bytes");
-        if has_waited && waiting < 4096.0 {
+        // Its queue need not be seen while it is long: a busy node fills and empties it between two looks.
+        let samples = Samples::of(node.internal_addr()).await;
+        let overflowed = samples.value("fanfare_outbox_overflows_total") > 0.0;
+        if overflowed || samples.value("fanfare_connections") < 2.0 {
             return published;
         }
-        has_waited |= waiting > 32_768.0;
+        let waiting = samples.value("fanfare_outbox_bytes");
         assert!(published < 10_000, "80 MB wait somewhere: {waiting} bytes in the queue");
     }
 }

@@ -42,6 +42,8 @@ struct Claims<'a> {
     exp: Option<f64>,
     #[serde(deserialize_with = "present")]
     nbf: Option<f64>,
+    #[serde(deserialize_with = "present")]
+    iat: Option<f64>,
     #[serde(borrow)]
     info: Option<&'a RawValue>,
     #[serde(borrow, deserialize_with = "present")]
@@ -80,7 +82,7 @@ pub fn read(json: &[u8], expected: &Expected, now: UnixMicros) -> Result<Grant, 
     let claims = Some(json).filter(|json| json.trim_ascii_start().starts_with(b"{"));
     let claims: Option<Claims<'_>> = claims.and_then(|json| serde_json::from_slice(json).ok());
     let claims = claims.ok_or(TokenFault::Claims(
-        "`exp` and `nbf` are numbers, `sub`, `iss` and `jti` strings, `channels` and `allow` lists",
+        "`exp`, `nbf` and `iat` are numbers, `sub`, `iss` and `jti` strings, `channels` and `allow` lists",
     ))?;
     let leeway = micros(expected.leeway);
     let ends = claims.exp.map(time).transpose()?.map(|exp| UnixMicros(exp.0.saturating_add(leeway)));
@@ -106,6 +108,7 @@ pub fn read(json: &[u8], expected: &Expected, now: UnixMicros) -> Result<Grant, 
     Ok(Grant {
         user,
         token: id(jti, "`jti` has 1 to 255 bytes")?.map(Into::into),
+        issued: claims.iat.map(time).transpose()?.map(|iat| iat.0 / 1_000_000),
         profile: claims.info.map(Payload::from_raw),
         expires: claims.exp.map(time).transpose()?.map(|exp| exp.0 / 1_000_000),
         ends,
@@ -191,6 +194,7 @@ mod tests {
         let expected = Grant {
             user: Some(UserId::new("ann")),
             token: Some("t1".into()),
+            issued: Some(1),
             profile: Some(Payload::parse("{\"a\": 1}").unwrap()),
             expires: Some(1_767_225_601),
             ends: Some(UnixMicros(1_767_225_601_500_000)),

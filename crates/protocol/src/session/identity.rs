@@ -47,7 +47,12 @@ pub(super) struct Authenticating {
 impl Session {
     /// What the client's token says; `None` for an anonymous client.
     pub fn grant(&self) -> Option<&Grant> {
-        self.identity.as_ref().map(|identity| &*identity.grant)
+        self.shared_grant().map(|grant| &**grant)
+    }
+
+    /// The same, to be kept.
+    pub fn shared_grant(&self) -> Option<&Arc<Grant>> {
+        self.identity.as_ref().map(|identity| &identity.grant)
     }
 
     pub(super) fn is_expired(&self, now: Now) -> bool {

@@ -69,6 +69,7 @@ enum Aside {
 fn aside() -> impl Strategy<Value = Aside> {
     let end = prop_oneof![
         Just(Input::Overflowed),
+        Just(Input::Dismissed(CloseReason::Unauthorized)),
         (0..5_000_u64).prop_map(|millis| Input::Drain(Duration::from_millis(millis))),
         proptest::sample::select(&CloseReason::ALL[..]).prop_map(Input::Violated),
         proptest::option::of(1000..5000_u16).prop_map(Input::PeerClosed),

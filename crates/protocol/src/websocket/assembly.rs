@@ -1,6 +1,6 @@
 //! What is half received: a message in pieces, or a control frame cut by a read.
 
-use super::header::{Control, Kind};
+use super::header::{Control, Kind, Packing};
 use super::utf8::{NotUtf8, Tail};
 use super::{CONTROL_BYTES_MAX, Violation};
 
@@ -14,7 +14,7 @@ pub(super) const EMPTY_FRAGMENTS_MAX: u16 = 1024;
 #[derive(Debug)]
 pub(super) struct Assembly {
     body: Body,
-    /// Always empty in a binary message.
+    /// Always empty in a binary or compressed message.
     tail: Tail,
     empty_fragments: u16,
 }
@@ -24,14 +24,17 @@ pub(super) struct Assembly {
 pub(super) enum Body {
     Text(String),
     Binary(Vec<u8>),
+    /// As it came: what it is will be seen when it is inflated.
+    Compressed(Kind, Vec<u8>),
 }
 
 impl Assembly {
     /// A message with nothing in it.
-    pub(super) fn new(kind: Kind) -> Self {
-        let body = match kind {
-            Kind::Text => Body::Text(String::new()),
-            Kind::Binary => Body::Binary(Vec::new()),
+    pub(super) fn new(kind: Kind, packing: Packing) -> Self {
+        let body = match (kind, packing) {
+            (kind, Packing::Deflated) => Body::Compressed(kind, Vec::new()),
+            (Kind::Text, Packing::Plain) => Body::Text(String::new()),
+            (Kind::Binary, Packing::Plain) => Body::Binary(Vec::new()),
         };
         Self { body, tail: Tail::default(), empty_fragments: 0 }
     }
@@ -40,8 +43,13 @@ impl Assembly {
     pub(super) fn len(&self) -> usize {
         match &self.body {
             Body::Text(text) => text.len() + self.tail.len(),
-            Body::Binary(bytes) => bytes.len(),
+            Body::Binary(bytes) | Body::Compressed(_, bytes) => bytes.len(),
         }
+    }
+
+    /// Whether it has to be inflated.
+    pub(super) fn is_compressed(&self) -> bool {
+        matches!(self.body, Body::Compressed(..))
     }
 
     /// Appends a piece of payload. The message as a whole may come to `bytes_max` bytes, as far as is known now.
@@ -55,7 +63,7 @@ impl Assembly {
                 }
                 self.tail.push(text, piece).map_err(|NotUtf8| Violation::text_not_utf8(text.len()))
             }
-            Body::Binary(bytes) => {
+            Body::Binary(bytes) | Body::Compressed(_, bytes) => {
                 if len > bytes.capacity() {
                     bytes.reserve_exact(capacity_for(len, bytes_max) - bytes.len());
                 }
@@ -70,7 +78,7 @@ impl Assembly {
     pub(super) fn capacity(&self) -> usize {
         match &self.body {
             Body::Text(text) => text.capacity(),
-            Body::Binary(bytes) => bytes.capacity(),
+            Body::Binary(bytes) | Body::Compressed(_, bytes) => bytes.capacity(),
         }
     }
 
@@ -87,7 +95,7 @@ impl Assembly {
     pub(super) fn finish(self) -> Result<Body, Violation> {
         match &self.body {
             Body::Text(text) if self.tail.len() > 0 => Err(Violation::text_not_utf8(text.len())),
-            Body::Text(_) | Body::Binary(_) => Ok(self.body),
+            Body::Text(_) | Body::Binary(_) | Body::Compressed(..) => Ok(self.body),
         }
     }
 }

@@ -4,9 +4,13 @@ use std::fmt;
 use std::ops::Range;
 
 use super::assembly::{Assembly, Body, SplitControl};
-use super::header::{self, Control, HEADER_BYTES_MAX, Header, Kind, Op};
+use super::deflate::deflated_bytes_max;
+use super::header::{self, Control, HEADER_BYTES_MAX, Header, Kind, Op, Packing, Rsv1};
 use super::input::Finished;
 use super::{Event, Input, Violation, close, mask};
+
+/// The greatest bound under which whatever a message may have compressed fits 32 bits.
+const MESSAGE_BYTES_INFLATED_MAX: usize = 1 << 31;
 
 /// The receiving half of a server's connection. See the [module](super) for what it promises.
 ///
@@ -27,8 +31,9 @@ pub struct Decoder {
     assembly: Option<Box<Assembly>>,
     /// The control frame under way, from its first received byte to its last.
     control: Option<Box<SplitControl>>,
-    /// Every payload accepted is at most this long, so that all sizes of what is accepted fit 32 bits.
+    /// Every message accepted is at most this long, so that all sizes of what is accepted fit 32 bits.
     message_bytes_max: u32,
+    rsv1: Rsv1,
 }
 
 /// Where in the stream of frames the decoder stands.
@@ -65,6 +70,8 @@ struct Payload {
 enum Complete {
     /// A whole frame in the input, unmasked.
     Message(Kind, Range<usize>),
+    /// The same, still to be inflated.
+    Compressed(Kind, Range<usize>),
     Control(Control, Range<usize>),
     /// What was put together from pieces.
     Assembled(Finished),
@@ -80,7 +87,16 @@ impl Decoder {
             assembly: None,
             control: None,
             message_bytes_max: u32::try_from(message_bytes_max).unwrap_or(u32::MAX),
+            rsv1: Rsv1::Forbidden,
         }
+    }
+
+    /// The same where permessage-deflate was agreed on: every input must be one that inflates. The bound is on messages as
+    /// they come out of the inflater; as they come in they may be an eighth longer.
+    #[must_use]
+    pub fn inflating(message_bytes_max: usize) -> Self {
+        // What comes in must fit 32 bits as well.
+        Self { rsv1: Rsv1::Compressed, ..Self::new(message_bytes_max.min(MESSAGE_BYTES_INFLATED_MAX)) }
     }
 
     /// The next complete message or control frame, or `None` when the input is used up.
@@ -95,7 +111,7 @@ impl Decoder {
         input.finished = None;
         let event = match self.advance(input) {
             Ok(None) => return Ok(None),
-            Ok(Some(complete)) => present(complete, input),
+            Ok(Some(complete)) => present(complete, input, self.message_bytes_max),
             Err(violation) => Err(violation),
         };
         match event {
@@ -150,32 +166,36 @@ impl Decoder {
         input: &mut Input<'_>,
     ) -> Result<Option<Header>, Violation> {
         let parsed = if partial.len == 0 {
-            header::parse(input.rest())?
+            header::parse(input.unread(), self.rsv1)?
         } else {
-            header::parse(partial.join(input.rest()).bytes())?
+            header::parse(partial.join(input.unread()).bytes(), self.rsv1)?
         };
         if let Some((header, header_bytes)) = parsed {
             input.take(header_bytes - usize::from(partial.len));
             return Ok(Some(header));
         }
-        self.step = Step::Header(partial.join(input.rest()));
+        self.step = Step::Header(partial.join(input.unread()));
         input.take(usize::MAX);
         Ok(None)
     }
 
     /// Judges a header by what came before it, and its size before a byte of the payload is kept.
     fn admit(&self, header: &Header) -> Result<Payload, Violation> {
-        let received = match (header.op, &self.assembly) {
+        let (received, is_compressed) = match (header.op, &self.assembly) {
             (Op::Continuation, None) => return Err(Violation::NothingToContinue),
-            (Op::Start(_), Some(_)) => return Err(Violation::Unfinished),
-            (Op::Continuation, Some(assembly)) => assembly.len() as u64,
-            (Op::Start(_), None) => 0,
+            (Op::Start(..), Some(_)) => return Err(Violation::Unfinished),
+            (Op::Continuation, Some(assembly)) => (assembly.len() as u64, assembly.is_compressed()),
+            (Op::Start(_, packing), None) => (0, packing == Packing::Deflated),
             // Outside the message's size, and small by its own rule.
             (Op::Control(_), _) => return Ok(Payload::of(header)),
         };
         let bytes = received.saturating_add(header.payload_bytes);
-        if bytes > u64::from(self.message_bytes_max) {
-            return Err(Violation::TooBig { bytes, bytes_max: self.message_bytes_max });
+        let bytes_max = self.message_bytes_max;
+        if is_compressed && bytes > deflated_bytes_max(bytes_max) {
+            return Err(Violation::InflatedTooBig { bytes_max });
+        }
+        if !is_compressed && bytes > u64::from(bytes_max) {
+            return Err(Violation::TooBig { bytes, bytes_max });
         }
         Ok(Payload::of(header))
     }
@@ -201,10 +221,13 @@ impl Decoder {
                 }
                 Ok(self.control.take().map(|control| Complete::Assembled(Finished::Control(control))))
             }
-            Op::Start(kind) if ends && rest.is_final && self.assembly.is_none() => {
-                Ok(Some(Complete::Message(kind, range)))
+            Op::Start(kind, packing) if ends && rest.is_final && self.assembly.is_none() => {
+                Ok(Some(match packing {
+                    Packing::Plain => Complete::Message(kind, range),
+                    Packing::Deflated => Complete::Compressed(kind, range),
+                }))
             }
-            Op::Start(_) | Op::Continuation => {
+            Op::Start(..) | Op::Continuation => {
                 let body = self.assemble(&rest, input.slice(range))?;
                 Ok(body.map(|body| Complete::Assembled(Finished::Body(body))))
             }
@@ -214,13 +237,17 @@ impl Decoder {
     /// Adds a piece of the frame of which `rest` is still to come; the whole message if this was its last.
     fn assemble(&mut self, rest: &Payload, piece: &[u8]) -> Result<Option<Body>, Violation> {
         let assembly = match rest.op {
-            Op::Start(kind) => self.assembly.get_or_insert_with(|| Box::new(Assembly::new(kind))),
+            Op::Start(kind, packing) => {
+                self.assembly.get_or_insert_with(|| Box::new(Assembly::new(kind, packing)))
+            }
             Op::Continuation | Op::Control(_) => {
                 self.assembly.as_mut().expect("continuations are admitted only inside a message")
             }
         };
         let bytes_max = if rest.is_final {
             assembly.len() + piece.len() + rest.missing as usize
+        } else if assembly.is_compressed() {
+            usize::try_from(deflated_bytes_max(self.message_bytes_max)).unwrap_or(usize::MAX)
         } else {
             self.message_bytes_max as usize
         };
@@ -279,7 +306,8 @@ impl PartialHeader {
 impl Payload {
     fn of(header: &Header) -> Self {
         let missing = u32::try_from(header.payload_bytes).expect("admitted under a bound of 32 bits");
-        Self { op: header.op, is_final: header.is_final, mask: header.mask, missing }
+        let Header { op, is_final, mask, .. } = *header;
+        Self { op, is_final, mask, missing }
     }
 
     /// The same frame, `bytes` later.
@@ -289,19 +317,40 @@ impl Payload {
     }
 }
 
-/// The event of what is complete, borrowed from the input, which from here on keeps what was assembled.
-fn present<'a>(complete: Complete, input: &'a mut Input<'_>) -> Result<Event<'a>, Violation> {
+/// The event of what is complete, borrowed from the input, which from here on keeps what was assembled or inflated.
+fn present<'a>(
+    complete: Complete,
+    input: &'a mut Input<'_>,
+    message_bytes_max: u32,
+) -> Result<Event<'a>, Violation> {
     match complete {
-        Complete::Message(Kind::Binary, range) => Ok(Event::Binary(input.slice(range))),
-        Complete::Message(Kind::Text, range) => str::from_utf8(input.slice(range))
+        Complete::Message(kind, range) => message(kind, input.slice(range)),
+        Complete::Compressed(kind, range) => {
+            input.inflate(Some(range), message_bytes_max as usize)?;
+            message(kind, input.inflated())
+        }
+        Complete::Control(op, range) => control_event(op, input.slice(range)),
+        Complete::Assembled(finished) => {
+            if let Finished::Body(Body::Compressed(kind, _)) = finished {
+                input.finished = Some(finished);
+                input.inflate(None, message_bytes_max as usize)?;
+                return message(kind, input.inflated());
+            }
+            match input.finished.insert(finished) {
+                Finished::Body(Body::Text(text)) => Ok(Event::Text(text)),
+                Finished::Body(Body::Binary(bytes) | Body::Compressed(_, bytes)) => Ok(Event::Binary(bytes)),
+                Finished::Control(control) => control_event(control.op, control.payload()),
+            }
+        }
+    }
+}
+
+fn message(kind: Kind, payload: &[u8]) -> Result<Event<'_>, Violation> {
+    match kind {
+        Kind::Binary => Ok(Event::Binary(payload)),
+        Kind::Text => str::from_utf8(payload)
             .map(Event::Text)
             .map_err(|error| Violation::text_not_utf8(error.valid_up_to())),
-        Complete::Control(op, range) => control_event(op, input.slice(range)),
-        Complete::Assembled(finished) => match input.finished.insert(finished) {
-            Finished::Body(Body::Text(text)) => Ok(Event::Text(text)),
-            Finished::Body(Body::Binary(bytes)) => Ok(Event::Binary(bytes)),
-            Finished::Control(control) => control_event(control.op, control.payload()),
-        },
     }
 }
 

@@ -6,7 +6,11 @@ use bytes::Bytes;
 use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
+use super::deflate::{self, Shape, Window};
 use super::{CONTROL_BYTES_MAX, close};
+
+/// The bit of a compressed message's first byte.
+const RSV1: u8 = 0x40;
 
 /// The longest header a server sends: two bytes and a length of eight; there is no mask.
 const HEADER_BYTES_MAX: usize = 10;
@@ -133,6 +137,50 @@ impl Frame {
         self.bytes.len()
     }
 
+    /// Takes back the bytes of a whole frame that was built here.
+    ///
+    /// # Panics
+    ///
+    /// When they are shorter than a header.
+    #[must_use]
+    pub fn from_wire(bytes: Bytes) -> Self {
+        let header_bytes = match bytes[1] {
+            126 => 4,
+            127 => 10,
+            _ => 2,
+        };
+        Self { bytes, header_bytes }
+    }
+
+    /// Its message compressed in this shape, for everybody who agreed to it; `None` when it goes as it is: it is a control
+    /// frame, or below the threshold, or would not be shorter.
+    #[must_use]
+    pub fn deflated(&self, shape: Shape) -> Option<Self> {
+        deflate::deflate(self, shape, None)
+    }
+
+    /// The same for one peer whose messages refer to those before them; it joins them if it is compressed.
+    #[must_use]
+    pub fn deflated_after(&self, shape: Shape, window: &mut Window) -> Option<Self> {
+        deflate::deflate(self, shape, Some(window))
+    }
+
+    /// Whether it is a message that is not compressed.
+    pub(super) fn is_plain_message(&self) -> bool {
+        let first = self.bytes[0];
+        first & RSV1 == 0 && matches!(first & 0x0f, 1 | 2)
+    }
+
+    /// The frame of the same message with the payload that `write` appends, marked as compressed.
+    pub(super) fn deflated_by(&self, write: impl FnOnce(&mut Vec<u8>)) -> Self {
+        let code = OpCode::from(self.bytes[0] & 0x0f);
+        Self::encode_with(
+            &FrameHeader { opcode: code, rsv1: true, ..FrameHeader::default() },
+            self.payload().len(),
+            write,
+        )
+    }
+
     fn control(code: Control, payload: &[u8]) -> Self {
         assert!(payload.len() <= CONTROL_BYTES_MAX, "a control frame of {} bytes", payload.len());
         Self::encode(OpCode::Control(code), payload.len(), |out| out.extend_from_slice(payload))
@@ -141,12 +189,15 @@ impl Frame {
     /// Leaves room for the longest header, has the payload written behind it, and puts the header, whose length is
     /// known only now, right in front of the payload. What is left of the room is sliced off, not moved over.
     fn encode(code: OpCode, payload_bytes: usize, write: impl FnOnce(&mut Vec<u8>)) -> Self {
+        Self::encode_with(&FrameHeader { opcode: code, ..FrameHeader::default() }, payload_bytes, write)
+    }
+
+    fn encode_with(header: &FrameHeader, payload_bytes: usize, write: impl FnOnce(&mut Vec<u8>)) -> Self {
         let mut bytes = Vec::with_capacity(HEADER_BYTES_MAX + payload_bytes);
         bytes.resize(HEADER_BYTES_MAX, 0);
         write(&mut bytes);
         assert!(bytes.starts_with(&[0; HEADER_BYTES_MAX]), "a frame's writer only appends");
         let payload_bytes = (bytes.len() - HEADER_BYTES_MAX) as u64;
-        let header = FrameHeader { opcode: code, ..FrameHeader::default() };
         let header_bytes = header.len(payload_bytes);
         let start = HEADER_BYTES_MAX - header_bytes;
         header

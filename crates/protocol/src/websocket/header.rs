@@ -16,7 +16,7 @@ pub(super) enum Op {
     /// The next fragment of a message.
     Continuation,
     /// The first fragment of a message.
-    Start(Kind),
+    Start(Kind, Packing),
     /// A frame between messages or between their fragments.
     Control(Control),
 }
@@ -28,12 +28,28 @@ pub(super) enum Kind {
     Binary,
 }
 
+/// How a message travels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Packing {
+    /// As it is.
+    Plain,
+    /// Through permessage-deflate.
+    Deflated,
+}
+
 /// What a control frame is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Control {
     Close,
     Ping,
     Pong,
+}
+
+/// What RSV1 means on a connection: nothing, or by permessage-deflate that a message is compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rsv1 {
+    Forbidden,
+    Compressed,
 }
 
 /// A header that is right by itself. A control frame's is final, and its payload at most [`CONTROL_BYTES_MAX`] long.
@@ -47,7 +63,7 @@ pub(super) struct Header {
 }
 
 /// Reads the header at the start of `bytes` and says how many bytes it takes; `None` when it has not all arrived.
-pub(super) fn parse(bytes: &[u8]) -> Result<Option<(Header, usize)>, Violation> {
+pub(super) fn parse(bytes: &[u8], rsv1: Rsv1) -> Result<Option<(Header, usize)>, Violation> {
     let mut cursor = Cursor::new(bytes);
     let (wire, payload_bytes) = match FrameHeader::parse(&mut cursor) {
         Ok(Some(parsed)) => parsed,
@@ -56,8 +72,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Option<(Header, usize)>, Violation> 
         Err(_) => return Err(Violation::ReservedOpCode(bytes[0] & 0x0f)),
     };
     let header_bytes = usize::try_from(cursor.position()).expect("a position inside a slice");
-    let op = op(wire.opcode)?;
-    reserved_bits(&wire)?;
+    let op = with_reserved_bits(op(wire.opcode)?, &wire, rsv1)?;
     let Some(mask) = wire.mask else { return Err(Violation::Unmasked) };
     if payload_bytes >> 63 != 0 {
         return Err(Violation::LengthOver63Bits(payload_bytes));
@@ -73,20 +88,26 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Option<(Header, usize)>, Violation> 
             return Err(Violation::ControlTooLong(payload_bytes));
         }
     }
-    Ok(Some((Header { op, is_final: wire.is_final, mask, payload_bytes }, header_bytes)))
+    let header = Header { op, is_final: wire.is_final, mask, payload_bytes };
+    Ok(Some((header, header_bytes)))
 }
 
-/// The reserved bits belong to extensions, and none was agreed.
-fn reserved_bits(wire: &FrameHeader) -> Result<(), Violation> {
+/// The reserved bits belong to extensions. The only one there is uses the first, on the first frame of a message, and
+/// nowhere else (RFC 7692, 6.1).
+fn with_reserved_bits(op: Op, wire: &FrameHeader, rsv1: Rsv1) -> Result<Op, Violation> {
     let bits = u8::from(wire.rsv1) << 2 | u8::from(wire.rsv2) << 1 | u8::from(wire.rsv3);
-    if bits == 0 { Ok(()) } else { Err(Violation::ReservedBits(bits)) }
+    match (bits, op, rsv1) {
+        (0, _, _) => Ok(op),
+        (0b100, Op::Start(kind, _), Rsv1::Compressed) => Ok(Op::Start(kind, Packing::Deflated)),
+        _ => Err(Violation::ReservedBits(bits)),
+    }
 }
 
 fn op(code: OpCode) -> Result<Op, Violation> {
     match code {
         OpCode::Data(DataCode::Continue) => Ok(Op::Continuation),
-        OpCode::Data(DataCode::Text) => Ok(Op::Start(Kind::Text)),
-        OpCode::Data(DataCode::Binary) => Ok(Op::Start(Kind::Binary)),
+        OpCode::Data(DataCode::Text) => Ok(Op::Start(Kind::Text, Packing::Plain)),
+        OpCode::Data(DataCode::Binary) => Ok(Op::Start(Kind::Binary, Packing::Plain)),
         OpCode::Control(ControlCode::Close) => Ok(Op::Control(Control::Close)),
         OpCode::Control(ControlCode::Ping) => Ok(Op::Control(Control::Ping)),
         OpCode::Control(ControlCode::Pong) => Ok(Op::Control(Control::Pong)),
@@ -101,7 +122,7 @@ mod tests {
     use super::*;
 
     fn judge(bytes: &[u8]) -> Result<Option<Header>, Violation> {
-        parse(bytes).map(|parsed| parsed.map(|(header, _)| header))
+        parse(bytes, Rsv1::Forbidden).map(|parsed| parsed.map(|(header, _)| header))
     }
 
     #[test]
@@ -141,7 +162,7 @@ mod tests {
         let table: [(&[u8], Header); 4] = [
             (
                 b"\x81\x80\x01\x02\x03\x04",
-                Header { op: Op::Start(Kind::Text), is_final: true, mask, payload_bytes: 0 },
+                Header { op: Op::Start(Kind::Text, Packing::Plain), is_final: true, mask, payload_bytes: 0 },
             ),
             (
                 b"\x00\xfd\x01\x02\x03\x04",
@@ -149,7 +170,12 @@ mod tests {
             ),
             (
                 b"\x02\xfe\xff\xff\x01\x02\x03\x04",
-                Header { op: Op::Start(Kind::Binary), is_final: false, mask, payload_bytes: 65_535 },
+                Header {
+                    op: Op::Start(Kind::Binary, Packing::Plain),
+                    is_final: false,
+                    mask,
+                    payload_bytes: 65_535,
+                },
             ),
             (
                 b"\x80\xff\x7f\xff\xff\xff\xff\xff\xff\xff\x01\x02\x03\x04",
@@ -158,10 +184,32 @@ mod tests {
         ];
         for (bytes, header) in table {
             for end in 0..bytes.len() {
-                assert_eq!(parse(&bytes[..end]), Ok(None), "{end} bytes of {bytes:x?}");
+                assert_eq!(parse(&bytes[..end], Rsv1::Forbidden), Ok(None), "{end} bytes of {bytes:x?}");
             }
-            assert_eq!(parse(bytes), Ok(Some((header, bytes.len()))));
-            assert_eq!(parse(&[bytes, b"\xff\xff"].concat()), Ok(Some((header, bytes.len()))));
+            let whole = Ok(Some((header, bytes.len())));
+            assert_eq!(parse(bytes, Rsv1::Forbidden), whole);
+            assert_eq!(parse(bytes, Rsv1::Compressed), whole);
+            assert_eq!(parse(&[bytes, b"\xff\xff"].concat(), Rsv1::Forbidden), whole);
+        }
+    }
+
+    #[test]
+    fn rsv1_begins_a_compressed_message_where_that_was_agreed() {
+        let table: [(&[u8], Result<bool, Violation>); 8] = [
+            (b"\xc1\x80\0\0\0\0", Ok(true)),
+            (b"\x42\x80\0\0\0\0", Ok(true)),
+            (b"\x81\x80\0\0\0\0", Ok(false)),
+            (b"\xc0\x80\0\0\0\0", Err(Violation::ReservedBits(0b100))),
+            (b"\xc9\x80\0\0\0\0", Err(Violation::ReservedBits(0b100))),
+            (b"\xc8\x80\0\0\0\0", Err(Violation::ReservedBits(0b100))),
+            (b"\xe1\x80\0\0\0\0", Err(Violation::ReservedBits(0b110))),
+            (b"\xa1\x80\0\0\0\0", Err(Violation::ReservedBits(0b010))),
+        ];
+        for (bytes, expected) in table {
+            let parsed = parse(bytes, Rsv1::Compressed);
+            let is_deflated = |op| matches!(op, Op::Start(_, Packing::Deflated));
+            let verdict = parsed.map(|parsed| is_deflated(parsed.expect("a whole header").0.op));
+            assert_eq!(verdict, expected, "{bytes:x?}");
         }
     }
 }

@@ -3,7 +3,9 @@
 use std::fmt;
 use std::ops::Range;
 
+use super::Violation;
 use super::assembly::{Body, SplitControl};
+use super::deflate::{Inflater, Window};
 
 /// A cursor over bytes just read from a socket, which the decoder unmasks in place.
 ///
@@ -14,6 +16,14 @@ pub struct Input<'b> {
     bytes: &'b mut [u8],
     at: usize,
     pub(super) finished: Option<Finished>,
+    inflation: Option<Inflation<'b>>,
+}
+
+/// What it takes to inflate.
+struct Inflation<'b> {
+    inflater: &'b mut Inflater,
+    window: Option<&'b mut Window>,
+    saved_bytes: usize,
 }
 
 /// What the decoder assembled and has let go of.
@@ -26,7 +36,22 @@ pub(super) enum Finished {
 impl<'b> Input<'b> {
     /// Starts at the first of `bytes`.
     pub fn new(bytes: &'b mut [u8]) -> Self {
-        Self { bytes, at: 0, finished: None }
+        Self { bytes, at: 0, finished: None, inflation: None }
+    }
+
+    /// The same on a connection that has agreed on compression; with a window where messages refer to each other.
+    pub fn inflating(
+        bytes: &'b mut [u8],
+        inflater: &'b mut Inflater,
+        window: Option<&'b mut Window>,
+    ) -> Self {
+        Self { inflation: Some(Inflation { inflater, window, saved_bytes: 0 }), ..Self::new(bytes) }
+    }
+
+    /// By how many bytes the messages so far were shorter than what they came to.
+    #[must_use]
+    pub fn saved_bytes(&self) -> usize {
+        self.inflation.as_ref().map_or(0, |inflation| inflation.saved_bytes)
     }
 
     /// Whether every byte has been consumed. An event may still be due: [`Decoder::next`](super::Decoder::next) knows.
@@ -35,8 +60,10 @@ impl<'b> Input<'b> {
         self.at == self.bytes.len()
     }
 
-    /// What has not been consumed.
-    pub(super) fn rest(&self) -> &[u8] {
+    /// What has not been consumed: for who stops before [`Decoder::next`](super::Decoder::next) answers `None`, the beginning
+    /// of the next input.
+    #[must_use]
+    pub fn unread(&self) -> &[u8] {
         &self.bytes[self.at..]
     }
 
@@ -49,6 +76,28 @@ impl<'b> Input<'b> {
 
     pub(super) fn slice(&self, range: Range<usize>) -> &[u8] {
         &self.bytes[range]
+    }
+
+    /// Inflates a whole message: the one in this range, or the one that was assembled. What it comes to is in
+    /// [`Input::inflated`].
+    pub(super) fn inflate(&mut self, range: Option<Range<usize>>, bytes_max: usize) -> Result<(), Violation> {
+        let deflated = match (range, &self.finished) {
+            (Some(range), _) => &self.bytes[range],
+            (None, Some(Finished::Body(Body::Compressed(_, bytes)))) => bytes,
+            (None, _) => unreachable!("something compressed has been finished"),
+        };
+        let inflation =
+            self.inflation.as_mut().expect("compression is agreed on with an input that inflates");
+        let window = inflation.window.as_deref_mut();
+        let inflated = inflation.inflater.inflate(deflated, window, bytes_max)?;
+        inflation.saved_bytes += inflated.len().saturating_sub(deflated.len());
+        self.finished = None;
+        Ok(())
+    }
+
+    /// The message that was inflated last.
+    pub(super) fn inflated(&self) -> &[u8] {
+        self.inflation.as_ref().map_or(&[], |inflation| inflation.inflater.inflated())
     }
 
     pub(super) fn slice_mut(&mut self, range: Range<usize>) -> &mut [u8] {

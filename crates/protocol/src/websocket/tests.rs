@@ -1,6 +1,7 @@
 //! The decoder against a client that tungstenite encodes: by tables, then by properties.
 
 mod client;
+mod deflated;
 mod properties;
 
 use client::{

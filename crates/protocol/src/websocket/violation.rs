@@ -51,6 +51,17 @@ pub enum Violation {
         /// What is accepted, in bytes.
         bytes_max: u32,
     },
+    /// A compressed message over the bound once inflated, or compressed so badly that it is far over it as it came.
+    #[error(
+        "a compressed message of more than {bytes_max} bytes: at most that many are accepted, once inflated"
+    )]
+    InflatedTooBig {
+        /// What is accepted, in bytes.
+        bytes_max: u32,
+    },
+    /// A compressed message that is no DEFLATE data, or not all of it.
+    #[error("a compressed message is not DEFLATE data that ends with it, as RFC 7692 section 7.2 has it")]
+    NotDeflate,
     /// A message in too many fragments that carry nothing.
     #[error("a message with more than {max} empty fragments: let each carry something", max = EMPTY_FRAGMENTS_MAX)]
     TooManyEmptyFragments,
@@ -80,9 +91,10 @@ impl Violation {
             | Self::NothingToContinue
             | Self::Unfinished
             | Self::CloseTooShort
-            | Self::CloseCode(_) => 1002,
+            | Self::CloseCode(_)
+            | Self::NotDeflate => 1002,
             Self::TextNotUtf8 { .. } | Self::CloseReasonNotUtf8 => 1007,
-            Self::TooBig { .. } | Self::TooManyEmptyFragments => 1009,
+            Self::TooBig { .. } | Self::InflatedTooBig { .. } | Self::TooManyEmptyFragments => 1009,
         }
     }
 
@@ -110,6 +122,8 @@ mod tests {
             Violation::Unfinished,
             Violation::TextNotUtf8 { at: u32::MAX },
             Violation::TooBig { bytes: u64::MAX, bytes_max: u32::MAX },
+            Violation::InflatedTooBig { bytes_max: u32::MAX },
+            Violation::NotDeflate,
             Violation::TooManyEmptyFragments,
             Violation::CloseTooShort,
             Violation::CloseCode(u16::MAX),

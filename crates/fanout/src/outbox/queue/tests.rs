@@ -4,8 +4,11 @@ use proptest::prelude::*;
 
 use super::super::tests::{frame, publication_of};
 use super::*;
+use fanfare_protocol::publication::Payload;
+use fanfare_protocol::websocket::Shape;
+use fanfare_protocol::{Draft, Encoding};
 
-const ENCODING: Encoding = Encoding::NativeJson;
+const FORM: Form = Form::new(Encoding::NativeJson, None);
 
 impl Queue {
     /// What it owns beyond itself: the slots, and whether there is an index.
@@ -15,13 +18,13 @@ impl Queue {
 
     /// Whether everything that is kept beside the entries is what the entries say.
     fn check(&self) {
-        let bytes: usize = self.entries.iter().map(|entry| entry.bytes(ENCODING)).sum();
+        let bytes: usize = self.entries.iter().map(|entry| entry.bytes(FORM)).sum();
         assert_eq!(self.bytes, bytes);
         assert_eq!(self.entries.is_empty(), bytes == 0);
         assert!(!matches!(self.entries.front(), Some(Entry::Hole)));
         let Some(index) = &self.index else { return };
         assert!(!self.entries.is_empty());
-        let fresh = Index::of(&self.entries, ENCODING);
+        let fresh = Index::of(&self.entries, FORM);
         assert_eq!((index.holes, index.droppable_bytes), (fresh.holes, fresh.droppable_bytes));
         assert_eq!(index.barrier.saturating_sub(index.front), fresh.barrier);
         let places = |it: &Index| -> HashMap<_, _> {
@@ -34,7 +37,7 @@ impl Queue {
 
     /// Takes everything, and says what a client reads.
     fn read(&mut self) -> Vec<Heard> {
-        std::iter::from_fn(|| self.pop()).map(|(bytes, _)| Heard::of(&bytes)).collect()
+        std::iter::from_fn(|| self.pop()).map(|popped| Heard::of(&popped.bytes)).collect()
     }
 
     #[track_caller]
@@ -91,12 +94,12 @@ const fn lost(dropped: u64, conflated: u64) -> Losses {
 
 /// The bytes of a publication whose channel's name and number have one character each.
 fn each() -> usize {
-    publication_of("a", 1, None).encoded(ENCODING).len()
+    publication_of("a", 1, None).encoded(FORM).len()
 }
 
 #[test]
 fn the_oldest_gives_way_to_the_byte() {
-    let mut queue = Queue::new(ENCODING, 3 * each());
+    let mut queue = Queue::new(FORM, 3 * each());
     for number in 1..=3 {
         assert_eq!(queue.tell("a", number, Overflow::DropOldest), Ok(lost(0, 0)), "exactly full is not over");
     }
@@ -107,8 +110,8 @@ fn the_oldest_gives_way_to_the_byte() {
 
 #[test]
 fn what_cannot_fit_is_dropped_itself_and_nothing_else() {
-    let mut queue = Queue::new(ENCODING, 12 + each() + 5);
-    queue.push(frame(12)).unwrap();
+    let mut queue = Queue::new(FORM, 12 + each() + 5);
+    queue.push(frame(12), 0).unwrap();
     queue.tell("a", 1, Overflow::DropOldest).unwrap();
     for number in [1_234_567, usize::MAX] {
         assert_eq!(queue.tell("a", number, Overflow::DropOldest), Ok(lost(1, 0)), "a byte too long");
@@ -121,14 +124,14 @@ fn what_cannot_fit_is_dropped_itself_and_nothing_else() {
 #[test]
 fn droppable_publications_give_way_to_all_that_must_not_be_lost() {
     for case in 0..4 {
-        let mut queue = Queue::new(ENCODING, 4 * each());
+        let mut queue = Queue::new(FORM, 4 * each());
         queue.tell("a", 0, Overflow::Disconnect).unwrap();
         for number in 1..=3 {
             queue.tell("b", number, Overflow::DropOldest).unwrap();
         }
         let publication = publication_of("c", 7, None);
         let last = match case {
-            0 => (queue.push(frame(each())), Heard::Frame(each())),
+            0 => (queue.push(frame(each()), 0), Heard::Frame(each())),
             1 => (queue.offer(&publication, Overflow::Disconnect), heard("c", 7)),
             2 => (queue.offer(&publication, Overflow::Conflate), heard("c", 7)),
             _ => (queue.replay(slice::from_ref(&publication)), replayed("c", 7)),
@@ -146,13 +149,13 @@ fn droppable_publications_give_way_to_all_that_must_not_be_lost() {
 #[test]
 fn there_is_no_room_when_droppable_publications_would_not_make_enough() {
     for overflow in [Overflow::Disconnect, Overflow::Conflate] {
-        let mut queue = Queue::new(ENCODING, 3 * each());
+        let mut queue = Queue::new(FORM, 3 * each());
         queue.tell("a", 1, Overflow::Conflate).unwrap();
         queue.tell("b", 2, Overflow::Disconnect).unwrap();
         queue.tell("c", 3, Overflow::DropOldest).unwrap();
         assert_eq!(queue.tell("d", 4, overflow), Ok(lost(1, 0)));
         assert_eq!(queue.tell("e", 5, overflow), Err(NoRoom));
-        assert_eq!(queue.push(frame(2)), Err(NoRoom));
+        assert_eq!(queue.push(frame(2), 0), Err(NoRoom));
         assert_eq!(queue.clear(), 3 * each());
         queue.check();
     }
@@ -160,7 +163,7 @@ fn there_is_no_room_when_droppable_publications_would_not_make_enough() {
 
 #[test]
 fn only_the_newest_waits_and_tells_how_many_it_stands_for() {
-    let mut queue = Queue::new(ENCODING, 10 * each());
+    let mut queue = Queue::new(FORM, 10 * each());
     for number in 1..=5 {
         assert_eq!(queue.tell("a", number, Overflow::Conflate), Ok(lost(0, u64::from(number > 1))));
         assert_eq!(queue.bytes(), each());
@@ -173,7 +176,7 @@ fn only_the_newest_waits_and_tells_how_many_it_stands_for() {
 #[test]
 fn a_channel_that_speaks_often_keeps_its_turn() {
     for others in [1, 2 * SEARCHED_MAX] {
-        let mut queue = Queue::new(ENCODING, usize::MAX);
+        let mut queue = Queue::new(FORM, usize::MAX);
         for other in 0..others {
             queue.tell("before", other, Overflow::Disconnect).unwrap();
         }
@@ -190,13 +193,13 @@ fn a_channel_that_speaks_often_keeps_its_turn() {
 fn a_newer_one_overtakes_neither_a_frame_nor_what_is_replayed() {
     for others in [0, 2 * SEARCHED_MAX] {
         for barrier in [Heard::Frame(9), replayed("a", 2)] {
-            let mut queue = Queue::new(ENCODING, usize::MAX);
+            let mut queue = Queue::new(FORM, usize::MAX);
             for other in 0..others {
                 queue.tell("before", other, Overflow::Disconnect).unwrap();
             }
             queue.tell("a", 1, Overflow::Conflate).unwrap();
             match barrier {
-                Heard::Frame(bytes) => queue.push(frame(bytes)).unwrap(),
+                Heard::Frame(bytes) => queue.push(frame(bytes), 0).unwrap(),
                 Heard::Publication { .. } => queue.replay(&[publication_of("a", 2, None)]).unwrap(),
             };
             queue.tell("b", 3, Overflow::Conflate).unwrap();
@@ -210,7 +213,7 @@ fn a_newer_one_overtakes_neither_a_frame_nor_what_is_replayed() {
 
 #[test]
 fn a_newer_one_needs_room_only_for_what_it_is_longer() {
-    let mut queue = Queue::new(ENCODING, 2 * each() + 1);
+    let mut queue = Queue::new(FORM, 2 * each() + 1);
     queue.tell("b", 1, Overflow::Disconnect).unwrap();
     queue.tell("a", 1, Overflow::Conflate).unwrap();
     assert_eq!(queue.tell("a", 22, Overflow::Conflate), Ok(lost(0, 1)));
@@ -225,12 +228,12 @@ fn a_newer_one_needs_room_only_for_what_it_is_longer() {
 #[test]
 fn history_is_replayed_whole_or_not_at_all() {
     let run: Vec<_> = (1..=3).map(|number| publication_of("a", number, None)).collect();
-    let bytes = 3 * run[0].replayed(ENCODING).len();
-    let mut queue = Queue::new(ENCODING, bytes);
+    let bytes = 3 * run[0].replayed(FORM).len();
+    let mut queue = Queue::new(FORM, bytes);
     assert_eq!(queue.replay(&run), Ok(lost(0, 0)), "exactly full is not over");
     assert_eq!(queue.bytes(), bytes);
     assert_eq!(queue.read(), [replayed("a", 1), replayed("a", 2), replayed("a", 3)]);
-    let mut queue = Queue::new(ENCODING, bytes - 1);
+    let mut queue = Queue::new(FORM, bytes - 1);
     assert_eq!(queue.replay(&run), Err(NoRoom));
     assert!(queue.is_empty());
     queue.replay(&[]).unwrap();
@@ -242,14 +245,14 @@ fn history_is_replayed_whole_or_not_at_all() {
 fn a_stalled_client_costs_what_it_may_hold() {
     let waiting = 100;
     for barriers in [false, true] {
-        let mut queue = Queue::new(ENCODING, 50 + waiting * (each() + 3));
-        queue.push(frame(20)).unwrap(); // What its socket has not taken holds up all the rest.
+        let mut queue = Queue::new(FORM, 50 + waiting * (each() + 3));
+        queue.push(frame(20), 0).unwrap(); // What its socket has not taken holds up all the rest.
         for round in 0..20_000 {
             queue.offer(&publication_of("a", 1_000 + round % 1_000, None), Overflow::DropOldest).unwrap();
             let channel = ["b", "c", "d"][round % 3];
             queue.offer(&publication_of(channel, round % 10, None), Overflow::Conflate).unwrap();
             if barriers && round % 2_000 == 0 {
-                queue.push(frame(2)).unwrap();
+                queue.push(frame(2), 0).unwrap();
             }
             assert!(queue.bytes() <= queue.bytes_max);
             assert!(queue.entries.len() <= 2 * waiting + 30, "{} slots", queue.entries.len());
@@ -263,7 +266,7 @@ fn a_stalled_client_costs_what_it_may_hold() {
 
 #[test]
 fn a_client_that_keeps_up_hears_everything_and_costs_nothing_more() {
-    let mut queue = Queue::new(ENCODING, 2 * each());
+    let mut queue = Queue::new(FORM, 2 * each());
     for number in 0..10 {
         for (channel, overflow) in
             [("a", Overflow::Disconnect), ("b", Overflow::DropOldest), ("c", Overflow::Conflate)]
@@ -413,7 +416,7 @@ proptest! {
         ops in proptest::collection::vec(op(), 1..200),
         bytes_max in 100..3_000_usize,
     ) {
-        let mut queue = Queue::new(ENCODING, bytes_max);
+        let mut queue = Queue::new(FORM, bytes_max);
         let mut plain = Plain { waiting: Vec::new(), bytes_max };
         let mut tallies: [Tally; CHANNELS.len()] = Default::default();
         let mut losses = Losses::default();
@@ -422,7 +425,7 @@ proptest! {
                 Op::Offer(channel) => {
                     let (name, overflow) = CHANNELS[channel];
                     let publication = publication_of(name, number, None);
-                    let bytes = publication.encoded(ENCODING).len();
+                    let bytes = publication.encoded(FORM).len();
                     let waiting = Waiting { heard: heard(name, number), bytes, overflow: Some(overflow) };
                     tallies[channel].offered += 1;
                     let outcome = queue.offer(&publication, overflow);
@@ -432,18 +435,18 @@ proptest! {
                 Op::Replay(channel) => {
                     let (name, _) = CHANNELS[channel];
                     let publication = publication_of(name, number, None);
-                    let bytes = publication.replayed(ENCODING).len();
+                    let bytes = publication.replayed(FORM).len();
                     let waiting = Waiting { heard: replayed(name, number), bytes, overflow: None };
                     tallies[channel].offered += 1;
                     (queue.replay(slice::from_ref(&publication)), plain.push(waiting))
                 }
                 Op::Push(bytes) => {
                     let waiting = Waiting { heard: Heard::Frame(bytes), bytes, overflow: None };
-                    (queue.push(frame(bytes)), plain.push(waiting))
+                    (queue.push(frame(bytes), 0), plain.push(waiting))
                 }
                 Op::Pop(count) => {
                     for _ in 0..count.min(plain.waiting.len()) {
-                        let heard = Heard::of(&queue.pop().unwrap().0);
+                        let heard = Heard::of(&queue.pop().unwrap().bytes);
                         prop_assert_eq!(&heard, &plain.waiting.remove(0).heard);
                         if let Heard::Publication { channel, number, conflated, .. } = heard {
                             let index = CHANNELS.iter().position(|(name, _)| *name == channel).unwrap();
@@ -475,5 +478,51 @@ proptest! {
             }
             prop_assert_eq!(unaccounted, losses);
         }
+    }
+}
+
+/// Who agreed on compression is sent compressed frames, pays for their bytes, and is told what it saves.
+#[test]
+fn a_compressed_form_counts_and_takes_compressed_bytes() {
+    let shape = Shape { window_bits: 15, level: 1, threshold_bytes: 10 };
+    let form = Form::new(FORM.encoding(), Some(shape));
+    let publication = publication_of("a", 1, None);
+    let long = Draft {
+        payload: Payload::parse(&format!("\"{}\"", "ab".repeat(500))).unwrap(),
+        ..draft(&publication)
+    };
+    let long = Arc::new(Publication::new(long, None));
+    let (plain, deflated) = (long.encoded(FORM).len(), long.encoded(form).len());
+    assert!(deflated < plain / 2);
+    let mut queue = Queue::new(form, plain);
+    for overflow in [Overflow::Disconnect, Overflow::DropOldest] {
+        queue.offer(&long, overflow).unwrap();
+    }
+    assert_eq!(queue.bytes(), 2 * deflated, "both fit, where one would have");
+    for _ in 0..2 {
+        let popped = queue.pop().unwrap();
+        assert_eq!(
+            (popped.bytes, popped.saved_bytes),
+            (long.encoded(form).bytes().clone(), plain - deflated)
+        );
+    }
+    // A conflated publication is spelt for its receiver, and compressed like the rest.
+    queue.offer(&long, Overflow::Conflate).unwrap();
+    queue.offer(&long, Overflow::Conflate).unwrap();
+    let bytes = queue.pop().unwrap().bytes;
+    assert_eq!(bytes[0] & 0x40, 0x40, "compressed");
+    assert_ne!(bytes, *long.encoded(form).bytes());
+}
+
+/// A draft like the one that became this publication.
+fn draft(publication: &Publication) -> Draft {
+    Draft {
+        channel: publication.channel.clone(),
+        payload: publication.payload.clone(),
+        sender: None,
+        exclude: None,
+        received: publication.received,
+        retention: None,
+        key: None,
     }
 }

@@ -8,7 +8,7 @@
 //! | open and reset streams, over and over (CVE-2023-44487) | [`RESETS_PENDING`], then GOAWAY with ENHANCE_YOUR_CALM |
 //! | send what nobody reads | [`STREAM_WINDOW`] and [`SOCKET_WINDOW`]: flow control stops it there |
 //! | not read what it is sent | [`UNSENT_BYTES`] a stream; what else waits is in the outbox, where policy sees it |
-//! | send headers without end, also in CONTINUATION frames | [`HEAD_BYTES`](super::HEAD_BYTES) |
+//! | send headers without end, also in CONTINUATION frames | [`HEAD_BYTES`] |
 //! | break the protocol stream by stream | [`ERRORS`], then GOAWAY with ENHANCE_YOUR_CALM |
 //! | ask for answers: PING, SETTINGS | one waits at a time; until it is written nothing more is read |
 //! | open no stream at all | `limits.header_seconds`, then GOAWAY |

@@ -1,10 +1,17 @@
 //! The native flavour of the server API: a JSON body each way, the method in the path.
 
+use std::time::Duration;
+
+use serde::Deserialize;
+
 use super::decode::{self, Fields};
 use super::encode;
+use crate::close::CloseReason;
 use crate::command::{Command, Decoded, Rejection};
 use crate::error::{ErrorCode, Failure};
-use crate::server_api::{ApiCall, ApiReply};
+use crate::grant::claims::ID_BYTES_MAX;
+use crate::id::{SessionId, UserId};
+use crate::server_api::{ApiCall, ApiReply, Whom};
 
 /// Reads a call.
 ///
@@ -34,9 +41,94 @@ pub fn decode(method: &str, body: &[u8]) -> Result<ApiCall, Failure> {
             let fields = read()?;
             Ok(ApiCall::Presence { channel: fields.channel(method)?, members: fields.members()? })
         }
+        "disconnect" => {
+            let target = Target::of_body(method, body)?;
+            Ok(ApiCall::Disconnect { whom: target.whom(["user", "session"])?, reason: target.reason()? })
+        }
+        "revoke" => {
+            let target = Target::of_body(method, body)?;
+            Ok(ApiCall::Revoke { whom: target.whom(["user", "token"])?, ttl: target.ttl()? })
+        }
         "history/remove" => Ok(ApiCall::RemoveHistory { channel: read()?.channel(method)? }),
         other => Err(Failure::new(ErrorCode::NotFound, format!("the server API has no method {other:?}"))),
     }
+}
+
+/// How long a revocation holds where the caller does not say: most tokens live for less.
+const REVOCATION_TTL: Duration = Duration::from_secs(24 * 3600);
+
+/// The longest that one may hold.
+const REVOCATION_TTL_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// The fields of a call that speaks of somebody.
+#[derive(Deserialize)]
+struct Target {
+    user: Option<String>,
+    session: Option<String>,
+    token: Option<String>,
+    code: Option<u16>,
+    ttl_seconds: Option<u64>,
+}
+
+impl Target {
+    fn of_body(method: &str, body: &[u8]) -> Result<Self, Failure> {
+        if !body.trim_ascii_start().starts_with(b"{") {
+            return Err(bad(format!("{method} takes a JSON object")));
+        }
+        // The parser's own text would repeat what it met, and that may be a token that was meant to be named.
+        serde_json::from_slice(body).map_err(|_| {
+            bad("`user`, `session` and `token` are strings, `code` and `ttl_seconds` whole numbers, each once")
+        })
+    }
+
+    /// The one of two that it names.
+    fn whom(&self, kinds: [&str; 2]) -> Result<Whom, Failure> {
+        let given = [("user", &self.user), ("session", &self.session), ("token", &self.token)];
+        let mut given = given.into_iter().filter_map(|(kind, text)| Some((kind, text.as_deref()?)));
+        let wrong = || bad(format!("name one: `{}` or `{}`", kinds[0], kinds[1]));
+        let (Some((kind, text)), None) = (given.next(), given.next()) else { return Err(wrong()) };
+        if !kinds.contains(&kind) {
+            return Err(wrong());
+        }
+        if !(1..=ID_BYTES_MAX).contains(&text.len()) {
+            return Err(bad(format!("`{kind}` has 1 to {ID_BYTES_MAX} bytes")));
+        }
+        match kind {
+            "user" => Ok(Whom::User(UserId::new(text))),
+            "token" => Ok(Whom::Token(text.into())),
+            _ => SessionId::parse(text)
+                .map(Whom::Session)
+                .ok_or_else(|| bad("`session` is what `welcome` and members have: 32 hexadecimal digits")),
+        }
+    }
+
+    /// Those that make sense to be sent by a backend; 4403 is for good.
+    fn reason(&self) -> Result<CloseReason, Failure> {
+        const REASONS: [CloseReason; 5] = [
+            CloseReason::Forbidden,
+            CloseReason::Normal,
+            CloseReason::GoingAway,
+            CloseReason::TryAgainLater,
+            CloseReason::Unauthorized,
+        ];
+        let code = self.code.unwrap_or(CloseReason::Forbidden.number());
+        REASONS
+            .into_iter()
+            .find(|reason| reason.number() == code)
+            .ok_or_else(|| bad("`code` is one of 4403, 1000, 1001, 1013 and 4401"))
+    }
+
+    fn ttl(&self) -> Result<Duration, Failure> {
+        let ttl = self.ttl_seconds.map_or(REVOCATION_TTL, Duration::from_secs);
+        if ttl.is_zero() || ttl > REVOCATION_TTL_MAX {
+            return Err(bad(format!("`ttl_seconds` is from 1 to {}", REVOCATION_TTL_MAX.as_secs())));
+        }
+        Ok(ttl)
+    }
+}
+
+fn bad(explanation: impl Into<Box<str>>) -> Failure {
+    Failure::new(ErrorCode::BadRequest, explanation)
 }
 
 /// Reads the `publish` of a client that posts it: the same object as on the socket, whose `type` may be left out.
@@ -137,6 +229,16 @@ mod tests {
             ("history", "{\"channel\":\"a\",\"limit\":1001}", ErrorCode::BadRequest, "from 0 to 1000"),
             ("history", "{\"channel\":\"a\",\"since\":7}", ErrorCode::BadRequest, "`since` must be"),
             ("history/remove", "[]", ErrorCode::BadRequest, "history/remove takes a JSON object"),
+            ("disconnect", "{}", ErrorCode::BadRequest, "name one: `user` or `session`"),
+            ("disconnect", "{\"token\":\"t\"}", ErrorCode::BadRequest, "name one: `user` or `session`"),
+            ("disconnect", "{\"user\":\"a\",\"session\":\"b\"}", ErrorCode::BadRequest, "name one"),
+            ("disconnect", "{\"session\":\"b\"}", ErrorCode::BadRequest, "32 hexadecimal digits"),
+            ("disconnect", "{\"user\":\"\"}", ErrorCode::BadRequest, "1 to 255 bytes"),
+            ("disconnect", "{\"user\":7}", ErrorCode::BadRequest, "are strings"),
+            ("disconnect", "{\"user\":\"a\",\"code\":4408}", ErrorCode::BadRequest, "`code` is one of"),
+            ("revoke", "[]", ErrorCode::BadRequest, "revoke takes a JSON object"),
+            ("revoke", "{\"session\":\"b\"}", ErrorCode::BadRequest, "name one: `user` or `token`"),
+            ("revoke", "{\"user\":\"a\",\"ttl_seconds\":0}", ErrorCode::BadRequest, "from 1 to 2592000"),
             ("shout", "{}", ErrorCode::NotFound, "no method \"shout\""),
         ] {
             let failure = decode(method, body.as_bytes()).unwrap_err();
@@ -168,7 +270,7 @@ mod tests {
 
     #[test]
     fn a_failure_is_the_error_object_of_the_socket() {
-        let failure = Failure::retry(ErrorCode::Unavailable, "later", std::time::Duration::from_millis(1500));
+        let failure = Failure::retry(ErrorCode::Unavailable, "later", Duration::from_millis(1500));
         let text = String::from_utf8(encode_failure(&failure)).unwrap();
         assert_eq!(
             text,

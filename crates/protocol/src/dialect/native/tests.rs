@@ -19,6 +19,7 @@
 //! | `! flushed`, `! expired <channel>` | the broker loses everything; what a channel has kept is too old |
 //! | `! failed-over` | the broker loses the last publication of each channel, and goes on under another epoch |
 //! | `! lost <channel>` | the node could not keep up with the channel's stream |
+//! | `! dismissed <code>` | a backend orders the client away |
 //! | `! overflow`, `! drain <ms>`, `! violated <code>`, `! gone` | the other inputs of a session |
 //! | `> …`, `< …` | messages of the client, and of the server |
 //! | `>> …`, `<< …` | other frames of the client (`pong`, `binary`: a message in the other kind of frame, `close`, `close <code>`), and of the server |
@@ -219,6 +220,9 @@ impl Theatre {
             "drain" => self.feed(Input::Drain(Duration::from_millis(rest.parse().unwrap()))),
             "violated" => {
                 self.feed(Input::Violated(CloseReason::from_number(rest.parse().unwrap()).unwrap()));
+            }
+            "dismissed" => {
+                self.feed(Input::Dismissed(CloseReason::from_number(rest.parse().unwrap()).unwrap()));
             }
             "gone" => self.feed(Input::Gone),
             time => self.pass(time.strip_prefix('+').unwrap_or_else(|| panic!("no directive {directive:?}"))),

@@ -1,0 +1,163 @@
+//! What backends order of every node at once: to disconnect somebody, or to take no more of somebody's tokens.
+//!
+//! ```text
+//!  POST /api/disconnect, /api/revoke ─► cluster::order ─► broker ─► (every node) Ear ─► obey: roster, revoked
+//! ```
+//!
+//! **Invariants.** The node that was asked obeys by the same way as the others. An order is safe to hear again: a node that
+//! listens anew hears those that are kept, and disconnects nobody who has come since they were given.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fanfare_fanout::Order;
+use fanfare_fanout::broker::BrokerError;
+use fanfare_fanout::cluster::{self, Ear, Told};
+use fanfare_protocol::publication::Payload;
+use fanfare_protocol::server_api::Whom;
+use fanfare_protocol::{CloseReason, SessionId, UserId};
+use serde::{Deserialize, Serialize};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use crate::node::Services;
+
+/// How long to wait before listening is tried again.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// An order, as it travels.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "snake_case")]
+enum Directive {
+    /// Close what is open, with this code.
+    Disconnect { whom: Named, code: u16 },
+    /// Take no token of theirs that was issued so far, until then (Unix seconds), and close what they have opened.
+    Revoke { whom: Named, until: u64 },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Named {
+    User(String),
+    Session(String),
+    Token(String),
+}
+
+impl Named {
+    fn of(whom: &Whom) -> Self {
+        match whom {
+            Whom::User(user) => Self::User(user.as_str().into()),
+            Whom::Session(session) => Self::Session(session.to_string()),
+            Whom::Token(token) => Self::Token(token.clone().into()),
+        }
+    }
+}
+
+impl Directive {
+    fn whom(&self) -> Option<Whom> {
+        let (Self::Disconnect { whom, .. } | Self::Revoke { whom, .. }) = self;
+        match whom {
+            Named::User(user) => Some(Whom::User(UserId::new(user))),
+            Named::Session(session) => SessionId::parse(session).map(Whom::Session),
+            Named::Token(token) => Some(Whom::Token(token.as_str().into())),
+        }
+    }
+}
+
+/// An order, and when it was given.
+#[derive(Serialize, Deserialize)]
+struct Given {
+    /// Microseconds since 1970, by the clock of the node that was asked.
+    at: u64,
+    #[serde(flatten)]
+    directive: Directive,
+}
+
+/// Has all nodes disconnect somebody.
+pub(crate) async fn disconnect(
+    services: &Services,
+    whom: &Whom,
+    reason: CloseReason,
+) -> Result<(), BrokerError> {
+    give(services, Directive::Disconnect { whom: Named::of(whom), code: reason.number() }).await
+}
+
+/// Has all nodes take no tokens of somebody any more that were issued so far.
+pub(crate) async fn revoke(services: &Services, whom: &Whom, ttl: Duration) -> Result<(), BrokerError> {
+    let until = services.clock.unix().0 / 1_000_000 + ttl.as_secs();
+    give(services, Directive::Revoke { whom: Named::of(whom), until }).await
+}
+
+async fn give(services: &Services, directive: Directive) -> Result<(), BrokerError> {
+    let now = services.clock.unix();
+    let given = serde_json::to_string(&Given { at: now.0, directive }).expect("plain fields are JSON");
+    cluster::order(&services.hub, Payload::parse(&given).expect("it was just written"), now).await
+}
+
+/// Hears orders, and obeys, until told to stop.
+pub(crate) async fn follow(services: Arc<Services>, stop: CancellationToken) {
+    stop.run_until_cancelled(async {
+        loop {
+            match Ear::open(&services.hub, &services.metrics).await {
+                Ok(ear) => listen(&ear, &services).await,
+                Err(error) => debug!(%error, "orders cannot be heard yet"),
+            }
+            sleep(RETRY).await;
+        }
+    })
+    .await;
+}
+
+/// Obeys until something may be missing.
+async fn listen(ear: &Ear, services: &Services) {
+    let mut is_kept = true; // The first are those that were given before.
+    while let Told::Orders(events) = ear.next().await {
+        for event in events {
+            match read(&event) {
+                Some(given) => obey(services, &given, is_kept),
+                None => warn!("an order cannot be understood: is there a node of another version?"),
+            }
+        }
+        services.revoked.complete();
+        is_kept = false;
+    }
+}
+
+fn read(event: &[u8]) -> Option<Given> {
+    #[derive(Deserialize)]
+    struct Message {
+        data: Given,
+    }
+    serde_json::from_slice(event).ok().map(|message: Message| message.data)
+}
+
+/// What is revoked is written down before those who are meant are looked for, and whoever becomes known looks at it after it
+/// can be found: so nobody slips through between.
+fn obey(services: &Services, given: &Given, is_kept: bool) {
+    let Services { roster, revoked, clock, metrics, .. } = services;
+    let (at, now) = (given.at / 1_000_000, clock.unix().0 / 1_000_000);
+    let Some(whom) = given.directive.whom() else { return };
+    let (reason, meant) = match given.directive {
+        Directive::Disconnect { code, .. } => {
+            let mut meant = roster.of(&whom);
+            // Those who have come since are not.
+            meant.retain(|entry| !is_kept || entry.since.0 <= given.at);
+            (CloseReason::from_number(code).unwrap_or(CloseReason::Forbidden), meant)
+        }
+        Directive::Revoke { until, .. } if until <= now => return,
+        Directive::Revoke { until, .. } => {
+            match &whom {
+                Whom::User(user) => revoked.revoke_user(user.clone(), at, until, now),
+                Whom::Token(token) => revoked.revoke_token(token.clone(), at, until, now),
+                Whom::Session(_) => return,
+            }
+            let mut meant = roster.of(&whom);
+            let is_users = matches!(whom, Whom::User(_));
+            meant.retain(|entry| !is_users || entry.issued.is_none_or(|issued| issued <= at));
+            (CloseReason::Unauthorized, meant)
+        }
+    };
+    meant.iter().for_each(|entry| entry.outbox.order(Order::Dismiss { reason }));
+    metrics.dismissed(meant.len() as u64);
+}
