@@ -6,6 +6,8 @@ use std::sync::Arc;
 use fanfare_testbed::authority::GOOD;
 use fanfare_testbed::{Authority, Http2, PATIENCE, http as http1};
 use http::Request;
+use serde_json::json;
+use tokio::io::AsyncReadExt;
 use tokio::process::Command;
 use tokio::time::timeout;
 
@@ -35,6 +37,40 @@ async fn one_socket_serves_every_route_and_the_listener_both_versions() {
     let mut internal = Http2::connect(node.internal_addr()).await;
     let metrics = internal.get("/metrics").await;
     assert!(String::from_utf8(metrics.into_body()).unwrap().contains("fanfare_connections 0"));
+}
+
+/// Server-Sent Events of ten channels and a WebSocket: browsers have six sockets for a host over HTTP/1.1, and one here.
+#[tokio::test]
+async fn responses_that_last_share_a_socket_with_websockets() {
+    let node = node("").await;
+    let mut http2 = Http2::connect(node.public_addr()).await;
+    let mut publisher = http2.websocket().await;
+    let mut ears = Vec::new();
+    for number in 0..10 {
+        let uri = format!("http://{}/sse?channel=room:{number}", node.public_addr());
+        let (headers, stream) = http2.open(Request::get(uri).body(()).unwrap()).await.unwrap();
+        assert_eq!(headers["content-type"], "text/event-stream");
+        ears.push(stream);
+    }
+    counted(&node, "fanfare_subscriptions", 10.0).await;
+    for number in 0..10 {
+        let channel = format!("room:{number}");
+        publisher.subscribe(&channel).await;
+        publisher.publish(&channel, json!(format!("to {number}"))).await;
+    }
+    for (ear, number) in ears.iter_mut().zip(0..) {
+        let expected = format!("\"to {number}\"");
+        let mut heard = String::new();
+        while !heard.contains(&expected) {
+            let mut bytes = [0; 1024];
+            let length = timeout(PATIENCE, ear.read(&mut bytes)).await.expect("it is told").unwrap();
+            assert_ne!(length, 0, "the stream has ended: {heard}");
+            heard.push_str(str::from_utf8(&bytes[..length]).unwrap());
+        }
+    }
+    ears.pop().unwrap().reset();
+    counted(&node, "fanfare_connections", 10.0).await;
+    assert_eq!(http2.get("/health").await.status(), 200);
 }
 
 #[tokio::test]
