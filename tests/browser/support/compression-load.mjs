@@ -13,8 +13,8 @@ const { values } = parseArgs({
     mode: { type: 'string' },
     bytes: { type: 'string' },
     heading: { type: 'boolean' },
-    subscribers: { type: 'string', default: '200' },
-    publications: { type: 'string', default: '300' },
+    subscribers: { type: 'string', default: '500' },
+    publications: { type: 'string', default: '200' },
   },
 });
 const bytes = Number(values.bytes);
