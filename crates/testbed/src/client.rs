@@ -16,6 +16,18 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 
 use crate::eventually::PATIENCE;
 
+mod packed;
+
+/// How a client spells what it says: the subprotocol that the gateway has chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Spelling {
+    Json,
+    MessagePack,
+}
+
+/// The name of the native protocol in MessagePack.
+const MESSAGEPACK: &str = "fanfare.v1.msgpack";
+
 /// What a client hears next.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Heard {
@@ -40,6 +52,7 @@ pub struct Goodbye {
 #[derive(Debug)]
 pub struct Client<S = TcpStream> {
     socket: WebSocketStream<S>,
+    spelling: Spelling,
     welcome: Value,
     /// Heard while waiting for something else.
     put_aside: VecDeque<Value>,
@@ -107,6 +120,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         client.greeted().await.map(|()| client)
     }
 
+    /// The same in MessagePack, where its events are those of JSON.
+    ///
+    /// # Errors
+    /// Those of [`Client::try_connect`].
+    ///
+    /// # Panics
+    /// When the gateway does not answer at all, or chooses another subprotocol.
+    pub async fn packed(socket: S, address: SocketAddr) -> Result<Self, Option<u16>> {
+        let offered = [("Sec-WebSocket-Protocol", MESSAGEPACK)];
+        let mut client = Self::shake_hands(socket, address, "/ws", &offered).await?;
+        assert_eq!(client.spelling, Spelling::MessagePack);
+        client.greeted().await.map(|()| client)
+    }
+
     async fn shake_hands(
         socket: S,
         address: SocketAddr,
@@ -121,12 +148,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             request.headers_mut().insert(*name, value.parse().expect("a header's value"));
         }
         let handshake = tokio_tungstenite::client_async(request, socket);
-        let socket = match timeout(PATIENCE, handshake).await.expect("the handshake is answered") {
-            Ok((socket, _)) => socket,
+        let (socket, response) = match timeout(PATIENCE, handshake).await.expect("the handshake is answered")
+        {
+            Ok(open) => open,
             Err(Error::Http(response)) => return Err(Some(response.status().as_u16())),
             Err(_) => return Err(None),
         };
-        Ok(Self::over(socket))
+        let chosen = response.headers().get("Sec-WebSocket-Protocol");
+        let is_packed = chosen.is_some_and(|it| it == MESSAGEPACK);
+        Ok(Self::over(socket, if is_packed { Spelling::MessagePack } else { Spelling::Json }))
     }
 
     /// Speaks WebSocket over a stream whose handshake is over.
@@ -134,13 +164,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     /// # Errors
     /// Nothing: the connection ends before the gateway has said `welcome`.
     pub async fn speak(stream: S) -> Result<Self, Option<u16>> {
-        let mut client = Self::over(WebSocketStream::from_raw_socket(stream, Role::Client, None).await);
+        let socket = WebSocketStream::from_raw_socket(stream, Role::Client, None).await;
+        let mut client = Self::over(socket, Spelling::Json);
         client.greeted().await.map(|()| client)
     }
 
-    fn over(socket: WebSocketStream<S>) -> Self {
+    fn over(socket: WebSocketStream<S>, spelling: Spelling) -> Self {
         let (put_aside, welcome) = (VecDeque::new(), Value::Null);
-        Self { socket, welcome, put_aside, closing: None, asked: 0 }
+        Self { socket, spelling, welcome, put_aside, closing: None, asked: 0 }
     }
 
     /// Waits for `welcome`.
@@ -187,7 +218,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     /// # Panics
     /// When the connection has ended.
     pub async fn send(&mut self, command: Value) {
-        self.send_frame(Message::text(command.to_string())).await.expect("the connection is open");
+        let message = match self.spelling {
+            Spelling::Json => Message::text(command.to_string()),
+            Spelling::MessagePack => Message::binary(packed::pack(&command)),
+        };
+        self.send_frame(message).await.expect("the connection is open");
     }
 
     /// Sends any message.
@@ -329,24 +364,30 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         let mut goodbye = Goodbye::default();
         loop {
             let next = timeout(PATIENCE, self.socket.next()).await.expect("the gateway has something to say");
-            match next {
+            let event: Value = match next {
                 Some(Ok(Message::Text(text))) => {
-                    let event: Value = serde_json::from_str(text.as_str()).expect("an event is JSON");
-                    if event["type"] == "closing" {
-                        self.closing = Some(event);
-                    } else {
-                        return Heard::Event(event);
-                    }
+                    assert_eq!(self.spelling, Spelling::Json);
+                    serde_json::from_str(text.as_str()).expect("an event is JSON")
+                }
+                Some(Ok(Message::Binary(bytes))) => {
+                    assert_eq!(self.spelling, Spelling::MessagePack);
+                    packed::unpack(&bytes)
                 }
                 Some(Ok(Message::Close(frame))) => {
                     goodbye.code = frame.as_ref().map(|frame| frame.code.into());
                     goodbye.reason = frame.map(|frame| frame.reason.to_string()).unwrap_or_default();
+                    continue;
                 }
-                Some(Ok(_)) => {}
+                Some(Ok(_)) => continue,
                 None | Some(Err(_)) => {
                     goodbye.closing = self.closing.take();
                     return Heard::End(goodbye);
                 }
+            };
+            if event["type"] == "closing" {
+                self.closing = Some(event);
+            } else {
+                return Heard::Event(event);
             }
         }
     }

@@ -114,7 +114,8 @@ async fn a_conversation_is_the_same_over_every_transport() {
 /// A proxy hands on every byte as it comes, and what is posted with it; and it finds another node for who comes back.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_conversation_goes_through_nginx() {
-    for row in Row::ALL {
+    // nginx speaks HTTP/1.1 with the nodes.
+    for row in Row::ALL.into_iter().filter(|&row| row != Row::Http2) {
         let (config, bus) = (configured(ROOM), Bus::default());
         let [first, second] =
             [Node::start_on(&config, &bus).await.unwrap(), Node::start_on(&config, &bus).await.unwrap()];

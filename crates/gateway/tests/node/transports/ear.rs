@@ -6,7 +6,7 @@ use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 
 use fanfare_testbed::http::{self, Response};
-use fanfare_testbed::{Client, End, EventStream, Heard, LineStream};
+use fanfare_testbed::{Client, End, EventStream, Heard, Http2, LineStream, http2};
 use serde_json::{Value, json};
 use tokio::net::{TcpSocket, TcpStream};
 
@@ -14,20 +14,31 @@ use tokio::net::{TcpSocket, TcpStream};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Row {
     WebSocket,
+    /// A WebSocket that speaks MessagePack.
+    Packed,
+    /// A WebSocket in a stream of HTTP/2 (RFC 8441).
+    Http2,
     Events,
     Lines,
     Poll,
 }
 
 impl Row {
-    pub(super) const ALL: [Self; 4] = [Self::WebSocket, Self::Events, Self::Lines, Self::Poll];
+    pub(super) const ALL: [Self; 6] =
+        [Self::WebSocket, Self::Packed, Self::Http2, Self::Events, Self::Lines, Self::Poll];
 
     /// Those that hold a connection over which messages come.
-    pub(super) const LASTING: [Self; 3] = [Self::WebSocket, Self::Events, Self::Lines];
+    pub(super) const LASTING: [Self; 5] =
+        [Self::WebSocket, Self::Packed, Self::Http2, Self::Events, Self::Lines];
+
+    /// Whether commands are said in the conversation, each with an answer of its own.
+    pub(super) const fn is_websocket(self) -> bool {
+        matches!(self, Self::WebSocket | Self::Packed | Self::Http2)
+    }
 
     fn path(self) -> &'static str {
         match self {
-            Self::WebSocket => "/ws",
+            Self::WebSocket | Self::Packed | Self::Http2 => "/ws",
             Self::Events => "/sse",
             Self::Lines => "/stream",
             Self::Poll => "/poll",
@@ -36,9 +47,16 @@ impl Row {
 
     /// Publishes in the way that clients of this transport have, and returns the answer.
     pub(super) async fn publish(self, address: SocketAddr, channel: &str, data: Value) -> Value {
-        if self == Self::WebSocket {
+        if self.is_websocket() {
             let command = json!({"type": "publish", "channel": channel, "data": data});
-            let mut answer = Client::connect(address).await.ask(command).await;
+            let socket = TcpStream::connect(address).await.expect("the gateway listens");
+            let mut answer = match self {
+                Self::Http2 => Http2::over(socket, address).await.websocket().await.ask(command).await,
+                Self::Packed => {
+                    Client::packed(socket, address).await.expect("it is let in").ask(command).await
+                }
+                _ => Client::on(socket, address).await.expect("it is let in").ask(command).await,
+            };
             answer.as_object_mut().expect("an event").remove("id");
             return answer;
         }
@@ -74,6 +92,8 @@ pub(super) struct Ear {
 
 enum Line {
     Socket(Box<Client>),
+    /// The socket lives as long as its one stream.
+    Stream(Box<(Client<http2::Stream>, Http2)>),
     Events(EventStream),
     Lines(LineStream),
     Polls,
@@ -126,18 +146,16 @@ impl Ear {
 
     async fn connect(&mut self, socket: TcpStream) -> Result<(), Refused> {
         match self.row {
-            Row::WebSocket => {
-                let client = Client::on(socket, self.address).await;
-                let mut client =
-                    client.map_err(|status| Refused::Status(status.expect("a refusal has a status")))?;
-                for channel in &self.channels {
-                    let mut command = json!({"type": "subscribe", "channel": channel});
-                    if let Some((epoch, offset)) = self.places.get(channel) {
-                        command["since"] = json!({"epoch": epoch, "offset": offset});
+            Row::WebSocket | Row::Packed | Row::Http2 => {
+                self.line = self.open_websocket(socket).await?;
+                let commands: Vec<_> = self.channels.iter().map(|it| self.subscribe(it)).collect();
+                for command in commands {
+                    match &mut self.line {
+                        Line::Socket(client) => client.send(command).await,
+                        Line::Stream(stream) => stream.0.send(command).await,
+                        Line::Events(_) | Line::Lines(_) | Line::Polls | Line::None => unreachable!(),
                     }
-                    client.send(command).await;
                 }
-                self.line = Line::Socket(Box::new(client));
                 // A WebSocket refuses in the conversation what the others refuse before it.
                 let first = self.hear().await;
                 if first["type"] == "error" {
@@ -161,10 +179,51 @@ impl Ear {
             }
             Row::Poll => {
                 self.line = Line::Polls;
-                self.poll(socket).await?;
+                // What has come and was not heard yet may be the last there is.
+                if self.waiting.is_empty() {
+                    self.poll(socket).await?;
+                }
             }
         }
         Ok(())
+    }
+
+    async fn open_websocket(&self, socket: TcpStream) -> Result<Line, Refused> {
+        let status = |status: Option<u16>| Refused::Status(status.expect("a refusal has a status"));
+        Ok(match self.row {
+            Row::Http2 => {
+                let mut http2 = Http2::over(socket, self.address).await;
+                let opened = http2.open(http2.handshake()).await;
+                let (_, stream) = opened.map_err(|answer| Refused::Status(answer.status().as_u16()))?;
+                let client = Client::speak(stream).await.expect("the gateway greets");
+                Line::Stream(Box::new((client, http2)))
+            }
+            Row::Packed => {
+                Line::Socket(Box::new(Client::packed(socket, self.address).await.map_err(status)?))
+            }
+            _ => Line::Socket(Box::new(Client::on(socket, self.address).await.map_err(status)?)),
+        })
+    }
+
+    fn subscribe(&self, channel: &str) -> Value {
+        let mut command = json!({"type": "subscribe", "channel": channel});
+        if let Some((epoch, offset)) = self.places.get(channel) {
+            command["since"] = json!({"epoch": epoch, "offset": offset});
+        }
+        command
+    }
+
+    /// An event of a WebSocket; of its end, what was told before the Close.
+    fn heard(&mut self, heard: Heard) -> Value {
+        match heard {
+            Heard::Event(event) => event,
+            Heard::End(goodbye) => {
+                let closing = goodbye.closing.expect("told before the Close");
+                assert_eq!(goodbye.code.map(u64::from), closing["code"].as_u64());
+                self.waiting.push_back(Value::Null);
+                closing
+            }
+        }
     }
 
     /// The next event; `null` at an end as it ought to be.
@@ -174,15 +233,14 @@ impl Ear {
                 break event;
             }
             let heard = match &mut self.line {
-                Line::Socket(client) => match client.hear().await {
-                    Heard::Event(event) => Ok(event),
-                    Heard::End(goodbye) => {
-                        let closing = goodbye.closing.expect("told before the Close");
-                        assert_eq!(goodbye.code.map(u64::from), closing["code"].as_u64());
-                        self.waiting.push_back(Value::Null);
-                        Ok(closing)
-                    }
-                },
+                Line::Socket(client) => {
+                    let heard = client.hear().await;
+                    Ok(self.heard(heard))
+                }
+                Line::Stream(stream) => {
+                    let heard = stream.0.hear().await;
+                    Ok(self.heard(heard))
+                }
                 Line::Events(events) => events.next().await,
                 Line::Lines(lines) => lines.json().await,
                 Line::Polls => {
