@@ -17,8 +17,8 @@ use tokio::time::{sleep, timeout};
 use crate::broker::redis::server::{Address, Server};
 use crate::broker::redis::{RedisOptionsError, Shared};
 
-/// How often the Sentinels are asked. In a fail-over by order the old primary takes publications until somebody tells it not to,
-/// and they are lost: those of the time that passes until this node asks again among them.
+/// How often the Sentinels are asked. In a fail-over by order an old primary may go on taking publications that its replica
+/// never gets; the sooner this node asks, the fewer of its own can be among them.
 const LOOK: Duration = Duration::from_millis(500);
 
 /// The primary that Sentinels watch under a name.
