@@ -53,12 +53,16 @@ async fn lose(broker: &Counting, hub: &Hub, room: usize) {
 #[tokio::test(start_paused = true)]
 async fn a_last_publication_that_was_lost_is_found_by_the_check() {
     let (broker, hub) = counting();
-    let listener = Listener::join(&hub, 0).await;
+    let listeners = listeners(&hub, 4 * LOOKS_APART as usize).await;
     for looks in 0..3 * LOOKS_APART {
-        publish(&hub, 0).await;
-        lose(&broker, &hub, 0).await;
+        for listener in &listeners {
+            publish(&hub, listener.room).await;
+            lose(&broker, &hub, listener.room).await;
+        }
         sleep(LOOK * 2 + LOOK / 2).await;
-        assert_eq!(listener.heard(), 2, "soon, where somebody has just spoken");
+        for listener in &listeners {
+            assert_eq!(listener.heard(), 2, "soon, where somebody has just spoken");
+        }
         sleep(LOOK * looks).await;
     }
 }
