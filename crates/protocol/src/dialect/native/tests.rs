@@ -337,6 +337,7 @@ impl Theatre {
     fn effect(&mut self, effect: Effect) {
         match effect {
             Effect::Send(reply) => self.say_event(&reply),
+            Effect::Exceeded(_) => {}
             Effect::Ping => self.said.push_str("<< ping\n"),
             Effect::Authenticate { id, token } => {
                 let outcome = self.verify(token.expose());
