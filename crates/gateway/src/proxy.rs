@@ -93,7 +93,9 @@ mod tests {
             ForwardedBy::XForwardedFor => ("x-forwarded-for", "forwarded"),
             ForwardedBy::Forwarded => ("forwarded", "x-forwarded-for"),
         };
-        lines.iter().for_each(|line| drop(headers.append(name, HeaderValue::from_str(line).unwrap())));
+        for line in lines {
+            headers.append(name, HeaderValue::from_str(line).unwrap());
+        }
         headers.append(other, "for=203.0.113.99, 203.0.113.99".parse().unwrap());
         proxies(by).client(peer.parse().unwrap(), &headers).map(|it| it.to_string())
     }

@@ -1,6 +1,6 @@
 //! Who may come in, by address, by user and by speed: to the unit, over every transport, and given back however it ends.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use fanfare_gateway::node::Node;
@@ -9,24 +9,17 @@ use fanfare_testbed::raw_peer::HANDSHAKE;
 use fanfare_testbed::{Client, EventStream, Http2, LineStream, RawPeer, Samples, eventually};
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::auth::token;
-use crate::support::{counted, node};
+use crate::support::{configured, counted, node, socket_from};
 
 const KEY: &str =
     "[auth]\nanonymous = true\n[auth.jwt]\nhmac_secret = \"a secret of thirty-two bytes and a few more\"\n";
 
 /// Where another client is.
 const ELSEWHERE: &str = "127.0.0.9";
-
-/// A socket from another address of this machine.
-async fn socket_from(source: &str, address: SocketAddr) -> TcpStream {
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.bind(SocketAddr::new(source.parse::<IpAddr>().unwrap(), 0)).unwrap();
-    socket.connect(address).await.unwrap()
-}
 
 /// The answer to a handshake, whatever it is.
 async fn knock(address: SocketAddr) -> Response {
@@ -314,15 +307,15 @@ async fn a_reload_brings_new_limits_and_drops_nobody() {
     let node = node("").await;
     let address = node.public_addr();
     let mut clients = [Client::connect(address).await, Client::connect(address).await];
-    node.reload(&crate::support::configured("[limits]\nconnections_per_ip = 2")).await;
+    node.reload(&configured("[limits]\nconnections_per_ip = 2")).await;
     assert_eq!(knock(address).await.status, 429, "those from before count");
     for client in &mut clients {
         client.assert_silence().await;
     }
-    node.reload(&crate::support::configured("[limits]\nhandshakes_per_second_per_ip = 1")).await;
+    node.reload(&configured("[limits]\nhandshakes_per_second_per_ip = 1")).await;
     let counts = outcomes(&node, "127.0.0.1", 4).await;
     assert!(counts[0] < 4 && counts[1] > 0, "{counts:?}");
-    node.reload(&crate::support::configured("")).await;
+    node.reload(&configured("")).await;
     assert_eq!(outcomes(&node, "127.0.0.1", 4).await, [4, 0, 0]);
 }
 

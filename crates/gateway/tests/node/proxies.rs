@@ -3,15 +3,15 @@
 //! Whom the node takes a client for is seen by what it counts: with one connection to an address, a second one of the same
 //! client is refused.
 
-use std::net::SocketAddr;
+#![expect(clippy::unwrap_used, reason = "the helpers of a test are tests as well")]
 
 use fanfare_gateway::node::Node;
 use fanfare_testbed::raw_peer::HANDSHAKE;
 use fanfare_testbed::{Client, Nginx, RawPeer, http};
 use tokio::io::AsyncWriteExt;
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 
-use crate::support::{counted, node};
+use crate::support::{counted, node, socket_from};
 
 /// Everybody on 127.0.0.1 is a proxy; one connection each.
 const TRUSTING: &str =
@@ -19,13 +19,6 @@ const TRUSTING: &str =
 
 async fn with(node: &Node, headers: &[(&'static str, &str)]) -> Result<Client, Option<u16>> {
     Client::knock(node.public_addr(), "/ws", headers).await
-}
-
-/// A client that comes in through a socket from this address.
-async fn from(source: &str, node: SocketAddr) -> TcpStream {
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.bind(format!("{source}:0").parse().unwrap()).unwrap();
-    socket.connect(node).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -48,8 +41,9 @@ async fn a_trusted_proxy_speaks_for_many_and_what_a_client_writes_is_not_believe
     counted(&node, "fanfare_forwarded_malformed_total", 2.0).await;
     // Who is no proxy is who it is.
     let claim = HANDSHAKE.replace("Host: fanfare\r\n", "Host: fanfare\r\nX-Forwarded-For: 203.0.113.50\r\n");
-    let _direct = RawPeer::shake_hands(from("127.0.0.7", node.public_addr()).await, claim.as_bytes()).await;
-    let mut again = from("127.0.0.7", node.public_addr()).await;
+    let _direct =
+        RawPeer::shake_hands(socket_from("127.0.0.7", node.public_addr()).await, claim.as_bytes()).await;
+    let mut again = socket_from("127.0.0.7", node.public_addr()).await;
     let another = claim.replace("203.0.113.50", "203.0.113.51");
     again.write_all(another.as_bytes()).await.unwrap();
     assert_eq!(http::read_response(&mut again).await.unwrap().status, 429);
@@ -91,7 +85,8 @@ async fn behind_nginx_each_client_has_its_own_address() {
                 [namespaces.room]\npublish = \"anyone\"\nrate = 1\n";
     let node = node(text).await;
     let nginx = Nginx::start(&[node.public_addr()]).await;
-    let enter = async |source: &str| Client::on(from(source, nginx.address()).await, nginx.address()).await;
+    let enter =
+        async |source: &str| Client::on(socket_from(source, nginx.address()).await, nginx.address()).await;
     let mut inside = Vec::new();
     for source in ["127.0.0.11", "127.0.0.12", "127.0.0.13"] {
         inside.push(enter(source).await.unwrap());
@@ -99,13 +94,13 @@ async fn behind_nginx_each_client_has_its_own_address() {
         assert_eq!(enter(source).await.unwrap_err(), Some(429), "{source}");
     }
     // Whatever it writes, a client stays who it is: for WebSockets, streams and posts.
-    let mut forged = from("127.0.0.11", nginx.address()).await;
+    let mut forged = socket_from("127.0.0.11", nginx.address()).await;
     let claim = HANDSHAKE.replace("Host: fanfare\r\n", "Host: fanfare\r\nX-Forwarded-For: 203.0.113.50\r\n");
     forged.write_all(claim.as_bytes()).await.unwrap();
     let answer = http::read_response(&mut forged).await.unwrap();
     assert_eq!((answer.status, answer.header("Retry-After")), (429, Some("5")), "{}", answer.head);
     for path in ["/sse?channel=room:a", "/stream?channel=room:a", "/poll?channel=room:a"] {
-        let mut socket = from("127.0.0.12", nginx.address()).await;
+        let mut socket = socket_from("127.0.0.12", nginx.address()).await;
         let request = format!(
             "GET {path} HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 203.0.113.5\r\nConnection: close\r\n\r\n"
         );
@@ -113,7 +108,7 @@ async fn behind_nginx_each_client_has_its_own_address() {
         assert_eq!(http::read_response(&mut socket).await.unwrap().status, 429, "{path}");
     }
     let post = async |source: &str| {
-        let mut socket = from(source, nginx.address()).await;
+        let mut socket = socket_from(source, nginx.address()).await;
         let body = r#"{"channel":"room:a","data":1}"#;
         let request =
             format!("POST /publish HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}", body.len());
@@ -169,8 +164,9 @@ async fn the_proxy_protocol_names_the_client_in_both_versions() {
     assert_eq!(status(&node, &binary(0x20, [0; 4]), health).await.0, Some(200));
     assert_eq!(status(&node, b"PROXY UNKNOWN\r\n", health).await.0, Some(200));
     // Who is no proxy does without, and is who it is.
-    let _direct = Client::on(from("127.0.0.7", node.public_addr()).await, node.public_addr()).await.unwrap();
-    let mut pretender = from("127.0.0.8", node.public_addr()).await;
+    let _direct =
+        Client::on(socket_from("127.0.0.7", node.public_addr()).await, node.public_addr()).await.unwrap();
+    let mut pretender = socket_from("127.0.0.8", node.public_addr()).await;
     pretender.write_all(&[&line("203.0.113.9")[..], HANDSHAKE.as_bytes()].concat()).await.unwrap();
     assert_eq!(http::read_response(&mut pretender).await.unwrap().status, 400, "it speaks no HTTP");
 }
