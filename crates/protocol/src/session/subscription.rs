@@ -238,6 +238,7 @@ impl Session {
         let channel = &draft.channel;
         let rule = self.policy.rules.may_publish(channel, self.grant(), self.is_wanted(channel))?;
         let retention = rule.check(&draft.payload, draft.key.as_ref())?;
+        self.policy.limits.check(draft)?;
         if let Some(rate) = rule.rate
             && let Err(wait) = self.publishing.take(channel.namespace(), rate, now.moment)
         {
