@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use fanfare_fanout::{Order, Outbox};
+use fanfare_fanout::{Order, Outbox, Socket};
 use fanfare_metrics::{Carrier, Enforcement, Limit, Metrics};
 use fanfare_protocol::command::{Decoded, Rejection};
 use fanfare_protocol::dialect::Incoming;
@@ -34,15 +34,14 @@ use fanfare_protocol::session::{Effect, Input, Session, Stage};
 use fanfare_protocol::time::{Moment, Now};
 use fanfare_protocol::websocket::{Event, Frame, Violation};
 use fanfare_protocol::{CloseReason, Form, SessionId};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tracing::debug;
 
 use crate::admission::Place;
 use crate::auth::Standing;
 use crate::clock::Clock;
 use crate::node::Services;
-use crate::transport::Transport;
 use crate::transport::websocket::{Agreed, Read, WebSocket};
+use crate::transport::{ByteStream, Transport};
 
 mod effects;
 mod facts;
@@ -74,6 +73,7 @@ impl<T> Connection<T> {
     /// Opens a conversation over a transport that carries messages of at most so many bytes, and greets the client.
     fn begin(
         transport: impl FnOnce(usize) -> T,
+        past_task: Option<Arc<dyn Socket>>,
         carrier: Carrier,
         form: impl Into<Form>,
         visitor: Visitor,
@@ -91,7 +91,7 @@ impl<T> Connection<T> {
                 Session::open_one_way(id, policy, visitor, now, &mut effects)
             }
         };
-        let outbox = Outbox::new(session.id(), form, queue_bytes);
+        let outbox = Outbox::beside(past_task, session.id(), form, queue_bytes);
         services.roster.enter(&outbox);
         services.metrics.connection_opened(carrier);
         let mut connection = Self {
@@ -205,7 +205,7 @@ impl<T: Transport> Connection<T> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<WebSocket<S>> {
+impl<S: ByteStream> Connection<WebSocket<S>> {
     /// Takes over a socket after its upgrade, with the bytes that came behind the handshake, and greets the client.
     pub(crate) fn open(
         io: S,
@@ -216,8 +216,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<WebSocket<S>> {
         services: Arc<Services>,
     ) -> Self {
         let compression = agreed.compression.as_ref();
+        // What refers to what was written before is compressed as it is written, by the task.
+        let past_task = if agreed.is_same_for_all() { io.past_task() } else { None };
         let socket = |message_bytes| WebSocket::new(io, early, message_bytes, compression);
-        Self::begin(socket, Carrier::WebSocket, agreed.form(), visitor, place, services)
+        Self::begin(socket, past_task, Carrier::WebSocket, agreed.form(), visitor, place, services)
     }
 
     /// Lives until the connection has ended, for whatever reason.

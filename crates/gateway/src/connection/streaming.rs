@@ -102,7 +102,7 @@ impl Streaming {
         };
         let lines = |_| Lines::new(form, &channels, arrival);
         let mut connection =
-            Connection::begin(lines, carrier, Encoding::NativeJson, visitor, place, services);
+            Connection::begin(lines, None, carrier, Encoding::NativeJson, visitor, place, services);
         if form == Form::Answer {
             // The answer to a poll is no conversation: the client would be greeted each time.
             connection.effects.clear();
