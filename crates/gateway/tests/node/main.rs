@@ -22,5 +22,6 @@ mod hygiene;
 mod presence;
 mod revoking;
 mod slow_consumer;
+mod speaking;
 mod support;
 mod transports;
