@@ -25,10 +25,11 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use fanfare_fanout::{Order, Outbox};
-use fanfare_metrics::{Carrier, Metrics};
-use fanfare_protocol::command::Decoded;
+use fanfare_metrics::{Carrier, Enforcement, Limit, Metrics};
+use fanfare_protocol::command::{Decoded, Rejection};
 use fanfare_protocol::dialect::Incoming;
 use fanfare_protocol::grant::{Grant, Visitor};
+use fanfare_protocol::limits::Bound;
 use fanfare_protocol::session::{Effect, Input, Session, Stage};
 use fanfare_protocol::time::{Moment, Now};
 use fanfare_protocol::websocket::{Event, Frame, Violation};
@@ -51,6 +52,7 @@ mod streaming;
 mod wheel;
 
 pub(crate) use effects::{count, failure as broker_failure};
+pub(crate) use facts::exceeded;
 pub(crate) use roster::Roster;
 pub(crate) use speakers::{Speaker, Speakers};
 pub(crate) use streaming::{Listening, Streaming};
@@ -67,7 +69,7 @@ pub(crate) struct Connection<T> {
     /// The tick that the wheel owes us.
     tick_due: Option<Moment>,
     services: Arc<Services>,
-    _place: Place,
+    place: Place,
 }
 
 impl<T> Connection<T> {
@@ -102,7 +104,7 @@ impl<T> Connection<T> {
             effects,
             tick_due: None,
             services,
-            _place: place,
+            place,
         };
         connection.become_known(None);
         // Whoever swapped the settings after our look at them, and before the roster had us, did not find us there.
@@ -123,6 +125,7 @@ impl<T> Connection<T> {
             }
             Order::Overflowed => {
                 self.services.metrics.outbox_overflowed();
+                self.services.metrics.limit_exceeded(Limit::QueueBytes, Enforcement::Refused);
                 self.take(Input::Overflowed);
             }
             Order::Lost { channel } => self.take(Input::Lost { channel }),
@@ -289,6 +292,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<WebSocket<S>> {
     fn violated(&mut self, violation: &Violation) {
         debug!(session = ?self.session.id(), %violation, "the peer broke the protocol");
         let reason = CloseReason::from_number(violation.close_code()).unwrap_or(CloseReason::ProtocolError);
+        if reason == CloseReason::MessageTooBig {
+            self.services.metrics.limit_exceeded(Limit::MessageBytes, Enforcement::Refused);
+        }
         self.take(Input::Violated(reason));
     }
 }
@@ -347,9 +353,24 @@ impl Reader<'_> {
         if self.session.stage() != Stage::Open {
             return;
         }
-        let batch_max = self.session.limits().batch;
+        let limits = self.session.limits();
+        let (depth, batch, trial) = (limits.depth, limits.batch, limits.trial);
         let dialect = self.outbox.encoding().dialect();
-        let outcome = dialect.decode(incoming, batch_max, &mut |command| self.command(command));
+        if dialect.exceeds(incoming, depth) {
+            if !trial.covers(Bound::Depth) {
+                return self.command(Err(Rejection::too_deep(depth)));
+            }
+            self.effects.push(Effect::Exceeded(Bound::Depth));
+        }
+        let batch_max = if trial.covers(Bound::Batch) { usize::MAX } else { batch };
+        let mut commands = 0;
+        let outcome = dialect.decode(incoming, batch_max, &mut |command| {
+            commands += 1;
+            self.command(command);
+        });
+        if commands > batch {
+            self.effects.push(Effect::Exceeded(Bound::Batch));
+        }
         if let Err(reason) = outcome {
             self.take(Input::Violated(reason));
         }

@@ -22,6 +22,7 @@ use fanfare_fanout::presence::redis::RedisPresence;
 use fanfare_fanout::presence::{Desk, Presence, PresenceOptions};
 use fanfare_fanout::{Hub, HubOptions, Order};
 use fanfare_metrics::Metrics;
+use fanfare_protocol::grant::{Grant, Visitor};
 use futures_util::FutureExt;
 use parking_lot::RwLock;
 use tokio::time::timeout;
@@ -29,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use crate::admission::Admission;
+use crate::admission::{Admission, NoRoom, Place};
 use crate::auth::Revoked;
 use crate::clock::Clock;
 use crate::config::{self, BrokerKind, Config};
@@ -50,7 +51,7 @@ const LANE_DEPTH: usize = 4096;
 /// The longest that any call of the memory broker may take: it waits for nothing but a full lane.
 const MEMORY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How often a quiet channel is compared with what the broker says of it.
+/// How often it is looked which channels are quiet, so that some of them are compared with what the broker says of them.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How long a connection to Redis may be idle before a sign of life is asked for.
@@ -89,6 +90,26 @@ impl Services {
     /// What is in force now.
     pub(crate) fn settings(&self) -> Arc<Settings> {
         self.settings.read().clone()
+    }
+
+    /// Counts a connection as one of its client's, once that is known.
+    ///
+    /// # Errors
+    /// The user has too many.
+    pub(crate) fn belong(&self, place: &mut Place, visitor: &Visitor) -> Result<(), NoRoom> {
+        match visitor {
+            Visitor::Known(grant) => self.belong_to(place, grant),
+            Visitor::Anonymous | Visitor::Unknown => Ok(()),
+        }
+    }
+
+    /// The same for one whose client has become known.
+    ///
+    /// # Errors
+    /// The user has too many.
+    pub(crate) fn belong_to(&self, place: &mut Place, grant: &Grant) -> Result<(), NoRoom> {
+        let Some(user) = &grant.user else { return Ok(()) };
+        self.admission.belong(place, user, &self.settings().limits, &self.metrics)
     }
 
     /// Runs a connection's task so that a bug in it ends that connection and nothing else.

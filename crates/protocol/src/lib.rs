@@ -11,6 +11,7 @@
 pub mod channel;
 pub mod close;
 pub mod command;
+pub mod depth;
 pub mod dialect;
 pub mod error;
 pub mod event;

@@ -95,7 +95,7 @@ impl Streaming {
         listening: Listening,
         visitor: Visitor,
         place: Place,
-        services: Arc<Services>,
+        services: &Arc<Services>,
     ) -> Self {
         let Listening { channels, arrival, presence } = listening;
         let carrier = match form {
@@ -104,12 +104,12 @@ impl Streaming {
             Form::Answer => Carrier::Poll,
         };
         let lines = |_| Lines::new(form, &channels, arrival);
-        let ticket = (form != Form::Answer).then(|| ticket(&services));
+        let ticket = (form != Form::Answer).then(|| ticket(services));
         let encoding = Encoding::NativeJson;
         let mut connection =
             Connection::begin(lines, carrier, encoding, visitor, ticket.clone(), place, services.clone());
         let grant = connection.session.shared_grant();
-        let issued = ticket.map(|ticket| Issued::new(&ticket, &connection.outbox, grant, &services));
+        let issued = ticket.map(|ticket| Issued::new(&ticket, &connection.outbox, grant, services));
         if form == Form::Answer {
             // The answer to a poll is no conversation: the client would be greeted each time.
             connection.effects.clear();

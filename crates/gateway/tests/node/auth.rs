@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::support::{closed_with, configured, counted, node, start};
 
-const SECRET: &str = "a secret of thirty-two bytes and a few more";
+pub(crate) const SECRET: &str = "a secret of thirty-two bytes and a few more";
 
 /// Tokens are needed; the cookie and the URL may hold them.
 const STRICT: &str = "[auth]\ncookie = \"session\"\ntoken_in_url = true\n\

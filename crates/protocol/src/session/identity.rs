@@ -79,6 +79,7 @@ impl Session {
             (State::Authenticating(_), Err(failure)) => {
                 let reason = match failure.code {
                     ErrorCode::Unavailable => CloseReason::TryAgainLater,
+                    ErrorCode::LimitReached => CloseReason::LimitReached,
                     _ => CloseReason::Unauthorized,
                 };
                 let after = failure.retry_after.unwrap_or(Duration::ZERO);
