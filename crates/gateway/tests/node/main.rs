@@ -18,6 +18,7 @@ mod formats;
 mod framing;
 mod handshake;
 mod heartbeat;
+mod history;
 mod hygiene;
 mod limits;
 mod presence;
