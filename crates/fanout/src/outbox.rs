@@ -232,16 +232,6 @@ impl Batch {
 impl Outbox {
     /// An empty outbox for one connection, which may hold `bytes_max` bytes.
     pub fn new(session: SessionId, form: impl Into<Form>, bytes_max: usize) -> Arc<Self> {
-        Self::beside(None, session, form, bytes_max)
-    }
-
-    /// The same, beside a socket that may be written to past its connection's task.
-    pub fn beside(
-        socket: Option<Arc<dyn Socket>>,
-        session: SessionId,
-        form: impl Into<Form>,
-        bytes_max: usize,
-    ) -> Arc<Self> {
         let form = form.into();
         let state = State {
             queue: Queue::new(form, bytes_max),
@@ -249,11 +239,16 @@ impl Outbox {
             orders: Vec::new(),
             waker: None,
             wants: Wants::Frames,
-            socket,
+            socket: None,
             claimed: false,
             left_over: None,
         };
         Arc::new(Self { id: SubscriberId::next(), session, form, state: Mutex::new(state) })
+    }
+
+    /// Shows where the connection's frames may be written past its task.
+    pub fn lend(&self, socket: Arc<dyn Socket>) {
+        self.state.lock().socket = Some(socket);
     }
 
     /// The name the registry knows it by.

@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use fanfare_fanout::{Order, Outbox, Socket};
+use fanfare_fanout::{Order, Outbox};
 use fanfare_metrics::{Carrier, Enforcement, Limit, Metrics};
 use fanfare_protocol::command::{Decoded, Rejection};
 use fanfare_protocol::dialect::Incoming;
@@ -33,7 +33,7 @@ use fanfare_protocol::limits::Bound;
 use fanfare_protocol::session::{Effect, Input, Session, Stage};
 use fanfare_protocol::time::{Moment, Now};
 use fanfare_protocol::websocket::{Event, Frame, Violation};
-use fanfare_protocol::{CloseReason, Form, SessionId};
+use fanfare_protocol::{CloseReason, Form, SessionId, Ticket};
 use tracing::debug;
 
 use crate::admission::Place;
@@ -46,12 +46,14 @@ use crate::transport::{ByteStream, Transport};
 mod effects;
 mod facts;
 mod roster;
+mod speakers;
 mod streaming;
 mod wheel;
 
 pub(crate) use effects::{count, failure as broker_failure};
 pub(crate) use facts::exceeded;
 pub(crate) use roster::Roster;
+pub(crate) use speakers::{Speaker, Speakers};
 pub(crate) use streaming::{Listening, Streaming};
 pub(crate) use wheel::Wheel;
 
@@ -73,10 +75,10 @@ impl<T> Connection<T> {
     /// Opens a conversation over a transport that carries messages of at most so many bytes, and greets the client.
     fn begin(
         transport: impl FnOnce(usize) -> T,
-        past_task: Option<Arc<dyn Socket>>,
         carrier: Carrier,
         form: impl Into<Form>,
         visitor: Visitor,
+        ticket: Option<Ticket>,
         place: Place,
         services: Arc<Services>,
     ) -> Self {
@@ -88,10 +90,10 @@ impl<T> Connection<T> {
         let session = match carrier {
             Carrier::WebSocket => Session::open(id, policy, visitor, now, &mut effects),
             Carrier::Events | Carrier::Lines | Carrier::Poll => {
-                Session::open_one_way(id, policy, visitor, now, &mut effects)
+                Session::open_one_way(id, policy, visitor, ticket, now, &mut effects)
             }
         };
-        let outbox = Outbox::beside(past_task, session.id(), form, queue_bytes);
+        let outbox = Outbox::new(session.id(), form, queue_bytes);
         services.roster.enter(&outbox);
         services.metrics.connection_opened(carrier);
         let mut connection = Self {
@@ -219,7 +221,10 @@ impl<S: ByteStream> Connection<WebSocket<S>> {
         // What refers to what was written before is compressed as it is written, by the task.
         let past_task = if agreed.is_same_for_all() { io.past_task() } else { None };
         let socket = |message_bytes| WebSocket::new(io, early, message_bytes, compression);
-        Self::begin(socket, past_task, Carrier::WebSocket, agreed.form(), visitor, place, services)
+        let connection =
+            Self::begin(socket, Carrier::WebSocket, agreed.form(), visitor, None, place, services);
+        past_task.into_iter().for_each(|socket| connection.outbox.lend(socket));
+        connection
     }
 
     /// Lives until the connection has ended, for whatever reason.
@@ -391,7 +396,11 @@ impl Reader<'_> {
 
 /// A name for a conversation, from a source that nobody can guess.
 pub(crate) fn new_session_id() -> SessionId {
+    SessionId::from_random(random_bytes())
+}
+
+fn random_bytes() -> [u8; 16] {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).expect("the system has random numbers");
-    SessionId::from_random(bytes)
+    bytes
 }

@@ -32,7 +32,8 @@ fn beside(takes: usize, meanwhile: fn(&Outbox)) -> (Arc<Outbox>, Arc<Door>, Arc<
         Box::new(move || known.get().and_then(Weak::upgrade).iter().for_each(|outbox| meanwhile(outbox)));
     let door = Arc::new(Door { takes, heard: Mutex::default(), meanwhile });
     let session = SessionId::from_random([1; 16]);
-    let outbox = Outbox::beside(Some(door.clone()), session, Encoding::NativeJson, 1_000);
+    let outbox = Outbox::new(session, Encoding::NativeJson, 1_000);
+    outbox.lend(door.clone());
     cell.set(Arc::downgrade(&outbox)).unwrap();
     (outbox, door, alarm)
 }
