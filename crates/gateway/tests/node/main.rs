@@ -5,6 +5,7 @@
 
 mod admission;
 mod api;
+mod attacks;
 mod auth;
 mod bounds;
 mod closing;
@@ -26,3 +27,7 @@ mod revoking;
 mod slow_consumer;
 mod support;
 mod transports;
+
+#[expect(dead_code, reason = "only some of it is of interest here")]
+#[path = "../tls/support.rs"]
+mod tls;
