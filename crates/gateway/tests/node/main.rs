@@ -19,6 +19,7 @@ mod formats;
 mod framing;
 mod handshake;
 mod heartbeat;
+mod history;
 mod hygiene;
 mod limits;
 mod presence;
