@@ -26,6 +26,7 @@ mod presence;
 mod proxies;
 mod revoking;
 mod slow_consumer;
+mod speaking;
 mod support;
 mod transports;
 
