@@ -230,6 +230,11 @@ impl Hub {
         self.interest.leave(channel);
     }
 
+    /// Whether this outbox is subscribed to the channel, or about to be.
+    pub fn hears(&self, channel: &Channel, outbox: &Outbox) -> bool {
+        self.registry.has(channel, outbox.id())
+    }
+
     /// Leaves whatever this outbox is on, and returns what that was. Walks over all channels of the node: for a connection
     /// that has panicked, and whose session may not know any more.
     pub fn unsubscribe_all(&self, outbox: &Outbox) -> Vec<Channel> {

@@ -239,6 +239,11 @@ impl Registry {
         Left::Last
     }
 
+    /// Whether it is among the subscribers of a channel, live or about to be.
+    pub(crate) fn has(&self, channel: &Channel, id: SubscriberId) -> bool {
+        self.find(channel).is_some_and(|subscribers| subscribers.0.lock().members.contains_key(&id))
+    }
+
     /// The channels that a subscriber is on, by a walk over all there are.
     pub(crate) fn channels_of(&self, id: SubscriberId) -> Vec<Channel> {
         let mut channels = Vec::new();

@@ -33,7 +33,7 @@ use fanfare_protocol::limits::Bound;
 use fanfare_protocol::session::{Effect, Input, Session, Stage};
 use fanfare_protocol::time::{Moment, Now};
 use fanfare_protocol::websocket::{Event, Frame, Violation};
-use fanfare_protocol::{CloseReason, Form, SessionId};
+use fanfare_protocol::{CloseReason, Form, SessionId, Ticket};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tracing::debug;
 
@@ -47,12 +47,14 @@ use crate::transport::websocket::{Agreed, Read, WebSocket};
 mod effects;
 mod facts;
 mod roster;
+mod speakers;
 mod streaming;
 mod wheel;
 
 pub(crate) use effects::{count, failure as broker_failure};
 pub(crate) use facts::exceeded;
 pub(crate) use roster::Roster;
+pub(crate) use speakers::{Speaker, Speakers};
 pub(crate) use streaming::{Listening, Streaming};
 pub(crate) use wheel::Wheel;
 
@@ -77,6 +79,7 @@ impl<T> Connection<T> {
         carrier: Carrier,
         form: impl Into<Form>,
         visitor: Visitor,
+        ticket: Option<Ticket>,
         place: Place,
         services: Arc<Services>,
     ) -> Self {
@@ -88,7 +91,7 @@ impl<T> Connection<T> {
         let session = match carrier {
             Carrier::WebSocket => Session::open(id, policy, visitor, now, &mut effects),
             Carrier::Events | Carrier::Lines | Carrier::Poll => {
-                Session::open_one_way(id, policy, visitor, now, &mut effects)
+                Session::open_one_way(id, policy, visitor, ticket, now, &mut effects)
             }
         };
         let outbox = Outbox::new(session.id(), form, queue_bytes);
@@ -217,7 +220,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<WebSocket<S>> {
     ) -> Self {
         let compression = agreed.compression.as_ref();
         let socket = |message_bytes| WebSocket::new(io, early, message_bytes, compression);
-        Self::begin(socket, Carrier::WebSocket, agreed.form(), visitor, place, services)
+        Self::begin(socket, Carrier::WebSocket, agreed.form(), visitor, None, place, services)
     }
 
     /// Lives until the connection has ended, for whatever reason.
@@ -389,7 +392,11 @@ impl Reader<'_> {
 
 /// A name for a conversation, from a source that nobody can guess.
 pub(crate) fn new_session_id() -> SessionId {
+    SessionId::from_random(random_bytes())
+}
+
+fn random_bytes() -> [u8; 16] {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).expect("the system has random numbers");
-    SessionId::from_random(bytes)
+    bytes
 }

@@ -126,14 +126,16 @@ impl Peer {
 
     /// Counts a request as a command. A socket may bring as many as a connection may send.
     fn within_rate(&self, limits: &Limits, services: &Services) -> Result<(), Failure> {
-        let text = || format!("at most {} requests a second", limits.messages_per_second);
-        match self.rate.lock().take(limits, services.clock.moment()) {
-            Verdict::Allowed => Ok(()),
-            Verdict::Refused { retry_after } => {
-                Err(Failure::retry(ErrorCode::RateLimited, text(), retry_after))
-            }
-            Verdict::GraceIsOver => Err(Failure::new(ErrorCode::RateLimited, text())),
-        }
+        count_command(&self.rate, limits, services)
+    }
+}
+
+fn count_command(rate: &Mutex<Rate>, limits: &Limits, services: &Services) -> Result<(), Failure> {
+    let text = || format!("at most {} requests a second", limits.messages_per_second);
+    match rate.lock().take(limits, services.clock.moment()) {
+        Verdict::Allowed => Ok(()),
+        Verdict::Refused { retry_after } => Err(Failure::retry(ErrorCode::RateLimited, text(), retry_after)),
+        Verdict::GraceIsOver => Err(Failure::new(ErrorCode::RateLimited, text())),
     }
 }
 

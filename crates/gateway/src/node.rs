@@ -34,7 +34,7 @@ use crate::admission::{Admission, NoRoom, Place};
 use crate::auth::Revoked;
 use crate::clock::Clock;
 use crate::config::{self, BrokerKind, Config};
-use crate::connection::{Roster, Wheel};
+use crate::connection::{Roster, Speakers, Wheel};
 use crate::http::Door;
 use crate::orders;
 
@@ -77,6 +77,7 @@ pub(crate) struct Services {
     pub(crate) clock: Clock,
     pub(crate) wheel: Wheel,
     pub(crate) roster: Roster,
+    pub(crate) speakers: Speakers,
     pub(crate) revoked: Revoked,
     pub(crate) admission: Admission,
     pub(crate) readiness: Readiness,
@@ -313,6 +314,7 @@ fn services(
         clock,
         wheel: Wheel::new(clock),
         roster: Roster::default(),
+        speakers: Speakers::default(),
         revoked: Revoked::default(),
         admission: Admission::default(),
         readiness: Readiness::default(),

@@ -31,5 +31,5 @@ pub use channel::Channel;
 pub use close::CloseReason;
 pub use dialect::{Encoding, Form};
 pub use error::ErrorCode;
-pub use id::{RequestId, SessionId, UserId};
+pub use id::{RequestId, SessionId, Ticket, UserId};
 pub use publication::{Draft, Epoch, Offset, Position, Publication};

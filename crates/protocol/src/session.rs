@@ -35,7 +35,7 @@ use crate::error::{ErrorCode, Failure};
 use crate::event::{Crowd, Entry, Event, Member, Reply};
 use crate::grant::{Grant, Token, Visitor};
 use crate::history::{Excerpt, Page};
-use crate::id::{RequestId, SessionId};
+use crate::id::{RequestId, SessionId, Ticket};
 use crate::limits::{Bound, Heartbeat, Limits};
 use crate::publication::{Draft, Position};
 use crate::rules::{Overflow, Rules};
@@ -332,18 +332,35 @@ impl Session {
     }
 
     /// The same for a client that names its channels when it comes, and says nothing later on: what its token lists is
-    /// allowed to it, but not subscribed to, since nobody could recover it.
+    /// allowed to it, but not subscribed to, since nobody could recover it. What it has to say later it says by the ticket.
     pub fn open_one_way(
         id: SessionId,
         policy: Arc<Policy>,
         visitor: Visitor,
+        ticket: Option<Ticket>,
         now: Now,
         effects: &mut Vec<Effect>,
     ) -> Self {
         let session = Self::begin(id, policy, visitor, now);
         if let State::Open(_) = session.state {
-            session.welcome(None, Vec::new(), effects);
+            session.welcome(None, ticket, Vec::new(), effects);
         }
+        session
+    }
+
+    /// A conversation of one command, which greets nobody: what is said in it is judged as what a client says that hears
+    /// `heard`. Nothing has been joined for it, so there is nothing to tear down.
+    pub fn for_one_command(
+        id: SessionId,
+        policy: Arc<Policy>,
+        visitor: Visitor,
+        heard: Option<Channel>,
+        now: Now,
+    ) -> Self {
+        let mut session = Self::begin(id, policy, visitor, now);
+        session.wanted = usize::from(heard.is_some());
+        let hears = || Subscription { is_wanted: true, ..Subscription::default() };
+        session.subscriptions.extend(heard.map(|channel| (channel, hears())));
         session
     }
 

@@ -1,29 +1,30 @@
 //! `POST /publish`: what a client that hears by a one-way transport says.
 //!
 //! The body is the native `publish`, and the answer what a WebSocket would hear: a session that lives for one command
-//! judges it. Its client is who the token of the request says, which stands where that of a handshake may.
+//! judges it. Its client is who the token of the request says, which stands where that of a handshake may; or, with
+//! `Authorization: Ticket`, the one of the conversation that the ticket is for.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use ::http::{Method, Request, StatusCode};
+use ::http::{HeaderMap, Method, Request, StatusCode, header};
 use bytes::Bytes;
 use fanfare_metrics::Command as Kind;
-use fanfare_protocol::command::{Decoded, Rejection, Request as Wish};
+use fanfare_protocol::command::{Command, Decoded, Rejection, Request as Wish};
 use fanfare_protocol::depth;
 use fanfare_protocol::dialect::{Encoding, native};
-use fanfare_protocol::error::Failure;
+use fanfare_protocol::error::{ErrorCode, Failure};
 use fanfare_protocol::event::{Event, Reply};
 use fanfare_protocol::grant::Visitor;
 use fanfare_protocol::limits::Bound;
 use fanfare_protocol::session::{Effect, Input, Policy, Session};
-use fanfare_protocol::{Channel, RequestId, UserId};
+use fanfare_protocol::{Channel, RequestId, SessionId, Ticket, UserId};
 use hyper::body::Incoming;
 
 use super::cors::{Page, sender};
-use super::{Answer, Body, Peer, failure, json, use_instead};
+use super::{Answer, Body, Peer, count_command, failure, json, use_instead};
 use crate::api;
-use crate::connection::{broker_failure, exceeded, new_session_id};
+use crate::connection::{Speaker, broker_failure, exceeded, new_session_id};
 use crate::node::Services;
 
 const METHODS: &str = "POST, OPTIONS";
@@ -41,7 +42,7 @@ pub(super) async fn answer(peer: &Peer, request: Request<Incoming>, services: &A
     }
     let client = peer.client(request.headers(), services);
     let reply = match read(peer, request, services).await {
-        Ok((visitor, body)) => perform(decode(&body, services), client, visitor, services).await,
+        Ok((voice, body)) => perform(decode(&body, services), client, voice, services).await,
         Err(failure) => Reply::unasked(Event::Refused { failure, channel: None }),
     };
     if let Event::Refused { failure, .. } = &reply.event {
@@ -50,18 +51,55 @@ pub(super) async fn answer(peer: &Peer, request: Request<Incoming>, services: &A
     page.answered(spell(&reply))
 }
 
-/// The body of a command that the rate allows, and who sends it.
+/// As whom something is said.
+struct Voice {
+    session: SessionId,
+    visitor: Visitor,
+    /// The conversation that is spoken for, where it is one.
+    speaker: Option<Arc<Speaker>>,
+}
+
+impl Voice {
+    /// Who sends a request that the rate allows: that of the conversation for which it speaks, else that of its socket, which
+    /// a proxy may share among many.
+    fn of<B>(peer: &Peer, request: &Request<B>, services: &Services) -> Result<Self, Failure> {
+        let policy = services.settings().policy.clone();
+        let Some(ticket) = ticket(request.headers()) else {
+            peer.within_rate(&policy.limits, services)?;
+            let visitor = sender(request, services)?;
+            return Ok(Self { session: new_session_id(), visitor, speaker: None });
+        };
+        let ticket = ticket.ok_or_else(|| {
+            let text = "this is no ticket: send Authorization: Ticket with that of welcome";
+            Failure::new(ErrorCode::BadRequest, text)
+        })?;
+        let speaker = services.speakers.of(&ticket, &policy.node);
+        let speaker =
+            speaker.or_else(|unknown| peer.within_rate(&policy.limits, services).and(Err(unknown)))?;
+        count_command(&speaker.rate, &policy.limits, services)?;
+        let visitor = speaker.visitor(services)?;
+        Ok(Self { session: speaker.session(), visitor, speaker: Some(speaker) })
+    }
+}
+
+/// The ticket of a request, if it has one; nothing in it if it is none.
+fn ticket(headers: &HeaderMap) -> Option<Option<Ticket>> {
+    let credentials = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, ticket) = credentials.split_once(' ').unwrap_or((credentials, ""));
+    scheme.eq_ignore_ascii_case("ticket").then(|| Ticket::parse(ticket.trim()))
+}
+
+/// The body of a command, and as whom it is said.
 async fn read(
     peer: &Peer,
     request: Request<Incoming>,
     services: &Services,
-) -> Result<(Visitor, Bytes), Failure> {
+) -> Result<(Voice, Bytes), Failure> {
     let settings = services.settings();
-    let limits = &settings.policy.limits;
-    peer.within_rate(limits, services)?;
-    let visitor = sender(&request, services)?;
-    let body = api::read(request.into_body(), limits.message_bytes, settings.header_timeout).await?;
-    Ok((visitor, body))
+    let voice = Voice::of(peer, &request, services)?;
+    let body =
+        api::read(request.into_body(), settings.policy.limits.message_bytes, settings.header_timeout).await?;
+    Ok((voice, body))
 }
 
 /// The command in a body, judged by its depth before it is parsed.
@@ -76,7 +114,7 @@ fn decode(body: &[u8], services: &Services) -> Decoded {
     native::api::decode_publish(body)
 }
 
-async fn perform(decoded: Decoded, client: IpAddr, visitor: Visitor, services: &Services) -> Reply {
+async fn perform(decoded: Decoded, client: IpAddr, voice: Voice, services: &Services) -> Reply {
     let wish = match decoded {
         Ok(wish) => wish,
         Err(rejection) => {
@@ -88,12 +126,18 @@ async fn perform(decoded: Decoded, client: IpAddr, visitor: Visitor, services: &
     services.metrics.command_received(Kind::Publish);
     let (now, mut effects) = (services.clock.now(), Vec::new());
     let policy = services.settings().policy.clone();
+    let Voice { session, visitor, speaker } = voice;
+    let heard = match (&wish.command, speaker) {
+        (Command::Publish { channel, .. }, Some(speaker)) if services.hub.hears(channel, &speaker.outbox) => {
+            Some(channel.clone())
+        }
+        _ => None,
+    };
     let user = match &visitor {
         Visitor::Known(grant) => grant.user.clone(),
         Visitor::Anonymous | Visitor::Unknown => None,
     };
-    let mut session = Session::open_one_way(new_session_id(), policy.clone(), visitor, now, &mut effects);
-    effects.clear(); // Nobody is to be greeted.
+    let mut session = Session::for_one_command(session, policy.clone(), visitor, heard, now);
     let id = wish.id;
     // To a command without an id success is not told, and here it is the answer.
     let named = Wish { id: Some(RequestId::Number(0)), command: wish.command };

@@ -58,7 +58,7 @@ async fn open<B>(
     let visitor = sender(request, services);
     let visitor = visitor.inspect_err(|_| services.metrics.handshake_refused(Refusal::Unauthorized))?;
     services.belong(&mut place, &visitor).map_err(refused)?;
-    let mut streaming = Streaming::open(form, asked.listening, visitor, place, services.clone());
+    let mut streaming = Streaming::open(form, asked.listening, visitor, place, services);
     streaming.opened().await?;
     if form == Form::Answer {
         // A connection that says nothing for longer than a heartbeat looks dead to what is in between.

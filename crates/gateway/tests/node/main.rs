@@ -25,5 +25,6 @@ mod presence;
 mod proxies;
 mod revoking;
 mod slow_consumer;
+mod speaking;
 mod support;
 mod transports;
