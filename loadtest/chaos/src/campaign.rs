@@ -185,7 +185,7 @@ impl Campaign {
             }
             _ => {
                 self.disturb(kind, node, holds).await;
-                if holds.is_zero() { begun } else { Instant::now() }
+                Instant::now()
             }
         };
         self.record.note(&format!("{kind} is over"));
@@ -416,7 +416,17 @@ async fn caught_up(
         });
     }
     if let Some(one) = pending.first() {
-        let what = format!("{} subscribers have not caught up: {}", pending.len(), one.trail());
+        let marks = marks.unwrap_or_default();
+        let places = one.places().into_iter().map(|(channel, place)| {
+            format!("{} at {place:?}, to pass {:?}", record.name(channel), marks.get(&channel))
+        });
+        let places: Vec<_> = places.collect();
+        let what = format!(
+            "{} subscribers have not caught up: {}; {}",
+            pending.len(),
+            places.join(", "),
+            one.trail()
+        );
         record.offend(Offence::Stuck, pending.len() as u64, &what);
     }
     durations
