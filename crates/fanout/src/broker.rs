@@ -58,8 +58,8 @@ pub trait Broker: fmt::Debug + Send + Sync + 'static {
     fn history(&self, channel: &Channel, query: Query) -> BoxFuture<'_, Result<Page, BrokerError>>;
 
     /// Where the streams of these channels stand, in the same order, by a bounded number of round trips; `None` for a
-    /// channel that has no stream (any more).
-    fn positions(&self, channels: Vec<Channel>) -> BoxFuture<'_, Result<Vec<Option<Position>>, BrokerError>>;
+    /// channel that has no stream (any more). One whose server is away does not keep the others from being answered.
+    fn positions(&self, channels: Vec<Channel>) -> BoxFuture<'_, Vec<Result<Option<Position>, BrokerError>>>;
 
     /// Forgets what was published on a channel, and tells the nodes that watch it ([`Heard::Removal`]). The epoch stays, and
     /// offsets go on where they were.

@@ -43,6 +43,13 @@ const HELD_MAX: usize = 1024;
 /// The publications kept at hand of a channel that is spoken on, for those who come back after a moment.
 const RECENT_KEPT: usize = 64;
 
+/// A stream on which nothing came for no more than so many looks is compared at each of them: who spoke a moment ago may
+/// have been cut off.
+const LOOKS_CLOSE: u32 = 2;
+
+/// One that has been quiet for longer is compared at one look of so many. A lost last publication is found within as many.
+pub(crate) const LOOKS_APART: u32 = 6;
+
 /// See the [module's essay](self).
 #[derive(Debug, Default)]
 pub(crate) struct Follower {
@@ -67,6 +74,8 @@ pub(crate) struct Follower {
     keep: usize,
     /// Something has come since [`Follower::take_quiet`] was asked last.
     heard: bool,
+    /// At how many looks in a row nothing had come.
+    quiet: u32,
 }
 
 /// What to read of a channel's history.
@@ -241,6 +250,22 @@ impl Follower {
             self.let_go();
         }
         quiet
+    }
+
+    /// Looks whether anything has come since the last look, and says whether the broker is to be asked where the stream
+    /// stands. Streams of different phases take turns.
+    pub(crate) fn is_due(&mut self, phase: u32) -> bool {
+        if !self.take_quiet() {
+            self.quiet = 0;
+            return false;
+        }
+        self.quiet = self.quiet.wrapping_add(1);
+        self.quiet <= LOOKS_CLOSE || self.quiet.wrapping_add(phase).is_multiple_of(LOOKS_APART)
+    }
+
+    /// The broker has not answered: it is asked again at the next look.
+    pub(crate) fn stays_due(&mut self) {
+        self.quiet = 0;
     }
 
     /// What was published so far was removed from history: it is delivered where it is awaited, and replayed to nobody.

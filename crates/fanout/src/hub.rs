@@ -46,7 +46,8 @@ const RUN_MAX: usize = 64;
 pub struct HubOptions {
     /// The longest that any call of the broker may take.
     pub broker_timeout: Duration,
-    /// How often a channel on which nothing comes is compared with what the broker says of it.
+    /// How often it is looked for channels on which nothing comes, to compare those whose turn it is with what the broker
+    /// says of them: each at once, once more, and then at one look of six.
     pub check_interval: Duration,
 }
 

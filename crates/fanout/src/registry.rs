@@ -283,9 +283,20 @@ impl Registry {
         })
     }
 
-    /// The channels with history on which nothing has come since this was asked last.
-    pub(crate) fn take_quiet(&self) -> Vec<Channel> {
-        self.each_stream(|channel, _, stream| stream.follower.take_quiet().then(|| channel.clone()))
+    /// The channels with history on which nothing has come since the last look, or those of them whose turn it is.
+    pub(crate) fn take_due(&self) -> Vec<Channel> {
+        self.each_stream(|channel, _, stream| {
+            let phase = (self.hasher.hash_one(channel) >> 32) as u32; // Not what has picked the shard.
+            stream.follower.is_due(phase).then(|| channel.clone())
+        })
+    }
+
+    /// The broker has not said where a stream stands: it is its turn at the next look, too.
+    pub(crate) fn stays_due(&self, channel: &Channel) {
+        let Some(subscribers) = self.find(channel) else { return };
+        if let Some(stream) = subscribers.0.lock().stream.as_mut() {
+            stream.follower.stays_due();
+        }
     }
 
     /// Compares with where the broker says a stream stands; whether the caller is to start a task that reads history.

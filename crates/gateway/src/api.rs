@@ -76,6 +76,7 @@ async fn perform(call: ApiCall, policy: &Policy, services: &Services) -> Result<
                 retention,
                 key,
             };
+            policy.limits.check(&draft)?;
             match services.hub.publish(draft).await {
                 Ok(position) => Ok(ApiReply::Published { channel, position }),
                 Err(error) => Err(broker_failure(&error)),

@@ -44,7 +44,9 @@ pub(crate) enum Unwelcome {
     #[error("{0}")]
     Token(#[from] TokenFault),
     /// Any page can make a browser send a cookie, so who sent it has to be known.
-    #[error("a token in a cookie takes an Origin that may connect: see origin.allow")]
+    #[error(
+        "a token in a cookie takes an Origin that may connect, see origin.allow; or Sec-Fetch-Site: same-origin"
+    )]
     CookieWithoutOrigin,
     #[error("{NOT_YET}")]
     NotYet,
@@ -83,7 +85,7 @@ impl Auth {
         let Some((verifier, presented)) = presented else {
             return Ok(if self.is_anonymous_welcome { Visitor::Anonymous } else { Visitor::Unknown });
         };
-        if presented.needs_origin && !headers.contains_key(::http::header::ORIGIN) {
+        if presented.needs_origin && !names_its_page(headers) {
             return Err(Unwelcome::CookieWithoutOrigin);
         }
         match judge(verifier, &presented.token, services)? {
@@ -103,6 +105,14 @@ impl Auth {
             Verdict::NotYet => Err(Failure::retry(ErrorCode::Unavailable, NOT_YET, RETRY_AFTER)),
         }
     }
+}
+
+/// Whether a browser has said what page a request comes from: one whose `Origin` has been found to be allowed, or one of this
+/// very origin. For the latter a browser sends no `Origin` with a GET, such as an `EventSource` makes; in the header that it
+/// sends instead no page has a say (Fetch Metadata).
+fn names_its_page(headers: &HeaderMap) -> bool {
+    headers.contains_key(::http::header::ORIGIN)
+        || headers.get("sec-fetch-site").is_some_and(|site| site == "same-origin")
 }
 
 fn judge(verifier: &jwt::Verifier, token: &Token, services: &Services) -> Result<Verdict, TokenFault> {

@@ -50,7 +50,7 @@ const LANE_DEPTH: usize = 4096;
 /// The longest that any call of the memory broker may take: it waits for nothing but a full lane.
 const MEMORY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How often a quiet channel is compared with what the broker says of it.
+/// How often it is looked which channels are quiet, so that some of them are compared with what the broker says of them.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How long a connection to Redis may be idle before a sign of life is asked for.

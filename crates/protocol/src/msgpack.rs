@@ -32,6 +32,10 @@ pub(crate) use to_json::{key_to_json, to_json};
 /// How deep values may be nested: as deep as the usual readers of MessagePack and of JSON can follow.
 pub const DEPTH_MAX: usize = 512;
 
+/// How many bytes one byte of a value may come to in the other format, at most: an empty bin, of two, is written
+/// `{"$binary":""}` and a comma.
+pub(crate) const GROWTH_MAX: usize = 8;
+
 /// The value that says nothing.
 pub(crate) const NIL: u8 = 0xc0;
 

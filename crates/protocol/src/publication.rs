@@ -223,6 +223,29 @@ pub struct Draft {
     pub key: Option<IdempotencyKey>,
 }
 
+impl Draft {
+    /// At least as many bytes as it comes to for a subscriber, in whichever format that hears it.
+    pub fn bytes_at_most(&self) -> usize {
+        self.bytes(Payload::bytes_at_most)
+    }
+
+    /// The same without a look at the data, so a multiple of it.
+    pub fn bytes_at_worst(&self) -> usize {
+        self.bytes(|payload| msgpack::GROWTH_MAX * payload.as_bytes().len())
+    }
+
+    fn bytes(&self, payload_bytes: impl Fn(&Payload) -> usize) -> usize {
+        /// The header of the frame, the names of fields, and numbers.
+        const ENVELOPE_BYTES: usize = 128;
+        // As JSON writes a character: one of a channel's as two bytes, any other as six.
+        let channel = 2 * self.channel.as_str().len();
+        let sender = self.sender.as_ref().map_or(0, |sender| {
+            6 * sender.user.as_str().len() + sender.profile.as_ref().map_or(0, &payload_bytes)
+        });
+        ENVELOPE_BYTES + channel + sender + payload_bytes(&self.payload)
+    }
+}
+
 /// How long and how much of a channel the broker keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retention {

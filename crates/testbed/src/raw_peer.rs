@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -29,8 +29,8 @@ pub const HANDSHAKE: &str = "GET /ws HTTP/1.1\r\nHost: fanfare\r\nConnection: Up
 
 /// A WebSocket whose handshake is over.
 #[derive(Debug)]
-pub struct RawPeer {
-    socket: TcpStream,
+pub struct RawPeer<S = TcpStream> {
+    socket: S,
     unread: Vec<u8>,
 }
 
@@ -54,9 +54,25 @@ impl RawPeer {
         let response = http::read_head(&mut socket, &mut unread).await.expect("the gateway answers");
         assert_eq!(response.status, 101, "{}", response.head);
         let mut peer = Self { socket, unread };
-        let (_, welcome) = peer.frame().await.expect("the gateway greets");
-        assert!(welcome.starts_with(br#"{"type":"welcome""#), "{}", String::from_utf8_lossy(&welcome));
+        peer.greeted().await;
         peer
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> RawPeer<S> {
+    /// One whose handshake is over by other means, as that of HTTP/2 is. Takes in `welcome`.
+    ///
+    /// # Panics
+    /// When something else is said first.
+    pub async fn over(stream: S) -> Self {
+        let mut peer = Self { socket: stream, unread: Vec::new() };
+        peer.greeted().await;
+        peer
+    }
+
+    async fn greeted(&mut self) {
+        let (_, welcome) = self.frame().await.expect("the gateway greets");
+        assert!(welcome.starts_with(br#"{"type":"welcome""#), "{}", String::from_utf8_lossy(&welcome));
     }
 
     /// Sends a whole message or control frame, masked as a client must.

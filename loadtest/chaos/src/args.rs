@@ -44,8 +44,8 @@ pub(crate) struct Arguments {
     /// Publications that each publisher attempts in a second
     #[arg(long, value_name = "N", default_value_t = 10)]
     pub(crate) rate: u32,
-    /// The time over which a node that is asked to stop sends its clients away
-    #[arg(long, value_name = "SECONDS", default_value_t = 4)]
+    /// The time over which a node that is asked to stop sends its clients away; they wait up to two seconds more
+    #[arg(long, value_name = "SECONDS", default_value_t = 8)]
     pub(crate) drain: u64,
     /// Instead of faults: all clients come back at once and recover
     #[arg(long)]

@@ -41,6 +41,12 @@ const RESIDENT_BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// How often the state of all subscribers is looked at.
 const LOOK: Duration = Duration::from_millis(20);
 
+/// A draining node sends at least so many clients away in a second, if it has them.
+const PACE_LEAST: u64 = 20;
+
+/// How many may come back in a second beyond twice a draining node's pace.
+const RETURNS_SLACK: u64 = 5;
+
 /// How late a slow link is.
 const SLOW: Duration = Duration::from_millis(300);
 
@@ -222,21 +228,25 @@ impl Campaign {
         }
     }
 
-    /// Drains a node and starts it again. The others must not be given more clients at once than it sends away.
+    /// Drains a node, starts it again, and waits until everybody it has sent away is back, which is after it has gone: not many
+    /// more at once may come than its pace is.
     async fn drain(&mut self, node: usize) -> Result<Instant> {
         let name = stage::name(node);
         let clients = self.subscribers.iter().filter(|it| it.node().as_ref() == Some(&name)).count() as u64;
         let second = self.record.second();
         self.stage.drain(node).await?;
         let ended = Instant::now();
-        let peak = self.record.peaks_since(second).into_values().max().unwrap_or(0);
-        let allowed = 2 * clients.div_ceil(self.drain_seconds) + 10;
+        self.stage.start(node).await;
+        while self.subscribers.iter().any(|it| it.node().is_none()) && ended.elapsed() < RECOVERED_WITHIN {
+            sleep(LOOK).await;
+        }
+        let peak = self.record.peak_of_returns(&name, second);
+        let allowed = 2 * clients.div_ceil(self.drain_seconds).max(PACE_LEAST) + RETURNS_SLACK;
         self.drain_peaks.push((peak, allowed));
         if peak > allowed {
-            let what = format!("{peak} clients came to a node in a second while {name} sent {clients} away");
+            let what = format!("{peak} of {clients} that {name} sent away came back in one second");
             self.record.offend(Offence::Storm, 1, &what);
         }
-        self.stage.start(node).await;
         Ok(ended)
     }
 

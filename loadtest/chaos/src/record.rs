@@ -84,6 +84,8 @@ pub(crate) struct Record {
     outages: RefCell<BTreeMap<String, Vec<Duration>>>,
     /// Connections opened at each node, with the second.
     arrivals: RefCell<BTreeMap<(String, u64), u64>>,
+    /// How many came back in a second of those that a node had sent away, by that node.
+    returns: RefCell<BTreeMap<(String, u64), u64>>,
     /// Refusals of commands, by number.
     refusals: RefCell<BTreeMap<u16, u64>>,
     fault: Cell<Option<Kind>>,
@@ -114,6 +116,7 @@ impl Record {
             closes: RefCell::default(),
             outages: RefCell::default(),
             arrivals: RefCell::default(),
+            returns: RefCell::default(),
             refusals: RefCell::default(),
             fault: Cell::new(None),
             lives_ended: Cell::new(0),
@@ -203,9 +206,24 @@ impl Record {
         self.refusals.borrow().clone()
     }
 
-    /// A connection opened at a node.
-    pub(crate) fn arrived(&self, node: &str) {
-        *self.arrivals.borrow_mut().entry((node.to_owned(), self.second())).or_default() += 1;
+    /// A connection opened at a node, of a client that may have been sent away by another.
+    pub(crate) fn arrived(&self, node: &str, sent_away_by: Option<&str>) {
+        let second = self.second();
+        *self.arrivals.borrow_mut().entry((node.to_owned(), second)).or_default() += 1;
+        if let Some(other) = sent_away_by {
+            *self.returns.borrow_mut().entry((other.to_owned(), second)).or_default() += 1;
+        }
+    }
+
+    /// Of those that a node has sent away since that second, the most that came back to the cluster in one second.
+    pub(crate) fn peak_of_returns(&self, node: &str, since: u64) -> u64 {
+        let returns = self.returns.borrow();
+        returns
+            .iter()
+            .filter(|((it, second), _)| it == node && *second >= since)
+            .map(|(_, count)| *count)
+            .max()
+            .unwrap_or(0)
     }
 
     /// Whole seconds since the run began.

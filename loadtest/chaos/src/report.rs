@@ -97,7 +97,7 @@ pub(crate) struct Findings {
     pub(crate) refusals: BTreeMap<u16, u64>,
     /// The most connections that opened at each node in one second, after the first ones.
     pub(crate) arrivals_peak: BTreeMap<String, u64>,
-    /// The same in drains alone, and how many were allowed.
+    /// For each drain the most that came back in a second of those it had sent away, and how many were allowed.
     pub(crate) drain_peaks: Vec<(u64, u64)>,
     /// The most memory that each node was seen to hold.
     pub(crate) resident_bytes_max: BTreeMap<String, u64>,
@@ -180,7 +180,7 @@ impl Findings {
             list("connections ended", &self.closes),
             list("commands refused", &self.refusals),
             list("most arrivals in a second", &self.arrivals_peak),
-            list("the same in drains (allowed)", drains),
+            list("most back in a second after each drain (allowed)", drains),
             list("most memory, MiB", memory),
         ]
         .concat()

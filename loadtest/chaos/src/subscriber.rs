@@ -28,6 +28,9 @@ const STAYS_SECONDS: std::ops::Range<u64> = 5..60;
 /// What such a client says of it.
 const MOVED_ON: &str = "moved on";
 
+/// How a connection ends whose node drains.
+const SENT_AWAY: &str = "1001";
+
 /// Clients that open a connection in the same instant at most wait this long for their first.
 const FIRST_WITHIN_MILLIS: u64 = 3000;
 
@@ -162,13 +165,15 @@ impl Subscriber {
         let first = self.state.borrow_mut().random.u64(..FIRST_WITHIN_MILLIS);
         sleep(Duration::from_millis(first)).await;
         let mut failures = 0;
+        let mut sent_away_by = None;
         loop {
             let gone = match Socket::open(self.proxy).await {
                 Ok(mut socket) => {
                     failures = 0;
-                    self.record.arrived(&socket.node);
+                    self.record.arrived(&socket.node, sent_away_by.take().as_deref());
                     self.remember(&format!("came to {}", socket.node));
                     let gone = self.listen(&mut socket).await;
+                    sent_away_by = (gone.how == SENT_AWAY).then(|| socket.node.clone());
                     self.record.closed(gone.how.clone());
                     gone
                 }

@@ -150,9 +150,9 @@ impl Broker for MemoryBroker {
         ready(Ok(page)).boxed()
     }
 
-    fn positions(&self, channels: Vec<Channel>) -> BoxFuture<'_, Result<Vec<Option<Position>>, BrokerError>> {
-        let positions = channels.iter().map(|channel| self.bus.streams(channel).position(channel));
-        ready(Ok(positions.collect())).boxed()
+    fn positions(&self, channels: Vec<Channel>) -> BoxFuture<'_, Vec<Result<Option<Position>, BrokerError>>> {
+        let positions = channels.iter().map(|channel| Ok(self.bus.streams(channel).position(channel)));
+        ready(positions.collect()).boxed()
     }
 
     fn remove_history(&self, channel: &Channel) -> BoxFuture<'_, Result<(), BrokerError>> {

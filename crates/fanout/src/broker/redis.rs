@@ -66,7 +66,7 @@ use fanfare_protocol::Channel;
 use fanfare_protocol::history::{Page, Query};
 use fanfare_protocol::publication::{Draft, Position};
 use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, try_join_all};
+use futures_util::future::{BoxFuture, join_all};
 use parking_lot::{Mutex, RwLock};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
@@ -312,15 +312,15 @@ impl Broker for RedisBroker {
         .boxed()
     }
 
-    fn positions(&self, channels: Vec<Channel>) -> BoxFuture<'_, Result<Vec<Option<Position>>, BrokerError>> {
+    fn positions(&self, channels: Vec<Channel>) -> BoxFuture<'_, Vec<Result<Option<Position>, BrokerError>>> {
         async move {
             let position =
                 |channel| self.fleet.ask(channel, Read, async |ends| ends.reader.position(channel).await);
             let mut positions = Vec::with_capacity(channels.len());
             for channels in channels.chunks(PIPELINE_MAX) {
-                positions.append(&mut try_join_all(channels.iter().map(position)).await?);
+                positions.append(&mut join_all(channels.iter().map(position)).await);
             }
-            Ok(positions)
+            positions
         }
         .boxed()
     }

@@ -4,7 +4,8 @@
 //! that recover and gaps that are refilled share its reads. Two things make a follower want a read that no publication has
 //! made it want: the link to the broker was lost and is back, so that the stream may have gone on, or gone back, unheard;
 //! and the check, which asks the broker where the streams stand on which nothing has come for a while, so that a lost
-//! *last* publication is found too.
+//! *last* publication is found too. Streams that have long been quiet take turns
+//! ([ADR 0026](../../../../docs/adr/0026-quiet-streams-take-turns.md)).
 
 use std::sync::Weak;
 use std::sync::atomic::Ordering;
@@ -74,16 +75,29 @@ impl Hub {
         }
     }
 
+    /// Compares with the broker where quiet streams stand.
     async fn check_positions(&self) {
-        for channels in self.registry.take_quiet().chunks(CHECK_MAX) {
-            let Ok(positions) =
-                self.call(BrokerCall::History, self.broker.positions(channels.to_vec())).await
-            else {
-                return; // It is away; when it is back every stream is in doubt anyway.
+        let mut is_away = false;
+        for channels in self.registry.take_due().chunks(CHECK_MAX) {
+            let positions = async {
+                let positions = self.broker.positions(channels.to_vec()).await;
+                match &positions[0] {
+                    Err(error) if positions.iter().all(Result::is_err) => Err(error.clone()),
+                    _ => Ok(positions),
+                }
             };
-            for (channel, position) in channels.iter().zip(positions) {
-                if let Some(reader) = position.and_then(|it| self.registry.check(channel, it)) {
-                    self.start_reading(reader);
+            let positions = match is_away {
+                true => Vec::new(),
+                false => self.call(BrokerCall::History, positions).await.unwrap_or_default(),
+            };
+            is_away = positions.is_empty();
+            for (at, channel) in channels.iter().enumerate() {
+                match positions.get(at) {
+                    Some(Ok(position)) => {
+                        let behind = position.and_then(|it| self.registry.check(channel, it));
+                        behind.into_iter().for_each(|reader| self.start_reading(reader));
+                    }
+                    Some(Err(_)) | None => self.registry.stays_due(channel),
                 }
             }
         }

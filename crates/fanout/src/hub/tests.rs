@@ -7,7 +7,7 @@ use fanfare_protocol::publication::{Offset, Payload, Retention};
 use fanfare_protocol::time::UnixMicros;
 use fanfare_protocol::{Encoding, SessionId};
 use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, ready};
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -16,6 +16,8 @@ use super::*;
 use crate::broker::Lanes;
 use crate::broker::memory::{Bus, MemoryBroker};
 use crate::outbox::{Batch, signed};
+
+mod checks;
 
 const CHANNELS: usize = 3;
 const BROKER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -106,7 +108,7 @@ impl Broker for Moody {
         self.broker.history(channel, query)
     }
 
-    fn positions(&self, channels: Vec<Channel>) -> BoxFuture<'_, Result<Vec<Option<Position>>, BrokerError>> {
+    fn positions(&self, channels: Vec<Channel>) -> BoxFuture<'_, Vec<Result<Option<Position>, BrokerError>>> {
         self.broker.positions(channels)
     }
 
@@ -385,7 +387,7 @@ impl Broker for Mute {
         std::future::pending().boxed()
     }
 
-    fn positions(&self, _: Vec<Channel>) -> BoxFuture<'_, Result<Vec<Option<Position>>, BrokerError>> {
+    fn positions(&self, _: Vec<Channel>) -> BoxFuture<'_, Vec<Result<Option<Position>, BrokerError>>> {
         std::future::pending().boxed()
     }
 
@@ -486,6 +488,8 @@ async fn a_subscription_that_is_given_up_has_not_happened() {
 struct Counting {
     broker: MemoryBroker,
     reads: AtomicUsize,
+    /// The channels whose positions were asked for, call by call.
+    asked: Mutex<Vec<Vec<Channel>>>,
     is_away: AtomicBool,
 }
 
@@ -507,7 +511,12 @@ impl Broker for Counting {
         .boxed()
     }
 
-    fn positions(&self, channels: Vec<Channel>) -> BoxFuture<'_, Result<Vec<Option<Position>>, BrokerError>> {
+    fn positions(&self, channels: Vec<Channel>) -> BoxFuture<'_, Vec<Result<Option<Position>, BrokerError>>> {
+        self.asked.lock().push(channels.clone());
+        if self.is_away.load(Ordering::SeqCst) {
+            let away = |_| Err(BrokerError::Unavailable("away".into()));
+            return ready(channels.into_iter().map(away).collect()).boxed();
+        }
         self.broker.positions(channels)
     }
 
@@ -541,6 +550,7 @@ fn counting() -> (Arc<Counting>, Arc<Hub>) {
     let broker = Arc::new(Counting {
         broker: MemoryBroker::new(&Bus::default(), lanes),
         reads: AtomicUsize::new(0),
+        asked: Mutex::default(),
         is_away: AtomicBool::new(false),
     });
     let hub = Hub::start(broker.clone(), ends, Arc::default(), &TaskTracker::new(), OPTIONS);
@@ -604,22 +614,6 @@ async fn whoever_needs_a_read_that_fails_is_told_at_once() {
     assert_eq!(hub.channels(), 0, "who was not let in has not joined");
     broker.is_away.store(false, Ordering::SeqCst);
     assert!(hub.subscribe(&channel(0), &outbox, terms(Start::Live)).await.is_ok());
-}
-
-/// The stream's newest publication comes on no lane, and no other follows it.
-#[tokio::test(start_paused = true)]
-async fn a_last_publication_that_was_lost_is_found_by_the_check() {
-    let (broker, hub) = counting();
-    let outbox = Outbox::new(SessionId::from_random([1; 16]), Encoding::NativeJson, 1_000);
-    hub.subscribe(&channel(0), &outbox, terms(Start::Live)).await.unwrap();
-    hub.go_live(&channel(0), &outbox, Frame::text("reply"));
-    broker.unwatch(&channel(0)).await;
-    place(&hub).await;
-    broker.watch(&channel(0)).await.unwrap();
-    sleep(OPTIONS.check_interval * 3).await;
-    let mut batch = Batch::default();
-    assert!(outbox.poll_take(&Context::from_waker(Waker::noop()), &mut batch).is_ready());
-    assert_eq!(batch.frames.len(), 2, "the reply and the publication");
 }
 
 /// Removed history is at hand on every node that has delivered it.

@@ -92,7 +92,7 @@ impl Broker for Scripted {
         unreachable!("interest does not read")
     }
 
-    fn positions(&self, _: Vec<Channel>) -> BoxFuture<'_, Result<Vec<Option<Position>>, BrokerError>> {
+    fn positions(&self, _: Vec<Channel>) -> BoxFuture<'_, Vec<Result<Option<Position>, BrokerError>>> {
         unreachable!("interest does not read")
     }
 

@@ -259,7 +259,8 @@ pub(super) const SECTIONS: &[Section] = &[
                 Kind::Text { max: 64, also: "._-" },
                 "no cookie is looked at",
                 "\"session\"",
-                "The name of a cookie that may hold a token. Requests with it need an allowed Origin.",
+                "The name of a cookie that may hold a token. Requests with it need an allowed Origin, or the word of the browser \
+                 that they come from the gateway's own page.",
             )
             .reloadable(),
             key(
@@ -428,7 +429,8 @@ pub(super) const SECTIONS: &[Section] = &[
                 whole(1_024, 1 << 32),
                 "1048576",
                 "Bytes waiting for a client that reads too slowly; more closes the connection with 4508, unless the \
-                 `overflow` of its channels makes room. At least `limits.message_bytes`. A connection \
+                 `overflow` of its channels makes room. At least `limits.message_bytes`; a publication that may come to more, since it grows from one format to the \
+                 other, is refused with 4413. A connection \
                  keeps the bound that it began with.",
             )
             .reloadable(),

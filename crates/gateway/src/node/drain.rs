@@ -1,5 +1,5 @@
-//! Leaving without a storm: clients are told to go a few at a time, spread over the drain window, each with a wait of
-//! its own before it comes back.
+//! Leaving without a storm: clients are told to go a few at a time, spread evenly over the drain window, each with a wait
+//! of its own before it comes back. So few that there is less than one to a step do not take the whole window.
 
 use std::time::Duration;
 
@@ -26,13 +26,19 @@ pub(super) async fn run(services: &Services) {
     info!(connections = leaving.len(), seconds = window.as_secs(), "draining");
 
     let steps = usize::try_from(window.as_millis() / STEP.as_millis()).unwrap_or(usize::MAX).max(1);
-    let per_step = leaving.len().div_ceil(steps).max(1);
-    for (few, step) in leaving.chunks(per_step).zip(0..) {
-        sleep_until(began + STEP * step).await;
-        for outbox in few {
+    let mut told = 0;
+    for step in 1.. {
+        let number = step as usize;
+        let due = (leaving.len() * number).div_ceil(steps).max(number).min(leaving.len());
+        for outbox in &leaving[told..due] {
             let after = Duration::from_millis(fastrand::u64(0..=millis(AFTER_MAX)));
             outbox.order(Order::Drain { after });
         }
+        told = due;
+        if told == leaving.len() {
+            break;
+        }
+        sleep_until(began + STEP * step).await;
     }
     // Those whose handshake was under way when the drain began have come in since.
     for outbox in services.roster.all() {

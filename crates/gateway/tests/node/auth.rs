@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::support::{closed_with, configured, counted, node, start};
 
-const SECRET: &str = "a secret of thirty-two bytes and a few more";
+pub(crate) const SECRET: &str = "a secret of thirty-two bytes and a few more";
 
 /// Tokens are needed; the cookie and the URL may hold them.
 const STRICT: &str = "[auth]\ncookie = \"session\"\ntoken_in_url = true\n\
@@ -109,11 +109,34 @@ async fn a_token_is_not_echoed_and_a_cookie_alone_opens_nothing() {
     let stranger = exchange(&format!("{cookie}\r\nOrigin: https://evil.example.com")).await;
     assert_eq!(stranger.status, 403, "{}", stranger.text());
     assert_eq!(exchange(&format!("{cookie}\r\nOrigin: https://app.example.com")).await.status, 101);
+    // An Origin that may not connect is not made good by whatever else is said.
+    let claim = format!("{cookie}\r\nOrigin: https://evil.example.com\r\nSec-Fetch-Site: same-origin");
+    assert_eq!(exchange(&claim).await.status, 403);
 
     let bad = exchange("Authorization: Bearer a.b.c").await;
     assert_eq!(bad.status, 401);
     assert_eq!(bad.header("WWW-Authenticate"), Some("Bearer error=\"invalid_token\""));
     assert_eq!(bad.text(), "not a signed JSON Web Token in compact form\n");
+}
+
+/// An `EventSource` of the gateway's own page has no `Origin`: a browser says in another header where the request is from, and no
+/// page can make it say otherwise.
+#[tokio::test]
+async fn a_cookie_without_an_origin_takes_the_word_of_the_browser_that_it_is_its_own_page() {
+    let node = node(STRICT).await;
+    let cookie = format!("Cookie: session={}", token(&json!({"sub": "ann"})));
+    let get = async |path: &str, headers: &str| {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{headers}\r\n\r\n");
+        http::exchange(node.public_addr(), request.as_bytes()).await.expect("it answers").status
+    };
+    for site in ["same-site", "cross-site", "none", "Same-Origin", "same-origin, same-origin", ""] {
+        let status = get("/poll?channel=a", &format!("{cookie}\r\nSec-Fetch-Site: {site}")).await;
+        assert_eq!(status, 403, "{site:?}");
+    }
+    assert_eq!(get("/poll?channel=a", &cookie).await, 403);
+    assert_eq!(get("/poll?channel=a", &format!("{cookie}\r\nSec-Fetch-Site: same-origin")).await, 200);
+    // It says where a request is from, not who sends it.
+    assert_eq!(get("/poll?channel=a", "Sec-Fetch-Site: same-origin").await, 401);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -81,6 +81,63 @@ async fn a_batch_has_as_many_commands_as_configured() {
     client.assert_silence().await;
 }
 
+/// All of a batch is decided at one moment, so a second's worth is exactly that.
+#[tokio::test]
+async fn a_connection_sends_as_many_commands_a_second_as_welcome_says() {
+    for rate in [1_u64, 2, 50] {
+        let node = node(&format!("[limits]\nmessages_per_second = {rate}")).await;
+        for count in [rate - 1, rate, rate + 1] {
+            let mut client = Client::connect(node.public_addr()).await;
+            assert_eq!(client.welcome()["limits"]["messages_per_second"], rate);
+            if count > 0 {
+                client.send((0..count).map(|id| json!({"type": "ping", "id": id})).collect()).await;
+            }
+            for id in 0..count {
+                let answer = client.event().await;
+                let code = if id < rate { json!(null) } else { json!(4429) };
+                assert_eq!(
+                    (&answer["id"], &answer["code"]),
+                    (&json!(id), &code),
+                    "{count} of {rate}: {answer}"
+                );
+            }
+        }
+    }
+}
+
+/// The answers to one message are queued before any of them is written: so they are what waits, to the byte.
+#[tokio::test]
+async fn as_many_bytes_wait_for_a_connection_as_configured() {
+    const QUEUE_BYTES: usize = 4096;
+    let node = node(&format!(
+        "[limits]\nqueue_bytes = {QUEUE_BYTES}\nmessage_bytes = {QUEUE_BYTES}\nmessages_per_second = 0"
+    ))
+    .await;
+    // A frame of less than 126 bytes has a header of two.
+    let pong =
+        |id: &str| 2 + json!({"type": "pong", "id": id, "time": 1_767_225_600_000_u64}).to_string().len();
+    let (short, long) = (pong(""), pong(&"i".repeat(64)));
+    for (bytes, is_served) in [(QUEUE_BYTES - 1, true), (QUEUE_BYTES, true), (QUEUE_BYTES + 1, false)] {
+        let count = bytes / long - 1;
+        let rest = bytes - count * long; // Of one to two long ones, which two shorter ones make up.
+        let lengths = [(rest / 2) - short, rest.div_ceil(2) - short];
+        let ids = (0..count).map(|_| 64).chain(lengths);
+        let batch: Value = ids.map(|length| json!({"type": "ping", "id": "i".repeat(length)})).collect();
+        let mut client = Client::connect(node.public_addr()).await;
+        client.send(batch).await;
+        if is_served {
+            for _ in 0..count + 2 {
+                assert_eq!(client.event().await["type"], "pong", "{bytes} of {QUEUE_BYTES} bytes");
+            }
+            client.assert_silence().await;
+        } else {
+            let (heard, goodbye) = client.until_closed().await;
+            assert_eq!(goodbye.code, Some(4508), "{bytes} of {QUEUE_BYTES} bytes");
+            assert!(heard.is_empty(), "the queue is given up as a whole: {heard:?}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_connection_subscribes_to_as_many_channels_as_configured() {
     let node = node("[limits]\nchannels = 3").await;

@@ -1,18 +1,20 @@
 //! permessage-deflate on the wire: what is agreed is done, for whoever it was agreed with, and nothing grows.
 //!
-//! The peers inflate and deflate with `miniz_oxide`, which the gateway does not. Chromium and the `ws` of npm are asked in
-//! tests/browser, the Autobahn suite by scripts/autobahn.
+//! The peers inflate and deflate with `miniz_oxide`, which the gateway does not; those of HTTP/2 are of the `h2` crate. Chromium
+//! and the `ws` of npm are asked in tests/browser, the Autobahn suite by scripts/autobahn.
 
 use std::io::Write;
 
+use ::http::HeaderValue;
 use fanfare_gateway::node::Node;
 use fanfare_testbed::raw_peer::{HANDSHAKE, frame, opcode};
-use fanfare_testbed::{Client, RawPeer, Samples, http};
+use fanfare_testbed::{Client, Http2, RawPeer, Samples, http, http2};
 use miniz_oxide::deflate::compress_to_vec;
 use miniz_oxide::inflate::decompress_to_vec;
 use miniz_oxide::inflate::stream::{InflateState, inflate};
 use miniz_oxide::{DataFormat, MZFlush};
 use serde_json::{Value, json};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 use crate::support::{closed_with, counted, node};
@@ -37,6 +39,16 @@ async fn connect(node: &Node) -> RawPeer {
     RawPeer::shake_hands(socket, offering("permessage-deflate").as_bytes()).await
 }
 
+/// The same on a stream of HTTP/2, and what it was answered.
+async fn connect_over(http2: &mut Http2) -> (RawPeer<http2::Stream>, String) {
+    let mut handshake = http2.handshake();
+    let offer = HeaderValue::from_static("permessage-deflate; client_max_window_bits");
+    handshake.headers_mut().insert("sec-websocket-extensions", offer);
+    let (headers, stream) = http2.open(handshake).await.expect("the gateway lets the client in");
+    let answer = headers.get("sec-websocket-extensions").expect("the extension is agreed on");
+    (RawPeer::over(stream).await, answer.to_str().expect("it is text").to_owned())
+}
+
 /// A message as a stream that has ended, which RFC 7692 (7.2.3.4) allows.
 fn deflated(message: &[u8]) -> Vec<u8> {
     [&compress_to_vec(message, 6)[..], b"\x00"].concat()
@@ -53,7 +65,7 @@ fn inflated(payload: &[u8]) -> Value {
 }
 
 /// The next message, which must be compressed: what it says, and its bytes on the wire.
-async fn hear_compressed(peer: &mut RawPeer) -> (Value, usize) {
+async fn hear_compressed<S: AsyncRead + AsyncWrite + Unpin>(peer: &mut RawPeer<S>) -> (Value, usize) {
     let (first, payload) = peer.frame_as_it_is().await.expect("something is said");
     assert_eq!(first, FIN | RSV1 | opcode::TEXT);
     (inflated(&payload), payload.len())
@@ -237,6 +249,60 @@ async fn messages_refer_to_each_other_where_that_was_agreed() {
         }
     }
     assert!(sizes[1] * 5 < sizes[0], "{sizes:?}");
+}
+
+/// Over HTTP/2 (RFC 8441) the extension is the same: agreed on, done in both directions, and the very bytes of a publication are
+/// those of everybody else. A stream that breaks it takes none of its neighbours along.
+#[tokio::test]
+async fn compression_over_http2_is_that_over_http1() {
+    let node = node("[limits]\nmessage_bytes = 4096\nqueue_bytes = 65536").await;
+    let mut http2 = Http2::connect(node.public_addr()).await;
+    let ((mut near, answer), (mut bomber, _)) =
+        (connect_over(&mut http2).await, connect_over(&mut http2).await);
+    assert_eq!(answer, "permessage-deflate; server_no_context_takeover; client_no_context_takeover");
+    let mut far = connect(&node).await;
+    let subscribe = compressed(br#"{"type":"subscribe","id":1,"channel":"room:1"}"#);
+    near.send_bytes(&subscribe).await;
+    far.send_bytes(&subscribe).await;
+    for subscribed in [near.frame().await, far.frame().await] {
+        assert!(subscribed.unwrap().1.starts_with(br#"{"type":"subscribed""#), "too short to be compressed");
+    }
+    let data = sample(2000);
+    let publish = json!({"type": "publish", "channel": "room:1", "data": data, "echo": true}).to_string();
+    near.send_bytes(&compressed(publish.as_bytes())).await;
+    let (here, there) = (near.frame_as_it_is().await.unwrap(), far.frame_as_it_is().await.unwrap());
+    assert_eq!(here, there, "compressed once for all");
+    assert_eq!((here.0, &inflated(&here.1)["data"]), (FIN | RSV1 | opcode::TEXT, &data));
+
+    bomber.send_bytes(&compressed(&vec![b' '; 3_000_000])).await;
+    assert_eq!(bomber.until_close().await.1, Some(1009));
+    far.send_bytes(&compressed(publish.as_bytes())).await;
+    assert_eq!(hear_compressed(&mut near).await.0["data"], data);
+}
+
+#[tokio::test]
+async fn messages_of_a_stream_refer_to_each_other_where_that_was_agreed() {
+    let node = node("[compression]\ncontext_takeover = true\nwindow_bits = 11").await;
+    let mut http2 = Http2::connect(node.public_addr()).await;
+    let (mut peer, answer) = connect_over(&mut http2).await;
+    assert_eq!(answer, "permessage-deflate; server_max_window_bits=11; client_max_window_bits=11");
+    peer.send_text(r#"{"type":"subscribe","id":1,"channel":"a"}"#).await;
+    peer.frame().await.expect("subscribed");
+    let data = sample(1000);
+    let body = json!({"channel": "a", "data": data}).to_string();
+    let (mut state, mut sizes) = (InflateState::new(DataFormat::Raw), Vec::new());
+    for _ in 0..3 {
+        assert_eq!(http::post(node.internal_addr(), "/api/publish", &[], &body).await.status, 200);
+        let (first, payload) = peer.frame_as_it_is().await.expect("it comes");
+        assert_eq!(first, FIN | RSV1 | opcode::TEXT);
+        let mut out = vec![0; 4096];
+        let whole = [&payload[..], b"\x00\x00\xff\xff"].concat();
+        let result = inflate(&mut state, &whole, &mut out, MZFlush::Sync);
+        let event: Value = serde_json::from_slice(&out[..result.bytes_written]).expect("it is JSON");
+        assert_eq!(event["data"], data);
+        sizes.push(payload.len());
+    }
+    assert!(sizes[1] * 4 < sizes[0] && sizes[2] * 4 < sizes[0], "{sizes:?}");
 }
 
 /// Fragments that come byte by byte, compressed, a ping inside.

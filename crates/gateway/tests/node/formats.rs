@@ -105,3 +105,32 @@ async fn text_is_refused_and_noise_is_answered() {
     let Message::Close(Some(close)) = client.frame().await else { panic!("the end is a Close") };
     assert_eq!(u16::from(close.code), 1003);
 }
+
+/// What is short in MessagePack may be long in JSON: it is refused, rather than every subscriber of it dropped.
+#[tokio::test]
+async fn what_would_fill_the_queue_of_a_subscriber_alone_is_refused() {
+    let node = node("[limits]\nqueue_bytes = 65536\nmessages_per_second = 0").await;
+    let mut subscriber = Client::connect(node.public_addr()).await;
+    subscriber.subscribe(CHANNEL).await;
+    let mut publisher = MsgpackClient::connect(node.public_addr()).await;
+    for (count, is_taken) in [(4000, true), (5000, false)] {
+        let bins = Packed::Array(vec![Packed::Binary(Vec::new()); count]);
+        let answer = publisher.ask(&publish(bins), if is_taken { "published" } else { "error" }).await;
+        if is_taken {
+            assert_eq!(subscriber.message(CHANNEL).await.as_array().unwrap().len(), count);
+        } else {
+            assert_eq!(answer["code"].as_u64(), Some(4413));
+            assert!(answer["message"].as_str().unwrap().contains("at most 65536 wait"), "{answer}");
+        }
+    }
+    // A backend's bytes as well: three become four.
+    let bytes = "A".repeat(4 * 16_000); // 48,000 bytes.
+    let body = json!({"channel": CHANNEL, "data_base64": bytes}).to_string();
+    let answer = http::post(node.internal_addr(), "/api/publish", &[], &body).await;
+    assert_eq!(answer.status, 200, "64,000 characters fit");
+    assert_eq!(subscriber.message(CHANNEL).await["$binary"], bytes);
+    let body = json!({"channel": CHANNEL, "data_base64": "A".repeat(65_600)}).to_string();
+    let answer = http::post(node.internal_addr(), "/api/publish", &[], &body).await;
+    assert_eq!((answer.status, answer.json()["code"].as_u64()), (413, Some(4413)));
+    subscriber.assert_silence().await;
+}

@@ -9,6 +9,7 @@ mod auth;
 mod bounds;
 mod closing;
 mod compression;
+mod compression_memory;
 mod counters;
 mod crossing;
 mod drain;

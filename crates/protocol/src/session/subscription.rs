@@ -210,7 +210,9 @@ impl Session {
     pub(super) fn may_publish(&self, draft: &Draft) -> Result<Option<Retention>, Failure> {
         let channel = &draft.channel;
         let rule = self.policy.rules.may_publish(channel, self.grant(), self.is_wanted(channel))?;
-        rule.check(&draft.payload, draft.key.as_ref())
+        let retention = rule.check(&draft.payload, draft.key.as_ref())?;
+        self.policy.limits.check(draft)?;
+        Ok(retention)
     }
 
     pub(super) fn placed(

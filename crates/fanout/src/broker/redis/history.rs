@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use fanfare_protocol::history::{Page, Query};
-use fanfare_protocol::publication::{Offset, Position};
+use fanfare_protocol::publication::{Epoch, Offset, Position};
 use fanfare_protocol::{Channel, Publication};
 use futures_util::future::join_all;
 use redis::{Cmd, Value};
@@ -21,6 +21,10 @@ use crate::broker::redis::scripts::{self, META_TTL, Script, fresh_epoch, millise
 use crate::broker::redis::server::Server;
 
 static PURPOSE: Purpose = Purpose { name: "read", scripts: &[&scripts::HISTORY, &scripts::POSITION] };
+
+/// How seldom the question where a stream stands also looks when its meta expires: often enough, since whoever watches asks
+/// thousands of times before it does.
+const REFRESHED_ONCE_IN: u8 = 64;
 
 /// About how many bytes a question is.
 const BYTES: usize = 256;
@@ -59,10 +63,36 @@ impl Reader {
 
     /// Where the stream of a channel stands, if there is one. Whoever asks about many does so before the first answer:
     /// the questions share pipelines.
+    ///
+    /// This is most of what a cluster at rest asks of Redis, so it reads meta by itself, and leaves it to a script to begin
+    /// an epoch, and now and then to keep meta from expiring.
     pub(super) async fn position(&self, channel: &Channel) -> Result<Option<Position>, BrokerError> {
+        if fastrand::u8(..REFRESHED_ONCE_IN) > 0
+            && let Some(position) = self.glance(channel).await?
+        {
+            return Ok(position);
+        }
         match self.ask(&scripts::POSITION, channel, |_| ()).await? {
             Value::Nil => Ok(None),
             Value::BulkString(position) => envelope::position(&position).map(Some).ok_or_else(not_understood),
+            other => Err(refused(&other)),
+        }
+    }
+
+    /// What meta says; `None` when a script has to look.
+    async fn glance(&self, channel: &Channel) -> Result<Option<Option<Position>>, BrokerError> {
+        let mut command = Cmd::new();
+        command.arg("HMGET").arg(self.shared.keys.meta(channel)).arg("epoch").arg("offset").arg("life");
+        match self.pipe.run(Command::plain(command, BYTES)).await? {
+            Value::Array(fields) => Ok(match &fields[..] {
+                [Value::Nil, Value::Nil, Value::Nil] => Some(None),
+                [Value::BulkString(epoch), Value::BulkString(offset), Value::BulkString(life)]
+                    if life == self.pipe.life().as_bytes() =>
+                {
+                    standing(epoch, offset).map(Some)
+                }
+                _ => None,
+            }),
             other => Err(refused(&other)),
         }
     }
@@ -133,6 +163,13 @@ impl Range {
             true => Self { command: "XREVRANGE", bounds: [beyond("+"), "-".to_owned()], limit },
         }
     }
+}
+
+/// A position as meta has it: 8 bytes, the greatest first, and digits.
+fn standing(epoch: &[u8], offset: &[u8]) -> Option<Position> {
+    let epoch = Epoch(u64::from_be_bytes(epoch.try_into().ok()?));
+    let offset = Offset(str::from_utf8(offset).ok()?.parse().ok()?);
+    Some(Position { epoch, offset })
 }
 
 fn not_understood() -> BrokerError {

@@ -28,6 +28,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Cmd, Pipeline, ServerError, ServerErrorKind, Value};
 use tokio::sync::{mpsc, oneshot};
@@ -122,6 +123,7 @@ pub(super) struct Pipe {
     half: Arc<Half>,
     jobs: mpsc::Sender<Job>,
     bytes: Arc<AtomicUsize>,
+    life: Arc<Mutex<Life>>,
 }
 
 impl Pipe {
@@ -133,8 +135,9 @@ impl Pipe {
         purpose: &'static Purpose,
     ) -> Self {
         let (jobs, queue) = mpsc::channel(QUEUE_MAX);
-        let pipe = Self { half: half.clone(), jobs, bytes: Arc::default() };
-        let task = Task { shared: shared.clone(), server, half, purpose, queue };
+        let life = Arc::new(Mutex::new(UNKNOWN));
+        let pipe = Self { half: half.clone(), jobs, bytes: Arc::default(), life: life.clone() };
+        let task = Task { shared: shared.clone(), server, half, purpose, queue, life };
         shared
             .tasks
             .spawn(async move { task.shared.shutdown.clone().run_until_cancelled_owned(task.run()).await });
@@ -144,6 +147,12 @@ impl Pipe {
     /// Queues a command before the first await, and waits for the answer, which may be [`Value::ServerError`].
     pub(super) async fn run(&self, command: Command) -> Result<Value, BrokerError> {
         self.queue(command)?.wait().await
+    }
+
+    /// The life of the server that the connection leads to. Whatever was answered before was answered in this one, or in one
+    /// that is over.
+    pub(super) fn life(&self) -> Life {
+        *self.life.lock()
     }
 
     /// Queues a command, at once.
@@ -179,6 +188,7 @@ struct Task {
     half: Arc<Half>,
     purpose: &'static Purpose,
     queue: mpsc::Receiver<Job>,
+    life: Arc<Mutex<Life>>,
 }
 
 /// A connection that has proved to work.
@@ -190,8 +200,18 @@ struct Connected {
 }
 
 /// The first half of the process' `run_id`, by which scripts tell one life of a server from the next.
-#[derive(Clone, Copy, Debug)]
-struct Life([u8; 20]);
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Life([u8; 20]);
+
+/// Where INFO may not be asked, lives cannot be told apart.
+const UNKNOWN: Life = Life([b'0'; 20]);
+
+impl Life {
+    /// As scripts write it down.
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
 
 /// Moves the bytes of a connection, and ends when it is lost.
 type Driver = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -204,6 +224,7 @@ impl Task {
             let lost = match self.while_away(connecting).await {
                 Some(Ok(connected)) => {
                     backoff.reset();
+                    *self.life.lock() = connected.life; // Before anything is answered.
                     self.half.rise();
                     self.serve(connected).await
                 }
@@ -319,7 +340,7 @@ impl Flight {
                 continue;
             }
             if command.is_script {
-                command.command.arg(&self.life.0[..]);
+                command.command.arg(self.life.as_bytes());
             }
             pipeline.add_command(command.command);
             answers.push((answer, weight));
@@ -427,7 +448,7 @@ async fn introduce(
     if field(&section(), "role").is_some_and(|role| role != "master") {
         return Err(Lost::Refused("READONLY it is a replica".to_owned()));
     }
-    let mut life = Life([b'0'; 20]); // Where INFO may not be asked, lives cannot be told apart.
+    let mut life = UNKNOWN;
     for (byte, digit) in life.0.iter_mut().zip(field(&section(), "run_id").unwrap_or_default().bytes()) {
         *byte = digit;
     }

@@ -13,6 +13,7 @@ use crate::broker::contract::{Cluster, DEADLINE, Node, channel, draft};
 pub(in crate::broker) mod cluster;
 mod continuity;
 mod history;
+mod rest;
 pub(in crate::broker) mod sentinel;
 pub(in crate::broker) mod sharded;
 

@@ -147,7 +147,7 @@ async fn an_ordered_failover_under_traffic_loses_nothing_that_was_acknowledged()
     let (_, last) = placed.last().expect("a hundred under the second epoch");
     eventually("the other node reads from the new primary too", async || {
         let position = node.broker.positions(vec![channel("a")]).await;
-        position.is_ok_and(|it| it[0].is_some_and(|it| it.epoch == last.epoch))
+        matches!(position[..], [Ok(Some(it))] if it.epoch == last.epoch)
     })
     .await;
     let page = node.page("a", Query { limit: 100_000, ..ALL }).await;

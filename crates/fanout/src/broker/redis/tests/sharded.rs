@@ -96,6 +96,11 @@ async fn one_dead_server_takes_its_own_channels_along_and_no_others() {
             assert!(matches!(answer, Err(BrokerError::Unavailable(_))), "{answer:?}");
         }
     }
+    let all: Vec<_> = rooms.iter().flatten().map(|room| channel(room)).collect();
+    let answers = node.broker.positions(all).await;
+    let answered: Vec<_> = answers.into_iter().map(|it| it.is_ok_and(|at| at.is_some())).collect();
+    let expected: Vec<_> = (0..).zip(&rooms).flat_map(|(at, its)| its.iter().map(move |_| at != 1)).collect();
+    assert_eq!(answered, expected, "whose server is there");
     for room in rooms[0].iter().chain(&rooms[2]) {
         assert_eq!(node.place(kept(room, 2, KEPT)).await.offset.0, 2);
         assert_eq!(node.next().await, (room.clone(), 2));
