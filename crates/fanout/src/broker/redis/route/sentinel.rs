@@ -39,7 +39,11 @@ use crate::broker::redis::{RedisOptionsError, Shared};
 /// How often a Sentinel is asked without a reason, and how soon again after it was lost.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// What a Sentinel publishes about the steps of a fail-over: `+try-failover`, `+failover-state-select-slave`, ….
+/// What a Sentinel publishes when it has chosen the replica that will lead:
+/// `slave <name> <host> <port> @ <the primary's name> <host> <port>`.
+const CHOSEN: &str = "+selected-slave";
+
+/// What it publishes of the other steps of a fail-over: `-failover-abort-slave-timeout`, `+promoted-slave`, ….
 const STEPS: [&str; 3] = ["*failover*", "+promoted-slave", "+switch-master"];
 
 /// The primary that Sentinels watch under a name.
@@ -47,6 +51,12 @@ const STEPS: [&str; 3] = ["*failover*", "+promoted-slave", "+switch-master"];
 pub(in crate::broker::redis) struct Sentinels {
     all: Vec<Server>,
     primary: String,
+    council: Arc<Council>,
+}
+
+/// What all of them say together.
+#[derive(Debug)]
+struct Council {
     /// What each has said last; none of one that does not answer.
     words: Mutex<Vec<Option<Word>>>,
     found: watch::Sender<Option<Address>>,
@@ -78,8 +88,8 @@ impl Sentinels {
         let first = all.first().ok_or(RedisOptionsError::NoUrl)?;
         let (found, address) = watch::channel(None);
         let server = Server::elected(primary, address, first.settings().clone());
-        let words = Mutex::new(vec![None; all.len()]);
-        Ok((Self { all, primary: primary.to_owned(), words, found }, server))
+        let council = Council { words: Mutex::new(vec![None; all.len()]), found };
+        Ok((Self { all, primary: primary.to_owned(), council: Arc::new(council) }, server))
     }
 
     /// Asks until the broker has gone.
@@ -87,7 +97,7 @@ impl Sentinels {
         let asking = join_all((0..self.all.len()).map(|at| self.keep_asking(at, &shared)));
         tokio::select! {
             _ = asking => {}
-            () = self.found.closed() => {} // No connection is left to be led anywhere.
+            () = self.council.found.closed() => {} // No connection is left to be led anywhere.
         }
     }
 
@@ -95,7 +105,7 @@ impl Sentinels {
         loop {
             let Err(lost) = self.ask(at, shared).await;
             tracing::debug!(sentinel = %self.all[at], %lost, "a sentinel does not answer");
-            self.heard(at, None);
+            self.council.heard(at, None);
             sleep(look(shared)).await;
         }
     }
@@ -103,16 +113,17 @@ impl Sentinels {
     /// Asks one for as long as it answers.
     async fn ask(&self, at: usize, shared: &Shared) -> Result<Infallible, Lost> {
         let step = Arc::new(Notify::new());
-        let sentinel = &self.all[at];
         // Those that ask for no credentials may refuse some.
         let stranger = RedisConnectionInfo::default().set_protocol(ProtocolVersion::RESP3);
-        let (mut connection, driver) = match meet(sentinel, &stranger, &step, shared).await {
+        let (mut connection, driver) = match self.meet(at, &stranger, &step, shared).await {
             Err(Lost::Failed(error)) if error.code() == Some("NOAUTH") => {
-                Box::pin(meet(sentinel, &sentinel.settings().clone().set_db(0), &step, shared)).await?
+                let settings = self.all[at].settings().clone().set_db(0);
+                Box::pin(self.meet(at, &settings, &step, shared)).await?
             }
             met => met?,
         };
         let talking = async {
+            let _ = connection.subscribe(CHOSEN).await;
             for steps in STEPS {
                 // Where that is not allowed, it is asked all the same.
                 let _ = connection.psubscribe(steps).await;
@@ -122,7 +133,7 @@ impl Sentinels {
             question.cmd("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(&self.primary);
             loop {
                 let answers = connection.send_packed_commands(&question, 0, 2).await.map_err(Lost::Failed)?;
-                self.heard(at, Word::read(answers));
+                self.council.heard(at, Word::read(answers));
                 tokio::select! {
                     () = step.notified() => {}
                     () = sleep(look(shared)) => {}
@@ -133,6 +144,35 @@ impl Sentinels {
             () = driver => Err(Lost::Closed),
             lost = talking => lost,
         }
+    }
+
+    /// A connection to a Sentinel, that tells of the steps it announces.
+    async fn meet(
+        &self,
+        at: usize,
+        settings: &RedisConnectionInfo,
+        step: &Arc<Notify>,
+        shared: &Shared,
+    ) -> Result<(MultiplexedConnection, BoxFuture<'static, ()>), Lost> {
+        let (step, council, primary) = (step.clone(), self.council.clone(), self.primary.clone());
+        let announced = move |push: PushInfo| {
+            // There is no time to ask what that means.
+            if is_chosen(&push, &primary) {
+                council.chosen(at);
+            }
+            step.notify_one();
+            Ok::<(), Infallible>(())
+        };
+        let config = AsyncConnectionConfig::new().set_response_timeout(Some(shared.timeout));
+        self.all[at].meet(settings, config.set_push_sender(announced), shared.timeout).await
+    }
+}
+
+impl Council {
+    /// A Sentinel has chosen who will lead.
+    fn chosen(&self, at: usize) {
+        let word = self.words.lock()[at].clone();
+        self.heard(at, word.map(|word| Word { leader: Leader::Nobody, ..word }));
     }
 
     /// Takes a Sentinel's word, and tells the connections what all say together.
@@ -158,20 +198,12 @@ fn verdict<'a>(words: impl Iterator<Item = &'a Word>) -> Option<Option<Address>>
     })
 }
 
-/// A connection to a Sentinel, that tells of the steps it announces.
-async fn meet(
-    sentinel: &Server,
-    settings: &RedisConnectionInfo,
-    step: &Arc<Notify>,
-    shared: &Shared,
-) -> Result<(MultiplexedConnection, BoxFuture<'static, ()>), Lost> {
-    let step = step.clone();
-    let announced = move |_: PushInfo| {
-        step.notify_one();
-        Ok::<(), Infallible>(())
-    };
-    let config = AsyncConnectionConfig::new().set_response_timeout(Some(shared.timeout));
-    sentinel.meet(settings, config.set_push_sender(announced), shared.timeout).await
+/// Whether an announcement is that somebody was chosen to lead instead of the primary.
+fn is_chosen(push: &PushInfo, primary: &str) -> bool {
+    let [Value::BulkString(channel), Value::BulkString(text)] = &push.data[..] else { return false };
+    let text = String::from_utf8_lossy(text);
+    let of = text.split_once(" @ ").and_then(|(_, of)| of.split(' ').next());
+    channel == CHOSEN.as_bytes() && of == Some(primary)
 }
 
 fn look(shared: &Shared) -> Duration {
@@ -199,6 +231,8 @@ impl Word {
 
 #[cfg(test)]
 mod tests {
+    use redis::PushKind;
+
     use super::*;
 
     fn address(port: u16) -> Address {
@@ -231,6 +265,19 @@ mod tests {
         }
         assert_eq!(Word::read(vec![texts(&good), Value::Nil]), None);
         assert_eq!(Word::read(vec![texts(&good)]), None);
+    }
+
+    #[test]
+    fn an_announcement_is_about_one_primary() {
+        let push = |channel: &str, text: &str| PushInfo {
+            kind: PushKind::Message,
+            data: [channel, text].map(|it| Value::BulkString(it.as_bytes().to_vec())).into(),
+        };
+        let text = "slave 10.0.0.1:6380 10.0.0.1 6380 @ p 10.0.0.1 6379";
+        assert!(is_chosen(&push("+selected-slave", text), "p"));
+        assert!(!is_chosen(&push("+selected-slave", text), "q"));
+        assert!(!is_chosen(&push("+promoted-slave", text), "p"));
+        assert!(!is_chosen(&push("+selected-slave", "p"), "p"));
     }
 
     #[test]
