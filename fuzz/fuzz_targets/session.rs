@@ -280,6 +280,7 @@ impl Shell {
                 | Effect::Read { .. }
                 | Effect::Count { .. }
                 | Effect::Leave { .. }
+                | Effect::Exceeded(_)
                 | Effect::Publish { .. } => {}
             }
         }
@@ -341,7 +342,11 @@ impl Shell {
                 self.joined.remove(&channel);
                 return None;
             }
-            Effect::Send(_) | Effect::Ping | Effect::Close { .. } | Effect::EchoClose(_) => return None,
+            Effect::Send(_)
+            | Effect::Ping
+            | Effect::Exceeded(_)
+            | Effect::Close { .. }
+            | Effect::EchoClose(_) => return None,
         })
     }
 

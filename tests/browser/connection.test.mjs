@@ -28,7 +28,8 @@ class World {
       trouble: (it) => heard.troubles.push(it.code ?? it.text),
       roundTrip: (it) => heard.roundTrips.push(it),
     }, {
-      socket: () => this.#open(),
+      socket: () => this.#open('socket'),
+      standIn: () => this.#open('stand-in'),
       after: (ms, then) => {
         this.#timers.set(this.#next, { at: this.now + ms, then });
         return this.#next++;
@@ -39,8 +40,8 @@ class World {
     });
   }
 
-  #open() {
-    const socket = { sent: [], closed: false, send: (text) => socket.sent.push(...[JSON.parse(text)].flat()), close: () => { socket.closed = true; } };
+  #open(kind) {
+    const socket = { kind, sent: [], closed: false, send: (text) => socket.sent.push(...[JSON.parse(text)].flat()), close: () => { socket.closed = true; } };
     this.sockets.push(socket);
     return socket;
   }
@@ -305,4 +306,24 @@ test('batches are read in order, and words of a later version are left alone', (
   const world = open('a');
   world.socket.onmessage({ data: JSON.stringify([{ type: 'message', channel: 'a', data: 1 }, { type: 'toString' }, { type: 'message', channel: 'a', data: 2 }]) });
   assert.deepEqual(world.heard.messages.map(([data]) => data), [1, 2]);
+});
+
+test('where no WebSocket is welcomed a stand-in has its turn, and a WebSocket is tried again', () => {
+  const world = new World();
+  world.connection.join('a');
+  world.connection.connect();
+  for (let i = 0; i < 5; i += 1) {
+    world.close(1006);
+    world.wait();
+  }
+  assert.deepEqual(world.sockets.map((it) => it.kind), ['socket', 'socket', 'stand-in', 'socket', 'stand-in', 'socket']);
+  world.close(1006);
+  world.wait();
+  world.welcome();
+  assert.deepEqual([world.socket.kind, world.connection.state.isStandIn], ['stand-in', true]);
+  assert.deepEqual(world.asked().map((it) => it.channel), ['a']);
+  world.close(1006);
+  world.wait();
+  world.welcome();
+  assert.deepEqual([world.socket.kind, world.connection.state.isStandIn], ['socket', false]);
 });

@@ -1,24 +1,27 @@
 //! The server API on the internal listener: flavour → [`ApiCall`] → hub → flavour.
 
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ::http::{HeaderMap, Method, Request, StatusCode, header};
 use bytes::Bytes;
 use fanfare_metrics::ApiMethod;
+use fanfare_protocol::command::Rejection;
+use fanfare_protocol::depth;
 use fanfare_protocol::dialect::native;
 use fanfare_protocol::error::{ErrorCode, Failure};
 use fanfare_protocol::history::Excerpt;
+use fanfare_protocol::limits::Bound;
 use fanfare_protocol::publication::Draft;
 use fanfare_protocol::server_api::{ApiCall, ApiReply};
 use fanfare_protocol::session::Policy;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use tokio::time::timeout;
 
 use crate::config::Secret;
-use crate::connection::{broker_failure, count};
+use crate::connection::{broker_failure, count, exceeded};
 use crate::http::{self, Answer};
 use crate::node::Services;
 use crate::orders;
@@ -27,7 +30,7 @@ use crate::orders;
 const ENVELOPE_BYTES: usize = 4096;
 
 /// Answers one call.
-pub(crate) async fn answer(peer: SocketAddr, request: Request<Incoming>, services: &Arc<Services>) -> Answer {
+pub(crate) async fn answer(peer: IpAddr, request: Request<Incoming>, services: &Arc<Services>) -> Answer {
     let method = request.uri().path().trim_start_matches("/api/").to_owned();
     let label = match method.as_str() {
         "publish" => ApiMethod::Publish,
@@ -51,7 +54,7 @@ pub(crate) async fn answer(peer: SocketAddr, request: Request<Incoming>, service
 }
 
 async fn call(
-    peer: SocketAddr,
+    peer: IpAddr,
     method: &str,
     request: Request<Incoming>,
     services: &Services,
@@ -60,6 +63,13 @@ async fn call(
     authorise(peer, request.headers(), &settings.api_keys)?;
     let most = settings.policy.limits.message_bytes + ENVELOPE_BYTES;
     let body = read(request.into_body(), most, settings.header_timeout).await?;
+    let limits = &settings.policy.limits;
+    if depth::json_exceeds(&body, limits.depth) {
+        exceeded(&services.metrics, limits, Bound::Depth);
+        if !limits.trial.covers(Bound::Depth) {
+            return Err(Rejection::too_deep(limits.depth).failure);
+        }
+    }
     perform(native::api::decode(method, &body)?, &settings.policy, services).await
 }
 
@@ -114,9 +124,9 @@ async fn perform(call: ApiCall, policy: &Policy, services: &Services) -> Result<
 }
 
 /// Whether the caller may call: with one of the keys, or from this machine where there are none.
-fn authorise(peer: SocketAddr, headers: &HeaderMap, keys: &[Secret]) -> Result<(), Failure> {
+fn authorise(peer: IpAddr, headers: &HeaderMap, keys: &[Secret]) -> Result<(), Failure> {
     if keys.is_empty() {
-        return if peer.ip().to_canonical().is_loopback() {
+        return if peer.to_canonical().is_loopback() {
             Ok(())
         } else {
             let text = "without api.keys the server API answers callers on this machine alone";
@@ -144,12 +154,16 @@ fn equal(one: &[u8], other: &[u8]) -> bool {
 
 /// The whole body, bounded in size before it is read and in the time it may take.
 pub(crate) async fn read(body: Incoming, most: usize, patience: Duration) -> Result<Bytes, Failure> {
+    let too_large = || {
+        let text = format!("the body is over {most} bytes: data may have limits.message_bytes");
+        Failure::new(ErrorCode::TooLarge, text)
+    };
+    if body.size_hint().lower() > most as u64 {
+        return Err(too_large()); // Its length was announced: nothing of it need come.
+    }
     match timeout(patience, Limited::new(body, most).collect()).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            let text = format!("the body is over {most} bytes: data may have limits.message_bytes");
-            Err(Failure::new(ErrorCode::TooLarge, text))
-        }
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
         Ok(Err(_)) => Err(Failure::new(ErrorCode::BadRequest, "the body ended early")),
         Err(_) => Err(Failure::new(ErrorCode::BadRequest, "the body did not arrive in time")),
     }
@@ -163,13 +177,13 @@ mod tests {
     fn without_keys_callers_of_this_machine_alone_may_call() {
         let headers = HeaderMap::new();
         for (peer, outcome) in [
-            ("127.0.0.1:1", Ok(())),
-            ("127.9.9.9:1", Ok(())),
-            ("[::1]:1", Ok(())),
-            ("[::ffff:127.0.0.1]:1", Ok(())),
-            ("192.0.2.1:1", Err(ErrorCode::Forbidden)),
-            ("[2001:db8::1]:1", Err(ErrorCode::Forbidden)),
-            ("[::ffff:192.0.2.1]:1", Err(ErrorCode::Forbidden)),
+            ("127.0.0.1", Ok(())),
+            ("127.9.9.9", Ok(())),
+            ("::1", Ok(())),
+            ("::ffff:127.0.0.1", Ok(())),
+            ("192.0.2.1", Err(ErrorCode::Forbidden)),
+            ("2001:db8::1", Err(ErrorCode::Forbidden)),
+            ("::ffff:192.0.2.1", Err(ErrorCode::Forbidden)),
         ] {
             let judged = authorise(peer.parse().unwrap(), &headers, &[]).map_err(|failure| failure.code);
             assert_eq!(judged, outcome, "{peer}");

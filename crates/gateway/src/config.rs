@@ -28,6 +28,7 @@ mod keys;
 mod layer;
 mod merge;
 mod mistake;
+mod network;
 mod pages;
 mod reload;
 mod rules;
@@ -41,20 +42,22 @@ mod typed;
 mod tests;
 
 pub use choice::{
-    BrokerKind, ClientCertificates, LogFormat, PublishBy, RedisMode, SlowSubscriber, SubscribeBy, TlsVersion,
+    BrokerKind, ClientCertificates, ForwardedBy, LogFormat, PublishBy, RedisMode, SlowSubscriber,
+    SubscribeBy, TlsVersion, Trial,
 };
 pub(crate) use identity::provider;
 pub use identity::{Identity, Standing, Validity};
 pub use keys::reloadable;
 pub use mistake::Mistakes;
+pub use network::{Network, NoNetwork};
 pub use pages::{default_toml, document};
 pub use reload::{Changes, Loaded};
 pub use secret::Secret;
 pub use source::{File, Flag, Source};
 pub use tokens::Jwt;
 pub use typed::{
-    Api, Auth, Compression, Config, Console, Heartbeat, History, Limits, Listen, Log, Namespace, Node,
-    Origin, Presence, Redis, Tls, TokenPlaces, WebSocket,
+    Api, Auth, Compression, Config, Console, DryRun, Heartbeat, History, Limits, Listen, Log, Namespace,
+    Node, Origin, Pace, Presence, Proxy, Redis, Tls, TokenPlaces, WebSocket,
 };
 
 /// Reads the layers, the later over the earlier: defaults, file, environment, flags.

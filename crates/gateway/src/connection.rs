@@ -25,14 +25,15 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use fanfare_fanout::{Order, Outbox};
-use fanfare_metrics::{Carrier, Metrics};
-use fanfare_protocol::command::Decoded;
+use fanfare_metrics::{Carrier, Enforcement, Limit, Metrics};
+use fanfare_protocol::command::{Decoded, Rejection};
 use fanfare_protocol::dialect::Incoming;
 use fanfare_protocol::grant::{Grant, Visitor};
+use fanfare_protocol::limits::Bound;
 use fanfare_protocol::session::{Effect, Input, Session, Stage};
 use fanfare_protocol::time::{Moment, Now};
 use fanfare_protocol::websocket::{Event, Frame, Violation};
-use fanfare_protocol::{CloseReason, Form, SessionId};
+use fanfare_protocol::{CloseReason, Form, SessionId, Ticket};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tracing::debug;
 
@@ -46,11 +47,14 @@ use crate::transport::websocket::{Agreed, Read, WebSocket};
 mod effects;
 mod facts;
 mod roster;
+mod speakers;
 mod streaming;
 mod wheel;
 
 pub(crate) use effects::{count, failure as broker_failure};
+pub(crate) use facts::exceeded;
 pub(crate) use roster::Roster;
+pub(crate) use speakers::{Speaker, Speakers};
 pub(crate) use streaming::{Listening, Streaming};
 pub(crate) use wheel::Wheel;
 
@@ -65,7 +69,7 @@ pub(crate) struct Connection<T> {
     /// The tick that the wheel owes us.
     tick_due: Option<Moment>,
     services: Arc<Services>,
-    _place: Place,
+    place: Place,
 }
 
 impl<T> Connection<T> {
@@ -75,6 +79,7 @@ impl<T> Connection<T> {
         carrier: Carrier,
         form: impl Into<Form>,
         visitor: Visitor,
+        ticket: Option<Ticket>,
         place: Place,
         services: Arc<Services>,
     ) -> Self {
@@ -86,7 +91,7 @@ impl<T> Connection<T> {
         let session = match carrier {
             Carrier::WebSocket => Session::open(id, policy, visitor, now, &mut effects),
             Carrier::Events | Carrier::Lines | Carrier::Poll => {
-                Session::open_one_way(id, policy, visitor, now, &mut effects)
+                Session::open_one_way(id, policy, visitor, ticket, now, &mut effects)
             }
         };
         let outbox = Outbox::new(session.id(), form, queue_bytes);
@@ -99,7 +104,7 @@ impl<T> Connection<T> {
             effects,
             tick_due: None,
             services,
-            _place: place,
+            place,
         };
         connection.become_known(None);
         // Whoever swapped the settings after our look at them, and before the roster had us, did not find us there.
@@ -120,6 +125,7 @@ impl<T> Connection<T> {
             }
             Order::Overflowed => {
                 self.services.metrics.outbox_overflowed();
+                self.services.metrics.limit_exceeded(Limit::QueueBytes, Enforcement::Refused);
                 self.take(Input::Overflowed);
             }
             Order::Lost { channel } => self.take(Input::Lost { channel }),
@@ -214,7 +220,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<WebSocket<S>> {
     ) -> Self {
         let compression = agreed.compression.as_ref();
         let socket = |message_bytes| WebSocket::new(io, early, message_bytes, compression);
-        Self::begin(socket, Carrier::WebSocket, agreed.form(), visitor, place, services)
+        Self::begin(socket, Carrier::WebSocket, agreed.form(), visitor, None, place, services)
     }
 
     /// Lives until the connection has ended, for whatever reason.
@@ -286,6 +292,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<WebSocket<S>> {
     fn violated(&mut self, violation: &Violation) {
         debug!(session = ?self.session.id(), %violation, "the peer broke the protocol");
         let reason = CloseReason::from_number(violation.close_code()).unwrap_or(CloseReason::ProtocolError);
+        if reason == CloseReason::MessageTooBig {
+            self.services.metrics.limit_exceeded(Limit::MessageBytes, Enforcement::Refused);
+        }
         self.take(Input::Violated(reason));
     }
 }
@@ -344,9 +353,24 @@ impl Reader<'_> {
         if self.session.stage() != Stage::Open {
             return;
         }
-        let batch_max = self.session.limits().batch;
+        let limits = self.session.limits();
+        let (depth, batch, trial) = (limits.depth, limits.batch, limits.trial);
         let dialect = self.outbox.encoding().dialect();
-        let outcome = dialect.decode(incoming, batch_max, &mut |command| self.command(command));
+        if dialect.exceeds(incoming, depth) {
+            if !trial.covers(Bound::Depth) {
+                return self.command(Err(Rejection::too_deep(depth)));
+            }
+            self.effects.push(Effect::Exceeded(Bound::Depth));
+        }
+        let batch_max = if trial.covers(Bound::Batch) { usize::MAX } else { batch };
+        let mut commands = 0;
+        let outcome = dialect.decode(incoming, batch_max, &mut |command| {
+            commands += 1;
+            self.command(command);
+        });
+        if commands > batch {
+            self.effects.push(Effect::Exceeded(Bound::Batch));
+        }
         if let Err(reason) = outcome {
             self.take(Input::Violated(reason));
         }
@@ -368,7 +392,11 @@ impl Reader<'_> {
 
 /// A name for a conversation, from a source that nobody can guess.
 pub(crate) fn new_session_id() -> SessionId {
+    SessionId::from_random(random_bytes())
+}
+
+fn random_bytes() -> [u8; 16] {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).expect("the system has random numbers");
-    SessionId::from_random(bytes)
+    bytes
 }

@@ -5,12 +5,13 @@
 
 use std::borrow::Cow;
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
-use ::http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use ::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use bytes::Bytes;
 use fanfare_protocol::dialect::native;
 use fanfare_protocol::error::{ErrorCode, Failure};
@@ -20,8 +21,10 @@ use http_body_util::Full;
 use hyper::body::{Frame, Incoming, SizeHint};
 use parking_lot::Mutex;
 
+use crate::admission::{Drawn, NoRoom, Place};
 use crate::connection::Streaming;
 use crate::node::Services;
+use crate::proxy::Unreadable;
 use crate::transport::lines::Form;
 use crate::{admin, api};
 
@@ -83,26 +86,56 @@ impl hyper::body::Body for Body {
 /// Who is at the other end of a socket.
 #[derive(Debug)]
 pub(crate) struct Peer {
-    pub(crate) address: SocketAddr,
+    pub(crate) address: IpAddr,
+    /// What the first connection of the socket has drawn already.
+    drawn: Mutex<Option<Drawn>>,
     /// What it has asked for of late, where that counts as a command.
     rate: Mutex<Rate>,
 }
 
 impl Peer {
-    pub(crate) fn new(address: SocketAddr, services: &Services) -> Self {
-        Self { address, rate: Mutex::new(Rate::new(services.clock.moment())) }
+    pub(crate) fn new(address: IpAddr, drawn: Option<Drawn>, services: &Services) -> Self {
+        let rate = Mutex::new(Rate::new(services.clock.moment()));
+        Self { address, drawn: Mutex::new(drawn), rate }
+    }
+
+    /// Whose a request is, as far as trusted proxies say.
+    fn client(&self, headers: &HeaderMap, services: &Services) -> IpAddr {
+        services.settings().proxies.client(self.address, headers).unwrap_or_else(|Unreadable| {
+            services.metrics.forwarded_malformed();
+            self.address
+        })
+    }
+
+    /// A place for a connection that is asked for by a request.
+    fn enter(&self, headers: &HeaderMap, services: &Services) -> Result<Place, NoRoom> {
+        let Services { admission, metrics, clock, readiness, .. } = services;
+        if readiness.is_draining() {
+            return Err(NoRoom::Draining);
+        }
+        let client = self.client(headers, services);
+        let settings = services.settings();
+        let drawn = self.drawn.lock().take();
+        let drawn =
+            drawn.unwrap_or_else(|| admission.draw(client, &settings.limits, metrics, clock.moment()));
+        match drawn {
+            Drawn::Welcome => admission.connection(client, &settings.limits, metrics),
+            Drawn::Told(why) | Drawn::Untold(why) => Err(why),
+        }
     }
 
     /// Counts a request as a command. A socket may bring as many as a connection may send.
     fn within_rate(&self, limits: &Limits, services: &Services) -> Result<(), Failure> {
-        let text = || format!("at most {} requests a second", limits.messages_per_second);
-        match self.rate.lock().take(limits, services.clock.moment()) {
-            Verdict::Allowed => Ok(()),
-            Verdict::Refused { retry_after } => {
-                Err(Failure::retry(ErrorCode::RateLimited, text(), retry_after))
-            }
-            Verdict::GraceIsOver => Err(Failure::new(ErrorCode::RateLimited, text())),
-        }
+        count_command(&self.rate, limits, services)
+    }
+}
+
+fn count_command(rate: &Mutex<Rate>, limits: &Limits, services: &Services) -> Result<(), Failure> {
+    let text = || format!("at most {} requests a second", limits.messages_per_second);
+    match rate.lock().take(limits, services.clock.moment()) {
+        Verdict::Allowed => Ok(()),
+        Verdict::Refused { retry_after } => Err(Failure::retry(ErrorCode::RateLimited, text(), retry_after)),
+        Verdict::GraceIsOver => Err(Failure::new(ErrorCode::RateLimited, text())),
     }
 }
 
@@ -124,8 +157,10 @@ pub(crate) async fn answer(
 ) -> Answer {
     let path = request.uri().path();
     match (door, path) {
-        (Door::Public, "/ws") => handshake::upgrade(request, Purpose::Session, services),
-        (Door::Public, "/echo") if services.echo => handshake::upgrade(request, Purpose::Echo, services),
+        (Door::Public, "/ws") => handshake::upgrade(peer, request, Purpose::Session, services),
+        (Door::Public, "/echo") if services.echo => {
+            handshake::upgrade(peer, request, Purpose::Echo, services)
+        }
         (Door::Public, "/sse") => streams::answer(Form::Events, peer, request, services).await,
         (Door::Public, "/stream") => streams::answer(Form::Lines, peer, request, services).await,
         (Door::Public, "/poll") => streams::answer(Form::Answer, peer, request, services).await,
@@ -170,13 +205,17 @@ pub(crate) fn failure(failure: &Failure) -> Answer {
     let mut answer = json(status, native::api::encode_failure(failure));
     let headers = answer.headers_mut();
     if let Some(after) = failure.retry_after {
-        let seconds = u64::try_from(after.as_millis().div_ceil(1000)).unwrap_or(u64::MAX);
-        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        headers.insert(header::RETRY_AFTER, seconds(after));
     }
     if failure.code == ErrorCode::Unauthorized {
         headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
     answer
+}
+
+/// A time as `Retry-After` spells it: whole seconds, never none.
+fn seconds(after: Duration) -> HeaderValue {
+    HeaderValue::from(u64::try_from(after.as_millis().div_ceil(1000)).unwrap_or(u64::MAX).max(1))
 }
 
 /// A JSON body.

@@ -14,5 +14,6 @@ pub mod connection;
 mod http;
 pub mod node;
 mod orders;
+mod proxy;
 mod tls;
 mod transport;

@@ -22,6 +22,7 @@ use fanfare_fanout::presence::redis::RedisPresence;
 use fanfare_fanout::presence::{Desk, Presence, PresenceOptions};
 use fanfare_fanout::{Hub, HubOptions, Order};
 use fanfare_metrics::Metrics;
+use fanfare_protocol::grant::{Grant, Visitor};
 use futures_util::FutureExt;
 use parking_lot::RwLock;
 use tokio::time::timeout;
@@ -29,11 +30,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use crate::admission::Admission;
+use crate::admission::{Admission, NoRoom, Place};
 use crate::auth::Revoked;
 use crate::clock::Clock;
 use crate::config::{self, BrokerKind, Config};
-use crate::connection::{Roster, Wheel};
+use crate::connection::{Roster, Speakers, Wheel};
 use crate::http::Door;
 use crate::orders;
 
@@ -76,6 +77,7 @@ pub(crate) struct Services {
     pub(crate) clock: Clock,
     pub(crate) wheel: Wheel,
     pub(crate) roster: Roster,
+    pub(crate) speakers: Speakers,
     pub(crate) revoked: Revoked,
     pub(crate) admission: Admission,
     pub(crate) readiness: Readiness,
@@ -88,6 +90,26 @@ impl Services {
     /// What is in force now.
     pub(crate) fn settings(&self) -> Arc<Settings> {
         self.settings.read().clone()
+    }
+
+    /// Counts a connection as one of its client's, once that is known.
+    ///
+    /// # Errors
+    /// The user has too many.
+    pub(crate) fn belong(&self, place: &mut Place, visitor: &Visitor) -> Result<(), NoRoom> {
+        match visitor {
+            Visitor::Known(grant) => self.belong_to(place, grant),
+            Visitor::Anonymous | Visitor::Unknown => Ok(()),
+        }
+    }
+
+    /// The same for one whose client has become known.
+    ///
+    /// # Errors
+    /// The user has too many.
+    pub(crate) fn belong_to(&self, place: &mut Place, grant: &Grant) -> Result<(), NoRoom> {
+        let Some(user) = &grant.user else { return Ok(()) };
+        self.admission.belong(place, user, &self.settings().limits, &self.metrics)
     }
 
     /// Runs a connection's task so that a bug in it ends that connection and nothing else.
@@ -292,6 +314,7 @@ fn services(
         clock,
         wheel: Wheel::new(clock),
         roster: Roster::default(),
+        speakers: Speakers::default(),
         revoked: Revoked::default(),
         admission: Admission::default(),
         readiness: Readiness::default(),

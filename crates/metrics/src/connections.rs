@@ -4,7 +4,7 @@ use prometheus::{IntCounter, IntGauge};
 
 use crate::Metrics;
 use crate::catalog::{By, Catalog, fact};
-use crate::labels::{Carrier, CloseCode, Command, HttpVersion, Refusal, RefusalCode};
+use crate::labels::{Carrier, CloseCode, Command, Enforcement, HttpVersion, Limit, Refusal, RefusalCode};
 
 #[derive(Debug)]
 pub(crate) struct Connections {
@@ -14,6 +14,8 @@ pub(crate) struct Connections {
     closed: By<CloseCode, IntCounter>,
     websockets: By<HttpVersion, IntCounter>,
     refused: By<Refusal, IntCounter>,
+    exceeded: By<(Limit, Enforcement), IntCounter>,
+    forwarded_malformed: IntCounter,
     pub(crate) subscriptions: IntGauge,
     pub(crate) channels: IntGauge,
     commands: By<Command, IntCounter>,
@@ -61,6 +63,17 @@ impl Connections {
                 )
                 .query("sum(rate(fanfare_handshakes_refused_total[5m])) by (reason)"),
             ),
+            exceeded: catalog.counters(
+                fact(
+                    "fanfare_limit_exceeded_total",
+                    "Times that a limit was met, by limit, and whether it was enforced or is in limits.dry_run.",
+                )
+                .query("sum(rate(fanfare_limit_exceeded_total[5m])) by (limit, mode)"),
+            ),
+            forwarded_malformed: catalog.counter(fact(
+                "fanfare_forwarded_malformed_total",
+                "Requests whose trusted proxy named a client that is no address; they count for the proxy's.",
+            )),
             subscriptions: catalog.gauge(fact(
                 "fanfare_subscriptions",
                 "Subscriptions of this node's connections, all channels together.",
@@ -106,6 +119,16 @@ impl Metrics {
     /// An upgrade was refused.
     pub fn handshake_refused(&self, reason: Refusal) {
         self.connections.refused.of(reason).inc();
+    }
+
+    /// A limit was met.
+    pub fn limit_exceeded(&self, limit: Limit, enforcement: Enforcement) {
+        self.connections.exceeded.of((limit, enforcement)).inc();
+    }
+
+    /// A trusted proxy named a client that is no address.
+    pub fn forwarded_malformed(&self) {
+        self.connections.forwarded_malformed.inc();
     }
 
     /// A connection joined a channel.

@@ -77,6 +77,12 @@ label! {
         BadVersion = "bad_version",
         /// 429: the address has too many connections or opens them too fast.
         TooManyFromAddress = "too_many_from_address",
+        /// 429: the user has too many connections.
+        TooManyOfUser = "too_many_of_user",
+        /// 503: clients come faster than the node may let them in.
+        TooManyAtOnce = "too_many_at_once",
+        /// What ought to begin with a header of the PROXY protocol did not.
+        BadProxyHeader = "bad_proxy_header",
         /// 503: the node is draining.
         Draining = "draining",
         /// 503: the node does not know yet which tokens are revoked.
@@ -87,6 +93,50 @@ label! {
         HeaderTimeout = "header_timeout",
         /// Anything else.
         Other = "other",
+    }
+}
+
+label! {
+    /// A bound that can be met.
+    pub enum Limit as "limit" {
+        /// `limits.connections`, and the sockets beyond it.
+        Sockets = "sockets",
+        /// `limits.connections`
+        Connections = "connections",
+        /// `limits.connections_per_ip`
+        ConnectionsPerIp = "connections_per_ip",
+        /// `limits.connections_per_user`
+        ConnectionsPerUser = "connections_per_user",
+        /// `limits.handshakes_per_second`
+        Handshakes = "handshakes_per_second",
+        /// `limits.handshakes_per_second_per_ip`
+        HandshakesPerIp = "handshakes_per_second_per_ip",
+        /// `limits.messages_per_second`
+        Messages = "messages_per_second",
+        /// `namespaces.<name>.rate`
+        Rate = "rate",
+        /// `namespaces.<name>.max_bytes`
+        MaxBytes = "max_bytes",
+        /// `limits.channels`
+        Channels = "channels",
+        /// `limits.batch`
+        Batch = "batch",
+        /// `limits.json_depth`
+        JsonDepth = "json_depth",
+        /// `limits.message_bytes`
+        MessageBytes = "message_bytes",
+        /// `limits.queue_bytes`
+        QueueBytes = "queue_bytes",
+    }
+}
+
+label! {
+    /// What came of meeting a bound.
+    pub enum Enforcement as "mode" {
+        /// It was enforced.
+        Refused = "refused",
+        /// It is in `limits.dry_run`: all went on.
+        WouldRefuse = "would_refuse",
     }
 }
 
@@ -340,6 +390,7 @@ code_label! {
         Unauthorized = "4401",
         Forbidden = "4403",
         HeartbeatTimeout = "4408",
+        LimitReached = "4422",
         RateLimited = "4429",
         SlowConsumer = "4508",
     }

@@ -27,6 +27,8 @@ pub enum CloseReason {
     Forbidden,
     /// No answer to a heartbeat in time.
     HeartbeatTimeout,
+    /// Its user has too many connections.
+    LimitReached,
     /// Over the rate for longer than the grace.
     RateLimited,
     /// Its queue went over `limits.queue_bytes`.
@@ -46,7 +48,7 @@ pub enum Reconnect {
 
 impl CloseReason {
     /// Every reason, in the order of their numbers.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Normal,
         Self::GoingAway,
         Self::ProtocolError,
@@ -59,6 +61,7 @@ impl CloseReason {
         Self::Unauthorized,
         Self::Forbidden,
         Self::HeartbeatTimeout,
+        Self::LimitReached,
         Self::RateLimited,
         Self::SlowConsumer,
     ];
@@ -107,6 +110,7 @@ impl CloseReason {
             Self::Unauthorized => (4401, "unauthorized", WithNewToken, "a valid token is needed"),
             Self::Forbidden => (4403, "forbidden", No, "disconnected by the application"),
             Self::HeartbeatTimeout => (4408, "heartbeat_timeout", Yes, "no pong in time"),
+            Self::LimitReached => (4422, "limit_reached", Yes, "this user has too many connections"),
             Self::RateLimited => (4429, "rate_limited", Yes, "over the rate for too long"),
             Self::SlowConsumer => (4508, "slow_consumer", Yes, "messages were not read fast enough"),
         }

@@ -1,9 +1,10 @@
 //! What any client may ask: meanings, never a dialect's spelling.
 
 use crate::channel::Channel;
-use crate::error::Failure;
+use crate::error::{ErrorCode, Failure};
 use crate::grant::Token;
 use crate::id::RequestId;
+use crate::limits::Bound;
 use crate::publication::{IdempotencyKey, Payload, Position};
 
 /// One command and the name its sender gave it.
@@ -91,6 +92,22 @@ pub struct Rejection {
     pub channel: Option<Channel>,
     /// What was wrong.
     pub failure: Failure,
+    /// The bound that it went over, where that is what was wrong.
+    pub over: Option<Bound>,
+}
+
+impl Rejection {
+    /// A message of which nothing could be read that would say whose it is.
+    pub fn unnamed(failure: Failure) -> Self {
+        Self { id: None, channel: None, failure, over: None }
+    }
+
+    /// A command with more than so many levels.
+    pub fn too_deep(levels: usize) -> Self {
+        let text = format!("nested more than {levels} deep: send flatter data");
+        let failure = Failure::new(ErrorCode::BadRequest, text);
+        Self { over: Some(Bound::Depth), ..Self::unnamed(failure) }
+    }
 }
 
 /// What a dialect makes of one command on the wire.

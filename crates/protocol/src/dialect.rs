@@ -111,6 +111,9 @@ pub trait Dialect: Sync {
         on_command: &mut dyn FnMut(Decoded),
     ) -> Result<(), CloseReason>;
 
+    /// Whether one of a message's commands has more than so many arrays and objects within each other, itself among them.
+    fn exceeds(&self, incoming: Incoming<'_>, levels: usize) -> bool;
+
     /// Spells an event for one client.
     fn encode(&self, reply: &Reply) -> Frame;
 

@@ -1,5 +1,8 @@
 //! The one table of what can go wrong with a command while the connection lives on.
 
+use std::num::NonZeroU32;
+use std::time::Duration;
+
 /// Why a command was refused. Numbers are 4000 + the HTTP status that means the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ErrorCode {
@@ -79,7 +82,7 @@ pub struct Failure {
     /// What was wrong and what would be right, in one sentence.
     pub explanation: Box<str>,
     /// Try again after this long.
-    pub retry_after: Option<std::time::Duration>,
+    pub retry_after: Option<Duration>,
 }
 
 impl Failure {
@@ -89,12 +92,14 @@ impl Failure {
     }
 
     /// A refusal that may be gone after `retry_after`.
-    pub fn retry(
-        code: ErrorCode,
-        explanation: impl Into<Box<str>>,
-        retry_after: std::time::Duration,
-    ) -> Self {
+    pub fn retry(code: ErrorCode, explanation: impl Into<Box<str>>, retry_after: Duration) -> Self {
         Self { code, explanation: explanation.into(), retry_after: Some(retry_after) }
+    }
+
+    /// More publications of one client than a namespace takes.
+    pub fn too_many_publications(per_second: NonZeroU32, retry_after: Duration) -> Self {
+        let text = format!("at most {per_second} publications a second of one client are taken here");
+        Self::retry(ErrorCode::RateLimited, text, retry_after)
     }
 }
 

@@ -7,7 +7,7 @@ use crate::channel::Channel;
 use crate::close::CloseReason;
 use crate::error::{ErrorCode, Failure};
 use crate::history::Page;
-use crate::id::{RequestId, SessionId, UserId};
+use crate::id::{RequestId, SessionId, Ticket, UserId};
 use crate::publication::{Payload, Position};
 use crate::time::UnixMicros;
 
@@ -158,6 +158,8 @@ pub struct Welcome {
     pub channels: usize,
     /// The commands that may be sent per second; 0 when that is not limited.
     pub messages_per_second: u32,
+    /// Lets a client that cannot speak in this conversation speak for it elsewhere.
+    pub ticket: Option<Ticket>,
     /// Channels that the server subscribes this connection to; each is told of by its own [`Event::Subscribed`].
     pub subscribed: Vec<Channel>,
 }

@@ -47,6 +47,50 @@ impl fmt::Debug for SessionId {
     }
 }
 
+/// Lets a request speak for a conversation that it is no part of: the name of the node that holds it, and 128 random bits. It is a
+/// secret between the two, which a [`SessionId`] is not: whoever may ask who is on a channel is told those.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Ticket {
+    node: Box<str>,
+    secret: u128,
+}
+
+impl Ticket {
+    /// Takes 16 bytes that the shell drew from a cryptographic source.
+    pub fn from_random(node: &str, bytes: [u8; 16]) -> Self {
+        Self { node: node.into(), secret: u128::from_be_bytes(bytes) }
+    }
+
+    /// Reads what `Display` wrote; `None` for anything else.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (node, secret) = text.rsplit_once('.')?;
+        SessionId::parse(secret).map(|SessionId(secret)| Self { node: node.into(), secret })
+    }
+
+    /// The node that gave it.
+    pub fn node(&self) -> &str {
+        &self.node
+    }
+
+    /// What nobody else knows.
+    pub const fn secret(&self) -> u128 {
+        self.secret
+    }
+}
+
+impl fmt::Display for Ticket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{:032x}", self.node, self.secret)
+    }
+}
+
+/// Shows that there is one, and nothing else.
+impl fmt::Debug for Ticket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(ticket)")
+    }
+}
+
 /// Who the application says a client is: the `sub` of its token.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct UserId(Arc<str>);

@@ -11,6 +11,7 @@
 pub mod channel;
 pub mod close;
 pub mod command;
+pub mod depth;
 pub mod dialect;
 pub mod error;
 pub mod event;
@@ -30,5 +31,5 @@ pub use channel::Channel;
 pub use close::CloseReason;
 pub use dialect::{Encoding, Form};
 pub use error::ErrorCode;
-pub use id::{RequestId, SessionId, UserId};
+pub use id::{RequestId, SessionId, Ticket, UserId};
 pub use publication::{Draft, Epoch, Offset, Position, Publication};

@@ -14,6 +14,8 @@ pub struct Limits {
     pub channels: usize,
     /// The most commands in one message.
     pub batch: usize,
+    /// The most arrays and objects within each other in one command, itself among them.
+    pub depth: usize,
     /// The bad requests after which a connection is closed.
     pub errors: u32,
     /// The commands a connection may send per second; 0 does not limit them.
@@ -26,6 +28,42 @@ pub struct Limits {
     pub auth_timeout: Duration,
     /// How long to wait for the peer's Close and for our last bytes to leave (RFC 6455 section 7.1.1).
     pub close_timeout: Duration,
+    /// The bounds that are only counted.
+    pub trial: Trial,
+}
+
+/// A bound that a session meets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bound {
+    /// [`Limits::messages_per_second`]
+    Commands,
+    /// The rate of a namespace.
+    Publications,
+    /// The data of one publication of a namespace.
+    DataBytes,
+    /// [`Limits::channels`]
+    Channels,
+    /// [`Limits::batch`]
+    Batch,
+    /// [`Limits::depth`]
+    Depth,
+}
+
+/// Bounds that are counted when they are met, and nothing else.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Trial(u8);
+
+impl Trial {
+    /// Whether this bound is one of them.
+    pub const fn covers(self, bound: Bound) -> bool {
+        self.0 & (1 << bound as u8) != 0
+    }
+}
+
+impl FromIterator<Bound> for Trial {
+    fn from_iter<I: IntoIterator<Item = Bound>>(bounds: I) -> Self {
+        Self(bounds.into_iter().fold(0, |set, bound| set | 1 << bound as u8))
+    }
 }
 
 impl Limits {
@@ -56,12 +94,14 @@ impl Default for Limits {
             message_bytes: 64 * 1024,
             channels: 128,
             batch: 128,
+            depth: 128,
             errors: 32,
             messages_per_second: 100,
             burst_grace: Duration::from_secs(5),
             queue_bytes: 1024 * 1024,
             auth_timeout: Duration::from_secs(10),
             close_timeout: Duration::from_secs(5),
+            trial: Trial::default(),
         }
     }
 }

@@ -62,5 +62,10 @@ pub enum Malformed {
     TooDeep,
 }
 
+/// Whether a value has more than so many arrays and maps within each other, as far as it can be read.
+pub(crate) fn exceeds(value: &[u8], levels: usize) -> bool {
+    walk::walk_within(&mut Reader::new(value), levels, drop) == Err(Malformed::TooDeep)
+}
+
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,7 @@
 //! Who may do what on which channel: what a namespace opens to everyone, and what a client's token opens beside it.
 
 use std::collections::HashMap;
+use std::num::NonZeroU32;
 
 use crate::channel::Channel;
 use crate::error::{ErrorCode, Failure};
@@ -53,6 +54,8 @@ pub struct Rule {
     pub subscribe: MaySubscribe,
     /// The most bytes of data in one publication; `None` leaves it to the message bound.
     pub payload_bytes: Option<usize>,
+    /// The most publications of one client in a second; `None` leaves it to the rate of commands.
+    pub rate: Option<NonZeroU32>,
     /// What the broker keeps; `None` for a channel without history.
     pub history: Option<Retention>,
     /// Whether it is known who is subscribed.
@@ -67,6 +70,7 @@ impl Rule {
         publish: MayPublish::Anyone,
         subscribe: MaySubscribe::Anyone,
         payload_bytes: None,
+        rate: None,
         history: Some(Retention::SHORT),
         presence: true,
         overflow: Overflow::Disconnect,

@@ -35,8 +35,8 @@ use crate::error::{ErrorCode, Failure};
 use crate::event::{Crowd, Entry, Event, Member, Reply};
 use crate::grant::{Grant, Token, Visitor};
 use crate::history::{Excerpt, Page};
-use crate::id::{RequestId, SessionId};
-use crate::limits::{Heartbeat, Limits};
+use crate::id::{RequestId, SessionId, Ticket};
+use crate::limits::{Bound, Heartbeat, Limits};
 use crate::publication::{Draft, Position};
 use crate::rules::{Overflow, Rules};
 use crate::time::{Moment, Now};
@@ -49,7 +49,9 @@ mod subscription;
 use identity::{Authenticating, Identity};
 use keepalive::{Due, Keepalive};
 
-pub use rate::{Rate, Verdict};
+use rate::Publishing;
+
+pub use rate::{Bucket, Rate, Verdict};
 
 /// What a node has decided for all of its sessions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -150,6 +152,8 @@ pub enum Input {
 pub enum Effect {
     /// Tell the client.
     Send(Reply),
+    /// Count that a bound was met. What follows from it, if it is not only tried, is an effect of its own.
+    Exceeded(Bound),
     /// Send a ping frame.
     Ping,
     /// Verify a token, and answer with [`Input::Authenticated`]. Joins that follow from the answer, since the token lists
@@ -262,6 +266,8 @@ pub struct Session {
     subscriptions: HashMap<Channel, Subscription>,
     /// How many of these are to be heard.
     wanted: usize,
+    /// What it has published of late.
+    publishing: Publishing,
     /// The code that this conversation ends or ended with, for logs and counters; 1006 while nobody closed it.
     outcome: u16,
 }
@@ -326,18 +332,35 @@ impl Session {
     }
 
     /// The same for a client that names its channels when it comes, and says nothing later on: what its token lists is
-    /// allowed to it, but not subscribed to, since nobody could recover it.
+    /// allowed to it, but not subscribed to, since nobody could recover it. What it has to say later it says by the ticket.
     pub fn open_one_way(
         id: SessionId,
         policy: Arc<Policy>,
         visitor: Visitor,
+        ticket: Option<Ticket>,
         now: Now,
         effects: &mut Vec<Effect>,
     ) -> Self {
         let session = Self::begin(id, policy, visitor, now);
         if let State::Open(_) = session.state {
-            session.welcome(None, Vec::new(), effects);
+            session.welcome(None, ticket, Vec::new(), effects);
         }
+        session
+    }
+
+    /// A conversation of one command, which greets nobody: what is said in it is judged as what a client says that hears
+    /// `heard`. Nothing has been joined for it, so there is nothing to tear down.
+    pub fn for_one_command(
+        id: SessionId,
+        policy: Arc<Policy>,
+        visitor: Visitor,
+        heard: Option<Channel>,
+        now: Now,
+    ) -> Self {
+        let mut session = Self::begin(id, policy, visitor, now);
+        session.wanted = usize::from(heard.is_some());
+        let hears = || Subscription { is_wanted: true, ..Subscription::default() };
+        session.subscriptions.extend(heard.map(|channel| (channel, hears())));
         session
     }
 
@@ -354,7 +377,16 @@ impl Session {
             Visitor::Unknown => (State::Authenticating(Box::new(Authenticating { open, deadline })), None),
         };
         let subscriptions = HashMap::new();
-        Self { id, policy, state, identity, subscriptions, wanted: 0, outcome: ABNORMAL }
+        Self {
+            id,
+            policy,
+            state,
+            identity,
+            subscriptions,
+            wanted: 0,
+            publishing: Publishing::default(),
+            outcome: ABNORMAL,
+        }
     }
 
     /// Takes one input and appends what is to be done, in order.
@@ -462,7 +494,7 @@ impl Session {
                 let sender = self.grant().and_then(Grant::sender);
                 let retention = None;
                 let draft = Draft { channel, payload, sender, exclude, received: now.unix, retention, key };
-                self.publish(id, draft, effects);
+                self.publish(now, id, draft, effects);
             }
             Command::History { channel, since, limit, reverse } => match self.may_read(&channel) {
                 Ok(()) => {
@@ -480,7 +512,7 @@ impl Session {
 
     /// A mistake costs as much as a command: it is read and answered like one.
     fn rejected(&mut self, now: Now, rejection: Rejection, effects: &mut Vec<Effect>) {
-        let Rejection { id, channel, failure } = rejection;
+        let Rejection { id, channel, failure, over } = rejection;
         if !self.within_rate(now, id.as_ref(), channel.as_ref(), effects) {
             return;
         }
@@ -488,6 +520,7 @@ impl Session {
         let is_bad = failure.code == ErrorCode::BadRequest;
         open.bad_requests += u32::from(is_bad);
         let too_many = open.bad_requests > self.policy.limits.errors;
+        effects.extend(over.map(Effect::Exceeded));
         refuse(id, channel, failure, effects);
         if too_many {
             self.close(now, CloseReason::BadRequest, Duration::ZERO, effects);
@@ -503,8 +536,16 @@ impl Session {
         effects: &mut Vec<Effect>,
     ) -> bool {
         let Some(open) = self.state.open() else { return false };
-        match open.rate.take(&self.policy.limits, now.moment) {
-            Verdict::Allowed => return true,
+        let verdict = open.rate.take(&self.policy.limits, now.moment);
+        if verdict == Verdict::Allowed {
+            return true;
+        }
+        effects.push(Effect::Exceeded(Bound::Commands));
+        if self.policy.limits.trial.covers(Bound::Commands) {
+            return true;
+        }
+        match verdict {
+            Verdict::Allowed => unreachable!("it was just looked at"),
             Verdict::Refused { retry_after } => {
                 let text = format!("at most {} commands a second", self.policy.limits.messages_per_second);
                 let failure = Failure::retry(ErrorCode::RateLimited, text, retry_after);

@@ -17,7 +17,16 @@ impl Samples {
     pub async fn of(internal: SocketAddr) -> Self {
         let response = http::get(internal, "/metrics").await;
         assert_eq!(response.status, 200, "{}", response.head);
-        let lines = response.text().lines().filter(|line| !line.starts_with('#'));
+        Self::parse(response.text())
+    }
+
+    /// Reads what was scraped.
+    ///
+    /// # Panics
+    /// When it is not Prometheus' text format.
+    #[must_use]
+    pub fn parse(text: &str) -> Self {
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
         let samples = lines.map(|line| {
             let (series, value) = line.rsplit_once(' ').expect("a series and its value");
             (series.to_owned(), value.parse().expect("a value is a number"))

@@ -8,11 +8,12 @@ export class Link {
   #server;
   #port = 0;
   #sockets = new Set();
-  #refuses;
+  /** Matches the beginning of what is hung up on. */
+  refuses;
 
   /** `refuses` matches the beginning of what is hung up on, such as the request for a WebSocket. */
   constructor(url, { refuses } = {}) {
-    this.#refuses = refuses;
+    this.refuses = refuses;
     const { hostname, port, protocol } = new URL(url);
     this.#target = { host: hostname, port: Number(port || (protocol === 'https:' ? 443 : 80)) };
   }
@@ -34,7 +35,7 @@ export class Link {
       }
       far.pipe(near);
       near.on('data', (bytes) => {
-        if (this.#refuses?.test(bytes.toString('latin1'))) near.destroy();
+        if (this.refuses?.test(bytes.toString('latin1'))) near.destroy();
         else far.write(bytes);
       });
       near.on('end', () => far.end());

@@ -1,7 +1,8 @@
 //! The console: one embedded page on which a newcomer sees messages cross.
 //!
 //! The page is static files compiled into the binary, served as they are: no build step, nothing fetched from elsewhere.
-//! It talks to its own node over `/ws` and `/status` like any other client, so it can do nothing that a client cannot.
+//! It talks to its own node over `/ws` and `/status` like any other client, so it can do nothing that a client cannot; where a
+//! network lets no WebSocket through, over `/sse` and `/publish`.
 //!
 //! **Invariant:** every answer carries [`HEADERS`], whose policy lets a page load from its own origin alone
 //! and run nothing inline. The files must therefore hold no inline script, no style attribute and no `data:`
@@ -72,7 +73,7 @@ impl Asset {
     }
 }
 
-const ASSETS: [(&str, Asset); 5] = [
+const ASSETS: [(&str, Asset); 6] = [
     ("/", Asset::new("text/html; charset=utf-8", include_bytes!("console/index.html"))),
     ("/console/console.css", Asset::new("text/css; charset=utf-8", include_bytes!("console/console.css"))),
     (
@@ -82,6 +83,10 @@ const ASSETS: [(&str, Asset); 5] = [
     (
         "/console/connection.js",
         Asset::new("text/javascript; charset=utf-8", include_bytes!("console/connection.js")),
+    ),
+    (
+        "/console/fallback.js",
+        Asset::new("text/javascript; charset=utf-8", include_bytes!("console/fallback.js")),
     ),
     ("/console/favicon.svg", Asset::new("image/svg+xml", include_bytes!("console/favicon.svg"))),
 ];

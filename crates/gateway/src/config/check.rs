@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 use ::config::ValueKind;
 use tracing_subscriber::EnvFilter;
 
+use super::network::Network;
+
 /// The type of a key, with its bounds.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Kind {
@@ -34,6 +36,9 @@ pub(super) enum Kind {
     PublicKey,
     /// Text of whatever characters.
     Words,
+    /// Any of a few words.
+    Choices(&'static [&'static str]),
+    Networks,
 }
 
 /// A value as a layer has it.
@@ -60,7 +65,7 @@ impl Kind {
     }
 
     fn is_list(self) -> bool {
-        matches!(self, Self::Origins | Self::RedisUrls | Self::Secrets)
+        matches!(self, Self::Origins | Self::RedisUrls | Self::Secrets | Self::Choices(_) | Self::Networks)
     }
 
     /// The value with its type, None if it is not one of ours.
@@ -102,7 +107,8 @@ impl Kind {
     fn accepts(self, text: &str) -> bool {
         match self {
             Self::Whole { .. } | Self::Switch => false,
-            Self::Choice(words) => words.contains(&text),
+            Self::Choice(words) | Self::Choices(words) => words.contains(&text),
+            Self::Networks => text.parse::<Network>().is_ok(),
             Self::Text { max, also } => is_name(text, max, also),
             Self::Address => text.parse::<SocketAddr>().is_ok(),
             Self::File => !text.is_empty() && !text.contains('\0'),
@@ -128,6 +134,10 @@ impl fmt::Display for Kind {
             Self::Choice(words) => {
                 let (last, others) = words.split_last().expect("a choice has words");
                 write!(f, "\"{}\" or \"{last}\"", others.join("\", \""))
+            }
+            Self::Choices(words) => write!(f, "a list of any of \"{}\"", words.join("\", \"")),
+            Self::Networks => {
+                f.write_str("a list of networks such as \"10.0.0.0/8\", \"2001:db8::/32\" or \"127.0.0.1\"")
             }
             Self::Text { max, also } => write!(f, "text of 1 to {max} letters, digits and any of \"{also}\""),
             Self::Address => f.write_str("an address and port such as \"127.0.0.1:8000\" or \"[::1]:8000\""),

@@ -119,3 +119,41 @@ choice! {
         Json = "json",
     }
 }
+
+choice! {
+    /// The header in which proxies say for whom they speak.
+    pub enum ForwardedBy {
+        /// `X-Forwarded-For`: addresses, the nearest last.
+        XForwardedFor = "x-forwarded-for",
+        /// `Forwarded` (RFC 7239).
+        Forwarded = "forwarded",
+    }
+}
+
+choice! {
+    /// A limit that can be tried without being enforced: none of these is what bounds memory.
+    pub enum Trial {
+        /// All of them.
+        All = "all",
+        /// `limits.connections`
+        Connections = "connections",
+        /// `limits.connections_per_ip`
+        ConnectionsPerIp = "connections_per_ip",
+        /// `limits.connections_per_user`
+        ConnectionsPerUser = "connections_per_user",
+        /// `limits.handshakes_per_second`
+        Handshakes = "handshakes_per_second",
+        /// `limits.handshakes_per_second_per_ip`
+        HandshakesPerIp = "handshakes_per_second_per_ip",
+        /// `limits.messages_per_second`
+        Messages = "messages_per_second",
+        /// `namespaces.<name>.rate`
+        Rate = "rate",
+        /// `limits.channels`
+        Channels = "channels",
+        /// `limits.batch`
+        Batch = "batch",
+        /// `limits.json_depth`
+        JsonDepth = "json_depth",
+    }
+}

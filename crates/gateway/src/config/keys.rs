@@ -2,7 +2,8 @@
 
 use super::check::Kind;
 use super::choice::{
-    BrokerKind, ClientCertificates, LogFormat, PublishBy, RedisMode, SlowSubscriber, SubscribeBy, TlsVersion,
+    BrokerKind, ClientCertificates, ForwardedBy, LogFormat, PublishBy, RedisMode, SlowSubscriber,
+    SubscribeBy, TlsVersion, Trial,
 };
 
 /// What stands for a namespace's name in the path of a key.
@@ -169,6 +170,35 @@ pub(super) const SECTIONS: &[Section] = &[
                 whole(0, 86_400),
                 "60",
                 "How often the files are read again, to take new ones without a signal; 0 is only at SIGHUP.",
+            )
+            .reloadable(),
+        ],
+    },
+    Section {
+        name: "proxy",
+        help: "Who stands between the clients and the public listener: limits per address are for what stands behind.",
+        keys: &[
+            key(
+                "proxy.trusted",
+                Kind::Networks,
+                "[]",
+                "The networks of the proxies that are believed when they say for whom they speak. Of the addresses that a \
+                 request has passed, the client's is the last one that is in none of them. Empty: nobody is believed.",
+            )
+            .reloadable(),
+            key(
+                "proxy.header",
+                Kind::Choice(ForwardedBy::WORDS),
+                "\"x-forwarded-for\"",
+                "The header that the proxies set. The other one is not looked at: they may hand on what a client put there.",
+            )
+            .reloadable(),
+            key(
+                "proxy.protocol",
+                Kind::Switch,
+                "false",
+                "Whether sockets from `proxy.trusted` begin with a header of the PROXY protocol, version 1 or 2. Those that do \
+                 not within `limits.header_seconds` are hung up on; sockets from elsewhere are taken as they are.",
             )
             .reloadable(),
         ],
@@ -394,6 +424,58 @@ pub(super) const SECTIONS: &[Section] = &[
         keys: &[
             key("limits.connections", whole(1, 10_000_000), "100000", "Connections of the whole node.").reloadable(),
             key(
+                "limits.connections_per_ip",
+                whole(0, 10_000_000),
+                "0",
+                "Connections from one address, or from one IPv6 network of `limits.ipv6_prefix` bits; more are refused with 429. \
+                 0 is any number. Behind proxies see `proxy.trusted`.",
+            )
+            .reloadable(),
+            key(
+                "limits.connections_per_user",
+                whole(0, 10_000_000),
+                "0",
+                "Connections of one user on this node; more are refused with 429, or closed with 4422 where the token comes later. \
+                 0 is any number.",
+            )
+            .reloadable(),
+            key(
+                "limits.ipv6_prefix",
+                whole(16, 128),
+                "64",
+                "How many bits of an IPv6 address tell one client from another: providers give each customer a whole network.",
+            )
+            .reloadable(),
+            key(
+                "limits.handshakes_per_second",
+                whole(0, 1_000_000),
+                "0",
+                "Sockets, and further connections on them, that the public listener takes in a second; beyond it clients are \
+                 refused with 503, and hung up on beyond twice that. 0 is any number.",
+            )
+            .reloadable(),
+            key(
+                "limits.handshakes_burst",
+                whole(0, 10_000_000),
+                "0",
+                "How many of them may come at once; 0 is a second's worth.",
+            )
+            .reloadable(),
+            key(
+                "limits.handshakes_per_second_per_ip",
+                whole(0, 1_000_000),
+                "0",
+                "The same for one address, or one IPv6 network of `limits.ipv6_prefix` bits, refused with 429.",
+            )
+            .reloadable(),
+            key(
+                "limits.handshakes_burst_per_ip",
+                whole(0, 10_000_000),
+                "0",
+                "How many of them may come at once; 0 is a second's worth.",
+            )
+            .reloadable(),
+            key(
                 "limits.streams",
                 whole(1, 10_000),
                 "100",
@@ -410,6 +492,14 @@ pub(super) const SECTIONS: &[Section] = &[
             .reloadable(),
             key("limits.channels", whole(1, 1_000_000), "128", "Channels subscribed to at once.").reloadable(),
             key("limits.batch", whole(1, 100_000), "128", "Commands in one message.").reloadable(),
+            key(
+                "limits.json_depth",
+                whole(2, 512),
+                "128",
+                "Arrays and objects within each other in one command, its own braces among them, in JSON or MessagePack; deeper is \
+                 refused with 4400 before it is parsed.",
+            )
+            .reloadable(),
             key(
                 "limits.max_errors",
                 whole(1, 1_000_000),
@@ -446,6 +536,14 @@ pub(super) const SECTIONS: &[Section] = &[
                 whole(1, 60),
                 "5",
                 "Time for a client to answer a Close, and to take in what was sent before it; then it is hung up on.",
+            )
+            .reloadable(),
+            key(
+                "limits.dry_run",
+                Kind::Choices(Trial::WORDS),
+                "[]",
+                "Limits that are not enforced but only counted, by `fanfare_limit_exceeded_total{mode=\"would_refuse\"}`, to see \
+                 whom they would hit. What bounds memory is always enforced.",
             )
             .reloadable(),
         ],
@@ -545,6 +643,15 @@ pub(super) const SECTIONS: &[Section] = &[
                 "`limits.message_bytes` alone bounds it",
                 "4096",
                 "Bytes of the `data` of one publication; more is refused with 4413.",
+            )
+            .reloadable(),
+            unset(
+                "namespaces.*.rate",
+                whole(1, 1_000_000),
+                "`limits.messages_per_second` alone bounds it",
+                "10",
+                "Publications of one connection in a second, to all channels of the namespace together; as many may come at once. \
+                 More are refused with 4429. Posted ones are counted by user, or by address.",
             )
             .reloadable(),
             key("namespaces.*.presence", Kind::Switch, "false", "Whether clients may ask and be told who is subscribed.")

@@ -13,6 +13,7 @@ pub(super) fn check(config: &Config, merged: &Merged, mistakes: &mut Mistakes) {
     let mut rules = Rules { merged, mistakes };
     rules.listeners(config);
     rules.doors(config);
+    rules.proxies(config);
     rules.redis(config);
     rules.bounds(config);
     rules.history(config);
@@ -88,6 +89,20 @@ impl Rules<'_> {
             self.require(jwt.is_some() || !is_used, &paths, || {
                 format!("{path}: no tokens are taken without auth.jwt.hmac_secret or auth.jwt.public_key")
             });
+        }
+    }
+
+    fn proxies(&mut self, config: &Config) {
+        let is_idle = config.proxy.trusted.is_empty() && config.proxy.protocol;
+        self.require(!is_idle, &["proxy.protocol", "proxy.trusted"], || {
+            "proxy.protocol = true: the headers of nobody are believed: name the proxies' networks in proxy.trusted".into()
+        });
+        for (burst, rate) in [
+            ("limits.handshakes_burst", "limits.handshakes_per_second"),
+            ("limits.handshakes_burst_per_ip", "limits.handshakes_per_second_per_ip"),
+        ] {
+            let is_idle = self.merged.whole(burst) != Some(0) && self.merged.whole(rate) == Some(0);
+            self.require(!is_idle, &[burst, rate], || format!("{burst}: there is no rate: set {rate}"));
         }
     }
 

@@ -20,7 +20,8 @@ pub(super) fn nearest(path: &str) -> Option<String> {
             let distance = strsim::damerau_levenshtein(path, &candidate);
             (distance <= tolerated || key.name() == last).then_some((distance, candidate))
         })
-        .min_by_key(|(distance, _)| *distance)
+        // The right name in the wrong place is likelier than a slip that makes another name.
+        .min_by_key(|(distance, candidate)| (!candidate.ends_with(&format!(".{last}")), *distance))
         .map(|(_, candidate)| candidate)
 }
 

@@ -97,6 +97,7 @@ fn a_namespace_exists_by_being_written_down() {
     let config = load(&file("[namespaces.room]\n[namespaces.My-news]\npublish = \"none\"\n")).unwrap();
     assert_eq!(config.namespaces.keys().collect::<Vec<_>>(), ["My-news", "room"]);
     let room = Namespace {
+        rate: None,
         publish: PublishBy::Subscribers,
         subscribe: SubscribeBy::Anyone,
         max_bytes: None,

@@ -6,9 +6,12 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::choice::{BrokerKind, LogFormat, PublishBy, RedisMode, SlowSubscriber, SubscribeBy, TlsVersion};
+use super::choice::{
+    BrokerKind, ForwardedBy, LogFormat, PublishBy, RedisMode, SlowSubscriber, SubscribeBy, TlsVersion, Trial,
+};
 use super::identity::Identity;
 use super::merge::Merged;
+use super::network::Network;
 use super::secret::Secret;
 use super::tokens::Jwt;
 
@@ -19,6 +22,8 @@ pub struct Config {
     pub listen: Listen,
     /// Who the listeners are.
     pub tls: Tls,
+    /// Who stands before the public listener.
+    pub proxy: Proxy,
     /// This process.
     pub node: Node,
     /// What carries publications between the nodes.
@@ -73,6 +78,17 @@ pub struct Tls {
     pub handshake_timeout: Duration,
     /// How often the files are read again. None: only when told to.
     pub watch: Option<Duration>,
+}
+
+/// Who stands between the clients and the public listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proxy {
+    /// Where those are that are believed.
+    pub trusted: Vec<Network>,
+    /// The header in which they say for whom they speak.
+    pub header: ForwardedBy,
+    /// Whether their sockets begin with a header of the PROXY protocol.
+    pub protocol: bool,
 }
 
 /// This process.
@@ -156,6 +172,16 @@ pub struct Compression {
 pub struct Limits {
     /// Connections of the whole node.
     pub connections: NonZeroUsize,
+    /// Connections from one address. None: any number.
+    pub connections_per_ip: Option<NonZeroU32>,
+    /// Connections of one user on this node. None: any number.
+    pub connections_per_user: Option<NonZeroU32>,
+    /// How many bits of an IPv6 address tell clients apart.
+    pub ipv6_prefix: u8,
+    /// Sockets, and further connections on them, that the public listener takes. None: any number.
+    pub handshakes: Option<Pace>,
+    /// The same for one address.
+    pub handshakes_per_ip: Option<Pace>,
     /// Streams of one HTTP/2 socket, each a request or a WebSocket.
     pub streams: NonZeroU32,
     /// Bytes of one message from a client.
@@ -164,6 +190,8 @@ pub struct Limits {
     pub channels: NonZeroUsize,
     /// Commands in one message.
     pub batch: NonZeroUsize,
+    /// Arrays and objects within each other in one command.
+    pub json_depth: usize,
     /// Malformed commands until the connection is closed.
     pub max_errors: NonZeroU32,
     /// Messages a client may send in a second. None: any number.
@@ -174,6 +202,29 @@ pub struct Limits {
     pub header_timeout: Duration,
     /// Time to answer our Close, and to take in what was sent before it.
     pub close_timeout: Duration,
+    /// Those that are counted and not enforced.
+    pub dry_run: DryRun,
+}
+
+/// How often something may happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// In the long run.
+    pub per_second: NonZeroU32,
+    /// At once.
+    pub burst: NonZeroU32,
+}
+
+/// Limits that are counted and not enforced.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DryRun(Vec<Trial>);
+
+impl DryRun {
+    /// Whether this limit is only counted.
+    #[must_use]
+    pub fn covers(&self, limit: Trial) -> bool {
+        self.0.contains(&limit) || self.0.contains(&Trial::All)
+    }
 }
 
 /// How dead peers are found. `timeout` is at most `interval`: one ping at a time waits for its answer.
@@ -203,6 +254,8 @@ pub struct Namespace {
     pub subscribe: SubscribeBy,
     /// Bytes of one publication's data, at most [`Limits::message_bytes`]. None: that alone.
     pub max_bytes: Option<NonZeroUsize>,
+    /// Publications of one connection in a second. None: [`Limits::messages_per_second`] alone.
+    pub rate: Option<NonZeroU32>,
     /// Whether it is known who is subscribed.
     pub presence: bool,
     /// What becomes of subscribers that read too slowly.
@@ -288,6 +341,11 @@ pub(super) fn build(merged: &Merged, default_name: &str) -> Config {
             handshake_timeout: seconds(merged, "tls.handshake_seconds"),
             watch: Some(seconds(merged, "tls.watch_seconds")).filter(|it| !it.is_zero()),
         },
+        proxy: Proxy {
+            trusted: merged.list("proxy.trusted").iter().map(|it| it.parse().expect("checked")).collect(),
+            header: ForwardedBy::of(&text(merged, "proxy.header")),
+            protocol: merged.switch("proxy.protocol").expect("the key has a default"),
+        },
         node: Node {
             name: merged.text("node.name").unwrap_or_else(|| default_name.to_owned()),
             drain: seconds(merged, "node.drain_seconds"),
@@ -348,16 +406,32 @@ fn compression(merged: &Merged) -> Option<Compression> {
 fn limits(merged: &Merged) -> Limits {
     Limits {
         connections: positive(merged, "limits.connections"),
+        connections_per_ip: small(merged, "limits.connections_per_ip"),
+        connections_per_user: small(merged, "limits.connections_per_user"),
+        ipv6_prefix: u8::try_from(whole(merged, "limits.ipv6_prefix")).expect("bounded from above by 128"),
+        handshakes: pace(merged, "limits.handshakes_per_second", "limits.handshakes_burst"),
+        handshakes_per_ip: pace(
+            merged,
+            "limits.handshakes_per_second_per_ip",
+            "limits.handshakes_burst_per_ip",
+        ),
         streams: small(merged, "limits.streams").expect("bounded from below by 1"),
         message_bytes: positive(merged, "limits.message_bytes"),
         channels: positive(merged, "limits.channels"),
         batch: positive(merged, "limits.batch"),
+        json_depth: size(merged, "limits.json_depth"),
         max_errors: small(merged, "limits.max_errors").expect("bounded from below by 1"),
         messages_per_second: small(merged, "limits.messages_per_second"),
         queue_bytes: positive(merged, "limits.queue_bytes"),
         header_timeout: seconds(merged, "limits.header_seconds"),
         close_timeout: seconds(merged, "limits.close_seconds"),
+        dry_run: DryRun(merged.list("limits.dry_run").iter().map(|word| Trial::of(word)).collect()),
     }
+}
+
+fn pace(merged: &Merged, rate: &str, burst: &str) -> Option<Pace> {
+    let per_second = small(merged, rate)?;
+    Some(Pace { per_second, burst: small(merged, burst).unwrap_or(per_second) })
 }
 
 fn namespace(merged: &Merged, name: &str) -> Namespace {
@@ -366,6 +440,9 @@ fn namespace(merged: &Merged, name: &str) -> Namespace {
         publish: PublishBy::of(&text(merged, &path("publish"))),
         subscribe: SubscribeBy::of(&text(merged, &path("subscribe"))),
         max_bytes: merged.whole(&path("max_bytes")).and_then(|it| NonZeroUsize::new(word(it))),
+        rate: merged
+            .whole(&path("rate"))
+            .map(|it| u32::try_from(it).ok().and_then(NonZeroU32::new).expect("bounded from both sides")),
         presence: merged.switch(&path("presence")).expect("the key has a default"),
         overflow: SlowSubscriber::of(&text(merged, &path("overflow"))),
         history: merged.whole(&path("history.size")).map(|size| History {
@@ -405,5 +482,5 @@ fn positive(merged: &Merged, path: &str) -> NonZeroUsize {
 }
 
 fn small(merged: &Merged, path: &str) -> Option<NonZeroU32> {
-    NonZeroU32::new(u32::try_from(whole(merged, path)).expect("bounded from above by a million"))
+    NonZeroU32::new(u32::try_from(whole(merged, path)).expect("bounded from above by ten million"))
 }

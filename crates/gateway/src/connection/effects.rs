@@ -19,6 +19,7 @@ use fanfare_fanout::{Hub, Outbox, Queued};
 use fanfare_metrics::Metrics;
 use fanfare_protocol::error::{ErrorCode, Failure};
 use fanfare_protocol::event::{Crowd, Event, Member, Reply};
+use fanfare_protocol::grant::Grant;
 use fanfare_protocol::session::{Effect, Input, Stage};
 use fanfare_protocol::websocket::Frame;
 use fanfare_protocol::{Channel, Draft, RequestId};
@@ -27,7 +28,7 @@ use futures_util::stream::FuturesOrdered;
 use futures_util::{FutureExt, StreamExt};
 use tokio::time::timeout;
 
-use super::{Connection, mem};
+use super::{Connection, facts, mem};
 use crate::transport::Transport;
 
 /// The most publications of one connection that the broker has not answered yet.
@@ -67,8 +68,12 @@ impl<T: Transport> Connection<T> {
                 Effect::Authenticate { id, token } => {
                     let outcome = services.settings().auth.verify(&token, &services);
                     let before = self.session.shared_grant().cloned();
+                    let outcome = outcome.and_then(|grant| self.belong(grant));
                     self.answer(Input::Authenticated { id, outcome });
                     self.become_known(before.as_ref());
+                    if self.session.grant().is_none_or(|grant| grant.user.is_none()) {
+                        self.place.belong_to_nobody();
+                    }
                 }
                 Effect::Publish { id, draft } => placing.push_back(place(&services.hub, id, draft).boxed()),
                 Effect::Join { id, channel, terms } => {
@@ -123,6 +128,7 @@ impl<T: Transport> Connection<T> {
         let services = &self.services;
         match effect {
             Effect::Send(reply) => self.send(&reply),
+            Effect::Exceeded(bound) => facts::exceeded(&services.metrics, self.session.limits(), bound),
             Effect::Ping => {
                 services.metrics.heartbeat_sent();
                 queue(&self.outbox, &services.metrics, Frame::ping(&[]));
@@ -156,6 +162,20 @@ impl<T: Transport> Connection<T> {
             | Effect::Publish { .. }
             | Effect::Read { .. }
             | Effect::Count { .. } => unreachable!("what asks is performed where its answer is waited for"),
+        }
+    }
+
+    /// Takes one of the places of the user that a client turns out to be, unless it is somebody already: a conversation keeps
+    /// its user. Where there is none it may come back when those of its connections that are dead have been found out.
+    fn belong(&mut self, grant: Arc<Grant>) -> Result<Arc<Grant>, Failure> {
+        if self.session.grant().is_some() {
+            return Ok(grant);
+        }
+        let heartbeat = self.services.settings().policy.heartbeat;
+        let patience = (heartbeat.interval + heartbeat.timeout).mul_f64(1.0 + fastrand::f64());
+        match self.services.belong_to(&mut self.place, &grant) {
+            Ok(()) => Ok(grant),
+            Err(why) => Err(Failure { retry_after: Some(patience), ..why.failure() }),
         }
     }
 

@@ -1,7 +1,22 @@
 //! What a connection counts, in the words of the metrics crate.
 
-use fanfare_metrics::Command as Kind;
+use fanfare_metrics::{Command as Kind, Enforcement, Limit, Metrics};
 use fanfare_protocol::command::{Command, Decoded};
+use fanfare_protocol::limits::{Bound, Limits};
+
+/// A session met a bound.
+pub(crate) fn exceeded(metrics: &Metrics, limits: &Limits, bound: Bound) {
+    let limit = match bound {
+        Bound::Commands => Limit::Messages,
+        Bound::Publications => Limit::Rate,
+        Bound::DataBytes => Limit::MaxBytes,
+        Bound::Channels => Limit::Channels,
+        Bound::Batch => Limit::Batch,
+        Bound::Depth => Limit::JsonDepth,
+    };
+    let is_tried = limits.trial.covers(bound);
+    metrics.limit_exceeded(limit, if is_tried { Enforcement::WouldRefuse } else { Enforcement::Refused });
+}
 
 /// The label of a command; one that was not understood is unknown.
 pub(super) fn kind(command: &Decoded) -> Kind {

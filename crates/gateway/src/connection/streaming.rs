@@ -38,6 +38,7 @@ use tokio::time::timeout;
 
 use super::Connection;
 use super::effects::asks_hub;
+use super::speakers::{Issued, ticket};
 use crate::admission::Place;
 use crate::node::Services;
 use crate::transport::Wanted;
@@ -58,6 +59,8 @@ pub(crate) struct Streaming {
     state: State,
     /// Channels that are still to be joined.
     waiting: VecDeque<Request>,
+    /// What lets its client speak, where it has been told that.
+    _ticket: Option<Issued>,
 }
 
 enum State {
@@ -92,7 +95,7 @@ impl Streaming {
         listening: Listening,
         visitor: Visitor,
         place: Place,
-        services: Arc<Services>,
+        services: &Arc<Services>,
     ) -> Self {
         let Listening { channels, arrival, presence } = listening;
         let carrier = match form {
@@ -101,8 +104,12 @@ impl Streaming {
             Form::Answer => Carrier::Poll,
         };
         let lines = |_| Lines::new(form, &channels, arrival);
+        let ticket = (form != Form::Answer).then(|| ticket(services));
+        let encoding = Encoding::NativeJson;
         let mut connection =
-            Connection::begin(lines, carrier, Encoding::NativeJson, visitor, place, services);
+            Connection::begin(lines, carrier, encoding, visitor, ticket.clone(), place, services.clone());
+        let grant = connection.session.shared_grant();
+        let issued = ticket.map(|ticket| Issued::new(&ticket, &connection.outbox, grant, services));
         if form == Form::Answer {
             // The answer to a poll is no conversation: the client would be greeted each time.
             connection.effects.clear();
@@ -112,7 +119,7 @@ impl Streaming {
             command: Command::Subscribe { channel, start, presence },
         };
         let waiting = channels.into_iter().map(request).collect();
-        Self { state: State::Here(Box::new(connection)), waiting }
+        Self { state: State::Here(Box::new(connection)), waiting, _ticket: issued }
     }
 
     /// Joins as many of the channels as can be before the client reads; then, if that was all of them and none let the

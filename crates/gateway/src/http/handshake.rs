@@ -23,18 +23,15 @@ use tokio_rustls::server::TlsStream;
 use tracing::debug;
 use tungstenite::handshake::derive_accept_key;
 
-use super::{Answer, text, with_type};
-use crate::admission::Place;
-use crate::auth::{Unwelcome, is_bearer};
+use super::{Answer, Peer, seconds, text, with_type};
+use crate::admission::{NoRoom, Place};
+use crate::auth::{self, Unwelcome, is_bearer};
 use crate::connection::Connection;
 use crate::node::Services;
 use crate::transport::Reread;
 use crate::transport::echo::Echo;
 use crate::transport::http2::Http2Stream;
 use crate::transport::websocket::Agreed;
-
-/// When a client that was turned away may try again: draining and full nodes recover in seconds, not in milliseconds.
-const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// What a WebSocket is opened for.
 #[derive(Debug, Clone, Copy)]
@@ -51,6 +48,8 @@ struct Refused {
     status: StatusCode,
     reason: Refusal,
     explanation: Cow<'static, str>,
+    /// When it may be otherwise.
+    retry_after: Option<Duration>,
 }
 
 /// How WebSocket was asked for.
@@ -73,8 +72,13 @@ struct Accepted {
 }
 
 /// Answers an upgrade request; when it is accepted the connection starts once the answer has left.
-pub(super) fn upgrade(mut request: Request<Incoming>, purpose: Purpose, services: &Arc<Services>) -> Answer {
-    let accepted = match examine(&request, services) {
+pub(super) fn upgrade(
+    peer: &Peer,
+    mut request: Request<Incoming>,
+    purpose: Purpose,
+    services: &Arc<Services>,
+) -> Answer {
+    let accepted = match examine(peer, &request, services) {
         Ok(accepted) => accepted,
         Err(refused) => {
             services.metrics.handshake_refused(refused.reason);
@@ -162,7 +166,7 @@ fn open<S>(
     }
 }
 
-fn examine(request: &Request<Incoming>, services: &Services) -> Result<Accepted, Refused> {
+fn examine(peer: &Peer, request: &Request<Incoming>, services: &Services) -> Result<Accepted, Refused> {
     let headers = request.headers();
     let is_http2 = request.version() == Version::HTTP_2;
     if is_http2 {
@@ -175,6 +179,7 @@ fn examine(request: &Request<Incoming>, services: &Services) -> Result<Accepted,
             status: StatusCode::UPGRADE_REQUIRED,
             reason: Refusal::BadVersion,
             explanation: "Sec-WebSocket-Version must be 13\n".into(),
+            retry_after: None,
         });
     }
     let asked = if is_http2 { Asked::ToConnect } else { Asked::ToUpgrade { key: key(headers)? } };
@@ -189,6 +194,7 @@ fn examine(request: &Request<Incoming>, services: &Services) -> Result<Accepted,
             status: StatusCode::FORBIDDEN,
             reason: Refusal::ForbiddenOrigin,
             explanation: "pages of this origin may not connect: see origin.allow\n".into(),
+            retry_after: None,
         });
     }
     let negotiated = negotiate(offered(headers));
@@ -198,14 +204,10 @@ fn examine(request: &Request<Incoming>, services: &Services) -> Result<Accepted,
     }
     let compression = agree(lines(headers, &header::SEC_WEBSOCKET_EXTENSIONS), settings.compression.as_ref())
         .map_err(|Malformed| bad("Sec-WebSocket-Extensions is no list of extensions and parameters\n"))?;
-    if services.readiness.is_draining() {
-        return Err(unavailable(Refusal::Draining, "this node is shutting down: connect again\n"));
-    }
-    let place = services.admission.connection(settings.connections_max);
-    let place =
-        place.ok_or_else(|| unavailable(Refusal::AtCapacity, "this node is full: connect again later\n"))?;
+    let mut place = peer.enter(headers, services).map_err(full)?;
     // Last, since it is what costs most.
     let visitor = settings.auth.visitor(headers, request.uri().query(), services).map_err(unwelcome)?;
+    services.belong(&mut place, &visitor).map_err(full)?;
     Ok(Accepted { asked, negotiated, compression, visitor, place })
 }
 
@@ -215,7 +217,17 @@ fn unwelcome(why: Unwelcome) -> Refused {
         Unwelcome::NotYet => (StatusCode::SERVICE_UNAVAILABLE, Refusal::NotReady),
         Unwelcome::CookieWithoutOrigin => (StatusCode::FORBIDDEN, Refusal::ForbiddenOrigin),
     };
-    Refused { status, reason, explanation: format!("{why}\n").into() }
+    let retry_after = (status == StatusCode::SERVICE_UNAVAILABLE).then_some(auth::RETRY_AFTER);
+    Refused { status, reason, explanation: format!("{why}\n").into(), retry_after }
+}
+
+fn full(why: NoRoom) -> Refused {
+    Refused {
+        status: why.status(),
+        reason: why.refusal(),
+        explanation: format!("{}\n", why.explanation()).into(),
+        retry_after: Some(why.retry_after()),
+    }
 }
 
 /// An upgrade of HTTP/1.1, as RFC 6455 has it.
@@ -242,11 +254,8 @@ fn is_connect(request: &Request<Incoming>) -> Result<(), Refused> {
 }
 
 fn bad(explanation: &'static str) -> Refused {
-    Refused { status: StatusCode::BAD_REQUEST, reason: Refusal::BadRequest, explanation: explanation.into() }
-}
-
-fn unavailable(reason: Refusal, explanation: &'static str) -> Refused {
-    Refused { status: StatusCode::SERVICE_UNAVAILABLE, reason, explanation: explanation.into() }
+    let (status, reason) = (StatusCode::BAD_REQUEST, Refusal::BadRequest);
+    Refused { status, reason, explanation: explanation.into(), retry_after: None }
 }
 
 fn refusal(refused: Refused) -> Answer {
@@ -261,10 +270,10 @@ fn refusal(refused: Refused) -> Answer {
             let challenge = HeaderValue::from_static("Bearer error=\"invalid_token\"");
             headers.insert(header::WWW_AUTHENTICATE, challenge);
         }
-        StatusCode::SERVICE_UNAVAILABLE => {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER.as_secs()));
-        }
         _ => {}
+    }
+    if let Some(wait) = refused.retry_after {
+        headers.insert(header::RETRY_AFTER, seconds(wait));
     }
     answer
 }

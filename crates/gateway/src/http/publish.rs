@@ -1,26 +1,30 @@
 //! `POST /publish`: what a client that hears by a one-way transport says.
 //!
 //! The body is the native `publish`, and the answer what a WebSocket would hear: a session that lives for one command
-//! judges it. Its client is who the token of the request says, which stands where that of a handshake may.
+//! judges it. Its client is who the token of the request says, which stands where that of a handshake may; or, with
+//! `Authorization: Ticket`, the one of the conversation that the ticket is for.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use ::http::{Method, Request, StatusCode};
+use ::http::{HeaderMap, Method, Request, StatusCode, header};
 use bytes::Bytes;
 use fanfare_metrics::Command as Kind;
-use fanfare_protocol::RequestId;
-use fanfare_protocol::command::{Decoded, Request as Wish};
+use fanfare_protocol::command::{Command, Decoded, Rejection, Request as Wish};
+use fanfare_protocol::depth;
 use fanfare_protocol::dialect::{Encoding, native};
-use fanfare_protocol::error::Failure;
+use fanfare_protocol::error::{ErrorCode, Failure};
 use fanfare_protocol::event::{Event, Reply};
 use fanfare_protocol::grant::Visitor;
-use fanfare_protocol::session::{Effect, Input, Session};
+use fanfare_protocol::limits::Bound;
+use fanfare_protocol::session::{Effect, Input, Policy, Session};
+use fanfare_protocol::{Channel, RequestId, SessionId, Ticket, UserId};
 use hyper::body::Incoming;
 
 use super::cors::{Page, sender};
-use super::{Answer, Body, Peer, failure, json, use_instead};
+use super::{Answer, Body, Peer, count_command, failure, json, use_instead};
 use crate::api;
-use crate::connection::{broker_failure, new_session_id};
+use crate::connection::{Speaker, broker_failure, exceeded, new_session_id};
 use crate::node::Services;
 
 const METHODS: &str = "POST, OPTIONS";
@@ -36,8 +40,9 @@ pub(super) async fn answer(peer: &Peer, request: Request<Incoming>, services: &A
         Method::OPTIONS => return page.preflight(METHODS),
         _ => return page.answered(use_instead(METHODS)),
     }
+    let client = peer.client(request.headers(), services);
     let reply = match read(peer, request, services).await {
-        Ok((visitor, body)) => perform(native::api::decode_publish(&body), visitor, services).await,
+        Ok((voice, body)) => perform(decode(&body, services), client, voice, services).await,
         Err(failure) => Reply::unasked(Event::Refused { failure, channel: None }),
     };
     if let Event::Refused { failure, .. } = &reply.event {
@@ -46,21 +51,70 @@ pub(super) async fn answer(peer: &Peer, request: Request<Incoming>, services: &A
     page.answered(spell(&reply))
 }
 
-/// The body of a command that the rate allows, and who sends it.
+/// As whom something is said.
+struct Voice {
+    session: SessionId,
+    visitor: Visitor,
+    /// The conversation that is spoken for, where it is one.
+    speaker: Option<Arc<Speaker>>,
+}
+
+impl Voice {
+    /// Who sends a request that the rate allows: that of the conversation for which it speaks, else that of its socket, which
+    /// a proxy may share among many.
+    fn of<B>(peer: &Peer, request: &Request<B>, services: &Services) -> Result<Self, Failure> {
+        let policy = services.settings().policy.clone();
+        let Some(ticket) = ticket(request.headers()) else {
+            peer.within_rate(&policy.limits, services)?;
+            let visitor = sender(request, services)?;
+            return Ok(Self { session: new_session_id(), visitor, speaker: None });
+        };
+        let ticket = ticket.ok_or_else(|| {
+            let text = "this is no ticket: send Authorization: Ticket with that of welcome";
+            Failure::new(ErrorCode::BadRequest, text)
+        })?;
+        let speaker = services.speakers.of(&ticket, &policy.node);
+        let speaker =
+            speaker.or_else(|unknown| peer.within_rate(&policy.limits, services).and(Err(unknown)))?;
+        count_command(&speaker.rate, &policy.limits, services)?;
+        let visitor = speaker.visitor(services)?;
+        Ok(Self { session: speaker.session(), visitor, speaker: Some(speaker) })
+    }
+}
+
+/// The ticket of a request, if it has one; nothing in it if it is none.
+fn ticket(headers: &HeaderMap) -> Option<Option<Ticket>> {
+    let credentials = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, ticket) = credentials.split_once(' ').unwrap_or((credentials, ""));
+    scheme.eq_ignore_ascii_case("ticket").then(|| Ticket::parse(ticket.trim()))
+}
+
+/// The body of a command, and as whom it is said.
 async fn read(
     peer: &Peer,
     request: Request<Incoming>,
     services: &Services,
-) -> Result<(Visitor, Bytes), Failure> {
+) -> Result<(Voice, Bytes), Failure> {
     let settings = services.settings();
-    let limits = &settings.policy.limits;
-    peer.within_rate(limits, services)?;
-    let visitor = sender(&request, services)?;
-    let body = api::read(request.into_body(), limits.message_bytes, settings.header_timeout).await?;
-    Ok((visitor, body))
+    let voice = Voice::of(peer, &request, services)?;
+    let body =
+        api::read(request.into_body(), settings.policy.limits.message_bytes, settings.header_timeout).await?;
+    Ok((voice, body))
 }
 
-async fn perform(decoded: Decoded, visitor: Visitor, services: &Services) -> Reply {
+/// The command in a body, judged by its depth before it is parsed.
+fn decode(body: &[u8], services: &Services) -> Decoded {
+    let limits = &services.settings().policy.limits;
+    if depth::json_exceeds(body, limits.depth) {
+        exceeded(&services.metrics, limits, Bound::Depth);
+        if !limits.trial.covers(Bound::Depth) {
+            return Err(Rejection::too_deep(limits.depth));
+        }
+    }
+    native::api::decode_publish(body)
+}
+
+async fn perform(decoded: Decoded, client: IpAddr, voice: Voice, services: &Services) -> Reply {
     let wish = match decoded {
         Ok(wish) => wish,
         Err(rejection) => {
@@ -72,21 +126,60 @@ async fn perform(decoded: Decoded, visitor: Visitor, services: &Services) -> Rep
     services.metrics.command_received(Kind::Publish);
     let (now, mut effects) = (services.clock.now(), Vec::new());
     let policy = services.settings().policy.clone();
-    let mut session = Session::open_one_way(new_session_id(), policy, visitor, now, &mut effects);
-    effects.clear(); // Nobody is to be greeted.
+    let Voice { session, visitor, speaker } = voice;
+    let heard = match (&wish.command, speaker) {
+        (Command::Publish { channel, .. }, Some(speaker)) if services.hub.hears(channel, &speaker.outbox) => {
+            Some(channel.clone())
+        }
+        _ => None,
+    };
+    let user = match &visitor {
+        Visitor::Known(grant) => grant.user.clone(),
+        Visitor::Anonymous | Visitor::Unknown => None,
+    };
+    let mut session = Session::for_one_command(session, policy.clone(), visitor, heard, now);
     let id = wish.id;
     // To a command without an id success is not told, and here it is the answer.
     let named = Wish { id: Some(RequestId::Number(0)), command: wish.command };
     session.handle(now, Input::Opening(named), &mut effects);
     if let Some(Effect::Publish { draft, .. }) = effects.pop_if(|it| matches!(it, Effect::Publish { .. })) {
         let channel = draft.channel.clone();
-        let outcome = services.hub.publish(draft).await.map_err(|error| broker_failure(&error));
+        let outcome = match within_rate(&channel, &policy, client, user.as_ref(), services) {
+            Ok(()) => services.hub.publish(draft).await.map_err(|error| broker_failure(&error)),
+            Err(failure) => Err(failure),
+        };
         let placed = Input::Placed { id: Some(RequestId::Number(0)), channel, outcome };
         session.handle(services.clock.now(), placed, &mut effects);
+    }
+    for effect in &effects {
+        if let Effect::Exceeded(bound) = effect {
+            exceeded(&services.metrics, &policy.limits, *bound);
+        }
     }
     match effects.pop() {
         Some(Effect::Send(reply)) => Reply { id, ..reply },
         other => unreachable!("a publication is answered, not {other:?}"),
+    }
+}
+
+/// Counts a publication against the rate of its namespace. A session that lives for one command cannot, so what somebody posts
+/// is counted by user, or else by address.
+fn within_rate(
+    channel: &Channel,
+    policy: &Policy,
+    client: IpAddr,
+    user: Option<&UserId>,
+    services: &Services,
+) -> Result<(), Failure> {
+    let Ok(Some(rate)) = policy.rules.rule(channel).map(|rule| rule.rate) else { return Ok(()) };
+    let settings = services.settings();
+    let posted =
+        services.admission.post(client, user, channel, rate, &settings.limits, services.clock.moment());
+    let Err(wait) = posted else { return Ok(()) };
+    exceeded(&services.metrics, &policy.limits, Bound::Publications);
+    match policy.limits.trial.covers(Bound::Publications) {
+        true => Ok(()),
+        false => Err(Failure::too_many_publications(rate, wait)),
     }
 }
 

@@ -4,24 +4,20 @@
 //! let the client in. Afterwards all there is to say is said in events, as on a WebSocket.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use ::http::{HeaderName, HeaderValue, Method, Request, StatusCode, header};
 use bytes::Bytes;
 use fanfare_metrics::Refusal;
-use fanfare_protocol::error::{ErrorCode, Failure};
+use fanfare_protocol::error::Failure;
 
 use super::cors::{Page, sender};
 use super::{Answer, Body, Peer, failure, json, query, use_instead, with_type};
-use crate::admission::Place;
+use crate::admission::NoRoom;
 use crate::connection::Streaming;
 use crate::node::Services;
 use crate::transport::lines::Form;
 
 const METHODS: &str = "GET, HEAD, OPTIONS";
-
-/// When a client that was turned away may try again, as for a WebSocket.
-const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// Answers a request for a stream of this form.
 pub(super) async fn answer<B>(
@@ -53,11 +49,16 @@ async fn open<B>(
     let asked = query::read(request.uri(), request.headers(), policy.limits.channels);
     let asked = asked.inspect_err(|_| services.metrics.handshake_refused(Refusal::BadRequest))?;
     peer.within_rate(&policy.limits, services)?;
-    let place = admit(services)?;
+    let refused = |why: NoRoom| {
+        services.metrics.handshake_refused(why.refusal());
+        why.failure()
+    };
+    let mut place = peer.enter(request.headers(), services).map_err(refused)?;
     // Last, since it is what costs most.
     let visitor = sender(request, services);
     let visitor = visitor.inspect_err(|_| services.metrics.handshake_refused(Refusal::Unauthorized))?;
-    let mut streaming = Streaming::open(form, asked.listening, visitor, place, services.clone());
+    services.belong(&mut place, &visitor).map_err(refused)?;
+    let mut streaming = Streaming::open(form, asked.listening, visitor, place, services);
     streaming.opened().await?;
     if form == Form::Answer {
         // A connection that says nothing for longer than a heartbeat looks dead to what is in between.
@@ -82,18 +83,4 @@ fn head(form: Form) -> Answer {
     // What nginx and those who follow it take for "hand on each byte as it comes".
     headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
     answer
-}
-
-/// A place among the connections.
-fn admit(services: &Services) -> Result<Place, Failure> {
-    if services.readiness.is_draining() {
-        services.metrics.handshake_refused(Refusal::Draining);
-        let text = "this node is shutting down: connect again";
-        return Err(Failure::retry(ErrorCode::Unavailable, text, RETRY_AFTER));
-    }
-    services.admission.connection(services.settings().connections_max).ok_or_else(|| {
-        services.metrics.handshake_refused(Refusal::AtCapacity);
-        let text = "this node is full: connect again later";
-        Failure::retry(ErrorCode::Unavailable, text, RETRY_AFTER)
-    })
 }

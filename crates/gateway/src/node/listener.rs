@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,8 +20,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::{Services, Settings};
-use crate::admission::Place;
+use crate::admission::{Drawn, SocketPlace};
 use crate::http::{self, Door, Peer};
+use crate::proxy::protocol::{self, Introduction};
 use crate::tls::{self, Tls};
 
 mod http2;
@@ -66,7 +67,9 @@ pub(super) async fn serve(
             Ok((socket, peer)) => {
                 let settings = services.settings();
                 // A peer over the bound is hung up on: there may be no descriptor left to answer it with.
-                let Some(place) = services.admission.socket(settings.connections_max) else { continue };
+                let Some(place) = services.admission.socket(&settings.limits, &services.metrics) else {
+                    continue;
+                };
                 if let Err(error) = socket.set_nodelay(true) {
                     debug!(%error, "the peer left at once");
                     continue;
@@ -74,12 +77,9 @@ pub(super) async fn serve(
                 if let Err(error) = bound_silence(&socket, &settings) {
                     debug!(%error, "a peer that acknowledges nothing will be noticed late");
                 }
-                let visit = Visit { door, peer, place, services: services.clone(), stop: stop.clone() };
-                // Two kinds of tasks, since that of TLS is the larger.
-                match settings.tls(door) {
-                    None => services.spawn_guarded(visit.converse(socket)),
-                    Some(tls) => services.spawn_guarded(visit.shake_hands(socket, tls.clone())),
-                };
+                let (services, stop) = (services.clone(), stop.clone());
+                let visit = Visit { door, address: peer.ip(), drawn: None, place, services, stop };
+                visit.begin(socket, &settings);
             }
             Err(error) if is_the_peers(&error) => {}
             Err(error) => {
@@ -98,14 +98,75 @@ fn is_the_peers(error: &io::Error) -> bool {
 /// One socket that was accepted.
 struct Visit {
     door: Door,
-    peer: SocketAddr,
+    /// Who is at the other end, as far as the socket tells.
+    address: IpAddr,
+    /// What the socket has drawn; None where each of its connections is drawn for.
+    drawn: Option<Drawn>,
     /// Given back when the socket has gone, or has become a connection, which has a place of its own.
-    place: Place,
+    place: SocketPlace,
     services: Arc<Services>,
     stop: CancellationToken,
 }
 
 impl Visit {
+    /// Goes on in a task of its own, if it may come in.
+    fn begin(mut self, socket: TcpStream, settings: &Settings) {
+        let services = self.services.clone();
+        if self.door == Door::Public && settings.proxies.introduce(self.address) {
+            services.spawn_guarded(self.hear_introduction(socket));
+            return;
+        }
+        if !self.draw(settings) {
+            return;
+        }
+        // Two kinds of tasks, since that of TLS is the larger.
+        match settings.tls(self.door) {
+            None => services.spawn_guarded(self.converse(socket)),
+            Some(tls) => services.spawn_guarded(self.shake_hands(socket, tls.clone())),
+        };
+    }
+
+    /// Draws for the socket, unless it is a proxy's, which speaks for many; `false` when it is to be hung up on.
+    fn draw(&mut self, settings: &Settings) -> bool {
+        if self.door == Door::Internal || settings.proxies.include(self.address) {
+            return true;
+        }
+        let Services { admission, metrics, clock, .. } = &*self.services;
+        let drawn = admission.draw(self.address, &settings.limits, metrics, clock.moment());
+        self.drawn = Some(drawn);
+        match drawn {
+            Drawn::Welcome | Drawn::Told(_) => true,
+            Drawn::Untold(why) => {
+                metrics.handshake_refused(why.refusal());
+                false
+            }
+        }
+    }
+
+    /// Hears for whom the socket speaks, by the PROXY protocol, and goes on.
+    async fn hear_introduction(mut self, mut socket: TcpStream) {
+        let settings = self.services.settings();
+        let heard = timeout(settings.header_timeout, protocol::read(&mut socket));
+        match self.stop.clone().run_until_cancelled_owned(heard).await {
+            Some(Ok(Ok(Introduction::Client(client)))) => self.address = client,
+            Some(Ok(Ok(Introduction::Itself))) => {}
+            Some(Ok(Err(_)) | Err(_)) => {
+                return self.services.metrics.handshake_refused(Refusal::BadProxyHeader);
+            }
+            None => return,
+        }
+        if !self.draw(&settings) {
+            return;
+        }
+        let tls = settings.tls(self.door).cloned();
+        drop(settings);
+        // In a box: few listeners have such peers, and no other task need be as large.
+        match tls {
+            None => Box::pin(self.converse(socket)).await,
+            Some(tls) => Box::pin(self.shake_hands(socket, tls)).await,
+        }
+    }
+
     /// Shakes hands, then answers requests.
     async fn shake_hands(self, socket: TcpStream, tls: Tls) {
         let stop = self.stop.clone();
@@ -146,8 +207,8 @@ impl Visit {
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         patience: Duration,
     ) {
-        let Self { door, peer, place, services, stop } = self;
-        let peer = Peer::new(peer, &services);
+        let Self { door, address, drawn, place, services, stop } = self;
+        let peer = Peer::new(address, drawn, &services);
         let greeted = AtomicBool::new(false);
         let service = service_fn(|request| {
             greeted.store(true, Ordering::Relaxed);

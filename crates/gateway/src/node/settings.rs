@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use fanfare_protocol::limits;
+use fanfare_protocol::limits::{self, Bound};
 use fanfare_protocol::publication::Retention;
 use fanfare_protocol::rules::{MayPublish, MaySubscribe, Overflow, Rule, Rules};
 use fanfare_protocol::session::Policy;
@@ -15,9 +15,11 @@ use fanfare_protocol::websocket::{Context, Shape, Willingness};
 use crate::admission::Origins;
 use crate::auth::Auth;
 use crate::config::{
-    Compression, Config, Identity, Namespace, PublishBy, Secret, SlowSubscriber, SubscribeBy, WebSocket,
+    Compression, Config, Identity, Limits, Namespace, PublishBy, Secret, SlowSubscriber, SubscribeBy, Trial,
+    WebSocket,
 };
 use crate::http::Door;
+use crate::proxy::Proxies;
 use crate::tls::Tls;
 
 /// See the [module's note](self).
@@ -29,9 +31,9 @@ pub(crate) struct Settings {
     pub(crate) websocket: WebSocket,
     /// What is agreed to with clients that offer compression.
     pub(crate) compression: Option<Willingness>,
-    pub(crate) connections_max: usize,
-    /// Streams of one HTTP/2 socket.
-    pub(crate) streams_max: u32,
+    /// The bounds on who may come in, and on what is no session's matter.
+    pub(crate) limits: Limits,
+    pub(crate) proxies: Proxies,
     pub(crate) api_keys: Vec<Secret>,
     /// Whether the page is served.
     pub(crate) console: bool,
@@ -56,8 +58,8 @@ impl Settings {
             origins: Origins::new(&config.origin.allow),
             websocket: config.websocket.clone(),
             compression: config.compression.as_ref().map(willingness),
-            connections_max: config.limits.connections.get(),
-            streams_max: config.limits.streams.get(),
+            limits: config.limits.clone(),
+            proxies: Proxies::of(&config.proxy),
             api_keys: config.api.keys.clone(),
             console: config.console.enabled,
             header_timeout: config.limits.header_timeout,
@@ -83,15 +85,28 @@ fn willingness(compression: &Compression) -> Willingness {
 }
 
 fn policy(config: &Config) -> Policy {
+    let tried = [
+        (Trial::Messages, Bound::Commands),
+        (Trial::Rate, Bound::Publications),
+        (Trial::Channels, Bound::Channels),
+        (Trial::Batch, Bound::Batch),
+        (Trial::JsonDepth, Bound::Depth),
+    ];
     let limits = limits::Limits {
         message_bytes: config.limits.message_bytes.get(),
         channels: config.limits.channels.get(),
         batch: config.limits.batch.get(),
+        depth: config.limits.json_depth,
         errors: config.limits.max_errors.get(),
         messages_per_second: config.limits.messages_per_second.map_or(0, |most| most.get()),
         queue_bytes: config.limits.queue_bytes.get(),
         auth_timeout: config.auth.timeout,
         close_timeout: config.limits.close_timeout,
+        trial: tried
+            .into_iter()
+            .filter(|(trial, _)| config.limits.dry_run.covers(*trial))
+            .map(|(_, it)| it)
+            .collect(),
         ..limits::Limits::default()
     };
     let heartbeat =
@@ -114,6 +129,7 @@ fn rule(namespace: &Namespace) -> Rule {
             SubscribeBy::Anyone => MaySubscribe::Anyone,
         },
         payload_bytes: namespace.max_bytes.map(usize::from),
+        rate: namespace.rate,
         history: namespace.history.as_ref().map(|history| Retention {
             size: history.size,
             ttl: history.ttl,

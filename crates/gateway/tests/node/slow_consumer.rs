@@ -1,18 +1,25 @@
-//! A client that does not read is closed before it costs memory, and costs the others nothing.
+//! A client that does not read is closed before it costs memory, or misses what its channels let it miss, and costs the
+//! others nothing.
 
+use fanfare_gateway::node::Node;
 use fanfare_testbed::{Client, Samples};
 use serde_json::{Value, json};
 use tokio::net::TcpSocket;
 
 use crate::support::{closed_with, counted, node};
 
+/// A client for which the kernel takes little.
+async fn narrow(node: &Node) -> Client {
+    let socket = TcpSocket::new_v4().expect("a socket can be had");
+    socket.set_recv_buffer_size(4096).expect("it may be small");
+    let socket = socket.connect(node.public_addr()).await.expect("the node listens");
+    Client::on(socket, node.public_addr()).await.expect("it is let in")
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_does_not_read_is_closed_and_no_other_loses_anything() {
     let node = node("[limits]\nmessages_per_second = 0\nqueue_bytes = 65536").await;
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.set_recv_buffer_size(4096).unwrap();
-    let socket = socket.connect(node.public_addr()).await.unwrap();
-    let mut slow = Client::on(socket, node.public_addr()).await.unwrap();
+    let mut slow = narrow(&node).await;
     let mut brisk = Client::connect(node.public_addr()).await;
     for client in [&mut slow, &mut brisk] {
         client.subscribe("news").await;
@@ -73,10 +80,7 @@ async fn a_client_that_recovers_many_channels_in_one_batch_is_not_closed() {
             publisher.message(&format!("{channel}")).await;
         }
     }
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.set_recv_buffer_size(4096).unwrap();
-    let socket = socket.connect(node.public_addr()).await.unwrap();
-    let mut client = Client::on(socket, node.public_addr()).await.unwrap();
+    let mut client = narrow(&node).await;
     for commands in batch.chunks(100) {
         client.send(Value::from(commands)).await;
     }
@@ -97,10 +101,7 @@ async fn a_client_that_recovers_many_channels_in_one_batch_is_not_closed() {
 #[tokio::test]
 async fn a_slow_client_that_vanishes_leaves_nothing_behind() {
     let node = node("[limits]\nmessages_per_second = 0").await;
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.set_recv_buffer_size(4096).unwrap();
-    let socket = socket.connect(node.public_addr()).await.unwrap();
-    let mut slow = Client::on(socket, node.public_addr()).await.unwrap();
+    let mut slow = narrow(&node).await;
     slow.subscribe("news").await;
     let mut publisher = Client::connect(node.public_addr()).await;
     let filling = "x".repeat(32 * 1024);
@@ -113,6 +114,63 @@ async fn a_slow_client_that_vanishes_leaves_nothing_behind() {
     counted(&node, &closed_with(1006), 1.0).await;
     counted(&node, "fanfare_outbox_bytes", 0.0).await;
     counted(&node, "fanfare_subscriptions", 0.0).await;
+}
+
+/// Publishes on a channel of that policy until a client that does not read has missed some hundred, while another hears
+/// everything; then the slow one reads. Returns what that heard, and how many there were.
+async fn starve(policy: &str) -> (Vec<Value>, u64) {
+    let node = node(&format!(
+        "[limits]\nmessages_per_second = 0\nqueue_bytes = 65536\n\
+         [namespaces.news]\npublish = \"anyone\"\noverflow = \"{policy}\""
+    ))
+    .await;
+    let (mut slow, mut brisk) = (narrow(&node).await, Client::connect(node.public_addr()).await);
+    for client in [&mut slow, &mut brisk] {
+        client.subscribe("news:1").await;
+    }
+    let mut publisher = Client::connect(node.public_addr()).await;
+    let filling = "x".repeat(8 * 1024);
+    let missed = format!("fanfare_outbox_dropped_total{{policy=\"{policy}\"}}");
+    let mut published = 0;
+    while Samples::of(node.internal_addr()).await.value(&missed) < 100.0 {
+        for _ in 0..50 {
+            publisher.publish("news:1", json!([published, filling])).await;
+            assert_eq!(brisk.message("news:1").await[0], published);
+            published += 1;
+        }
+        assert!(published < 10_000, "80 MB wait somewhere");
+    }
+    let mut heard = Vec::new();
+    while heard.last().is_none_or(|last| number_of(last) + 1 < published) {
+        heard.push(slow.event().await);
+    }
+    assert!(heard.is_sorted_by(|one, next| number_of(one) < number_of(next)), "in order, none twice");
+    counted(&node, &missed, (published - heard.len() as u64) as f64).await;
+    counted(&node, "fanfare_outbox_overflows_total", 0.0).await;
+    (heard, published)
+}
+
+/// It stays, hears the newest, and the oldest of what waited has given way.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_the_oldest_is_dropped_a_slow_client_stays_and_hears_the_newest() {
+    let (heard, published) = starve("drop_oldest").await;
+    let newest = heard.iter().rev().zip((0..published).rev());
+    let unbroken = newest.take_while(|(event, number)| number_of(event) == *number).count();
+    assert!(unbroken >= 4, "only the last {unbroken} are the newest");
+    assert!(heard.iter().all(|event| event.get("conflated").is_none()));
+}
+
+/// One publication of the channel waits, and says for how many it stands.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_publications_conflate_each_says_how_many_it_stands_for() {
+    let (heard, published) = starve("conflate").await;
+    let mut next = 0;
+    for event in &heard {
+        let skipped = event.get("conflated").map_or(0, |it| it.as_u64().expect("a number"));
+        assert_eq!(number_of(event), next + skipped, "it stands for all since the one before");
+        next = number_of(event) + 1;
+    }
+    assert_eq!(next, published);
 }
 
 fn number_of(event: &Value) -> u64 {

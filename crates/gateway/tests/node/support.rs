@@ -1,9 +1,12 @@
 //! Nodes with a given configuration.
 
+use std::net::{IpAddr, SocketAddr};
+
 use fanfare_fanout::broker::memory::Bus;
 use fanfare_gateway::config::{self, Config, File, Flag, Source};
 use fanfare_gateway::node::Node;
 use fanfare_testbed::{Samples, eventually};
+use tokio::net::{TcpSocket, TcpStream};
 
 /// The defaults, a file with this text over them, and ports that the system picks. What a file cannot say, such as a
 /// heartbeat of milliseconds, a test sets in the result.
@@ -36,6 +39,14 @@ pub(crate) async fn cluster<const COUNT: usize>() -> [Node; COUNT] {
         nodes.push(Node::start_on(&config, &bus).await.expect("a node starts"));
     }
     nodes.try_into().expect("as many as were asked for")
+}
+
+/// A socket to a node from another address of this machine.
+pub(crate) async fn socket_from(source: &str, node: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().expect("a socket can be made");
+    let source: IpAddr = source.parse().expect("an address");
+    socket.bind((source, 0).into()).expect("all of 127.0.0.0/8 is this machine");
+    socket.connect(node).await.expect("the gateway listens")
 }
 
 /// Waits until a series of a node's metrics has a value.

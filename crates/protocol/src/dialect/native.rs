@@ -6,6 +6,7 @@
 
 use crate::close::CloseReason;
 use crate::command::Decoded;
+use crate::depth;
 use crate::dialect::{Dialect, Incoming};
 use crate::event::Reply;
 use crate::publication::{Delivery, Publication};
@@ -34,6 +35,12 @@ impl Dialect for Json {
         Ok(())
     }
 
+    fn exceeds(&self, incoming: Incoming<'_>, levels: usize) -> bool {
+        let Incoming::Text(text) = incoming else { return false };
+        let is_batch = text.trim_start().starts_with('[');
+        depth::json_exceeds(text.as_bytes(), levels + usize::from(is_batch))
+    }
+
     fn encode(&self, reply: &Reply) -> Frame {
         encode::reply(reply)
     }
@@ -59,6 +66,12 @@ impl Dialect for MessagePack {
             Incoming::Binary(bytes) => msgpack::commands(bytes, batch_max, on_command),
         }
         Ok(())
+    }
+
+    fn exceeds(&self, incoming: Incoming<'_>, levels: usize) -> bool {
+        let Incoming::Binary(value) = incoming else { return false };
+        let is_batch = matches!(value.first(), Some(0x90..=0x9f | 0xdc | 0xdd));
+        depth::msgpack_exceeds(value, levels + usize::from(is_batch))
     }
 
     fn encode(&self, reply: &Reply) -> Frame {

@@ -53,7 +53,16 @@ impl Level {
 }
 
 /// Reads one value to its end.
-pub(super) fn walk<'a>(reader: &mut Reader<'a>, mut visit: impl FnMut(Step<'a>)) -> Result<(), Malformed> {
+pub(super) fn walk<'a>(reader: &mut Reader<'a>, visit: impl FnMut(Step<'a>)) -> Result<(), Malformed> {
+    walk_within(reader, DEPTH_MAX, visit)
+}
+
+/// The same with so many levels at most.
+pub(super) fn walk_within<'a>(
+    reader: &mut Reader<'a>,
+    levels: usize,
+    mut visit: impl FnMut(Step<'a>),
+) -> Result<(), Malformed> {
     let mut open: Vec<Level> = Vec::new();
     loop {
         let token = reader.token()?;
@@ -70,7 +79,7 @@ pub(super) fn walk<'a>(reader: &mut Reader<'a>, mut visit: impl FnMut(Step<'a>))
         }
         visit(Step::Token(place, token));
         if let Some((is_map, whole)) = contents {
-            if open.len() == DEPTH_MAX {
+            if open.len() == levels {
                 return Err(Malformed::TooDeep);
             }
             open.push(Level { is_map, whole, left: whole });

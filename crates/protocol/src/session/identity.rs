@@ -19,7 +19,7 @@ use crate::command::Start;
 use crate::error::{ErrorCode, Failure};
 use crate::event::{Event, Reply, Welcome};
 use crate::grant::Grant;
-use crate::id::RequestId;
+use crate::id::{RequestId, Ticket};
 use crate::time::{Moment, Now};
 
 /// What is known of a client that has presented a token.
@@ -79,6 +79,7 @@ impl Session {
             (State::Authenticating(_), Err(failure)) => {
                 let reason = match failure.code {
                     ErrorCode::Unavailable => CloseReason::TryAgainLater,
+                    ErrorCode::LimitReached => CloseReason::LimitReached,
                     _ => CloseReason::Unauthorized,
                 };
                 let after = failure.retry_after.unwrap_or(Duration::ZERO);
@@ -132,7 +133,7 @@ impl Session {
     pub(super) fn greet(&mut self, id: Option<RequestId>, effects: &mut Vec<Effect>) {
         let mut joins = Vec::new();
         let subscribed = self.enrol(&mut joins);
-        self.welcome(id, subscribed, effects);
+        self.welcome(id, None, subscribed, effects);
         effects.append(&mut joins);
     }
 
@@ -140,6 +141,7 @@ impl Session {
     pub(super) fn welcome(
         &self,
         id: Option<RequestId>,
+        ticket: Option<Ticket>,
         subscribed: Vec<crate::Channel>,
         effects: &mut Vec<Effect>,
     ) {
@@ -154,6 +156,7 @@ impl Session {
             message_bytes: limits.message_bytes,
             channels: limits.channels,
             messages_per_second: limits.messages_per_second,
+            ticket,
             subscribed,
         };
         effects.push(Effect::Send(Reply { id, event: Event::Welcome(welcome) }));

@@ -5,6 +5,7 @@
 //! connection that goes on over the rate without ever letting it fill, for the whole grace, is closed. So whoever waits
 //! as told is never closed, and loses nothing by it: it may then send a second's worth at once.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use crate::limits::Limits;
@@ -64,9 +65,82 @@ impl Rate {
     }
 }
 
+/// How often something may happen: a bucket without a grace, for what is refused one by one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bucket {
+    /// When all that was taken so far is paid for.
+    paid_at: Moment,
+}
+
+impl Bucket {
+    /// Takes one of `per_second`, of which `burst` may be taken at once.
+    ///
+    /// # Errors
+    /// How long until one more is there. Then nothing is taken.
+    pub fn take(&mut self, per_second: NonZeroU32, burst: NonZeroU32, now: Moment) -> Result<(), Duration> {
+        let cost = Duration::from_secs(1) / per_second.get();
+        let owed = self.paid_at.since(now) + cost;
+        match owed.saturating_sub(cost * burst.get()) {
+            Duration::ZERO => {
+                self.paid_at = self.paid_at.max(now) + cost;
+                Ok(())
+            }
+            wait => Err(wait),
+        }
+    }
+
+    /// When it is as if nothing had ever been taken.
+    pub fn full_at(&self) -> Moment {
+        self.paid_at
+    }
+}
+
+/// What one connection has published of late, by namespaces that have a rate. Nothing is kept of the others.
+#[derive(Debug, Default)]
+pub(super) struct Publishing(Option<Box<Namespaces>>);
+
+#[derive(Debug, Default)]
+struct Namespaces(Vec<(Box<str>, Bucket)>);
+
+impl Publishing {
+    /// Takes one publication of a namespace.
+    pub(super) fn take(&mut self, namespace: &str, rate: NonZeroU32, now: Moment) -> Result<(), Duration> {
+        let Namespaces(buckets) = &mut **self.0.get_or_insert_default();
+        let place = buckets.iter().position(|(name, _)| **name == *namespace).unwrap_or_else(|| {
+            buckets.push((namespace.into(), Bucket::default()));
+            buckets.len() - 1
+        });
+        buckets[place].1.take(rate, rate, now)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_bucket_gives_its_burst_and_then_the_rate_and_says_when() {
+        let (rate, burst) = (NonZeroU32::new(10).unwrap(), NonZeroU32::new(3).unwrap());
+        let mut bucket = Bucket::default();
+        for _ in 0..3 {
+            assert_eq!(bucket.take(rate, burst, at(1_000)), Ok(()));
+        }
+        assert_eq!(bucket.take(rate, burst, at(1_000)), Err(Duration::from_millis(100)));
+        assert_eq!(bucket.take(rate, burst, at(1_099)), Err(Duration::from_millis(1)));
+        assert_eq!(bucket.take(rate, burst, at(1_100)), Ok(()));
+        assert_eq!(bucket.take(rate, burst, at(1_100)), Err(Duration::from_millis(100)));
+        assert_eq!(bucket.full_at(), at(1_400));
+    }
+
+    #[test]
+    fn namespaces_have_a_bucket_each() {
+        let rate = NonZeroU32::new(1).unwrap();
+        let mut publishing = Publishing::default();
+        assert_eq!(publishing.take("a", rate, at(0)), Ok(()));
+        assert_eq!(publishing.take("b", rate, at(0)), Ok(()));
+        assert_eq!(publishing.take("a", rate, at(0)), Err(Duration::from_secs(1)));
+        assert_eq!(publishing.take("a", rate, at(1_000)), Ok(()));
+    }
 
     fn at(millis: u64) -> Moment {
         Moment::after_start(Duration::from_millis(millis))

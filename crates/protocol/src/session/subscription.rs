@@ -12,7 +12,9 @@ use crate::error::{ErrorCode, Failure};
 use crate::event::{Crowd, Entry, Event, Member, Reply};
 use crate::history::{Excerpt, Page};
 use crate::id::RequestId;
+use crate::limits::Bound;
 use crate::publication::{Draft, Position, Retention};
+use crate::time::Now;
 
 impl Session {
     pub(super) fn subscribe(
@@ -25,6 +27,9 @@ impl Session {
     ) {
         match self.may_subscribe(&channel, start) {
             Ok(terms) => {
+                if self.wanted >= self.policy.limits.channels {
+                    effects.push(Effect::Exceeded(Bound::Channels));
+                }
                 let subscription = self.subscriptions.entry(channel.clone()).or_default();
                 subscription.is_wanted = true;
                 subscription.notices = if is_told { Notices::Wanted } else { Notices::Unwanted };
@@ -32,7 +37,12 @@ impl Session {
                 self.wanted += 1;
                 effects.push(Effect::Join { id, channel, terms });
             }
-            Err(failure) => refuse(id, Some(channel), failure, effects),
+            Err(failure) => {
+                if failure.code == ErrorCode::LimitReached {
+                    effects.push(Effect::Exceeded(Bound::Channels));
+                }
+                refuse(id, Some(channel), failure, effects);
+            }
         }
     }
 
@@ -42,7 +52,7 @@ impl Session {
             return Err(Failure::new(ErrorCode::Conflict, "already subscribed to this channel"));
         }
         let most = self.policy.limits.channels;
-        if self.wanted >= most {
+        if self.wanted >= most && !self.policy.limits.trial.covers(Bound::Channels) {
             let text = format!("a connection may subscribe to {most} channels: unsubscribe from one first");
             return Err(Failure::new(ErrorCode::LimitReached, text));
         }
@@ -197,21 +207,46 @@ impl Session {
         }
     }
 
-    pub(super) fn publish(&mut self, id: Option<RequestId>, mut draft: Draft, effects: &mut Vec<Effect>) {
-        match self.may_publish(&draft) {
+    pub(super) fn publish(
+        &mut self,
+        now: Now,
+        id: Option<RequestId>,
+        mut draft: Draft,
+        effects: &mut Vec<Effect>,
+    ) {
+        match self.may_publish(now, &draft, effects) {
             Ok(retention) => {
                 draft.retention = retention;
                 effects.push(Effect::Publish { id, draft });
             }
-            Err(failure) => refuse(id, Some(draft.channel), failure, effects),
+            Err(failure) => {
+                if failure.code == ErrorCode::TooLarge {
+                    effects.push(Effect::Exceeded(Bound::DataBytes));
+                }
+                refuse(id, Some(draft.channel), failure, effects);
+            }
         }
     }
 
-    pub(super) fn may_publish(&self, draft: &Draft) -> Result<Option<Retention>, Failure> {
+    /// Whether the draft may be published, and how it is kept. What is refused does not count against the namespace's rate.
+    fn may_publish(
+        &mut self,
+        now: Now,
+        draft: &Draft,
+        effects: &mut Vec<Effect>,
+    ) -> Result<Option<Retention>, Failure> {
         let channel = &draft.channel;
         let rule = self.policy.rules.may_publish(channel, self.grant(), self.is_wanted(channel))?;
         let retention = rule.check(&draft.payload, draft.key.as_ref())?;
         self.policy.limits.check(draft)?;
+        if let Some(rate) = rule.rate
+            && let Err(wait) = self.publishing.take(channel.namespace(), rate, now.moment)
+        {
+            effects.push(Effect::Exceeded(Bound::Publications));
+            if !self.policy.limits.trial.covers(Bound::Publications) {
+                return Err(Failure::too_many_publications(rate, wait));
+            }
+        }
         Ok(retention)
     }
 

@@ -283,8 +283,7 @@ impl Play {
         let name = |named: bool| named.then(|| RequestId::Number(i64::try_from(number).unwrap()));
         let (pending, input) = match line {
             Line::Mistake { code, named } => {
-                let rejection =
-                    Rejection { id: name(named), channel: None, failure: Failure::new(code, "no") };
+                let rejection = Rejection { id: name(named), ..Rejection::unnamed(Failure::new(code, "no")) };
                 let id = name(named);
                 let pending =
                     Pending { id, is_answered_anyway: true, since: None, grant: None, answer: None };
@@ -316,9 +315,11 @@ impl Play {
 
     fn perform(&mut self, number: Option<usize>, effect: Effect) {
         let is_quiet = matches!(effect, Effect::Join { .. } | Effect::Publish { .. } | Effect::Leave { .. })
-            || matches!(effect, Effect::Read { .. } | Effect::Count { .. } | Effect::Authenticate { .. });
+            || matches!(effect, Effect::Read { .. } | Effect::Count { .. } | Effect::Authenticate { .. })
+            || matches!(effect, Effect::Exceeded(_));
         assert!(!self.closed || is_quiet, "after the Close: {effect:?}");
         match effect {
+            Effect::Exceeded(_) => {}
             Effect::Send(reply) => self.told(number, reply),
             Effect::GoLive { channel, reply } => {
                 assert!(self.joined.contains(&channel), "live, but not joined");

@@ -19,6 +19,9 @@
  *   subscribes to all of it, from where each channel was left when the server keeps history.
  *
  * A browser hides WebSocket pings from its page, so the heartbeat is the protocol's own `ping`.
+ *
+ * Where a WebSocket was never welcomed in a row of attempts, every other attempt is one of a stand-in, if the world has one: a
+ * network may let no WebSocket through. The next connection begins with a WebSocket again.
  */
 
 export const SUBPROTOCOL = 'fanfare.v1.json';
@@ -30,6 +33,8 @@ const SILENCE_MAX_MS = 10_000;
 const STABLE_AFTER_MS = 5_000;
 const BACKOFF_BASE_MS = 500;
 const BACKOFF_MAX_MS = 15_000;
+/** Attempts at a WebSocket without a welcome, after which a stand-in has its turn. */
+const BLOCKED_AFTER = 2;
 /** Publications remembered until they come back, to tell one's own from the others'. */
 const SENT_MAX = 64;
 
@@ -43,6 +48,7 @@ const GAP = 4410;
 /** What `Connection` needs of the world; tests bring their own. */
 const BROWSER = {
   socket: (url) => new WebSocket(url, SUBPROTOCOL),
+  standIn: undefined,
   after: (ms, then) => setTimeout(then, ms),
   cancel: (timer) => clearTimeout(timer),
   now: () => performance.now(),
@@ -67,9 +73,12 @@ export class Connection {
   #state = { name: 'stopped' };
   #timer;
   #socket;
+  #isStandIn = false;
   /** What `closing` said; the close event that follows carries less. */
   #closing;
   #attempt = 0;
+  /** Attempts since the last welcome. */
+  #unwelcome = 0;
   #openedAt;
   #heardAt;
   /** When the unanswered ping left. */
@@ -84,10 +93,10 @@ export class Connection {
    * `listener` has `state(state)`, `channels()`, `message(message, isOwn)`, `trouble(error)` and
    * `roundTrip(ms)`.
    */
-  constructor(url, listener, world = BROWSER) {
+  constructor(url, listener, world = {}) {
     this.#url = url;
     this.#listener = listener;
-    this.#world = world;
+    this.#world = { ...BROWSER, ...world };
   }
 
   get state() {
@@ -99,7 +108,10 @@ export class Connection {
     if (this.#state.name === 'connecting' || this.#state.name === 'open') return;
     this.#closing = undefined;
     this.#enter({ name: 'connecting' }, WELCOME_WITHIN_MS, () => this.#lost('no welcome in time'));
-    const socket = this.#world.socket(this.#url);
+    const isStandIn = this.#world.standIn !== undefined && this.#unwelcome >= BLOCKED_AFTER && this.#unwelcome % 2 === 0;
+    this.#unwelcome += 1;
+    const socket = isStandIn ? this.#world.standIn() : this.#world.socket(this.#url);
+    this.#isStandIn = isStandIn;
     socket.onmessage = (event) => this.#receive(event.data);
     socket.onclose = (event) => this.#closed(event);
     this.#socket = socket;
@@ -182,7 +194,8 @@ export class Connection {
   #welcomed(event) {
     this.#openedAt = this.#world.now();
     this.#pingedAt = undefined;
-    this.#enter({ name: 'open', session: event.session, node: event.node, user: event.user });
+    this.#unwelcome = 0;
+    this.#enter({ name: 'open', session: event.session, node: event.node, user: event.user, isStandIn: this.#isStandIn });
     const wanted = [...this.channels.keys()];
     for (const channel of event.channels ?? []) this.channels.set(channel, { state: 'joined' });
     this.#subscribe(wanted.filter((channel) => this.channels.get(channel).state === 'joining'));

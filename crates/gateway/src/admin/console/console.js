@@ -7,6 +7,7 @@
  */
 
 import { Connection, SUBPROTOCOL } from './connection.js';
+import { StandIn } from './fallback.js';
 
 const MESSAGES_MAX = 200;
 const TEXT_CHARS_MAX = 4_000;
@@ -144,7 +145,7 @@ let welcomes = 0;
 
 const STATES = {
   connecting: () => 'Connecting…',
-  open: () => 'Connected',
+  open: ({ isStandIn }) => (isStandIn ? 'Connected without WebSocket' : 'Connected'),
   waiting: ({ until }) => {
     const seconds = Math.ceil((until - performance.now()) / 1_000);
     return seconds > 0 ? `Reconnecting in ${seconds} s` : 'Reconnecting…';
@@ -194,7 +195,7 @@ const connection = new Connection(endpoint, {
   roundTrip(ms) {
     write($('round-trip'), `${ms < 10 ? ms.toFixed(1) : Math.round(ms)} ms`);
   },
-});
+}, { standIn: () => new StandIn(location.origin) });
 
 function showChannels() {
   const names = [...connection.channels.keys()];

@@ -52,12 +52,12 @@ const ERRORS: usize = 100;
 impl Visit {
     /// Answers requests until the peer goes, the node stops, or nothing has been asked for a while.
     pub(super) async fn converse_http2(self, io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
-        let Self { door, peer, place, services, stop } = self;
+        let Self { door, address, drawn, place, services, stop } = self;
         let settings = services.settings();
-        let (patience, streams_max) = (settings.header_timeout, settings.streams_max);
+        let (patience, streams_max) = (settings.header_timeout, settings.limits.streams.get());
         drop(settings);
         let streams = Streams::new(&services);
-        let peer = Arc::new(Peer::new(peer, &services));
+        let peer = Arc::new(Peer::new(address, drawn, &services));
         let service = service_fn(|request| {
             let (services, peer) = (services.clone(), peer.clone());
             async move { Ok::<_, Infallible>(http::answer(door, &peer, request, &services).await) }

@@ -137,14 +137,14 @@ fn bad(explanation: impl Into<Box<str>>) -> Failure {
 /// What is wrong with it; another command than `publish` is 4404.
 pub fn decode_publish(body: &[u8]) -> Decoded {
     let fields = Fields::of_body("publish", body);
-    let fields = fields.map_err(|failure| Rejection { id: None, channel: None, failure })?;
+    let fields = fields.map_err(Rejection::unnamed)?;
     let request = decode::request_of(&fields, Some("publish"))?;
     match request.command {
         Command::Publish { .. } => Ok(request),
         _ => {
             let text = "only a command of type \"publish\" can be posted here";
             let failure = Failure::new(ErrorCode::NotFound, text);
-            Err(Rejection { id: request.id, channel: None, failure })
+            Err(Rejection { id: request.id, ..Rejection::unnamed(failure) })
         }
     }
 }

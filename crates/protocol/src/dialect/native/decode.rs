@@ -16,6 +16,7 @@ use crate::error::{ErrorCode, Failure};
 use crate::grant::Token;
 use crate::history::PAGE_MAX;
 use crate::id::{REQUEST_ID_BYTES_MAX, RequestId};
+use crate::limits::Bound;
 use crate::publication::{Epoch, IDEMPOTENCY_KEY_BYTES_MAX, IdempotencyKey, Offset, Payload, Position};
 
 /// What a page of history holds when the client does not say.
@@ -99,9 +100,11 @@ pub(super) fn commands(text: &str, batch_max: usize, on_command: &mut dyn FnMut(
 pub(super) fn check_batch(commands: usize, batch_max: usize) -> Result<(), Rejection> {
     match commands {
         0 => Err(unnamed("an empty batch: put commands in it")),
-        _ if commands > batch_max => Err(unnamed(format!(
-            "a batch holds at most {batch_max} commands, this one has {commands}: send several"
-        ))),
+        _ if commands > batch_max => {
+            let text =
+                format!("a batch holds at most {batch_max} commands, this one has {commands}: send several");
+            Err(Rejection { over: Some(Bound::Batch), ..unnamed(text) })
+        }
         _ => Ok(()),
     }
 }
@@ -123,7 +126,9 @@ pub(super) fn request_of(fields: &Fields<'_>, kind: Option<&str>) -> Decoded {
     let id = fields.id.map(request_id).transpose().map_err(unnamed)?;
     match meaning(fields, kind) {
         Ok(command) => Ok(Request { id, command }),
-        Err(failure) => Err(Rejection { id, channel: readable_channel(fields), failure }),
+        Err(failure) => {
+            Err(Rejection { id, channel: readable_channel(fields), ..Rejection::unnamed(failure) })
+        }
     }
 }
 
@@ -296,7 +301,7 @@ fn bad(explanation: impl Into<Box<str>>) -> Failure {
 }
 
 pub(super) fn unnamed(explanation: impl Into<Box<str>>) -> Rejection {
-    Rejection { id: None, channel: None, failure: bad(explanation) }
+    Rejection::unnamed(bad(explanation))
 }
 
 fn not_understood(error: &serde_json::Error) -> Rejection {

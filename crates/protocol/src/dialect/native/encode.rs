@@ -14,7 +14,7 @@ use crate::close::{CloseReason, Reconnect};
 use crate::error::Failure;
 use crate::event::{Crowd, Event, Member, Reply, Welcome};
 use crate::history::Page;
-use crate::id::RequestId;
+use crate::id::{RequestId, Ticket};
 use crate::publication::{Delivery, Payload, Position, Publication};
 use crate::websocket::{Frame, FrameKind};
 
@@ -78,6 +78,8 @@ struct WelcomeFields<'a> {
     expires: Option<u64>,
     heartbeat: u64,
     limits: LimitFields,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ticket: Option<String>,
     channels: Vec<&'a str>,
 }
 
@@ -173,6 +175,7 @@ fn welcome_fields(welcome: &Welcome) -> WelcomeFields<'_> {
             channels: welcome.channels,
             messages_per_second: welcome.messages_per_second,
         },
+        ticket: welcome.ticket.as_ref().map(Ticket::to_string),
         channels: welcome.subscribed.iter().map(|channel| channel.as_str()).collect(),
     }
 }

@@ -7,10 +7,11 @@
 //! |---|---|
 //! | `# …` | a remark |
 //! | `! limit <name> <n>` | sets a bound of the conversations that are opened from here on; times in seconds |
-//! | `! namespace <name> key=value …` | configures a namespace (`publish`, `subscribe`, `max_bytes`, `history`, `presence`) for them |
+//! | `! namespace <name> key=value …` | configures a namespace (`publish`, `subscribe`, `max_bytes`, `rate`, `history`, `presence`) for them |
 //! | `! open`, `! open <token>` | a client connects, anonymous or with a token in its request; what was published before is still the past |
 //! | `! anonymous off` | from here on a client without a token in its request has to present one |
 //! | `! token <name> <json>` | the token of this name is signed as it ought to be, and these are its claims |
+//! | `! crowded <user>` | from here on this user has as many connections as it may have |
 //! | `! +500ms`, `! +30s` | time passes; the session ticks at its deadlines |
 //! | `! published <channel> <json>` | somebody else publishes |
 //! | `! conflated <n> <channel> <json>` | the same, when for this client so many older ones gave way |
@@ -132,6 +133,7 @@ struct Theatre {
     /// The claims of the tokens that are signed by a trusted key.
     tokens: HashMap<String, String>,
     is_anonymous_off: bool,
+    crowded: Option<UserId>,
     session: Option<Session>,
     clock: Duration,
     hub: Hub,
@@ -146,6 +148,7 @@ impl Theatre {
             namespaces: HashMap::new(),
             tokens: HashMap::new(),
             is_anonymous_off: false,
+            crowded: None,
             session: None,
             clock: Duration::ZERO,
             hub: Hub::default(),
@@ -204,6 +207,7 @@ impl Theatre {
                 self.tokens.insert(name.into(), claims.into());
             }
             "anonymous" => self.is_anonymous_off = rest == "off",
+            "crowded" => self.crowded = Some(UserId::new(rest)),
             "open" => self.open(rest),
             "published" => self.publish_elsewhere(rest, Delivery::Live),
             "conflated" => {
@@ -256,6 +260,7 @@ impl Theatre {
                 ("subscribe", "authenticated") => rule.subscribe = MaySubscribe::Authenticated,
                 ("subscribe", "token") => rule.subscribe = MaySubscribe::Token,
                 ("max_bytes", bytes) => rule.payload_bytes = Some(bytes.parse().unwrap()),
+                ("rate", rate) => rule.rate = Some(rate.parse().unwrap()),
                 ("presence", "on") => rule.presence = true,
                 ("history", size) => rule.history = Some(keeping(size.parse().unwrap())),
                 _ => panic!("no rule {word:?}"),
@@ -268,7 +273,12 @@ impl Theatre {
         let expected = Expected::default();
         let claims = self.tokens.get(token).ok_or(TokenFault::Signature);
         let grant = claims.and_then(|json| claims::read(json.as_bytes(), &expected, self.now().unix));
-        grant.map(Arc::new).map_err(|fault| Failure::new(ErrorCode::Unauthorized, fault.to_string()))
+        let grant = grant.map_err(|fault| Failure::new(ErrorCode::Unauthorized, fault.to_string()))?;
+        if grant.user.is_some() && grant.user == self.crowded {
+            let text = "this user has as many connections as it may have: close one, or connect again later";
+            return Err(Failure::retry(ErrorCode::LimitReached, text, Duration::from_secs(45)));
+        }
+        Ok(Arc::new(grant))
     }
 
     fn open(&mut self, token: &str) {
@@ -337,6 +347,7 @@ impl Theatre {
     fn effect(&mut self, effect: Effect) {
         match effect {
             Effect::Send(reply) => self.say_event(&reply),
+            Effect::Exceeded(_) => {}
             Effect::Ping => self.said.push_str("<< ping\n"),
             Effect::Authenticate { id, token } => {
                 let outcome = self.verify(token.expose());
