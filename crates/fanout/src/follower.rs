@@ -76,6 +76,18 @@ pub(crate) struct Follower {
     heard: bool,
     /// At how many looks in a row nothing had come.
     quiet: u32,
+    /// How often it is compared when it is quiet.
+    looks: Looks,
+}
+
+/// How often a quiet stream is compared with what the broker says of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Looks {
+    /// At one look of so many, when it has been quiet for a while.
+    #[default]
+    InTurns,
+    /// At each.
+    Every,
 }
 
 /// What to read of a channel's history.
@@ -260,7 +272,14 @@ impl Follower {
             return false;
         }
         self.quiet = self.quiet.wrapping_add(1);
-        self.quiet <= LOOKS_CLOSE || self.quiet.wrapping_add(phase).is_multiple_of(LOOKS_APART)
+        self.looks == Looks::Every
+            || self.quiet <= LOOKS_CLOSE
+            || self.quiet.wrapping_add(phase).is_multiple_of(LOOKS_APART)
+    }
+
+    /// From now on it is compared at every look, however long it is quiet.
+    pub(crate) fn look_closely(&mut self) {
+        self.looks = Looks::Every;
     }
 
     /// The broker has not answered: it is asked again at the next look.

@@ -47,7 +47,7 @@ pub struct HubOptions {
     /// The longest that any call of the broker may take.
     pub broker_timeout: Duration,
     /// How often it is looked for channels on which nothing comes, to compare those whose turn it is with what the broker
-    /// says of them: each at once, once more, and then at one look of six.
+    /// says of them: each at the first two looks, and then at one of six.
     pub check_interval: Duration,
 }
 
@@ -172,6 +172,7 @@ impl Hub {
         let stake = self.call(BrokerCall::Watch, self.interest.enter(channel)).await?;
         if self.registry.join(channel, outbox, &terms) != Joined::Already {
             self.attended.fetch_add(1, Ordering::Relaxed);
+            self.registry.look_closely(channel);
             stake.keep();
         }
         let entered = self.enter(channel, outbox, terms.start).await;

@@ -298,10 +298,12 @@ impl Registry {
 
     /// The broker has not said where a stream stands: it is its turn at the next look, too.
     pub(crate) fn stays_due(&self, channel: &Channel) {
-        let Some(subscribers) = self.find(channel) else { return };
-        if let Some(stream) = subscribers.0.lock().stream.as_mut() {
-            stream.follower.stays_due();
-        }
+        self.with_follower(channel, Follower::stays_due);
+    }
+
+    /// A channel of the node's own, which must not wait for its turn.
+    pub(crate) fn look_closely(&self, channel: &Channel) {
+        self.with_follower(channel, Follower::look_closely);
     }
 
     /// Compares with where the broker says a stream stands; whether the caller is to start a task that reads history.
@@ -315,9 +317,13 @@ impl Registry {
 
     /// What was published on a channel was removed from history: nobody who comes from now on is shown it.
     pub(crate) fn forget(&self, channel: &Channel) {
+        self.with_follower(channel, Follower::forget);
+    }
+
+    fn with_follower(&self, channel: &Channel, act: impl FnOnce(&mut Follower)) {
         let Some(subscribers) = self.find(channel) else { return };
         if let Some(stream) = subscribers.0.lock().stream.as_mut() {
-            stream.follower.forget();
+            act(&mut stream.follower);
         }
     }
 

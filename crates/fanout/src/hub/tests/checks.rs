@@ -100,6 +100,23 @@ async fn quiet_channels_take_turns_and_each_gets_its_own() {
     assert!(turns.values().all(|&times| times == 10), "{turns:?}");
 }
 
+/// An order to the node is not to be late because there was none for long.
+#[tokio::test(start_paused = true)]
+async fn what_the_node_itself_hears_is_compared_at_every_look() {
+    let (broker, hub) = counting();
+    let outbox = Outbox::new(SessionId::from_random([1; 16]), Encoding::NativeJson, 1_000);
+    hub.attend(&channel(0), &outbox, terms(Start::Live)).await.unwrap();
+    hub.go_live(&channel(0), &outbox, Frame::text("reply"));
+    let attending = Listener { room: 0, outbox };
+    assert_eq!(attending.heard(), 1, "the reply");
+    for looks in 20..20 + 2 * LOOKS_APART {
+        sleep(LOOK * looks).await;
+        lose(&broker, &hub, attending.room).await;
+        sleep(LOOK + LOOK / 2).await;
+        assert_eq!(attending.heard(), 1, "after {looks} looks");
+    }
+}
+
 /// It need not wait until it is its turn again.
 #[tokio::test(start_paused = true)]
 async fn whoever_was_not_answered_asks_at_the_next_look() {
