@@ -16,7 +16,7 @@ use fanfare_protocol::limits::Bound;
 use fanfare_protocol::publication::Draft;
 use fanfare_protocol::server_api::{ApiCall, ApiReply};
 use fanfare_protocol::session::Policy;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
 use tokio::time::timeout;
 
@@ -153,7 +153,10 @@ fn equal(one: &[u8], other: &[u8]) -> bool {
 }
 
 /// The whole body, bounded in size before it is read and in the time it may take.
-pub(crate) async fn read(body: Incoming, most: usize, patience: Duration) -> Result<Bytes, Failure> {
+///
+/// It is copied as it comes. A piece of it, be it of one byte, holds the buffer that it was read into: collected as they are, the
+/// pieces of a short body can hold thousands of times its length.
+pub(crate) async fn read(mut body: Incoming, most: usize, patience: Duration) -> Result<Bytes, Failure> {
     let too_large = || {
         let text = format!("the body is over {most} bytes: data may have limits.message_bytes");
         Failure::new(ErrorCode::TooLarge, text)
@@ -161,12 +164,20 @@ pub(crate) async fn read(body: Incoming, most: usize, patience: Duration) -> Res
     if body.size_hint().lower() > most as u64 {
         return Err(too_large()); // Its length was announced: nothing of it need come.
     }
-    match timeout(patience, Limited::new(body, most).collect()).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
-        Ok(Err(_)) => Err(Failure::new(ErrorCode::BadRequest, "the body ended early")),
-        Err(_) => Err(Failure::new(ErrorCode::BadRequest, "the body did not arrive in time")),
-    }
+    let reading = async {
+        let mut whole = Vec::new();
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|_| Failure::new(ErrorCode::BadRequest, "the body ended early"))?;
+            let Ok(piece) = frame.into_data() else { continue };
+            if whole.len() + piece.len() > most {
+                return Err(too_large());
+            }
+            whole.extend_from_slice(&piece);
+        }
+        Ok(whole.into())
+    };
+    let late = || Failure::new(ErrorCode::BadRequest, "the body did not arrive in time");
+    timeout(patience, reading).await.unwrap_or_else(|_| Err(late()))
 }
 
 #[cfg(test)]

@@ -346,8 +346,12 @@ impl Reader<'_> {
         match event {
             Event::Text(text) => self.incoming(Incoming::Text(text)),
             Event::Binary(bytes) => self.incoming(Incoming::Binary(bytes)),
-            Event::Ping(payload) => effects::queue(self.outbox, self.metrics, Frame::pong(payload)),
-            Event::Pong(_) => {} // A sign of life like any other byte.
+            Event::Ping(payload) => {
+                effects::queue(self.outbox, self.metrics, Frame::pong(payload));
+                self.take(Input::Probed);
+            }
+            // A sign of life like any other byte.
+            Event::Pong(_) => self.take(Input::Probed),
             Event::Close(close) => self.take(Input::PeerClosed(close.map(|(code, _)| code))),
         }
     }

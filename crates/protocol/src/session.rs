@@ -71,6 +71,9 @@ pub struct Policy {
 pub enum Input {
     /// Bytes came from the peer, of whatever kind: it is alive.
     Heard,
+    /// A ping, which the transport answers, or an answer to one. Each is as good as a command where the rate is concerned; none is
+    /// refused, but whoever goes on for too long is.
+    Probed,
     /// A command.
     Request(Request),
     /// A command that came with the request that opened the conversation: it is judged like any other, but the rate at
@@ -393,6 +396,7 @@ impl Session {
     pub fn handle(&mut self, now: Now, input: Input, effects: &mut Vec<Effect>) {
         match input {
             Input::Heard => self.heard(),
+            Input::Probed => self.probed(now, effects),
             Input::Request(request) => self.request(now, request, effects),
             Input::Opening(request) if self.stage() == Stage::Open => self.command(now, request, effects),
             Input::Opening(_) => {}
@@ -463,6 +467,16 @@ impl Session {
     fn heard(&mut self) {
         if let Some(open) = self.state.open() {
             open.keepalive.heard(self.policy.heartbeat);
+        }
+    }
+
+    fn probed(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        let Some(open) = self.state.open() else { return };
+        if open.rate.take(&self.policy.limits, now.moment) == Verdict::GraceIsOver {
+            effects.push(Effect::Exceeded(Bound::Commands));
+            if !self.policy.limits.trial.covers(Bound::Commands) {
+                self.close(now, CloseReason::RateLimited, Duration::ZERO, effects);
+            }
         }
     }
 

@@ -120,6 +120,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         client.greeted().await.map(|()| client)
     }
 
+    /// The same with a token.
+    ///
+    /// # Errors
+    /// Those of [`Client::try_connect`].
+    ///
+    /// # Panics
+    /// When the gateway does not answer at all.
+    pub async fn on_with_token(socket: S, address: SocketAddr, token: &str) -> Result<Self, Option<u16>> {
+        let authorization = format!("Bearer {token}");
+        let headers = [("Authorization", authorization.as_str())];
+        let mut client = Self::shake_hands(socket, address, "/ws", &headers).await?;
+        client.greeted().await.map(|()| client)
+    }
+
     /// The same in MessagePack, where its events are those of JSON.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! A primary, a replica, and three Sentinels that watch them.
+//! A primary, one or two replicas, and three Sentinels that watch them.
 
 use std::time::Duration;
 
@@ -13,30 +13,46 @@ const NAME: &str = "fanfare";
 /// How long the primary is silent before it counts as down.
 const DOWN_AFTER: Duration = Duration::from_millis(600);
 
-/// Five processes.
+/// Five processes, or six.
 #[derive(Debug)]
 pub struct RedisSentinels {
     /// Which of them is the primary changes.
-    servers: [RedisServer; 2],
+    servers: Vec<RedisServer>,
     sentinels: Vec<RedisServer>,
 }
 
 impl RedisSentinels {
-    /// Starts all, and waits until the Sentinels know the primary. For a failover they also have to know each other and the
-    /// replica: see [`RedisSentinels::are_ready`].
+    /// Starts a primary and its replica, and waits until the Sentinels know the primary. For a failover they also have to know
+    /// each other and the replica: see [`RedisSentinels::are_ready`].
     ///
     /// # Panics
     /// As [`RedisServer::start`].
     pub async fn start() -> Self {
-        let primary = RedisServer::start().await;
+        Self::start_with(1, &[]).await
+    }
+
+    /// The same with two replicas, and servers that take no writes while nobody follows them: a primary that has been replaced
+    /// and does not know it acknowledges nothing that would be lost with it.
+    ///
+    /// # Panics
+    /// As [`RedisServer::start`].
+    pub async fn start_careful() -> Self {
+        Self::start_with(2, &["--min-replicas-to-write", "1"]).await
+    }
+
+    async fn start_with(replicas: usize, arguments: &[&str]) -> Self {
+        let primary = RedisServer::start_with(arguments).await;
         let port = primary.port().to_string();
-        let replica = ["--replicaof", "127.0.0.1", &port, "--repl-diskless-sync-delay", "0"];
-        let replica = RedisServer::start_with(&replica).await;
+        let following = ["--replicaof", "127.0.0.1", &port, "--repl-diskless-sync-delay", "0"];
+        let mut servers = vec![primary];
+        for _ in 0..replicas {
+            servers.push(RedisServer::start_with(&[&following, arguments].concat()).await);
+        }
         let mut sentinels = Vec::new();
         for _ in 0..3 {
-            sentinels.push(RedisServer::start_sentinel(NAME, primary.port(), DOWN_AFTER).await);
+            sentinels.push(RedisServer::start_sentinel(NAME, servers[0].port(), DOWN_AFTER).await);
         }
-        Self { servers: [primary, replica], sentinels }
+        Self { servers, sentinels }
     }
 
     /// What the Sentinels call the primary.
@@ -51,14 +67,14 @@ impl RedisSentinels {
         self.sentinels.iter().map(RedisServer::url).collect()
     }
 
-    /// The one that was the primary first, and the one that was its replica.
+    /// The one that was the primary first, then those that were its replicas.
     #[must_use]
-    pub fn servers(&self) -> &[RedisServer; 2] {
+    pub fn servers(&self) -> &[RedisServer] {
         &self.servers
     }
 
     /// The same, to stop them and start them again.
-    pub fn servers_mut(&mut self) -> &mut [RedisServer; 2] {
+    pub fn servers_mut(&mut self) -> &mut [RedisServer] {
         &mut self.servers
     }
 
@@ -73,12 +89,12 @@ impl RedisSentinels {
         &mut self.sentinels
     }
 
-    /// Waits until a failover can succeed: every Sentinel knows the others, and the replica follows the primary.
+    /// Waits until a failover can succeed: every Sentinel knows the others, and all replicas follow the primary.
     ///
     /// # Panics
     /// When that takes too long.
     pub async fn are_ready(&self) {
-        eventually("the sentinels know each other and a sound replica", async || self.are_ready_now().await)
+        eventually("the sentinels know each other and sound replicas", async || self.are_ready_now().await)
             .await;
     }
 
@@ -89,18 +105,20 @@ impl RedisSentinels {
             let replicas: Vec<Vec<(String, String)>> =
                 sentinel.query(cmd("SENTINEL").arg("REPLICAS").arg(NAME)).await;
             let is = |name: &str, value: &str| facts.iter().any(|(its, is)| its == name && is == value);
-            let knows = is("num-other-sentinels", "2") && is("num-slaves", "1") && is("flags", "master");
-            let is = |name: &str, value: &str| {
-                replicas.iter().flatten().any(|(its, is)| its == name && is == value)
+            let count = (self.servers.len() - 1).to_string();
+            let knows = is("num-other-sentinels", "2") && is("num-slaves", &count) && is("flags", "master");
+            let is_sound = |replica: &Vec<(String, String)>| {
+                let is = |name: &str, value: &str| replica.iter().any(|(its, is)| its == name && is == value);
+                is("flags", "slave") && is("master-link-status", "ok")
             };
-            if !(knows && is("flags", "slave") && is("master-link-status", "ok")) {
+            if !(knows && replicas.iter().all(is_sound)) {
                 return false;
             }
         }
         true
     }
 
-    /// SENTINEL FAILOVER: makes the replica the primary, and waits until every Sentinel says so.
+    /// SENTINEL FAILOVER: makes a replica the primary, and waits until every Sentinel says so.
     ///
     /// # Panics
     /// When that takes too long.

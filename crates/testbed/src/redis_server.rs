@@ -209,6 +209,18 @@ impl RedisServer {
         count.and_then(|it| it.trim().parse().ok()).expect("a count of commands")
     }
 
+    /// Waits until a replica has everything that was written so far. WAIT alone is about what its own connection has written,
+    /// and after a full synchronization a replica that counts as online may get nothing for a second.
+    ///
+    /// # Panics
+    /// When that takes too long.
+    pub async fn is_copied(&self) {
+        let mut connection = self.connect().await;
+        let () = cmd("SET").arg("copied").arg(1).query_async(&mut connection).await.expect("it takes writes");
+        let copies = cmd("WAIT").arg(1).arg(5_000).query_async(&mut connection).await;
+        assert!(copies.is_ok_and(|copies: u64| copies >= 1), "no replica follows");
+    }
+
     /// Runs one command on a connection of its own.
     ///
     /// # Panics

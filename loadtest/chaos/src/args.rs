@@ -83,7 +83,7 @@ impl Arguments {
 pub(crate) enum Topology {
     /// One server.
     Single,
-    /// A primary, a replica, and three sentinels.
+    /// A primary, two replicas, and three sentinels.
     Sentinel,
     /// A Redis Cluster: three shards, each a primary and a replica.
     Cluster,

@@ -97,6 +97,9 @@ pub(crate) async fn run(arguments: &Arguments, seed: u64, logs: &Path) -> Result
         faults += 1;
         sleep(fault.after).await;
         campaign.inject(fault).await?;
+        if !fault.hasty {
+            campaign.judge().await;
+        }
         campaign.weigh();
     }
     campaign.come_to_rest(publishers).await;
@@ -188,14 +191,18 @@ impl Campaign {
             }
             _ => {
                 self.disturb(kind, node, holds).await;
-                if holds.is_zero() { begun } else { Instant::now() }
+                Instant::now()
             }
         };
         self.record.note(&format!("{kind} is over"));
+        if kind.empties() {
+            self.record.forgive();
+        }
         if !hasty {
             let durations = self.caught_up(since).await;
             self.kinds.entry(kind).or_default().1.extend(durations);
         }
+        self.stage.redis.settle().await;
         Ok(())
     }
 
@@ -259,6 +266,31 @@ impl Campaign {
         }
     }
 
+    /// Reads every stream, and holds what subscribers and publishers were told against it.
+    async fn judge(&self) -> HashMap<usize, (Position, BTreeMap<u64, Stamp>)> {
+        let mut streams = HashMap::new();
+        for channel in self.record.channels(true) {
+            let deadline = Instant::now() + RECOVERED_WITHIN;
+            loop {
+                let owed = self.record.owed(channel);
+                match self.read(channel).await {
+                    Ok((top, found)) => {
+                        self.record.judge(channel, &owed, &found);
+                        streams.insert(channel, (top, found));
+                        break;
+                    }
+                    Err(_) if Instant::now() < deadline => sleep(LOOK).await,
+                    Err(why) => {
+                        let what = format!("{} cannot be read: {why}", self.record.name(channel));
+                        self.record.offend(Offence::Stuck, 1, &what);
+                        break;
+                    }
+                }
+            }
+        }
+        streams
+    }
+
     /// No faults, no publications, and time for the last ones to arrive.
     async fn come_to_rest(&self, publishers: Vec<JoinHandle<()>>) {
         self.record.note("quiet");
@@ -273,17 +305,9 @@ impl Campaign {
     /// Every stream is read and held against the record, and every subscriber must be at its end.
     async fn reckon(&self) {
         let mut tops = HashMap::new();
-        for channel in self.record.channels(true) {
-            match self.read(channel).await {
-                Ok((top, found)) => {
-                    self.record.audit(channel, &top.epoch, &found);
-                    tops.insert(channel, top);
-                }
-                Err(why) => {
-                    let what = format!("{} cannot be read: {why}", self.record.name(channel));
-                    self.record.offend(Offence::Stuck, 1, &what);
-                }
-            }
+        for (channel, (top, found)) in self.judge().await {
+            self.record.audit(channel, &top.epoch, &found);
+            tops.insert(channel, top);
         }
         let behind = |subscriber: &Subscriber| {
             let places = subscriber.places();
@@ -402,7 +426,17 @@ async fn caught_up(
         });
     }
     if let Some(one) = pending.first() {
-        let what = format!("{} subscribers have not caught up: {}", pending.len(), one.trail());
+        let marks = marks.unwrap_or_default();
+        let places = one.places().into_iter().map(|(channel, place)| {
+            format!("{} at {place:?}, to pass {:?}", record.name(channel), marks.get(&channel))
+        });
+        let places: Vec<_> = places.collect();
+        let what = format!(
+            "{} subscribers have not caught up: {}; {}",
+            pending.len(),
+            places.join(", "),
+            one.trail()
+        );
         record.offend(Offence::Stuck, pending.len() as u64, &what);
     }
     durations

@@ -83,6 +83,11 @@ impl Kind {
         }
     }
 
+    /// Whether Redis is empty after it.
+    pub(crate) fn empties(self) -> bool {
+        matches!(self, Self::RedisWipe | Self::RedisFlush)
+    }
+
     /// How long it lasts, in milliseconds; none for what is over when it has been done.
     fn holds_for(self) -> Option<std::ops::Range<u64>> {
         match self {

@@ -32,6 +32,8 @@ pub(crate) enum Offence {
     Unexpected,
     /// An acknowledged publication is not in the stream.
     FalseAck,
+    /// An acknowledged publication is gone from Redis, and nothing emptied it.
+    Forgotten,
     /// A node names one as present who is not.
     Ghost,
     /// A node does not name one who is.
@@ -54,7 +56,7 @@ pub(crate) struct Entry {
 }
 
 /// What an entry means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Entered {
     /// The first.
     Fresh,
@@ -62,6 +64,8 @@ pub(crate) enum Entered {
     Recovered,
     /// It was told that something is.
     ToldLoss {
+        /// Where it was.
+        before: Position,
         /// The stream is another one than before.
         another_epoch: bool,
     },
@@ -95,9 +99,9 @@ impl Follow {
             self.position = Some(Position { offset: before.offset, ..entry.position });
             return Entered::Recovered;
         }
-        let another_epoch = before.epoch != entry.position.epoch;
+        let (before, another_epoch) = (before.clone(), before.epoch != entry.position.epoch);
         self.position = Some(entry.position);
-        Entered::ToldLoss { another_epoch }
+        Entered::ToldLoss { before, another_epoch }
     }
 
     /// It hears a publication; the answer is how many were skipped, or what else is wrong.
@@ -163,8 +167,12 @@ mod tests {
 
     #[test]
     fn a_loss_that_is_told_is_no_offence_and_one_that_is_hidden_is() {
-        assert_eq!(at("a", 5).enter(entry("a", 9, false)), Entered::ToldLoss { another_epoch: false });
-        assert_eq!(at("a", 5).enter(entry("b", 2, false)), Entered::ToldLoss { another_epoch: true });
+        let told = |another_epoch| Entered::ToldLoss {
+            before: Position { epoch: "a".into(), offset: 5 },
+            another_epoch,
+        };
+        assert_eq!(at("a", 5).enter(entry("a", 9, false)), told(false));
+        assert_eq!(at("a", 5).enter(entry("b", 2, false)), told(true));
         assert_eq!(at("a", 5).enter(entry("b", 4, true)), Entered::Offence(Offence::Reordered));
         assert_eq!(at("a", 5).enter(entry("a", 4, true)), Entered::Offence(Offence::Reordered));
         let mut follow = at("a", 5);

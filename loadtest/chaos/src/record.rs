@@ -30,8 +30,12 @@ pub(crate) struct Channel {
     lives: HashMap<String, Life>,
     /// Publications that were acknowledged, by publisher and number.
     acknowledged: HashSet<(u32, u64)>,
+    /// Of those with a place, what Redis must still have, with the offset.
+    owed: HashMap<(u32, u64), u64>,
     /// The place of the last acknowledged one, and when it was first tried.
     newest: Option<(Instant, Position)>,
+    /// Subscribers' places that were said to be lost, with the story of each, until it is looked whether they were.
+    doubted: Vec<(Position, String)>,
 }
 
 /// One life of a stream: what stands at each offset.
@@ -99,7 +103,9 @@ impl Record {
             kept,
             lives: HashMap::new(),
             acknowledged: HashSet::new(),
+            owed: HashMap::new(),
             newest: None,
+            doubted: Vec::new(),
         };
         Ok(Self {
             began: Instant::now(),
@@ -279,6 +285,7 @@ impl Record {
             match position.filter(|_| channel.kept) {
                 None => !channel.kept,
                 Some(position) => {
+                    channel.owed.insert(what, position.offset);
                     let life = channel.lives.entry(position.epoch.clone()).or_default();
                     let before = life.acknowledged.insert(position.offset, what);
                     channel.newest = Some((begun, position.clone()));
@@ -340,6 +347,59 @@ impl Record {
     /// How many publications were acknowledged on a channel.
     pub(crate) fn acknowledged_count(&self, channel: usize) -> u64 {
         self.channels.borrow()[channel].acknowledged.len() as u64
+    }
+
+    /// A subscriber was told that its place is lost, under another epoch: [`Record::judge`] looks whether it was.
+    pub(crate) fn doubt(&self, channel: usize, place: Position, story: String) {
+        self.channels.borrow_mut()[channel].doubted.push((place, story));
+    }
+
+    /// What has a place by now and must still be there when the stream is read after this.
+    pub(crate) fn owed(&self, channel: usize) -> HashMap<(u32, u64), u64> {
+        self.channels.borrow()[channel].owed.clone()
+    }
+
+    /// Redis was emptied: nothing is owed of what it had.
+    pub(crate) fn forgive(&self) {
+        for channel in self.channels.borrow_mut().iter_mut() {
+            channel.owed.clear();
+            channel.doubted.clear();
+        }
+    }
+
+    /// Holds the losses that were told against what a stream still has, `found`, by offset; and what was `owed` when its reading
+    /// began. A place was lost if neither what stood there nor anything that stood behind it in the same life is there any more.
+    pub(crate) fn judge(
+        &self,
+        channel: usize,
+        owed: &HashMap<(u32, u64), u64>,
+        found: &BTreeMap<u64, Stamp>,
+    ) {
+        let mut offences = Vec::new();
+        {
+            let mut channels = self.channels.borrow_mut();
+            let channel = &mut channels[channel];
+            let is_there = |offset: u64, what: (u32, u64)| {
+                found.get(&offset).is_some_and(|stamp| (stamp.publisher, stamp.number) == what)
+            };
+            for (place, story) in channel.doubted.drain(..) {
+                let life = channel.lives.get(&place.epoch);
+                let mut behind = life.into_iter().flat_map(|life| life.at.range(place.offset..));
+                if let Some((offset, what)) = behind.find(|(offset, what)| is_there(**offset, **what)) {
+                    let what = format!("{what:?} still stands at {offset}; {story}");
+                    offences.push((Offence::NeedlessGap, what));
+                }
+            }
+            for (what, offset) in owed {
+                if !is_there(*offset, *what) && channel.owed.remove(what).is_some() {
+                    let what = format!("{}: {what:?}, acknowledged at {offset}, is gone", channel.name);
+                    offences.push((Offence::Forgotten, what));
+                }
+            }
+        }
+        for (offence, what) in offences {
+            self.offend(offence, 1, &what);
+        }
     }
 
     /// Holds what a stream turned out to be against what was acknowledged and heard: `found` is all of it, by offset.
@@ -466,6 +526,41 @@ mod tests {
         assert!(record.offences().is_empty());
         record.audit(0, "a", &BTreeMap::from([(1, stamp(1))]));
         assert_eq!(record.offences()[&Offence::FalseAck], 1);
+    }
+
+    #[test]
+    fn a_place_is_lost_if_nothing_of_its_life_stands_there_or_behind() {
+        let judged = |place, found: &[(u64, u64)]| {
+            let (record, _directory) = record();
+            for number in 1..=5 {
+                record.placed(0, &stamp(number), &position("a", number));
+            }
+            record.doubt(0, position("a", place), "told".into());
+            let found = found.iter().map(|(offset, number)| (*offset, stamp(*number))).collect();
+            record.judge(0, &HashMap::new(), &found);
+            record.offences().get(&Offence::NeedlessGap).copied().unwrap_or(0)
+        };
+        assert_eq!(judged(3, &[(1, 1), (2, 2)]), 0);
+        assert_eq!(judged(3, &[(1, 1), (2, 2), (3, 9), (4, 10)]), 0, "another life stands there now");
+        assert_eq!(judged(3, &[(1, 1), (2, 2), (3, 3)]), 1);
+        assert_eq!(judged(3, &[(5, 5)]), 1, "what stood before it was there too, once");
+        assert_eq!(judged(7, &[(5, 5)]), 0, "it stood behind everything that is known");
+    }
+
+    #[test]
+    fn what_was_acknowledged_stays_until_redis_is_emptied() {
+        let (record, _directory) = record();
+        for number in 1..=3 {
+            record.acknowledged(0, &stamp(number), Instant::now(), Some(&position("a", number)));
+        }
+        record.judge(0, &record.owed(0), &BTreeMap::from([(1, stamp(1)), (2, stamp(2)), (3, stamp(3))]));
+        assert!(record.offences().is_empty());
+        record.judge(0, &record.owed(0), &BTreeMap::from([(1, stamp(1)), (2, stamp(2)), (3, stamp(4))]));
+        record.judge(0, &record.owed(0), &BTreeMap::from([(1, stamp(1)), (2, stamp(2)), (3, stamp(4))]));
+        assert_eq!(record.offences()[&Offence::Forgotten], 1, "each is missed once");
+        record.forgive();
+        record.judge(0, &record.owed(0), &BTreeMap::new());
+        assert_eq!(record.offences()[&Offence::Forgotten], 1);
     }
 
     #[test]

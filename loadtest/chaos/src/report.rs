@@ -124,6 +124,7 @@ impl Report for Findings {
             ("reordered", offence(Offence::Reordered)),
             ("altered", offence(Offence::Altered)),
             ("acknowledged and not there", offence(Offence::FalseAck)),
+            ("acknowledged and forgotten", offence(Offence::Forgotten)),
             ("told of a loss that was none", offence(Offence::NeedlessGap)),
             ("stuck", offence(Offence::Stuck)),
             ("present (named by three nodes)", self.present),

@@ -25,7 +25,7 @@ const AGAIN: Duration = Duration::from_millis(50);
 pub(crate) enum Store {
     /// One, that keeps its data when it is killed.
     Single(Box<RedisServer>),
-    /// A primary, its replica, and who decides which is which.
+    /// A primary, its two replicas, and who decides which is which.
     Sentinels(Box<RedisSentinels>),
     /// Three shards with a replica each.
     Cluster(Box<RedisCluster>),
@@ -38,7 +38,7 @@ impl Store {
             Topology::Single => Self::Single(Box::new(RedisServer::start_durable().await)),
             Topology::Cluster => Self::Cluster(Box::new(RedisCluster::start().await)),
             Topology::Sentinel => {
-                let servers = RedisSentinels::start().await;
+                let servers = RedisSentinels::start_careful().await;
                 servers.are_ready().await;
                 Self::Sentinels(Box::new(servers))
             }
@@ -71,7 +71,8 @@ impl Store {
         }
     }
 
-    /// Does to the servers what a fault says, and undoes it. Where there are shards, it is done to one.
+    /// Does to the servers what a fault says, and undoes it. Where there are shards, it is done to one. The servers may be
+    /// busy with it for a while: see [`Store::settle`].
     pub(crate) async fn disturb(&mut self, kind: Kind, shard: usize, holds: Duration) {
         match (kind, &mut *self) {
             (Kind::RedisFailover, Self::Sentinels(servers)) => servers.fail_over().await,
@@ -90,6 +91,10 @@ impl Store {
             (Kind::RedisRestart | Kind::RedisWipe, _) => self.restart(kind, holds).await,
             _ => disturb(self.primary_of(shard).await, kind, holds).await,
         }
+    }
+
+    /// Waits until the servers have come to terms with what was done to them, and can bear the next fault.
+    pub(crate) async fn settle(&self) {
         match self {
             Self::Sentinels(servers) => settle(servers).await,
             Self::Cluster(servers) => servers.is_ready().await,
@@ -205,12 +210,12 @@ async fn settle(servers: &RedisSentinels) {
             // Sentinels end all connections to a server that they tell whom to follow.
             sections.extend(server.try_query(cmd("INFO").arg("replication")).await);
         }
-        let follows = sections.iter().any(|section| section.contains("master_link_status:up"));
+        let following = sections.iter().filter(|section| section.contains("master_link_status:up")).count();
         let leads = sections.iter().any(|section| section.contains("state=online"));
-        if follows && leads && servers.are_ready_now().await {
+        if following + 1 == servers.servers().len() && leads && servers.are_ready_now().await {
             return;
         }
-        assert!(Instant::now() < deadline, "the replica does not come back: {sections:?}");
+        assert!(Instant::now() < deadline, "a replica does not come back: {sections:?}");
         sleep(LOOK).await;
     }
 }

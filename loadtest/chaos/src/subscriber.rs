@@ -342,12 +342,14 @@ impl Subscriber {
                 self.record.counts.borrow_mut().recoveries += 1;
                 self.stand(channel);
             }
-            Some(Entered::ToldLoss { another_epoch }) => {
+            Some(Entered::ToldLoss { before, another_epoch }) => {
                 self.record.gap_told("recovered: false");
+                let what = format!("{channel}: told of a loss at {position:?}");
                 // A history as long as the run has everything, as long as Redis has.
                 if !(another_epoch && self.record.lives_have_ended()) {
-                    let what = format!("{channel}: told of a loss at {position:?}, and Redis had everything");
-                    self.offend(Offence::NeedlessGap, 1, &what);
+                    self.offend(Offence::NeedlessGap, 1, &format!("{what}, and Redis had everything"));
+                } else if let Some(number) = self.record.channel_named(channel) {
+                    self.record.doubt(number, before, format!("{what} ({})", self.trail()));
                 }
             }
             Some(Entered::Offence(offence)) => {

@@ -38,7 +38,7 @@ async fn is_copied(cluster: &mut Cluster) {
         let line = info.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
         line.map_or(0, |digits| digits.trim().parse().unwrap())
     };
-    let [primary, replica] = cluster.sentinels().servers();
+    let [primary, replica] = cluster.sentinels().servers() else { panic!("a primary and a replica") };
     let written = offset(primary, "master_repl_offset").await;
     eventually("the replica has all of it", async || offset(replica, "slave_repl_offset").await >= written)
         .await;
@@ -46,7 +46,7 @@ async fn is_copied(cluster: &mut Cluster) {
 
 /// From now on the replica hears nothing more of what is written.
 async fn cut_replication(cluster: &mut Cluster) {
-    let [primary, replica] = cluster.sentinels().servers();
+    let [primary, replica] = cluster.sentinels().servers() else { panic!("a primary and a replica") };
     let () = replica.query(cmd("CONFIG").arg("SET").arg("masterauth").arg("not the password")).await;
     let _: Value = primary.query(cmd("CLIENT").arg("KILL").arg("TYPE").arg("replica")).await;
     let info: String = primary.query(cmd("INFO").arg("replication")).await;

@@ -1,12 +1,14 @@
 //! Who may come in, by address, by user and by speed: to the unit, over every transport, and given back however it ends.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use fanfare_gateway::node::Node;
+use fanfare_testbed::authority::GOOD;
 use fanfare_testbed::http::{self, Response};
 use fanfare_testbed::raw_peer::HANDSHAKE;
-use fanfare_testbed::{Client, EventStream, Http2, LineStream, RawPeer, Samples, eventually};
+use fanfare_testbed::{Authority, Client, EventStream, Http2, LineStream, RawPeer, Samples, eventually};
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -14,6 +16,7 @@ use tokio::time::Instant;
 
 use crate::auth::token;
 use crate::support::{configured, counted, node, socket_from};
+use crate::tls;
 
 const KEY: &str =
     "[auth]\nanonymous = true\n[auth.jwt]\nhmac_secret = \"a secret of thirty-two bytes and a few more\"\n";
@@ -214,6 +217,37 @@ async fn a_node_lets_in_so_many_at_once_and_says_when_to_come_back() {
         Samples::of(node.internal_addr()).await.value(&refused("too_many_at_once")),
         (sum[1] + sum[2]) as f64
     );
+}
+
+/// What an attacker would like a node to do is to shake hands: that has its bound as well.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn over_tls_who_goes_on_is_hung_up_on_before_the_handshake() {
+    let authority = Authority::new();
+    let rate = "[limits]\nhandshakes_per_second_per_ip = 1\nhandshakes_burst_per_ip = 10\n";
+    let node = node(&format!("{rate}{}", authority.issue("node", GOOD).settings("tls"))).await;
+    let config = Arc::new(authority.client(&["http/1.1"], None));
+    let began = Instant::now();
+    let [mut welcome, mut told, mut untold] = [0; 3];
+    for _ in 0..100 {
+        let socket = TcpStream::connect(node.public_addr()).await.unwrap();
+        let Ok(stream) = tls::connect_over(socket, &config).await else {
+            untold += 1;
+            continue;
+        };
+        match Client::on(stream, node.public_addr()).await {
+            Ok(_) => welcome += 1,
+            Err(status) => {
+                assert_eq!(status, Some(429));
+                told += 1;
+            }
+        }
+    }
+    let more = began.elapsed().as_secs() + 1;
+    assert!((10..=10 + more).contains(&welcome), "{welcome} let in");
+    assert!((10..=10 + more).contains(&told), "{told} told");
+    assert_eq!(welcome + told + untold, 100);
+    let shaken = Samples::of(node.internal_addr()).await.sum("fanfare_tls_handshakes_total");
+    assert!((shaken - (welcome + told) as f64).abs() < 0.5, "{shaken} for {welcome} and {told}");
 }
 
 /// Further connections on one socket are handshakes as well: streams of HTTP/2, and polls.

@@ -5,6 +5,7 @@
 
 mod admission;
 mod api;
+mod attacks;
 mod auth;
 mod bounds;
 mod closing;
@@ -29,3 +30,7 @@ mod slow_consumer;
 mod speaking;
 mod support;
 mod transports;
+
+#[expect(dead_code, reason = "only some of it is of interest here")]
+#[path = "../tls/support.rs"]
+mod tls;

@@ -5,13 +5,17 @@
 
 #![expect(clippy::unwrap_used, reason = "the helpers of a test are tests as well")]
 
+use std::sync::Arc;
+
 use fanfare_gateway::node::Node;
+use fanfare_testbed::authority::GOOD;
 use fanfare_testbed::raw_peer::HANDSHAKE;
-use fanfare_testbed::{Client, Nginx, RawPeer, http};
+use fanfare_testbed::{Authority, Client, Nginx, RawPeer, http};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use crate::support::{counted, node, socket_from};
+use crate::tls;
 
 /// Everybody on 127.0.0.1 is a proxy; one connection each.
 const TRUSTING: &str =
@@ -193,4 +197,20 @@ async fn what_should_introduce_itself_and_does_not_is_hung_up_on() {
     }
     counted(&node, "fanfare_handshakes_refused_total{reason=\"bad_proxy_header\"}", 10.0).await;
     assert_eq!(status(&node, &line("203.0.113.1"), HANDSHAKE).await.0, Some(101));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_proxy_protocol_comes_before_tls() {
+    let authority = Authority::new();
+    let node = node(&format!("{PROTOCOL}{}", authority.issue("node", GOOD).settings("tls"))).await;
+    let config = Arc::new(authority.client(&["http/1.1"], None));
+    let enter = async |header: Vec<u8>| {
+        let mut socket = TcpStream::connect(node.public_addr()).await.unwrap();
+        socket.write_all(&header).await.unwrap();
+        let stream = tls::connect_over(socket, &config).await.expect("the hands are shaken");
+        Client::on(stream, node.public_addr()).await
+    };
+    let _first = enter(line("203.0.113.1")).await.unwrap();
+    assert_eq!(enter(binary(0x21, [203, 0, 113, 1])).await.unwrap_err(), Some(429));
+    assert!(enter(line("203.0.113.2")).await.is_ok());
 }

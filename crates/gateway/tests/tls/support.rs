@@ -27,7 +27,7 @@ pub(crate) async fn connect_over<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     config: &Arc<ClientConfig>,
 ) -> io::Result<TlsStream<S>> {
-    let name = ServerName::try_from("localhost").unwrap();
+    let name = ServerName::try_from("localhost").expect("a good name");
     let handshake = TlsConnector::from(config.clone()).connect(name, stream);
     timeout(PATIENCE, handshake).await.expect("the gateway answers")
 }

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use redis::aio::MultiplexedConnection;
 use redis::{
     AsyncConnectionConfig, ConnectionAddr, ConnectionInfo, Pipeline, ProtocolVersion, RedisConnectionInfo,
@@ -36,7 +38,7 @@ pub(super) enum Lost {
     NotUnderstood(&'static str),
     #[error("redis failed: {0}")]
     Failed(#[source] redis::RedisError),
-    #[error("another server is the primary now")]
+    #[error("another server is the primary now, or is about to be")]
     Moved,
     #[error("nobody says where the primary is")]
     Unknown,
@@ -67,7 +69,8 @@ pub(super) struct Server {
 #[derive(Clone)]
 enum Place {
     Fixed(Address),
-    /// Whatever Sentinels have last named the primary of this name, or a Redis Cluster the primary of this shard.
+    /// Whatever Sentinels have last named the primary of this name, or a Redis Cluster the primary of this shard; none while
+    /// there is none.
     Elected(Arc<str>, watch::Receiver<Option<Address>>),
 }
 
@@ -76,10 +79,10 @@ enum Place {
 pub(super) struct Tenure(Option<(Address, watch::Receiver<Option<Address>>)>);
 
 impl Tenure {
-    /// Returns when another server has taken over; may be dropped and asked again.
+    /// Returns when another server has taken over, or is about to; may be dropped and asked again.
     pub(super) async fn ended(&mut self) {
         let Some((of, found)) = &mut self.0 else { return pending().await };
-        if found.wait_for(|now| now.as_ref().is_some_and(|now| now != of)).await.is_err() {
+        if found.wait_for(|now| now.as_ref() != Some(of)).await.is_err() {
             pending::<()>().await; // Nobody asks any more.
         }
     }
@@ -138,10 +141,8 @@ impl Server {
         deadline: Duration,
     ) -> Result<Vec<Value>, Lost> {
         let asking = async {
-            let socket = self.open(deadline).await?;
             let config = AsyncConnectionConfig::new().set_response_timeout(Some(deadline));
-            let made = MultiplexedConnection::new_with_config(settings, socket, config).await;
-            let (mut connection, driver) = made.map_err(Lost::Failed)?;
+            let (mut connection, driver) = self.meet(settings, config, deadline).await?;
             tokio::select! {
                 () = driver => Err(Lost::Closed),
                 answers = connection.send_packed_commands(questions, 0, questions.len()) => {
@@ -150,6 +151,19 @@ impl Server {
             }
         };
         timeout(deadline, asking).await.unwrap_or(Err(Lost::Silent(deadline)))
+    }
+
+    /// Opens a connection of the `redis` crate, and returns it with the future that moves its bytes.
+    pub(super) async fn meet(
+        &self,
+        settings: &RedisConnectionInfo,
+        config: AsyncConnectionConfig,
+        deadline: Duration,
+    ) -> Result<(MultiplexedConnection, BoxFuture<'static, ()>), Lost> {
+        let socket = self.open(deadline).await?;
+        let meeting = MultiplexedConnection::new_with_config(settings, socket, config);
+        let met = timeout(deadline, meeting).await.map_err(|_| Lost::Silent(deadline))?;
+        met.map(|(connection, driver)| (connection, driver.boxed())).map_err(Lost::Failed)
     }
 
     /// Opens a socket that sends small writes at once, to where the server is now.
@@ -162,7 +176,8 @@ impl Server {
         let (address, tenure) = match &self.place {
             Place::Fixed(address) => (address.clone(), Tenure(None)),
             Place::Elected(_, found) => {
-                let address = found.borrow().clone().ok_or(Lost::Unknown)?;
+                let address = timeout(deadline, someone(found.clone())).await.ok().flatten();
+                let address = address.ok_or(Lost::Unknown)?;
                 (address.clone(), Tenure(Some((address, found.clone()))))
             }
         };
@@ -171,6 +186,11 @@ impl Server {
         socket.set_nodelay(true).map_err(Lost::Unreachable)?;
         Ok((socket, tenure))
     }
+}
+
+/// Waits until it is known who it is; nobody when nobody asks any more.
+async fn someone(mut found: watch::Receiver<Option<Address>>) -> Option<Address> {
+    found.wait_for(Option::is_some).await.ok().and_then(|found| found.clone())
 }
 
 /// Host and port, or the name of what is elected, for logs.

@@ -1,31 +1,64 @@
 //! Where the primary is, as the Sentinels have it.
 //!
-//! One task asks all Sentinels, again and again; those that answer name the primary and how many elections they know of.
-//! The latest election wins, so a Sentinel that was cut off does not lead anybody back. Connections follow by themselves:
-//! each ends when the primary is another server, and every attempt to connect goes to the one that was named last. A
-//! server that has become a replica without being named refuses to work, which [`pipe`](super::super::pipe) takes for a
-//! loss.
+//! Each Sentinel is asked again and again, on a connection that is kept, and at once when it announces a step of a fail-over.
+//! Those that answer name the primary and how many elections they know of. The latest election wins, so a Sentinel that was
+//! cut off does not lead anybody back. Connections follow by themselves: each ends when the primary is no longer the server that
+//! it leads to, and every attempt to connect goes to the one that was named last. A server that has become a replica without being
+//! named refuses to work, which [`pipe`](super::super::pipe) takes for a loss.
+//!
+//! ```text
+//!  a Sentinel    is elected ─ picks a replica ─ orders it to lead ─ sees it lead ─ has the others follow ─ ends
+//!  its word    P            │ nobody                             │ R, by a later election
+//! ```
+//!
+//! **From the choice of a replica until it leads, nobody is the primary.** The old one, replaced by order or for its silence, may
+//! be well, and goes on acknowledging publications that the new one never gets: they would be lost, with a promise given. So
+//! all connections to it end first, and what was under way on them is answered for as unknown. There is time for that: a Sentinel
+//! announces its choice, and takes no other step for at least 50 ms. If it gives up, the old primary is the primary again;
+//! attempts that come to nothing before there is a choice disturb nobody.
+//!
+//! What is beyond this: a primary that dies before it has sent on what it has acknowledged; and one that is cut off from
+//! Sentinels and replicas together with this node, which `min-replicas-to-write` in its own configuration is for.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::join_all;
-use redis::{ConnectionInfo, Pipeline, RedisConnectionInfo, Value};
-use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use futures_util::future::{BoxFuture, join_all};
+use parking_lot::Mutex;
+use redis::aio::MultiplexedConnection;
+use redis::{
+    AsyncConnectionConfig, ConnectionInfo, Pipeline, ProtocolVersion, PushInfo, RedisConnectionInfo, Value,
+};
+use tokio::sync::{Notify, watch};
+use tokio::time::sleep;
 
-use crate::broker::redis::server::{Address, Server};
+use crate::broker::redis::server::{Address, Lost, Server};
 use crate::broker::redis::{RedisOptionsError, Shared};
 
-/// How often the Sentinels are asked. In a fail-over by order an old primary may go on taking publications that its replica
-/// never gets; the sooner this node asks, the fewer of its own can be among them.
+/// How often a Sentinel is asked without a reason, and how soon again after it was lost.
 const LOOK: Duration = Duration::from_millis(500);
+
+/// What a Sentinel publishes when it has chosen the replica that will lead:
+/// `slave <name> <host> <port> @ <the primary's name> <host> <port>`.
+const CHOSEN: &str = "+selected-slave";
+
+/// What it publishes of the other steps of a fail-over: `-failover-abort-slave-timeout`, `+promoted-slave`, ….
+const STEPS: [&str; 3] = ["*failover*", "+promoted-slave", "+switch-master"];
 
 /// The primary that Sentinels watch under a name.
 #[derive(Debug)]
 pub(in crate::broker::redis) struct Sentinels {
     all: Vec<Server>,
     primary: String,
+    council: Arc<Council>,
+}
+
+/// What all of them say together.
+#[derive(Debug)]
+struct Council {
+    /// What each has said last; none of one that does not answer.
+    words: Mutex<Vec<Option<Word>>>,
     found: watch::Sender<Option<Address>>,
 }
 
@@ -33,7 +66,18 @@ pub(in crate::broker::redis) struct Sentinels {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Word {
     election: u64,
-    address: Address,
+    leader: Leader,
+}
+
+/// Who it says is the primary.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Leader {
+    /// This one.
+    Is(Address),
+    /// It is about to replace the one that was, or has just done so, and nobody is.
+    Nobody,
+    /// This one in the middle of a fail-over, though other Sentinels do not know yet.
+    Becomes(Address),
 }
 
 impl Sentinels {
@@ -44,77 +88,211 @@ impl Sentinels {
         let first = all.first().ok_or(RedisOptionsError::NoUrl)?;
         let (found, address) = watch::channel(None);
         let server = Server::elected(primary, address, first.settings().clone());
-        Ok((Self { all, primary: primary.to_owned(), found }, server))
+        let council = Council { words: Mutex::new(vec![None; all.len()]), found };
+        Ok((Self { all, primary: primary.to_owned(), council: Arc::new(council) }, server))
     }
 
     /// Asks until the broker has gone.
     pub(in crate::broker::redis) async fn follow(self, shared: Arc<Shared>) {
-        let asking = async {
-            loop {
-                let words = join_all(self.all.iter().map(|sentinel| self.ask(sentinel, &shared))).await;
-                if let Some(word) = words.into_iter().flatten().max_by_key(|word| word.election) {
-                    self.found.send_if_modified(|found| {
-                        let is_new = found.as_ref() != Some(&word.address);
-                        *found = Some(word.address);
-                        is_new
-                    });
-                }
-                sleep(shared.ping_interval.min(LOOK)).await;
-            }
-        };
+        let asking = join_all((0..self.all.len()).map(|at| self.keep_asking(at, &shared)));
         tokio::select! {
-            () = asking => {}
-            () = self.found.closed() => {} // No connection is left to be led anywhere.
+            _ = asking => {}
+            () = self.council.found.closed() => {} // No connection is left to be led anywhere.
         }
     }
 
-    async fn ask(&self, sentinel: &Server, shared: &Shared) -> Option<Word> {
-        let mut question = Pipeline::with_capacity(1);
-        question.cmd("SENTINEL").arg("MASTER").arg(&self.primary);
-        let ask = async |settings: RedisConnectionInfo| {
-            sentinel
-                .ask_once(&settings, &question, shared.timeout)
-                .await
-                .ok()
-                .and_then(|mut answers| answers.pop())
+    async fn keep_asking(&self, at: usize, shared: &Shared) -> Infallible {
+        loop {
+            let Err(lost) = self.ask(at, shared).await;
+            tracing::debug!(sentinel = %self.all[at], %lost, "a sentinel does not answer");
+            self.council.heard(at, None);
+            sleep(look(shared)).await;
+        }
+    }
+
+    /// Asks one for as long as it answers.
+    async fn ask(&self, at: usize, shared: &Shared) -> Result<Infallible, Lost> {
+        let step = Arc::new(Notify::new());
+        // Those that ask for no credentials may refuse some.
+        let stranger = RedisConnectionInfo::default().set_protocol(ProtocolVersion::RESP3);
+        let (mut connection, driver) = match self.meet(at, &stranger, &step, shared).await {
+            Err(Lost::Failed(error)) if error.code() == Some("NOAUTH") => {
+                let settings = self.all[at].settings().clone().set_db(0);
+                Box::pin(self.meet(at, &settings, &step, shared)).await?
+            }
+            met => met?,
         };
-        let asking = async {
-            match ask(RedisConnectionInfo::default()).await {
-                Some(Value::ServerError(error)) if error.code() == "NOAUTH" => {
-                    ask(sentinel.settings().clone().set_db(0)).await
+        let talking = async {
+            let _ = connection.subscribe(CHOSEN).await;
+            for steps in STEPS {
+                // Where that is not allowed, it is asked all the same.
+                let _ = connection.psubscribe(steps).await;
+            }
+            let mut question = Pipeline::with_capacity(2);
+            question.cmd("SENTINEL").arg("MASTER").arg(&self.primary);
+            question.cmd("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(&self.primary);
+            loop {
+                let answers = connection.send_packed_commands(&question, 0, 2).await.map_err(Lost::Failed)?;
+                self.council.heard(at, Word::read(answers));
+                tokio::select! {
+                    () = step.notified() => {}
+                    () = sleep(look(shared)) => {}
                 }
-                answer => answer,
             }
         };
-        Word::read(timeout(shared.timeout, asking).await.ok()??)
+        tokio::select! {
+            () = driver => Err(Lost::Closed),
+            lost = talking => lost,
+        }
+    }
+
+    /// A connection to a Sentinel, that tells of the steps it announces.
+    async fn meet(
+        &self,
+        at: usize,
+        settings: &RedisConnectionInfo,
+        step: &Arc<Notify>,
+        shared: &Shared,
+    ) -> Result<(MultiplexedConnection, BoxFuture<'static, ()>), Lost> {
+        let (step, council, primary) = (step.clone(), self.council.clone(), self.primary.clone());
+        let announced = move |push: PushInfo| {
+            // There is no time to ask what that means.
+            if is_chosen(&push, &primary) {
+                council.chosen(at);
+            }
+            step.notify_one();
+            Ok::<(), Infallible>(())
+        };
+        let config = AsyncConnectionConfig::new().set_response_timeout(Some(shared.timeout));
+        self.all[at].meet(settings, config.set_push_sender(announced), shared.timeout).await
     }
 }
 
+impl Council {
+    /// A Sentinel has chosen who will lead.
+    fn chosen(&self, at: usize) {
+        let word = self.words.lock()[at].clone();
+        self.heard(at, word.map(|word| Word { leader: Leader::Nobody, ..word }));
+    }
+
+    /// Takes a Sentinel's word, and tells the connections what all say together.
+    fn heard(&self, at: usize, word: Option<Word>) {
+        let mut words = self.words.lock();
+        words[at] = word;
+        let Some(leader) = verdict(words.iter().flatten()) else { return };
+        // Under the lock, so that verdicts follow one another as words do.
+        self.found.send_if_modified(|found| {
+            let is_new = *found != leader;
+            *found = leader;
+            is_new
+        });
+    }
+}
+
+/// The primary, or nobody; `None` when no Sentinel says anything, so that nothing is new.
+fn verdict<'a>(words: impl Iterator<Item = &'a Word>) -> Option<Option<Address>> {
+    let latest = words.max_by_key(|word| (word.election, &word.leader))?;
+    Some(match &latest.leader {
+        Leader::Is(address) | Leader::Becomes(address) => Some(address.clone()),
+        Leader::Nobody => None,
+    })
+}
+
+/// Whether an announcement is that somebody was chosen to lead instead of the primary.
+fn is_chosen(push: &PushInfo, primary: &str) -> bool {
+    let [Value::BulkString(channel), Value::BulkString(text)] = &push.data[..] else { return false };
+    let text = String::from_utf8_lossy(text);
+    let of = text.split_once(" @ ").and_then(|(_, of)| of.split(' ').next());
+    channel == CHOSEN.as_bytes() && of == Some(primary)
+}
+
+fn look(shared: &Shared) -> Duration {
+    shared.ping_interval.min(LOOK)
+}
+
 impl Word {
-    /// Names and values in turn, or a map.
-    fn read(answer: Value) -> Option<Self> {
-        let fields: Vec<(String, String)> = redis::from_redis_value(answer).ok()?;
-        let field = |name: &str| fields.iter().find(|(its, _)| its == name).map(|(_, value)| value.as_str());
-        let address = Address { host: field("ip")?.to_owned(), port: field("port")?.parse().ok()? };
-        Some(Self { election: field("config-epoch")?.parse().ok()?, address })
+    /// What SENTINEL MASTER says, names and values in turn or a map, and SENTINEL GET-MASTER-ADDR-BY-NAME: in a fail-over the
+    /// first is about the old primary until all is done, and the second about the new one as soon as it leads.
+    fn read(answers: Vec<Value>) -> Option<Self> {
+        let [facts, address] = <[Value; 2]>::try_from(answers).ok()?;
+        let facts: Vec<(String, String)> = redis::from_redis_value(facts).ok()?;
+        let fact = |name: &str| facts.iter().find(|(its, _)| its == name).map(|(_, value)| value.as_str());
+        let known = Address { host: fact("ip")?.to_owned(), port: fact("port")?.parse().ok()? };
+        let (host, port): (String, u16) = redis::from_redis_value(address).ok()?;
+        let leads = Address { host, port };
+        let leader = match fact("failover-state") {
+            None | Some("none" | "wait_start" | "select_slave") => Leader::Is(leads),
+            Some(_) if leads == known => Leader::Nobody,
+            Some(_) => Leader::Becomes(leads),
+        };
+        Some(Self { election: fact("config-epoch")?.parse().ok()?, leader })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use redis::PushKind;
+
     use super::*;
+
+    fn address(port: u16) -> Address {
+        Address { host: "10.0.0.1".into(), port }
+    }
+
+    fn texts(texts: &[&str]) -> Value {
+        Value::Array(texts.iter().map(|it| Value::BulkString(it.as_bytes().to_vec())).collect())
+    }
 
     #[test]
     fn a_word_names_the_primary_and_its_election() {
-        let answer = |fields: &[&str]| {
-            let texts = fields.iter().map(|it| Value::BulkString(it.as_bytes().to_vec()));
-            Value::Array(texts.collect())
-        };
         let good = ["name", "p", "ip", "10.0.0.1", "port", "6379", "flags", "master", "config-epoch", "7"];
-        let address = Address { host: "10.0.0.1".into(), port: 6379 };
-        assert_eq!(Word::read(answer(&good)), Some(Word { election: 7, address }));
+        let read = |facts: &[&str], leads: &[&str]| Word::read(vec![texts(facts), texts(leads)]);
+        let word = |leader| Some(Word { election: 7, leader });
+        assert_eq!(read(&good, &["10.0.0.1", "6379"]), word(Leader::Is(address(6379))));
+        for (state, leads, leader) in [
+            ("wait_start", "6379", Leader::Is(address(6379))),
+            ("select_slave", "6379", Leader::Is(address(6379))),
+            ("send_slaveof_noone", "6379", Leader::Nobody),
+            ("wait_promotion", "6379", Leader::Nobody),
+            ("reconf_slaves", "6380", Leader::Becomes(address(6380))),
+            ("update_config", "6380", Leader::Becomes(address(6380))),
+        ] {
+            let failing_over = [&good[..], &["failover-state", state]].concat();
+            assert_eq!(read(&failing_over, &["10.0.0.1", leads]), word(leader), "{state}");
+        }
         for bad in [&good[..6], &["ip", "a", "port", "x", "config-epoch", "1"], &[]] {
-            assert_eq!(Word::read(answer(bad)), None, "{bad:?}");
+            assert_eq!(read(bad, &["10.0.0.1", "6379"]), None, "{bad:?}");
+        }
+        assert_eq!(Word::read(vec![texts(&good), Value::Nil]), None);
+        assert_eq!(Word::read(vec![texts(&good)]), None);
+    }
+
+    #[test]
+    fn an_announcement_is_about_one_primary() {
+        let push = |channel: &str, text: &str| PushInfo {
+            kind: PushKind::Message,
+            data: [channel, text].map(|it| Value::BulkString(it.as_bytes().to_vec())).into(),
+        };
+        let text = "slave 10.0.0.1:6380 10.0.0.1 6380 @ p 10.0.0.1 6379";
+        assert!(is_chosen(&push("+selected-slave", text), "p"));
+        assert!(!is_chosen(&push("+selected-slave", text), "q"));
+        assert!(!is_chosen(&push("+promoted-slave", text), "p"));
+        assert!(!is_chosen(&push("+selected-slave", "p"), "p"));
+    }
+
+    #[test]
+    fn the_latest_election_wins_and_in_it_who_knows_most() {
+        let word = |election, leader| Word { election, leader };
+        let (old, new) = (|| Leader::Is(address(1)), || Leader::Becomes(address(2)));
+        assert_eq!(verdict([].iter()), None);
+        for (words, expected) in [
+            (vec![word(3, old()), word(3, old())], Some(address(1))),
+            (vec![word(3, old()), word(3, Leader::Nobody)], None),
+            (vec![word(3, new()), word(3, old()), word(3, Leader::Nobody)], Some(address(2))),
+            (vec![word(3, old()), word(4, Leader::Is(address(2)))], Some(address(2))),
+            (vec![word(4, Leader::Is(address(2))), word(3, Leader::Nobody)], Some(address(2))),
+        ] {
+            assert_eq!(verdict(words.iter()), Some(expected), "{words:?}");
         }
     }
 }

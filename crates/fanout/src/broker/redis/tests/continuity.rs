@@ -152,8 +152,7 @@ async fn a_failover_costs_nobody_a_message_that_the_replica_has() {
     watched.servers().are_ready().await;
     gateway.publish(1..=20).await;
     gateway.hear_up_to(20).await;
-    let copies: u64 = watched.servers().servers()[0].query(cmd("WAIT").arg(1).arg(5_000)).await;
-    assert_eq!(copies, 1);
+    watched.servers().servers()[0].is_copied().await;
     watched.servers_mut().servers_mut()[0].stop().await;
     eventually("the link is down", async || gateway.hub.link() == Link::Down).await;
     eventually("the link is up", async || gateway.hub.link() == Link::Up).await;

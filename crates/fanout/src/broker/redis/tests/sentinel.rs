@@ -50,9 +50,9 @@ impl Cluster for Watched {
     }
 
     async fn take_away(&mut self) -> bool {
-        let [primary, replica] = self.servers.servers_mut();
-        replica.stop().await;
-        primary.stop().await;
+        for server in self.servers.servers_mut().iter_mut().rev() {
+            server.stop().await; // The primary last: nobody takes over.
+        }
         true
     }
 
@@ -85,8 +85,7 @@ async fn a_replica_takes_over_with_what_it_has_under_another_epoch() {
         before.push(other.place(kept("a", number, KEPT)).await);
         assert_eq!(node.next().await, ("a".to_owned(), number));
     }
-    let copies: u64 = redis.primary().query(cmd("WAIT").arg(1).arg(5_000)).await;
-    assert_eq!(copies, 1);
+    redis.primary().is_copied().await;
     redis.servers.servers_mut()[0].stop().await;
     tokio::join!(node.is_down(), other.is_down());
     assert!(matches!(other.publish("plain", 1).await, Err(BrokerError::Unavailable(_))));
@@ -114,7 +113,7 @@ async fn a_replica_takes_over_with_what_it_has_under_another_epoch() {
 }
 
 #[tokio::test]
-async fn an_ordered_failover_under_traffic_tells_no_lie() {
+async fn an_ordered_failover_under_traffic_ends_what_the_old_primary_acknowledges() {
     let redis = Watched::start().await;
     let (node, publisher) = (redis.join().await, redis.join().await);
     redis.servers.are_ready().await;
@@ -157,6 +156,17 @@ async fn an_ordered_failover_under_traffic_tells_no_lie() {
         assert!(!refused.contains(&number), "{number} was refused");
         assert!(placed.iter().all(|(its, position)| Some(*position) != it.position || *its == number));
     }
+    let there: HashSet<_> =
+        page.publications.iter().filter_map(|it| it.position).map(|it| (it.epoch, it.offset.0)).collect();
+    let gone: Vec<_> = placed.iter().filter(|(_, it)| !there.contains(&(it.epoch, it.offset.0))).collect();
+    // None, unless this process got no CPU for 50 ms. Where nodes follow only when the new primary is named it is more than half.
+    assert!(
+        gone.len() < placed.len() / 10,
+        "{} of {} are gone: {:?}",
+        gone.len(),
+        placed.len(),
+        gone.first()
+    );
 }
 
 #[tokio::test]
