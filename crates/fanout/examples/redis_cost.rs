@@ -57,7 +57,11 @@ async fn measure() {
         ends,
         metrics.clone(),
         &tasks,
-        HubOptions { broker_timeout: Duration::from_secs(5), check_interval: Duration::from_secs(5) },
+        HubOptions {
+            broker_timeout: Duration::from_secs(5),
+            check_interval: Duration::from_secs(5),
+            now: || UnixMicros(0),
+        },
     );
     eventually("redis is connected", async || broker.link() == Link::Up).await;
 

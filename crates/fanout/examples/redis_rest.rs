@@ -56,8 +56,11 @@ async fn quiet_node(server: &RedisServer, tasks: &TaskTracker, number: u8) -> Ar
     let metrics = Arc::new(Metrics::new());
     let broker = RedisBroker::connect(&options, &lanes, metrics.clone(), tasks, CancellationToken::new());
     let broker = Arc::new(broker.expect("the options are sound"));
-    let options =
-        HubOptions { broker_timeout: Duration::from_secs(5), check_interval: Duration::from_secs(5) };
+    let options = HubOptions {
+        broker_timeout: Duration::from_secs(5),
+        check_interval: Duration::from_secs(5),
+        now: || fanfare_protocol::time::UnixMicros(0),
+    };
     let hub = Hub::start(broker, ends, metrics, tasks, options);
     eventually("redis is connected", async || hub.link() == Link::Up).await;
     let outbox = Outbox::new(SessionId::from_random([number; 16]), Encoding::NativeJson, 1 << 20);

@@ -2,9 +2,10 @@
 //!
 //! The hub owns the registry and the broker and runs one task per lane. A lane's task takes what waits in the lane, puts
 //! together what is of one channel, and walks that channel's subscribers once per run; their writers are woken a few at a
-//! time ([`wakes`](crate::wakes)). So the busier the node, the longer the runs, and the more publications leave in one write.
+//! time ([`wakes`](crate::wakes)). A large crowd has its turn a slice at a time ([`round`](crate::registry)). So the busier the node, the longer the runs, and the more publications leave in one write.
 //! Nothing in the walk depends on the receiver but its encoding and whether it asked for no echo.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -15,6 +16,7 @@ use fanfare_protocol::event::Entry;
 use fanfare_protocol::history::{Page, Query};
 use fanfare_protocol::publication::{Draft, Position};
 use fanfare_protocol::session::Terms;
+use fanfare_protocol::time::UnixMicros;
 use fanfare_protocol::websocket::Frame;
 use fanfare_protocol::{Channel, Publication};
 use tokio::sync::{Semaphore, mpsc};
@@ -24,7 +26,7 @@ use tokio_util::task::TaskTracker;
 use crate::broker::{Broker, BrokerError, Heard, LaneEnds, Link, hash};
 use crate::interest::Interest;
 use crate::outbox::Outbox;
-use crate::registry::{Entering, Joined, Left, Registry};
+use crate::registry::{Entering, Joined, Left, Registry, Slice, Walk};
 use crate::wakes::Wakes;
 
 mod streams;
@@ -49,6 +51,8 @@ pub struct HubOptions {
     /// How often it is looked for channels on which nothing comes, to compare those whose turn it is with what the broker
     /// says of them: each at the first two looks, and then at one of six.
     pub check_interval: Duration,
+    /// The wall clock, by which it is counted how long publications take.
+    pub now: fn() -> UnixMicros,
 }
 
 /// One per node. See the [module's essay](self).
@@ -276,7 +280,7 @@ impl Hub {
     }
 
     /// Queues publications for whoever hears them, and empties the list; returns how many deliveries that was.
-    fn deliver(&self, publications: &mut Vec<Arc<Publication>>, wakes: &mut Wakes) -> u64 {
+    fn deliver(&self, publications: &mut Vec<Arc<Publication>>, pending: &mut Pending) -> u64 {
         if publications.is_empty() {
             return 0; // Nothing but writers to wake.
         }
@@ -289,9 +293,12 @@ impl Hub {
         let mut deliveries = 0;
         for run in publications.chunk_by(|one, next| one.channel == next.channel) {
             let began = Instant::now();
-            let delivered = self.registry.deliver(&run[0].channel, run, wakes);
+            let delivered = self.registry.deliver(&run[0].channel, run, &mut pending.wakes);
             delivered.queued.count(&self.metrics);
-            self.metrics.fanned_out(run.len() as u64, delivered.receivers, began.elapsed());
+            match delivered.walk {
+                Some(walk) => pending.begin(walk),
+                None => self.metrics.fanned_out(run.len() as u64, delivered.receivers, began.elapsed()),
+            }
             delivered.start_reading.into_iter().for_each(|reader| self.start_reading(reader));
             deliveries += run.len() as u64 * delivered.receivers;
         }
@@ -300,17 +307,56 @@ impl Hub {
     }
 }
 
+/// What a lane has taken and is not done with.
+#[derive(Debug, Default)]
+struct Pending {
+    wakes: Wakes,
+    /// The large crowds that something goes round, the one whose turn it is first.
+    walks: VecDeque<Walk>,
+    /// What a step of a walk has to write; kept for its memory.
+    slice: Slice,
+}
+
+impl Pending {
+    fn is_empty(&self) -> bool {
+        self.wakes.is_empty() && self.walks.is_empty()
+    }
+
+    /// How many more publications may be taken: a channel that is spoken on faster than its crowd can hear holds up its lane.
+    fn room(&self) -> usize {
+        RUN_MAX.saturating_sub(self.walks.iter().map(Walk::on_their_way).max().unwrap_or(0))
+    }
+
+    fn begin(&mut self, walk: Walk) {
+        match self.walks.iter_mut().find(|known| **known == walk) {
+            Some(known) => *known = walk,
+            None => self.walks.push_back(walk),
+        }
+    }
+
+    /// Wakes some writers, whose number follows from that of the deliveries to small crowds, and goes a step further round
+    /// one of the large ones.
+    fn go_on(&mut self, hub: &Hub, deliveries: u64) {
+        self.wakes.wake_some(deliveries);
+        let Some(mut walk) = self.walks.pop_front() else { return };
+        if walk.step(&mut self.slice) {
+            self.walks.push_back(walk);
+        }
+        self.slice.perform(&hub.metrics, hub.options.now);
+    }
+}
+
 /// Carries what comes through one lane to the subscribers, as long as there is a hub.
 async fn carry(hub: Weak<Hub>, mut lane: mpsc::Receiver<Heard>) {
     let (mut heard, mut publications) = (Vec::new(), Vec::new());
-    let mut wakes = Wakes::default();
+    let mut pending = Pending::default();
     loop {
-        if wakes.is_empty() {
+        if pending.is_empty() {
             if lane.recv_many(&mut heard, RUN_MAX).await == 0 {
                 return;
             }
         } else {
-            heard.extend(std::iter::from_fn(|| lane.try_recv().ok()).take(RUN_MAX));
+            heard.extend(std::iter::from_fn(|| lane.try_recv().ok()).take(pending.room()));
         }
         let Some(hub) = hub.upgrade() else { return };
         let mut deliveries = 0;
@@ -318,14 +364,14 @@ async fn carry(hub: Weak<Hub>, mut lane: mpsc::Receiver<Heard>) {
             match it {
                 Heard::Publication(publication) => publications.push(publication),
                 Heard::Removal(channel) => {
-                    deliveries += hub.deliver(&mut publications, &mut wakes);
+                    deliveries += hub.deliver(&mut publications, &mut pending);
                     hub.registry.forget(&channel);
                 }
             }
         }
-        deliveries += hub.deliver(&mut publications, &mut wakes);
-        wakes.wake_some(deliveries);
-        // Tokio's budget would let a busy lane run on; the writers it has woken come first.
+        deliveries += hub.deliver(&mut publications, &mut pending);
+        pending.go_on(&hub, deliveries);
+        // Tokio's budget would let a busy lane run on; everybody else comes first.
         tokio::task::yield_now().await;
     }
 }

@@ -25,4 +25,4 @@ mod simulation;
 mod wakes;
 
 pub use hub::{Hub, HubOptions};
-pub use outbox::{Batch, Full, Order, Outbox, Queued, SubscriberId};
+pub use outbox::{Batch, Full, Order, Outbox, Queued, Socket, SubscriberId};

@@ -16,8 +16,15 @@
 //!
 //! The lock is held for a few instructions and never across an await; the hub's walk and the writer are the only two
 //! that contend for it.
+//!
+//! **Past the queue.** Where the writer sleeps because nothing waits, and the transport has shown its [`Socket`], the hub
+//! need not queue anything nor wake anybody: it *claims* the outbox, writes to the socket itself what it writes to the rest
+//! of a crowd, and lets go of it. What comes to the outbox meanwhile is queued behind the claim and neither taken nor woken
+//! for; what the socket did not take waits in front of it, and is the writer's.
 
 use std::collections::VecDeque;
+use std::fmt;
+use std::io;
 use std::ops::AddAssign;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -33,6 +40,9 @@ use fanfare_protocol::{Channel, CloseReason, Encoding, Form, Publication, Sessio
 use parking_lot::{Mutex, MutexGuard};
 
 mod queue;
+mod sheaf;
+
+pub(crate) use sheaf::Sheaf;
 
 use queue::{Losses, NoRoom, Popped, Queue};
 
@@ -130,6 +140,16 @@ impl From<Full> for Queued {
     }
 }
 
+/// A socket that takes whole frames as they are, and which others than its connection's task may write to, while that
+/// task sleeps.
+pub trait Socket: fmt::Debug + Send + Sync {
+    /// Writes as much as goes without waiting, and says how much that was.
+    ///
+    /// # Errors
+    /// Those of the socket, [`io::ErrorKind::WouldBlock`] among them. The connection's own writer hears of them as well.
+    fn try_write(&self, bytes: &[u8]) -> io::Result<usize>;
+}
+
 /// See the [module's essay](self).
 #[derive(Debug)]
 pub struct Outbox {
@@ -147,6 +167,12 @@ struct State {
     waker: Option<Waker>,
     /// What the sleeping writer waits for: a writer whose socket is full has no use for more frames.
     wants: Wants,
+    /// What may be written to past the connection's task; away while it is claimed.
+    socket: Option<Arc<dyn Socket>>,
+    /// Somebody else writes to the socket just now.
+    claimed: bool,
+    /// What the socket did not take then: before all that is queued.
+    left_over: Option<Box<Batch>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,6 +181,8 @@ enum Phase {
     /// Over the bound: nothing is taken but the last words of [`Outbox::conclude`].
     Overflowed,
     Concluded,
+    /// The connection is gone.
+    Discarded,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -211,8 +239,16 @@ impl Outbox {
             orders: Vec::new(),
             waker: None,
             wants: Wants::Frames,
+            socket: None,
+            claimed: false,
+            left_over: None,
         };
         Arc::new(Self { id: SubscriberId::next(), session, form, state: Mutex::new(state) })
+    }
+
+    /// Shows where the connection's frames may be written past its task.
+    pub fn lend(&self, socket: Arc<dyn Socket>) {
+        self.state.lock().socket = Some(socket);
     }
 
     /// The name the registry knows it by.
@@ -228,6 +264,11 @@ impl Outbox {
     /// The encoding its connection speaks.
     pub fn encoding(&self) -> Encoding {
         self.form.encoding()
+    }
+
+    /// The form its connection's publications have.
+    pub(crate) fn form(&self) -> Form {
+        self.form
     }
 
     /// Queues publications of one channel, in order, in the way that the channel handles slow subscribers, and wakes the
@@ -267,6 +308,21 @@ impl Outbox {
         // A task that waits for frames has found the queue empty: whatever came to it since, it is not empty now.
         let is_news = !state.queue.is_empty() || state.phase == Phase::Overflowed;
         (queued, if is_news { state.take_waker(Wants::Frames) } else { None })
+    }
+
+    /// Claims the socket for whoever is about to write to it, if nothing waits and the writer sleeps for want of it. What is
+    /// written then has its place before all that comes after the claim; [`Claim::write`] has to follow at once.
+    pub(crate) fn claim(self: &Arc<Self>) -> Option<Claim> {
+        let mut state = self.state.lock();
+        // A task that waits for frames has found the queue empty, and all that it took before is written.
+        let is_idle = state.waker.is_some() && state.wants == Wants::Frames && state.phase == Phase::Open;
+        if !is_idle || state.claimed || state.left_over.is_some() {
+            return None;
+        }
+        debug_assert!(state.queue.is_empty(), "what comes takes the waker");
+        let socket = state.socket.take()?;
+        state.claimed = true;
+        Some(Claim { outbox: self.clone(), socket })
     }
 
     /// How many of these, counted from the newest, may be replayed together: half of what may wait.
@@ -328,7 +384,7 @@ impl Outbox {
     /// queue grew.
     pub fn conclude(&self, last: impl IntoIterator<Item = Frame>) -> usize {
         let mut state = self.state.lock();
-        if state.phase == Phase::Concluded {
+        if let Phase::Concluded | Phase::Discarded = state.phase {
             return 0;
         }
         let before = state.queue.bytes();
@@ -344,7 +400,8 @@ impl Outbox {
     /// Throws everything away and takes nothing more: the connection is gone. Returns the bytes that waited.
     pub fn discard(&self) -> usize {
         let mut state = self.state.lock();
-        state.phase = Phase::Concluded;
+        state.phase = Phase::Discarded;
+        (state.socket, state.left_over) = (None, None);
         state.queue.clear()
     }
 
@@ -376,8 +433,13 @@ impl Outbox {
     /// tell how many they stand for.
     pub fn poll_take(&self, cx: &Context<'_>, batch: &mut Batch) -> Poll<usize> {
         debug_assert!(batch.is_empty(), "what was taken is written before more is");
+        let mut state = self.state.lock();
+        if let Some(left_over) = state.left_over.take() {
+            *batch = *left_over;
+            return Poll::Ready(0);
+        }
         batch.oldest = None;
-        self.poll_pop(cx, |Popped { bytes, publication, saved_bytes }| {
+        state.poll_pop(cx, |Popped { bytes, publication, saved_bytes }| {
             batch.oldest = batch.oldest.or(publication.map(|it| it.received));
             batch.bytes += bytes.len();
             batch.saved_bytes += saved_bytes;
@@ -391,23 +453,7 @@ impl Outbox {
         cx: &Context<'_>,
         mut take: impl FnMut(Bytes, Option<&Publication>),
     ) -> Poll<usize> {
-        self.poll_pop(cx, |popped| take(popped.bytes, popped.publication.as_deref()))
-    }
-
-    fn poll_pop(&self, cx: &Context<'_>, mut take: impl FnMut(Popped)) -> Poll<usize> {
-        let mut state = self.state.lock();
-        if state.queue.is_empty() {
-            return state.sleep(cx, Wants::Frames);
-        }
-        let before = state.queue.bytes();
-        let (mut frames, mut bytes) = (0, 0);
-        while frames < BATCH_FRAMES && bytes < BATCH_BYTES {
-            let Some(popped) = state.queue.pop() else { break };
-            frames += 1;
-            bytes += popped.bytes.len();
-            take(popped);
-        }
-        Poll::Ready(before - state.queue.bytes())
+        self.state.lock().poll_pop(cx, |popped| take(popped.bytes, popped.publication.as_deref()))
     }
 
     /// Gives back what a burst has left, if nothing waits: to be told now and then, seldom beside how often a busy
@@ -416,9 +462,10 @@ impl Outbox {
         self.state.lock().queue.rest();
     }
 
-    /// Whether nothing waits.
+    /// Whether nothing waits, and nobody else writes.
     pub fn is_empty(&self) -> bool {
-        self.state.lock().queue.is_empty()
+        let state = self.state.lock();
+        state.queue.is_empty() && !state.claimed && state.left_over.is_none()
     }
 
     /// Whether so little waits that a replay of any permitted length fits, with a quarter of the queue to spare.
@@ -427,11 +474,53 @@ impl Outbox {
     }
 }
 
+/// The right to write to an idle connection's socket, and the duty to do it.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    outbox: Arc<Outbox>,
+    socket: Arc<dyn Socket>,
+}
+
+impl Claim {
+    /// Writes, and lets go of the socket; returns how many bytes it took. The rest is left to the connection's writer, which
+    /// is woken for it as for whatever has come meanwhile.
+    pub(crate) fn write(self, sheaf: &Sheaf) -> usize {
+        let Self { outbox, socket } = self;
+        // Whatever is wrong with the socket, its writer will be told.
+        let written = socket.try_write(sheaf.bytes()).unwrap_or(0);
+        let mut state = outbox.state.lock();
+        state.claimed = false;
+        if state.phase != Phase::Discarded {
+            state.socket = Some(socket);
+            state.left_over = (written < sheaf.bytes().len()).then(|| Box::new(sheaf.after(written)));
+        }
+        if !state.queue.is_empty() || state.left_over.is_some() || state.phase != Phase::Open {
+            wake(state, Wants::Frames);
+        }
+        written
+    }
+}
+
 impl State {
     fn overflow(&mut self) {
         self.queue.clear();
         self.phase = Phase::Overflowed;
         self.orders.push(Order::Overflowed);
+    }
+
+    fn poll_pop(&mut self, cx: &Context<'_>, mut take: impl FnMut(Popped)) -> Poll<usize> {
+        if self.queue.is_empty() || self.claimed {
+            return self.sleep(cx, Wants::Frames);
+        }
+        let before = self.queue.bytes();
+        let (mut frames, mut bytes) = (0, 0);
+        while frames < BATCH_FRAMES && bytes < BATCH_BYTES {
+            let Some(popped) = self.queue.pop() else { break };
+            frames += 1;
+            bytes += popped.bytes.len();
+            take(popped);
+        }
+        Poll::Ready(before - self.queue.bytes())
     }
 
     fn next_order(&mut self) -> Option<Order> {
@@ -447,7 +536,9 @@ impl State {
 
     /// What wakes the connection's task, if it sleeps and what came is what it wants.
     fn take_waker(&mut self, came: Wants) -> Option<Waker> {
-        let wanted = came == Wants::Orders || self.wants == Wants::Frames || !self.orders.is_empty();
+        // Whoever has claimed the socket looks, when it is done, what has come.
+        let wanted = came == Wants::Orders
+            || !self.claimed && (self.wants == Wants::Frames || !self.orders.is_empty());
         if wanted { self.waker.take() } else { None }
     }
 

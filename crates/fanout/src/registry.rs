@@ -4,6 +4,9 @@
 //! its subscribers. Both are short and synchronous, and the walk does nothing per subscriber but push shared references
 //! into its outbox.
 //!
+//! A crowd of up to [`SMALL`] is walked in one go. A larger one is walked by the lane's task in slices, with everybody else's
+//! turn between them: [`round`] tells how.
+//!
 //! A subscription is *joining* until it is known where it enters the channel's stream, *entered* until the client has been
 //! told, and *live* from then on. [`Registry::go_live`] queues the reply that tells the client it is subscribed, then what
 //! it has missed, then what has come since it entered, and opens the gate, all under the channel's lock: nothing falls in
@@ -14,8 +17,11 @@
 //! - Publications delivered by one task reach each outbox in the order they were delivered; on a channel with history, in
 //!   the order of their offsets and without a gap, whoever delivers them.
 //! - At most one task reads a channel's history at a time.
+//! - Whoever has entered hears what is delivered after it entered, once, however the crowd changes while a publication goes
+//!   round.
 //! - A subscriber that has left hears no more of it: an order that told of the loss of that subscription is taken back.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::collections::hash_map::{self, RandomState};
 use std::hash::BuildHasher;
@@ -35,9 +41,18 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use crate::broker::BrokerError;
-use crate::follower::{Entrance, Follower, Reading, Step};
+use crate::follower::{Entrance, Follower, Reading};
 use crate::outbox::{Order, Outbox, Queued, SubscriberId};
 use crate::wakes::Wakes;
+
+mod round;
+
+pub(crate) use round::{Slice, Walk};
+
+use round::Round;
+
+/// The most members of a crowd that is walked in one go.
+const SMALL: usize = 256;
 
 /// A power of two well over the number of cores, so that two of them seldom want the same shard.
 const SHARDS: usize = 64;
@@ -60,6 +75,8 @@ struct Crowd {
     members: Members,
     /// On a channel with history.
     stream: Option<Box<Stream>>,
+    /// What goes round, once the crowd has been a large one.
+    round: Option<Box<Round>>,
     /// The last member has left and the channel is out of its shard: whoever still holds it looks again.
     deserted: bool,
 }
@@ -97,6 +114,8 @@ impl Eq for Reader {}
 #[derive(Debug)]
 struct Member {
     outbox: Arc<Outbox>,
+    /// What it has heard of what goes [`round`], or need not hear.
+    heard: u64,
     overflow: Overflow,
     gate: Gate,
 }
@@ -106,26 +125,32 @@ enum Gate {
     /// It is not known yet where it enters: nothing is for it.
     Joining,
     /// It enters here, and the client is about to be told.
-    Entered {
-        /// What it has missed.
-        replay: Vec<Arc<Publication>>,
-        /// What has come since.
-        since: Vec<Arc<Publication>>,
-    },
+    Entered(Box<Entered>),
     Live,
     /// The promise to it is broken; it has been told, or will be when it goes live.
     Lost,
 }
 
+/// What waits for a subscriber that is about to go live.
+#[derive(Debug, Default)]
+struct Entered {
+    /// What it has missed.
+    replay: Vec<Arc<Publication>>,
+    /// What has come since.
+    since: Vec<Arc<Publication>>,
+}
+
 /// What a delivery came to.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Delivered {
-    /// The live subscribers.
+    /// The live subscribers that have it.
     pub(crate) receivers: u64,
     /// What it came to in all of their outboxes.
     pub(crate) queued: Queued,
     /// The caller is to start a task that reads history.
     pub(crate) start_reading: Option<Reader>,
+    /// It goes round: the caller is to walk until it is done.
+    pub(crate) walk: Option<Walk>,
 }
 
 /// Whether a subscriber could enter.
@@ -161,10 +186,13 @@ impl Registry {
                 crowd.stream.get_or_insert_default();
             }
             let first = crowd.members.is_empty();
-            let indexmap::map::Entry::Vacant(place) = crowd.members.entry(outbox.id()) else {
+            let Crowd { members, round, .. } = &mut *crowd;
+            let indexmap::map::Entry::Vacant(place) = members.entry(outbox.id()) else {
                 return Joined::Already;
             };
-            place.insert(Member { outbox: outbox.clone(), overflow: terms.overflow, gate: Gate::Joining });
+            let (outbox, overflow) = (outbox.clone(), terms.overflow);
+            place.insert(Member { outbox, heard: 0, overflow, gate: Gate::Joining });
+            round.iter_mut().for_each(|round| round.has_grown());
             return if first { Joined::First } else { Joined::Another };
         }
     }
@@ -173,7 +201,7 @@ impl Registry {
     pub(crate) fn enter(&self, channel: &Channel, id: SubscriberId, start: Start, asked: bool) -> Entering {
         let Some(subscribers) = self.find(channel) else { return Entering::Gone };
         let mut crowd = subscribers.0.lock();
-        let Crowd { members, stream, .. } = &mut *crowd;
+        let Crowd { members, stream, round, .. } = &mut *crowd;
         let Some(member) = members.get_mut(&id) else { return Entering::Gone };
         let entrance = match stream {
             None => None,
@@ -190,8 +218,11 @@ impl Registry {
         let entrance = entrance.map(|(entry, replay)| fitting(&member.outbox, start, entry, replay));
         let (entry, replay) = entrance.unzip();
         // Whoever joins a channel twice is told where it is, and goes on hearing it as before.
-        if let Gate::Joining | Gate::Entered { .. } = member.gate {
-            member.gate = Gate::Entered { replay: replay.unwrap_or_default(), since: Vec::new() };
+        if let Gate::Joining | Gate::Entered(_) = member.gate {
+            member.gate =
+                Gate::Entered(Box::new(Entered { replay: replay.unwrap_or_default(), since: Vec::new() }));
+            // What goes round already is before its place.
+            member.heard = round.as_ref().map_or(0, |round| round.newest());
         }
         Entering::Entered(entry)
     }
@@ -201,12 +232,18 @@ impl Registry {
     pub(crate) fn go_live(&self, channel: &Channel, id: SubscriberId, reply: Frame) -> Option<Queued> {
         let subscribers = self.find(channel)?;
         let mut crowd = subscribers.0.lock();
-        let member = crowd.members.get_mut(&id)?;
-        let mut queued = member.outbox.push(reply).unwrap_or_else(Queued::from);
+        let Crowd { members, round, .. } = &mut *crowd;
+        let member = members.get_mut(&id)?;
+        let mut queued = Queued::default();
+        if let (Gate::Live, Some(round)) = (&member.gate, round) {
+            // It is told its place once more, and has it when all before has come.
+            queued += round.catch_up(member);
+        }
+        queued += member.outbox.push(reply).unwrap_or_else(Queued::from);
         match mem::replace(&mut member.gate, Gate::Live) {
-            Gate::Entered { replay, since } => {
-                queued += member.outbox.replay(&replay).unwrap_or_else(Queued::from);
-                queued += member.outbox.offer(&since, member.overflow);
+            Gate::Entered(entered) => {
+                queued += member.outbox.replay(&entered.replay).unwrap_or_else(Queued::from);
+                queued += member.outbox.offer(&entered.since, member.overflow);
             }
             Gate::Lost => {
                 member.gate = Gate::Lost;
@@ -221,7 +258,7 @@ impl Registry {
     pub(crate) fn leave(&self, channel: &Channel, id: SubscriberId) -> Left {
         let Some(subscribers) = self.find(channel) else { return Left::WasNotThere };
         let mut crowd = subscribers.0.lock();
-        let Some(member) = crowd.members.swap_remove(&id) else { return Left::WasNotThere };
+        let Some(member) = crowd.remove(id) else { return Left::WasNotThere };
         if matches!(member.gate, Gate::Lost) {
             member.outbox.retract_loss(channel);
         }
@@ -267,16 +304,25 @@ impl Registry {
         debug_assert!(publications.iter().all(|publication| publication.channel == *channel));
         let Some(subscribers) = self.find(channel) else { return Delivered::default() };
         let mut crowd = subscribers.0.lock();
-        let Crowd { members, stream, .. } = &mut *crowd;
-        match stream {
-            None => walk(members, publications, wakes),
+        let Crowd { members, stream, round, .. } = &mut *crowd;
+        let (publications, start_reading) = match stream {
+            None => (Cow::Borrowed(publications), None),
             Some(stream) => {
                 let step = stream.follower.admit(publications);
-                let delivered = perform(channel, members, &step, wakes);
-                let start_reading = stream.start_reading(channel, &subscribers);
-                Delivered { start_reading, ..delivered }
+                debug_assert!(!step.lost, "only a read shows that something is lost");
+                (step.deliver, stream.start_reading(channel, &subscribers))
             }
-        }
+        };
+        let delivered = if members.len() <= SMALL && round.as_ref().is_none_or(|round| round.is_done()) {
+            walk(members, &publications, wakes)
+        } else if publications.is_empty() {
+            Delivered::default()
+        } else {
+            let round = round.get_or_insert_default();
+            round.begin(&publications, members.len());
+            Delivered { walk: Some(Walk::new(&subscribers, round)), ..Delivered::default() }
+        };
+        Delivered { start_reading, ..delivered }
     }
 
     /// The link to the broker was lost and is back: no stream is taken on trust any more. Returns those that want their
@@ -374,7 +420,7 @@ impl Reader {
     /// Takes what was read, and lets those who waited for it try again.
     pub(crate) fn learn(&self, reading: Reading, page: Page) -> Delivered {
         let mut crowd = self.subscribers.0.lock();
-        let Crowd { members, stream: Some(stream), deserted: false } = &mut *crowd else {
+        let Crowd { members, stream: Some(stream), round, deserted: false } = &mut *crowd else {
             return Delivered::default();
         };
         let Some(step) = stream.follower.learn(reading, page) else {
@@ -382,7 +428,20 @@ impl Reader {
             return Delivered::default();
         };
         stream.tell(&Ok(()));
-        perform(&self.channel, members, &step, &mut Wakes::default())
+        let mut before = Queued::default();
+        if let Some(round) = round.as_mut().filter(|_| step.lost || !step.deliver.is_empty()) {
+            // What is on its way comes first; here nobody walks on.
+            before = members.values_mut().fold(before, |mut sum, member| {
+                sum += round.catch_up(member);
+                sum
+            });
+        }
+        if step.lost {
+            lose(&self.channel, members);
+        }
+        let mut delivered = walk(members, &step.deliver, &mut Wakes::default());
+        delivered.queued += before;
+        delivered
     }
 
     /// The read has failed: those who waited for it are told, and what the stream itself needs is still wanted. Whether
@@ -419,6 +478,16 @@ impl Crowd {
         self.stream.as_deref_mut().filter(|_| !self.deserted)
     }
 
+    /// Takes a member out; who has not had its turn in a round still has it.
+    fn remove(&mut self, id: SubscriberId) -> Option<Member> {
+        let index = self.members.get_index_of(&id)?;
+        let index = match &mut self.round {
+            Some(round) => round.make_last_before_turn(&mut self.members, index),
+            None => index,
+        };
+        self.members.swap_remove_index(index).map(|(_, member)| member)
+    }
+
     /// Gives memory back after a crowd has dispersed.
     fn shrink(&mut self) {
         if self.members.capacity() > 64 && self.members.len() * 4 < self.members.capacity() {
@@ -446,20 +515,12 @@ fn fitting(
 
 type Members = IndexMap<SubscriberId, Member>;
 
-fn perform(channel: &Channel, members: &mut Members, step: &Step<'_>, wakes: &mut Wakes) -> Delivered {
-    if step.lost {
-        lose(channel, members);
-    }
-    walk(members, &step.deliver, wakes)
-}
-
 /// The hot path: nothing here depends on the receiver but its gate, its encoding and its policy.
 fn walk(members: &mut Members, publications: &[Arc<Publication>], wakes: &mut Wakes) -> Delivered {
     let mut delivered = Delivered::default();
     if publications.is_empty() {
         return delivered;
     }
-    let wakes = wakes.of_channel(members.len());
     for member in members.values_mut() {
         match &mut member.gate {
             Gate::Live => {
@@ -468,7 +529,7 @@ fn walk(members: &mut Members, publications: &[Arc<Publication>], wakes: &mut Wa
                 delivered.queued += queued;
                 wakes.extend(waker);
             }
-            Gate::Entered { since, .. } => since.extend_from_slice(publications),
+            Gate::Entered(entered) => entered.since.extend_from_slice(publications),
             Gate::Joining | Gate::Lost => {}
         }
     }
@@ -483,7 +544,7 @@ fn lose(channel: &Channel, members: &mut Members) {
                 member.gate = Gate::Lost;
                 member.outbox.order(Order::Lost { channel: channel.clone() });
             }
-            Gate::Entered { .. } => member.gate = Gate::Lost,
+            Gate::Entered(_) => member.gate = Gate::Lost,
             Gate::Joining | Gate::Lost => {}
         }
     }

@@ -47,8 +47,11 @@ const PUBLISHERS: usize = 3;
 const LANE_DEPTH: usize = 4096;
 
 /// Not a multiple of the other intervals, so that timers do not ring together.
-const OPTIONS: HubOptions =
-    HubOptions { broker_timeout: Duration::from_secs(1), check_interval: Duration::from_millis(1_999) };
+const OPTIONS: HubOptions = HubOptions {
+    broker_timeout: Duration::from_secs(1),
+    check_interval: Duration::from_millis(1_999),
+    now: || UnixMicros(0),
+};
 
 /// How long faults happen.
 const TROUBLE: Duration = Duration::from_secs(4);

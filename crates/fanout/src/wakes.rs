@@ -6,9 +6,6 @@
 //! that is at once. On a busy one publications that arrive meanwhile are queued for writers that have not been woken yet,
 //! and leave in the same write: the busier the node, the bigger the batch.
 //!
-//! Writers of small channels come first, so that a publication to ten does not wait for ten thousand writes of another
-//! channel.
-//!
 //! **Invariants.**
 //! - Whoever is in here has a place in the queue that only moves forward, and no more than [`GATHERED`] deliveries are
 //!   made for each writer that is woken: what waits in an outbox for want of waking is bounded.
@@ -24,40 +21,31 @@ const SLICE: usize = 32;
 /// The deliveries after which another writer is woken, however many wait.
 const GATHERED: u64 = 32;
 
-/// The most members of a small channel.
-const SMALL: usize = 256;
-
 /// See the [module's essay](self).
 #[derive(Debug, Default)]
-pub(crate) struct Wakes {
-    small: VecDeque<Waker>,
-    large: VecDeque<Waker>,
-}
+pub(crate) struct Wakes(VecDeque<Waker>);
 
 impl Wakes {
-    /// Where the writers of a channel with so many members go.
-    pub(crate) fn of_channel(&mut self, members: usize) -> &mut VecDeque<Waker> {
-        if members <= SMALL { &mut self.small } else { &mut self.large }
+    /// Adds a writer.
+    pub(crate) fn extend(&mut self, wakers: impl IntoIterator<Item = Waker>) {
+        self.0.extend(wakers);
     }
 
     /// Whether nobody waits.
     pub(crate) fn is_empty(&self) -> bool {
-        self.small.is_empty() && self.large.is_empty()
+        self.0.is_empty()
     }
 
     /// Wakes those whose turn it is after so many deliveries.
     pub(crate) fn wake_some(&mut self, deliveries: u64) {
         let turn = usize::try_from(deliveries / GATHERED).unwrap_or(usize::MAX).max(SLICE);
-        let small = turn.min(self.small.len());
-        // A quarter is for large channels, even if small ones could use all of it.
-        let large = (turn - small).max(turn / 4).min(self.large.len());
-        self.small.drain(..small).chain(self.large.drain(..large)).for_each(Waker::wake);
+        self.0.drain(..turn.min(self.0.len())).for_each(Waker::wake);
     }
 }
 
 impl Drop for Wakes {
     fn drop(&mut self) {
-        self.small.drain(..).chain(self.large.drain(..)).for_each(Waker::wake);
+        self.0.drain(..).for_each(Waker::wake);
     }
 }
 
@@ -87,33 +75,18 @@ mod tests {
 
     fn wait(wakes: &mut Wakes, members: usize) -> Arc<Crowd> {
         let crowd = Arc::<Crowd>::default();
-        let wakers = (0..members).map(|_| Waker::from(crowd.clone()));
-        wakes.of_channel(members).extend(wakers);
+        wakes.extend((0..members).map(|_| Waker::from(crowd.clone())));
         crowd
     }
 
     #[test]
-    fn a_small_channel_does_not_wait_for_the_writers_of_a_large_one() {
+    fn the_longest_waiting_are_woken_first() {
         let mut wakes = Wakes::default();
-        let large = wait(&mut wakes, 10_000);
+        let [first, second] = [wait(&mut wakes, 40), wait(&mut wakes, 40)];
         wakes.wake_some(0);
-        assert_eq!(large.woken(), SLICE);
-        let small = wait(&mut wakes, 10);
+        assert_eq!((first.woken(), second.woken()), (SLICE, 0));
         wakes.wake_some(0);
-        assert_eq!((small.woken(), large.woken()), (10, 2 * SLICE - 10));
-    }
-
-    #[test]
-    fn a_large_channel_gets_on_however_many_small_ones_there_are() {
-        let mut wakes = Wakes::default();
-        let large = wait(&mut wakes, 1_000);
-        for turn in 1..=8 {
-            for _ in 0..100 {
-                wait(&mut wakes, 10);
-            }
-            wakes.wake_some(0);
-            assert_eq!(large.woken(), turn * SLICE / 4);
-        }
+        assert_eq!((first.woken(), second.woken()), (40, 2 * SLICE - 40));
     }
 
     #[test]

@@ -27,9 +27,14 @@ impl Clock {
         Moment::after_start(self.started.elapsed())
     }
 
-    /// The wall clock; 1970 if it stands before that.
-    #[expect(clippy::disallowed_methods, reason = "this is the clock")]
+    /// The wall clock.
     pub fn unix(&self) -> UnixMicros {
+        Self::wall()
+    }
+
+    /// The wall clock, which is the same for everybody; 1970 if it stands before that.
+    #[expect(clippy::disallowed_methods, reason = "this is the clock")]
+    pub fn wall() -> UnixMicros {
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         UnixMicros(u64::try_from(since_epoch.as_micros()).unwrap_or(u64::MAX))
     }

@@ -34,15 +34,14 @@ use fanfare_protocol::session::{Effect, Input, Session, Stage};
 use fanfare_protocol::time::{Moment, Now};
 use fanfare_protocol::websocket::{Event, Frame, Violation};
 use fanfare_protocol::{CloseReason, Form, SessionId, Ticket};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tracing::debug;
 
 use crate::admission::Place;
 use crate::auth::Standing;
 use crate::clock::Clock;
 use crate::node::Services;
-use crate::transport::Transport;
 use crate::transport::websocket::{Agreed, Read, WebSocket};
+use crate::transport::{ByteStream, Transport};
 
 mod effects;
 mod facts;
@@ -208,7 +207,7 @@ impl<T: Transport> Connection<T> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<WebSocket<S>> {
+impl<S: ByteStream> Connection<WebSocket<S>> {
     /// Takes over a socket after its upgrade, with the bytes that came behind the handshake, and greets the client.
     pub(crate) fn open(
         io: S,
@@ -219,8 +218,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<WebSocket<S>> {
         services: Arc<Services>,
     ) -> Self {
         let compression = agreed.compression.as_ref();
+        // What refers to what was written before is compressed as it is written, by the task.
+        let past_task = if agreed.is_same_for_all() { io.past_task() } else { None };
         let socket = |message_bytes| WebSocket::new(io, early, message_bytes, compression);
-        Self::begin(socket, Carrier::WebSocket, agreed.form(), visitor, None, place, services)
+        let connection =
+            Self::begin(socket, Carrier::WebSocket, agreed.form(), visitor, None, place, services);
+        past_task.into_iter().for_each(|socket| connection.outbox.lend(socket));
+        connection
     }
 
     /// Lives until the connection has ended, for whatever reason.

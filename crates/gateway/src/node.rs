@@ -302,7 +302,7 @@ fn services(
         lanes,
         metrics.clone(),
         &tasks,
-        HubOptions { broker_timeout, check_interval: CHECK_INTERVAL },
+        HubOptions { broker_timeout, check_interval: CHECK_INTERVAL, now: Clock::wall },
     );
     let settings = Settings::of(config, None);
     certificates::announce(&settings, None, &metrics, &clock);

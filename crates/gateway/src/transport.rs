@@ -1,25 +1,31 @@
 //! Transports carry whole messages in and frames out; what is in them is opaque here.
 
 use std::io;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use fanfare_fanout::Outbox;
+use fanfare_fanout::{Outbox, Socket};
 use fanfare_protocol::Channel;
 use fanfare_protocol::error::Failure;
 use fanfare_protocol::event::Entry;
 use fanfare_protocol::time::UnixMicros;
 use fanfare_protocol::websocket::Frame;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
 
 mod cursor;
 pub(crate) mod echo;
 pub(crate) mod http2;
 pub(crate) mod lines;
 mod reread;
+mod tcp;
 pub(crate) mod websocket;
 
 pub(crate) use cursor::{Cursor, Wanted};
 pub(crate) use reread::Reread;
+pub(crate) use tcp::Tcp;
 
 /// The writing side of a connection. Reading differs too much to be shared: a WebSocket is read, the others are not.
 ///
@@ -41,6 +47,17 @@ pub(crate) trait Transport: Send {
     /// The conversation is about to be closed; the client is to wait this long before it comes back.
     fn closing(&mut self, _after: Duration) {}
 }
+
+/// What a WebSocket goes over.
+pub(crate) trait ByteStream: AsyncRead + AsyncWrite + Unpin + Send {
+    /// Where others than the connection's task may write to it, if frames go there as they are.
+    fn past_task(&self) -> Option<Arc<dyn Socket>> {
+        None
+    }
+}
+
+/// TLS has one writer.
+impl ByteStream for TlsStream<TcpStream> {}
 
 /// What one write came to.
 #[derive(Debug)]

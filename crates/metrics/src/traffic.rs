@@ -182,10 +182,16 @@ impl Metrics {
     /// One write to a socket took `bytes` bytes, and with them the last byte of `messages` messages.
     #[inline]
     pub fn written(&self, messages: u64, bytes: u64) {
+        self.written_to_many(1, messages, bytes);
+    }
+
+    /// The same in so many writes, with so many messages and bytes in each.
+    #[inline]
+    pub fn written_to_many(&self, writes: u64, messages: u64, bytes: u64) {
         let cells = self.traffic.hot.mine();
-        cells[SENT].fetch_add(messages, Relaxed);
-        cells[SENT_BYTES].fetch_add(bytes, Relaxed);
-        cells[WRITES].fetch_add(1, Relaxed);
+        cells[SENT].fetch_add(writes * messages, Relaxed);
+        cells[SENT_BYTES].fetch_add(writes * bytes, Relaxed);
+        cells[WRITES].fetch_add(writes, Relaxed);
     }
 
     /// What was read is so many bytes shorter for being compressed.
@@ -204,11 +210,17 @@ impl Metrics {
     /// of more than an hour is counted as an hour.
     #[inline]
     pub fn publish_to_write(&self, age: Duration) {
+        self.publish_to_write_of_many(1, age);
+    }
+
+    /// The same of so many subscribers' sockets.
+    #[inline]
+    pub fn publish_to_write_of_many(&self, sockets: u64, age: Duration) {
         let nanos = u64::try_from(age.as_nanos()).unwrap_or(u64::MAX).min(LATENCY_NANOS_MAX);
         let bucket = LATENCY_NANOS.partition_point(|bound| *bound < nanos);
         let cells = self.traffic.hot.mine();
-        cells[LATENCY + bucket].fetch_add(1, Relaxed);
-        cells[LATENCY_SUM].fetch_add(nanos, Relaxed);
+        cells[LATENCY + bucket].fetch_add(sockets, Relaxed);
+        cells[LATENCY_SUM].fetch_add(sockets * nanos, Relaxed);
     }
 
     /// The outboxes together grew by `bytes`, or shrank when it is negative.

@@ -19,6 +19,7 @@ use fanfare_protocol::event::{Event, Reply};
 use fanfare_protocol::publication::Retention;
 use fanfare_protocol::rules::Overflow;
 use fanfare_protocol::session::Terms;
+use fanfare_protocol::time::UnixMicros;
 use fanfare_protocol::{Channel, Draft, Encoding, SessionId};
 use tokio::runtime::Runtime;
 use tokio::sync::Notify;
@@ -70,7 +71,7 @@ impl Node {
         let hub = runtime.block_on(async {
             let (lanes, ends) = Lanes::new(1, 1_024);
             let broker = Arc::new(MemoryBroker::new(&Bus::default(), lanes));
-            let options = HubOptions { broker_timeout: NEVER, check_interval: NEVER };
+            let options = HubOptions { broker_timeout: NEVER, check_interval: NEVER, now: || UnixMicros(0) };
             Hub::start(broker, ends, Arc::new(Metrics::new()), &tasks, options)
         });
         Self { runtime, tasks, hub, heard: Arc::default() }

@@ -49,6 +49,12 @@ impl Channel {
     pub fn namespace(&self) -> &str {
         self.0.split_once(':').map_or(DEFAULT_NAMESPACE, |(namespace, _)| namespace)
     }
+
+    /// The rest of the name, if the part before its first `:` is this one: found without looking for where that ends.
+    pub fn within(&self, namespace: &str) -> Option<&str> {
+        debug_assert!(!namespace.contains(':'), "a namespace ends before the first");
+        self.0.strip_prefix(namespace)?.strip_prefix(':')
+    }
 }
 
 impl Borrow<str> for Channel {
@@ -116,6 +122,12 @@ mod tests {
     fn the_namespace_ends_at_the_first_colon() {
         for (name, namespace) in [("lobby", "default"), ("room:1", "room"), ("a:b:c", "a"), (":x", "")] {
             assert_eq!(Channel::parse(name).unwrap().namespace(), namespace, "{name}");
+        }
+        let within = |name, namespace| Channel::parse(name).unwrap().within(namespace).map(str::to_owned);
+        for (name, rest) in
+            [("a:b:c", Some("b:c")), ("a:", Some("")), ("a", None), ("ab:c", None), (":a", None)]
+        {
+            assert_eq!(within(name, "a").as_deref(), rest, "{name}");
         }
     }
 }

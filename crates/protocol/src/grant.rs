@@ -199,10 +199,7 @@ impl Grant {
 
 /// Whose personal channel this is; none where it is nobody's.
 pub fn owner(channel: &Channel) -> Option<&str> {
-    match channel.as_str().split_once(':') {
-        Some((PERSONAL_NAMESPACE, user)) => Some(user),
-        _ => None,
-    }
+    channel.within(PERSONAL_NAMESPACE)
 }
 
 /// With whom a conversation begins.

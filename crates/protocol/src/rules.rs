@@ -149,9 +149,14 @@ impl Rules {
     /// # Errors
     /// 4404 when there is no such namespace.
     pub fn rule(&self, channel: &Channel) -> Result<&Rule, Failure> {
+        if let Some(open) = &self.open
+            && channel.within(RESERVED_NAMESPACE).is_none()
+        {
+            return Ok(open);
+        }
         let namespace = channel.namespace();
-        let open = self.open.as_ref().filter(|_| namespace != RESERVED_NAMESPACE);
-        open.or_else(|| self.namespaces.get(namespace))
+        self.namespaces
+            .get(namespace)
             .ok_or_else(|| Failure::new(ErrorCode::NotFound, format!("there is no namespace {namespace:?}")))
     }
 

@@ -114,7 +114,7 @@ fn nothing_is_delivered_before_the_reply() {
         Delivered {
             receivers: 1,
             queued: Queued { grown_bytes: bytes(3) + bytes(4), ..Queued::default() },
-            start_reading: None
+            ..Delivered::default()
         }
     );
     registry.leave(&room, one.id());

@@ -17,7 +17,6 @@ use hyper::body::Incoming;
 use hyper::ext::Protocol;
 use hyper::upgrade::{Parts, Upgraded};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 use tracing::debug;
@@ -28,10 +27,10 @@ use crate::admission::{NoRoom, Place};
 use crate::auth::{self, Unwelcome, is_bearer};
 use crate::connection::Connection;
 use crate::node::Services;
-use crate::transport::Reread;
 use crate::transport::echo::Echo;
 use crate::transport::http2::Http2Stream;
 use crate::transport::websocket::Agreed;
+use crate::transport::{ByteStream, Reread, Tcp};
 
 /// What a WebSocket is opened for.
 #[derive(Debug, Clone, Copy)]
@@ -120,7 +119,7 @@ fn start(
             let (socket, unread) = io.into_inner().into_parts();
             // Even when it is empty, what hyper read shares the whole of its buffer.
             return open(
-                socket,
+                Tcp::new(socket),
                 [read_buf, unread].concat().into(),
                 purpose,
                 agreed,
@@ -152,7 +151,7 @@ fn open<S>(
     place: Place,
     services: &Arc<Services>,
 ) where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: ByteStream + 'static,
 {
     let services = services.clone();
     match purpose {

@@ -12,6 +12,8 @@ use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::ByteStream;
+
 /// The longest DATA frame that every peer takes.
 const FRAME_BYTES: usize = 16 * 1024;
 
@@ -28,6 +30,9 @@ impl Http2Stream {
         Self(TokioIo::new(upgraded))
     }
 }
+
+/// A window and a connection that it shares stand between it and the socket.
+impl ByteStream for Http2Stream {}
 
 impl AsyncRead for Http2Stream {
     fn poll_read(

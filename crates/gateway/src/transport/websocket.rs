@@ -56,6 +56,11 @@ impl Agreed {
         let shape = self.compression.and_then(|agreement| agreement.shared_shape());
         Form::new(self.encoding, shape)
     }
+
+    /// Whether what is in the outbox is what the client is sent.
+    pub(crate) fn is_same_for_all(self) -> bool {
+        self.compression.is_none_or(|agreement| agreement.server != Memory::TakenOver)
+    }
 }
 
 /// What a connection that has agreed on compression remembers.

@@ -13,6 +13,7 @@ mod compression;
 mod compression_memory;
 mod counters;
 mod crossing;
+mod crowds;
 mod drain;
 mod echo;
 mod formats;

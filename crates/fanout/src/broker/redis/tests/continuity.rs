@@ -33,7 +33,11 @@ impl Gateway {
         let (lanes, ends) = Lanes::new(1, 1024);
         let (metrics, shutdown) = (redis.metrics.clone(), redis.shutdown.clone());
         let broker = RedisBroker::connect(options, &lanes, metrics, &redis.tasks, shutdown).unwrap();
-        let options = HubOptions { broker_timeout: DEADLINE, check_interval: Duration::from_secs(1) };
+        let options = HubOptions {
+            broker_timeout: DEADLINE,
+            check_interval: Duration::from_secs(1),
+            now: || fanfare_protocol::time::UnixMicros(0),
+        };
         let hub = Hub::start(Arc::new(broker), ends, Arc::default(), &redis.tasks, options);
         eventually("the link is up", async || hub.link() == Link::Up).await;
         let mut gateway = Self { hub, subscribers: Vec::new() };

@@ -20,7 +20,11 @@ async fn quiet_node(redis: &RealRedis) -> Arc<Hub> {
     let (lanes, ends) = Lanes::new(1, 1024);
     let (metrics, shutdown) = (redis.metrics.clone(), redis.shutdown.clone());
     let broker = RedisBroker::connect(&redis.options(), &lanes, metrics, &redis.tasks, shutdown).unwrap();
-    let options = HubOptions { broker_timeout: DEADLINE, check_interval: Duration::from_millis(50) };
+    let options = HubOptions {
+        broker_timeout: DEADLINE,
+        check_interval: Duration::from_millis(50),
+        now: || fanfare_protocol::time::UnixMicros(0),
+    };
     let hub = Hub::start(Arc::new(broker), ends, redis.metrics.clone(), &redis.tasks, options);
     eventually("the link is up", async || hub.link() == Link::Up).await;
     let outbox = Outbox::new(SessionId::from_random([1; 16]), Encoding::NativeJson, 1 << 20);

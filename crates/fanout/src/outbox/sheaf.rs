@@ -1,0 +1,83 @@
+//! Publications of one channel as many subscribers are written them: their frames in a row, for one write each.
+
+use bytes::Bytes;
+use fanfare_protocol::time::UnixMicros;
+use fanfare_protocol::{Form, Publication};
+use std::sync::Arc;
+
+use super::{BATCH_BYTES, Batch};
+
+/// See the [module's note](self).
+#[derive(Debug)]
+pub(crate) struct Sheaf {
+    /// In a row.
+    bytes: Bytes,
+    /// One by one.
+    frames: Vec<Bytes>,
+    /// When the first of them entered the gateway.
+    oldest: UnixMicros,
+    saved_bytes: usize,
+}
+
+impl Sheaf {
+    /// The frames of these publications in a form; `None` when they are so long that they are better not put in a row.
+    pub(crate) fn of(publications: &[Arc<Publication>], form: Form) -> Option<Self> {
+        let frames: Vec<_> = publications.iter().map(|it| it.encoded(form).bytes().clone()).collect();
+        let length: usize = frames.iter().map(Bytes::len).sum();
+        let bytes = match &*frames {
+            [] => return None,
+            [only] => only.clone(),
+            _ if length > BATCH_BYTES => return None,
+            _ => frames.concat().into(),
+        };
+        let saved_bytes = match form.shape() {
+            None => 0,
+            Some(_) => {
+                publications.iter().map(|it| it.encoded(form.encoding()).len()).sum::<usize>() - length
+            }
+        };
+        Some(Self { bytes, frames, oldest: publications[0].received, saved_bytes })
+    }
+
+    /// All of it.
+    pub(crate) fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// How many frames it has.
+    pub(crate) fn len(&self) -> usize {
+        self.frames.len()
+    }
+
+    /// How many of them are complete in so many bytes.
+    pub(crate) fn frames_in(&self, bytes: usize) -> u64 {
+        let mut end = 0;
+        let ends = self.frames.iter().map(|frame| {
+            end += frame.len();
+            end
+        });
+        ends.take_while(|end| *end <= bytes).count() as u64
+    }
+
+    /// When its first publication entered the gateway.
+    pub(crate) fn oldest(&self) -> UnixMicros {
+        self.oldest
+    }
+
+    /// By how many bytes it is shorter for being compressed.
+    pub(crate) fn saved_bytes(&self) -> usize {
+        self.saved_bytes
+    }
+
+    /// What is left when so many bytes were written, which does not tell again what was told of the whole.
+    pub(super) fn after(&self, written: usize) -> Batch {
+        let mut batch = Batch {
+            frames: self.frames.iter().cloned().collect(),
+            bytes: self.bytes.len(),
+            oldest: (written == 0).then_some(self.oldest),
+            saved_bytes: if written == 0 { self.saved_bytes } else { 0 },
+        };
+        batch.advance(written);
+        batch
+    }
+}
