@@ -19,6 +19,7 @@ use fanfare_protocol::session::Terms;
 use fanfare_protocol::time::UnixMicros;
 use fanfare_protocol::websocket::Frame;
 use fanfare_protocol::{Channel, Publication};
+use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
@@ -68,6 +69,8 @@ pub struct Hub {
     losses: AtomicU64,
     /// What the node itself hears.
     attended: AtomicUsize,
+    /// The most tasks that walk round one large crowd beside its lane's.
+    hands: usize,
     /// Bounds the reads of history under way, so that a node that is back after a loss does not flood the broker.
     reads: Semaphore,
     /// For the tasks that read: they end with the hub.
@@ -77,6 +80,9 @@ pub struct Hub {
 impl Hub {
     /// Builds a hub on a broker that fills the other ends of `lanes`, and starts its tasks. They end when the broker and
     /// all other holders of the lanes are gone.
+    ///
+    /// # Panics
+    /// Outside of a runtime.
     pub fn start(
         broker: Arc<dyn Broker>,
         lanes: LaneEnds,
@@ -94,6 +100,8 @@ impl Hub {
             options,
             tasks: tasks.clone(),
             attended: AtomicUsize::new(0),
+            // Half of the workers are left for everybody else, and at least one.
+            hands: (Handle::current().metrics().num_workers() / 2).saturating_sub(1),
             reads: Semaphore::new(READS_AT_ONCE),
             me: me.clone(),
         });
@@ -296,7 +304,12 @@ impl Hub {
             let delivered = self.registry.deliver(&run[0].channel, run, &mut pending.wakes);
             delivered.queued.count(&self.metrics);
             match delivered.walk {
-                Some(walk) => pending.begin(walk),
+                Some(walk) => {
+                    for hand in walk.hire(self.hands) {
+                        self.tasks.spawn(lend_a_hand(self.me.clone(), hand));
+                    }
+                    pending.begin(walk);
+                }
                 None => self.metrics.fanned_out(run.len() as u64, delivered.receivers, began.elapsed()),
             }
             delivered.start_reading.into_iter().for_each(|reader| self.start_reading(reader));
@@ -372,6 +385,20 @@ async fn carry(hub: Weak<Hub>, mut lane: mpsc::Receiver<Heard>) {
         deliveries += hub.deliver(&mut publications, &mut pending);
         pending.go_on(&hub, deliveries);
         // Tokio's budget would let a busy lane run on; everybody else comes first.
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Walks round a large crowd beside its lane's task.
+async fn lend_a_hand(hub: Weak<Hub>, mut walk: Walk) {
+    let mut slice = Slice::default();
+    while let Some(hub) = hub.upgrade() {
+        let goes_on = walk.step(&mut slice);
+        slice.perform(&hub.metrics, hub.options.now);
+        if !goes_on {
+            return;
+        }
+        drop(hub);
         tokio::task::yield_now().await;
     }
 }

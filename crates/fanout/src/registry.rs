@@ -320,7 +320,7 @@ impl Registry {
         } else {
             let round = round.get_or_insert_default();
             round.begin(&publications, members.len());
-            Delivered { walk: Some(Walk::new(&subscribers, round)), ..Delivered::default() }
+            Delivered { walk: Some(Walk::new(&subscribers, members.len(), round)), ..Delivered::default() }
         };
         Delivered { start_reading, ..delivered }
     }

@@ -34,8 +34,19 @@ pub(crate) struct Channel {
     owed: HashMap<(u32, u64), u64>,
     /// The place of the last acknowledged one, and when it was first tried.
     newest: Option<(Instant, Position)>,
-    /// Subscribers' places that were said to be lost, with the story of each, until it is looked whether they were.
-    doubted: Vec<(Position, String)>,
+    /// Until it is looked whether they were losses.
+    doubted: Vec<Doubt>,
+}
+
+/// A loss that a subscriber was told of, under another epoch.
+#[derive(Debug)]
+pub(crate) struct Doubt {
+    /// Where the subscriber was.
+    pub(crate) place: Position,
+    /// Where the stream was.
+    pub(crate) top: u64,
+    /// What to say of it if it was none.
+    pub(crate) story: String,
 }
 
 /// One life of a stream: what stands at each offset.
@@ -349,9 +360,9 @@ impl Record {
         self.channels.borrow()[channel].acknowledged.len() as u64
     }
 
-    /// A subscriber was told that its place is lost, under another epoch: [`Record::judge`] looks whether it was.
-    pub(crate) fn doubt(&self, channel: usize, place: Position, story: String) {
-        self.channels.borrow_mut()[channel].doubted.push((place, story));
+    /// A subscriber was told that its place is lost: [`Record::judge`] looks whether it was.
+    pub(crate) fn doubt(&self, channel: usize, doubt: Doubt) {
+        self.channels.borrow_mut()[channel].doubted.push(doubt);
     }
 
     /// What has a place by now and must still be there when the stream is read after this.
@@ -368,7 +379,9 @@ impl Record {
     }
 
     /// Holds the losses that were told against what a stream still has, `found`, by offset; and what was `owed` when its reading
-    /// began. A place was lost if neither what stood there nor anything that stood behind it in the same life is there any more.
+    /// began. A place was lost if neither what stood there nor anything that stood behind it in the same life was there any more.
+    /// What is lost may come again, since it was never acknowledged, and by chance to its old offset: it was placed in another life
+    /// then, and says so to its publisher.
     pub(crate) fn judge(
         &self,
         channel: usize,
@@ -382,10 +395,17 @@ impl Record {
             let is_there = |offset: u64, what: (u32, u64)| {
                 found.get(&offset).is_some_and(|stamp| (stamp.publisher, stamp.number) == what)
             };
-            for (place, story) in channel.doubted.drain(..) {
+            for Doubt { place, top, story } in
+                channel.doubted.drain(..).filter(|it| it.place.offset <= it.top)
+            {
+                let is_placed_again = |offset: u64, what: (u32, u64)| {
+                    let others = channel.lives.iter().filter(|(epoch, _)| **epoch != place.epoch);
+                    others.into_iter().any(|(_, life)| life.acknowledged.get(&offset) == Some(&what))
+                };
                 let life = channel.lives.get(&place.epoch);
-                let mut behind = life.into_iter().flat_map(|life| life.at.range(place.offset..));
-                if let Some((offset, what)) = behind.find(|(offset, what)| is_there(**offset, **what)) {
+                let mut behind = life.into_iter().flat_map(|life| life.at.range(place.offset..=top));
+                let stands = |offset, what| is_there(offset, what) && !is_placed_again(offset, what);
+                if let Some((offset, what)) = behind.find(|(offset, what)| stands(**offset, **what)) {
                     let what = format!("{what:?} still stands at {offset}; {story}");
                     offences.push((Offence::NeedlessGap, what));
                 }
@@ -530,21 +550,25 @@ mod tests {
 
     #[test]
     fn a_place_is_lost_if_nothing_of_its_life_stands_there_or_behind() {
-        let judged = |place, found: &[(u64, u64)]| {
+        let judged = |place, top, found: &[(u64, u64)]| {
             let (record, _directory) = record();
             for number in 1..=5 {
                 record.placed(0, &stamp(number), &position("a", number));
             }
-            record.doubt(0, position("a", place), "told".into());
+            record.acknowledged(0, &stamp(4), Instant::now(), Some(&position("b", 4)));
+            record.doubt(0, Doubt { place: position("a", place), top, story: "told".into() });
             let found = found.iter().map(|(offset, number)| (*offset, stamp(*number))).collect();
             record.judge(0, &HashMap::new(), &found);
             record.offences().get(&Offence::NeedlessGap).copied().unwrap_or(0)
         };
-        assert_eq!(judged(3, &[(1, 1), (2, 2)]), 0);
-        assert_eq!(judged(3, &[(1, 1), (2, 2), (3, 9), (4, 10)]), 0, "another life stands there now");
-        assert_eq!(judged(3, &[(1, 1), (2, 2), (3, 3)]), 1);
-        assert_eq!(judged(3, &[(5, 5)]), 1, "what stood before it was there too, once");
-        assert_eq!(judged(7, &[(5, 5)]), 0, "it stood behind everything that is known");
+        assert_eq!(judged(3, 5, &[(1, 1), (2, 2)]), 0);
+        assert_eq!(judged(3, 5, &[(1, 1), (2, 2), (3, 9), (4, 10)]), 0, "another life stands there now");
+        assert_eq!(judged(3, 5, &[(1, 1), (2, 2), (3, 3)]), 1);
+        assert_eq!(judged(3, 5, &[(5, 5)]), 1, "what stood before it was there too, once");
+        assert_eq!(judged(3, 4, &[(5, 5)]), 0, "it came later, again");
+        assert_eq!(judged(3, 5, &[(4, 4)]), 0, "it was placed in another life");
+        assert_eq!(judged(3, 2, &[(3, 3)]), 0, "the stream did not reach as far");
+        assert_eq!(judged(7, 9, &[(5, 5)]), 0, "it stood behind everything that is known");
     }
 
     #[test]

@@ -98,7 +98,29 @@ impl Store {
         match self {
             Self::Sentinels(servers) => settle(servers).await,
             Self::Cluster(servers) => servers.is_ready().await,
-            Self::Single(_) => {}
+            Self::Single(_) => return,
+        }
+        self.is_copied().await;
+    }
+
+    /// Waits until every replica has what its primary had written. One that has just been given everything counts as online, and
+    /// gets nothing more for up to a second.
+    async fn is_copied(&self) {
+        for server in self.servers() {
+            let replication =
+                async || -> Option<String> { server.try_query(cmd("INFO").arg("replication")).await };
+            let Some(begun) = replication().await else { continue };
+            let written = number(&begun, "master_repl_offset:");
+            let deadline = Instant::now() + SETTLED_WITHIN;
+            loop {
+                let now = replication().await.unwrap_or_default();
+                let copied = now.lines().filter(|line| line.starts_with("slave") && line.contains("offset="));
+                if copied.into_iter().all(|line| number(line, "offset=") >= written) {
+                    break;
+                }
+                assert!(Instant::now() < deadline, "a replica gets nothing: {now}");
+                sleep(LOOK).await;
+            }
         }
     }
 
@@ -182,6 +204,12 @@ impl Store {
             }
         }
     }
+}
+
+/// The number after a name in what INFO says; 0 where there is none.
+fn number(info: &str, name: &str) -> u64 {
+    let digits = info.split_once(name).map_or("", |(_, rest)| rest);
+    digits.split(|it: char| !it.is_ascii_digit()).next().and_then(|it| it.parse().ok()).unwrap_or(0)
 }
 
 /// Moves the slot of a channel that is published on to another shard.

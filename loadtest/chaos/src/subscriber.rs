@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::follow::{Entered, Entry, Follow, Offence, Position};
-use crate::record::Record;
+use crate::record::{Doubt, Record};
 use crate::socket::{Event, Gone, Socket, backoff, position};
 use crate::stamp::Stamp;
 
@@ -348,8 +348,10 @@ impl Subscriber {
                 // A history as long as the run has everything, as long as Redis has.
                 if !(another_epoch && self.record.lives_have_ended()) {
                     self.offend(Offence::NeedlessGap, 1, &format!("{what}, and Redis had everything"));
-                } else if let Some(number) = self.record.channel_named(channel) {
-                    self.record.doubt(number, before, format!("{what} ({})", self.trail()));
+                } else if let (Some(number), Some(position)) = (self.record.channel_named(channel), position)
+                {
+                    let story = format!("{what} ({})", self.trail());
+                    self.record.doubt(number, Doubt { place: before, top: position.offset, story });
                 }
             }
             Some(Entered::Offence(offence)) => {

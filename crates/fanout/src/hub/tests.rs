@@ -18,6 +18,7 @@ use crate::broker::memory::{Bus, MemoryBroker};
 use crate::outbox::{Batch, signed};
 
 mod checks;
+mod crowds;
 
 const CHANNELS: usize = 3;
 const BROKER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -452,43 +453,6 @@ async fn a_busy_lane_lets_others_run() {
     for turn in 1..=3 {
         tokio::task::yield_now().await;
         assert_eq!(fanned_out(), turn * RUN_MAX);
-    }
-}
-
-/// A crowd has its turn a slice at a time: meanwhile what is published on another channel of the same lane is heard.
-#[tokio::test(start_paused = true)]
-async fn a_small_channel_does_not_wait_until_a_large_crowd_has_heard() {
-    const CROWD: usize = 5_000;
-    let (lanes, ends) = Lanes::new(1, 64);
-    let broker = Arc::new(MemoryBroker::new(&Bus::default(), lanes));
-    let hub = Hub::start(broker, ends, Arc::default(), &TaskTracker::new(), OPTIONS);
-    let subscribe = async |number: usize| {
-        let outbox = Outbox::new(SessionId::from_random([1; 16]), Encoding::NativeJson, 1 << 20);
-        hub.subscribe(&channel(number), &outbox, Terms::default()).await.unwrap();
-        hub.go_live(&channel(number), &outbox, Frame::text("reply"));
-        assert!(hears(&outbox));
-        outbox
-    };
-    let mut crowd = Vec::new();
-    for _ in 0..CROWD {
-        crowd.push(subscribe(0).await);
-    }
-    let neighbour = subscribe(1).await;
-    for round in 0..3 {
-        hub.publish(draft(0, "1", None)).await.unwrap();
-        while !crowd.iter().any(|outbox| !outbox.is_empty()) {
-            tokio::task::yield_now().await;
-        }
-        hub.publish(draft(1, "2", None)).await.unwrap();
-        while !hears(&neighbour) {
-            tokio::task::yield_now().await;
-        }
-        let heard = crowd.iter().filter(|outbox| !outbox.is_empty()).count();
-        assert!((1..CROWD / 10).contains(&heard), "{heard} of the crowd came first in round {round}");
-        while crowd.iter().any(|outbox| outbox.is_empty()) {
-            tokio::task::yield_now().await;
-        }
-        assert!(crowd.iter().all(|outbox| hears(outbox)));
     }
 }
 

@@ -20,6 +20,10 @@
 //! nobody hears anything twice, and a member that changes its place need only never go from those who have their turn yet
 //! to those who had it.
 //!
+//! One hand walks round a crowd, that of its lane's task. Where a node has more workers than two, a very large crowd is
+//! given more hands, up to half of the workers: each takes the next few members whose turn it is. Two may have the same
+//! member one after the other, as it comes round again: what the second has for it is queued behind the first one's claim.
+//!
 //! **Invariants.**
 //! - A publication leaves the round when all who had entered before it have heard it, or have left.
 //! - A step holds the crowd's lock for no more than [`MEMBERS`] members, and writes to no more.
@@ -42,6 +46,9 @@ use crate::outbox::{Claim, Queued, Sheaf};
 /// The members that have their turn in a step: some 300 µs of writing, for which everybody else on this worker waits.
 pub(crate) const MEMBERS: usize = 32;
 
+/// The members of a crowd for each hand that walks round it.
+const HAND: usize = 1024;
+
 /// The bytes written in a step after which it takes no further member.
 const BYTES: usize = 512 * 1024;
 
@@ -56,6 +63,8 @@ pub(super) struct Round {
     turn: usize,
     /// The number of the newest publication; they count up from 1.
     newest: u64,
+    /// Those who walk beside the lane's task.
+    hands: usize,
 }
 
 #[derive(Debug)]
@@ -181,7 +190,10 @@ fn count(legs: &mut VecDeque<Leg>, (from, receivers): (usize, u64)) {
 #[derive(Debug)]
 pub(crate) struct Walk {
     subscribers: Arc<Subscribers>,
+    members: usize,
     on_their_way: usize,
+    /// Whether it is beside the lane's task, as one of [`Round::hands`].
+    is_hand: bool,
 }
 
 /// Whether they are round the same crowd.
@@ -194,8 +206,24 @@ impl PartialEq for Walk {
 impl Eq for Walk {}
 
 impl Walk {
-    pub(super) fn new(subscribers: &Arc<Subscribers>, round: &Round) -> Self {
-        Self { subscribers: subscribers.clone(), on_their_way: round.publications.len() }
+    pub(super) fn new(subscribers: &Arc<Subscribers>, members: usize, round: &Round) -> Self {
+        let on_their_way = round.publications.len();
+        Self { subscribers: subscribers.clone(), members, on_their_way, is_hand: false }
+    }
+
+    /// Takes on more hands, if the crowd is large enough: as many as it needs, and `most` in all. Each is to walk too, until
+    /// nothing is on its way.
+    pub(crate) fn hire(&self, most: usize) -> Vec<Self> {
+        let wanted = most.min((self.members / HAND).saturating_sub(1));
+        if wanted == 0 {
+            return Vec::new();
+        }
+        let mut crowd = self.subscribers.0.lock();
+        let Some(round) = crowd.round.as_mut().filter(|round| !round.is_done()) else { return Vec::new() };
+        let new = wanted.saturating_sub(round.hands);
+        round.hands += new;
+        let hand = || Self { subscribers: self.subscribers.clone(), is_hand: true, ..*self };
+        std::iter::repeat_with(hand).take(new).collect()
     }
 
     /// How many publications are on their way, as far as is known without a look.
@@ -210,6 +238,9 @@ impl Walk {
         if let Crowd { members, round: Some(round), .. } = &mut *crowd {
             round.step(members, slice);
             self.on_their_way = round.publications.len();
+            if self.is_hand && self.on_their_way == 0 {
+                round.hands -= 1;
+            }
         }
         self.on_their_way > 0
     }

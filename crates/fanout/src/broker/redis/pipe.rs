@@ -16,7 +16,9 @@
 //!   word for that, [`BrokerError::Timeout`], however short the time was.
 //! - A pipeline that is not answered in time ends the connection. Nothing on it waits longer than that, so no command
 //!   needs a timer of its own.
-//! - A connection is used for a primary only, and a script hears which life of the server it runs in.
+//! - A connection is used for a primary only, and a script hears which life of the server it runs in. One that may be replaced
+//!   and was silent is tried for [`PROBATION`] first: frozen, or cut off from everybody, it may have been replaced, and
+//!   until it hears of that it acknowledges what its successor never gets.
 
 use std::future::Future;
 use std::mem;
@@ -55,6 +57,11 @@ pub(super) const PIPELINE_MAX: usize = 512;
 
 /// The most pipelines under way.
 const PIPELINES_MAX: usize = 4;
+
+/// How long a server that was silent has to answer and to be the primary before it is used again. It hears of a successor as
+/// soon as it hears anything, we hear of one at [`route`](super::route)'s next look, and an election that its silence has
+/// begun is over by then.
+pub(super) const PROBATION: Duration = Duration::from_secs(1);
 
 /// Something for Redis to do.
 #[derive(Debug)]
@@ -219,11 +226,13 @@ type Driver = Pin<Box<dyn Future<Output = ()> + Send>>;
 impl Task {
     async fn run(mut self) {
         let mut backoff = Backoff::new();
+        let mut was_silent = false;
         loop {
-            let connecting = connect(self.server.clone(), self.shared.clone(), self.purpose);
+            let connecting = connect(self.server.clone(), self.shared.clone(), self.purpose, was_silent);
             let lost = match self.while_away(connecting).await {
                 Some(Ok(connected)) => {
                     backoff.reset();
+                    was_silent = false;
                     *self.life.lock() = connected.life; // Before anything is answered.
                     self.half.rise();
                     self.serve(connected).await
@@ -231,8 +240,10 @@ impl Task {
                 Some(Err(lost)) => lost,
                 None => return,
             };
-            if matches!(lost, Lost::ShuttingDown) {
-                return;
+            match lost {
+                Lost::ShuttingDown => return,
+                Lost::Silent(_) => was_silent = true,
+                _ => {}
             }
             self.half.fall(&lost);
             self.shared.topology.nudge();
@@ -400,8 +411,26 @@ fn refusal(value: &Value) -> Option<Lost> {
     }
 }
 
-/// Opens a connection that has proved to work.
-async fn connect(server: Server, shared: Arc<Shared>, purpose: &'static Purpose) -> Result<Connected, Lost> {
+/// Opens a connection that has proved to work; to a server that was silent, and may have been replaced, for a while.
+async fn connect(
+    server: Server,
+    shared: Arc<Shared>,
+    purpose: &'static Purpose,
+    was_silent: bool,
+) -> Result<Connected, Lost> {
+    let mut connected = greet(server, &shared, purpose).await?;
+    if was_silent && connected.tenure.may_end() {
+        shared.topology.nudge();
+        tokio::select! {
+            () = &mut connected.driver => return Err(Lost::Closed),
+            () = connected.tenure.ended() => return Err(Lost::Moved),
+            () = sleep(PROBATION) => {}
+        }
+    }
+    Ok(connected)
+}
+
+async fn greet(server: Server, shared: &Shared, purpose: &'static Purpose) -> Result<Connected, Lost> {
     let config = AsyncConnectionConfig::new()
         .set_response_timeout(Some(shared.timeout))
         .set_pipeline_buffer_size(2 * PIPELINES_MAX);

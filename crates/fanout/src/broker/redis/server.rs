@@ -79,6 +79,11 @@ enum Place {
 pub(super) struct Tenure(Option<(Address, watch::Receiver<Option<Address>>)>);
 
 impl Tenure {
+    /// Whether another server may take over at all.
+    pub(super) fn may_end(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// Returns when another server has taken over, or is about to; may be dropped and asked again.
     pub(super) async fn ended(&mut self) {
         let Some((of, found)) = &mut self.0 else { return pending().await };

@@ -102,6 +102,8 @@ struct Scene {
     clients: Vec<Client>,
     published: usize,
     walk: Option<Walk>,
+    /// What has been taken up in steps and is not written yet, as by hands of their own.
+    held: Vec<Slice>,
     metrics: Metrics,
 }
 
@@ -113,6 +115,7 @@ impl Scene {
             clients: Vec::new(),
             published: 0,
             walk: None,
+            held: Vec::new(),
             metrics: Metrics::new(),
         };
         (0..crowd).for_each(|_| scene.join());
@@ -145,19 +148,36 @@ impl Scene {
     }
 
     fn step(&mut self) -> bool {
+        let goes_on = self.take_up();
+        if let Some(mut slice) = self.held.pop() {
+            slice.perform(&self.metrics, || UnixMicros(0));
+        }
+        goes_on
+    }
+
+    /// The first half of a step; the other is to write what is held.
+    fn take_up(&mut self) -> bool {
         let Some(walk) = &mut self.walk else { return false };
         let mut slice = Slice::default();
         let goes_on = walk.step(&mut slice);
         assert!(slice.claims.len() + slice.wakers.len() <= MEMBERS, "a step is a short one");
-        slice.perform(&self.metrics, || UnixMicros(0));
+        self.held.push(slice);
         if !goes_on {
             self.walk = None;
         }
         goes_on
     }
 
+    /// Another hand writes what it has taken up, sooner or later.
+    fn write_held(&mut self, index: usize) {
+        self.held.swap_remove(index).perform(&self.metrics, || UnixMicros(0));
+    }
+
     fn walk_on(&mut self) {
         while self.step() {}
+        while !self.held.is_empty() {
+            self.write_held(0);
+        }
     }
 
     /// Leaves; and hears nothing that is queued after that.
@@ -206,6 +226,8 @@ fn whoever_stays_hears_everything_once_however_the_crowd_changes() {
                     let index = random.usize(..scene.clients.len());
                     scene.clients[index].write();
                 }
+                60..80 if scene.held.len() < 3 => drop(scene.take_up()),
+                60..80 => scene.write_held(random.usize(..scene.held.len())),
                 _ => drop(scene.step()),
             }
         }
@@ -271,6 +293,36 @@ fn a_round_ends_when_all_have_heard_though_many_have_left() {
         client.write();
         assert_eq!(client.numbers(), [0, 1]);
     }
+}
+
+/// A very large crowd is given hands, as many as it needs and no more than there are, and each until nothing is on its way.
+#[test]
+fn a_very_large_crowd_is_given_hands() {
+    let hired = |crowd, most| {
+        let mut scene = Scene::of(crowd);
+        (0..scene.clients.len()).for_each(|index| scene.go_live(index));
+        scene.publish(1);
+        let walk = scene.walk.as_ref().unwrap();
+        let hands = walk.hire(most);
+        assert!(walk.hire(most).is_empty(), "they are there already");
+        scene.walk_on();
+        let count = hands.len();
+        for mut hand in hands {
+            assert!(!hand.step(&mut Slice::default()), "nothing is left to do");
+        }
+        scene.publish(1);
+        assert_eq!(
+            scene.walk.as_ref().unwrap().hire(most).len(),
+            count,
+            "they have gone and are hired again"
+        );
+        count
+    };
+    assert_eq!(hired(2 * HAND - 1, 7), 0);
+    assert_eq!(hired(2 * HAND, 7), 1);
+    assert_eq!(hired(4 * HAND, 7), 3);
+    assert_eq!(hired(4 * HAND, 2), 2);
+    assert_eq!(hired(4 * HAND, 0), 0);
 }
 
 /// A crowd that has dispersed while something goes round leaves nothing to walk for.

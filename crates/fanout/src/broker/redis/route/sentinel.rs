@@ -33,10 +33,11 @@ use redis::{
 use tokio::sync::{Notify, watch};
 use tokio::time::sleep;
 
+use crate::broker::redis::backoff::Backoff;
 use crate::broker::redis::server::{Address, Lost, Server};
 use crate::broker::redis::{RedisOptionsError, Shared};
 
-/// How often a Sentinel is asked without a reason, and how soon again after it was lost.
+/// How often a Sentinel is asked without a reason, and the longest until that is tried again after it was lost.
 const LOOK: Duration = Duration::from_millis(500);
 
 /// What a Sentinel publishes when it has chosen the replica that will lead:
@@ -102,16 +103,18 @@ impl Sentinels {
     }
 
     async fn keep_asking(&self, at: usize, shared: &Shared) -> Infallible {
+        let mut backoff = Backoff::new();
         loop {
-            let Err(lost) = self.ask(at, shared).await;
+            let Err(lost) = self.ask(at, shared, &mut backoff).await;
             tracing::debug!(sentinel = %self.all[at], %lost, "a sentinel does not answer");
             self.council.heard(at, None);
-            sleep(look(shared)).await;
+            // What it announces meanwhile is not heard.
+            sleep(backoff.next().min(look(shared))).await;
         }
     }
 
     /// Asks one for as long as it answers.
-    async fn ask(&self, at: usize, shared: &Shared) -> Result<Infallible, Lost> {
+    async fn ask(&self, at: usize, shared: &Shared, backoff: &mut Backoff) -> Result<Infallible, Lost> {
         let step = Arc::new(Notify::new());
         // Those that ask for no credentials may refuse some.
         let stranger = RedisConnectionInfo::default().set_protocol(ProtocolVersion::RESP3);
@@ -134,6 +137,7 @@ impl Sentinels {
             loop {
                 let answers = connection.send_packed_commands(&question, 0, 2).await.map_err(Lost::Failed)?;
                 self.council.heard(at, Word::read(answers));
+                backoff.reset();
                 tokio::select! {
                     () = step.notified() => {}
                     () = sleep(look(shared)) => {}

@@ -7,6 +7,7 @@ use fanfare_testbed::{RedisCluster, SHARDS};
 use super::*;
 use crate::broker::contract::{KEPT, kept};
 use crate::broker::redis::keys::slot;
+use crate::broker::redis::pipe::PROBATION;
 
 const ALL: Query = Query { since: None, limit: 100_000, reverse: false };
 
@@ -319,6 +320,20 @@ async fn a_slot_moves_under_traffic_and_nothing_is_lost_doubled_or_reordered() {
     assert!(heard.iter().any(|it| it.0 == placed.last().unwrap().1.epoch), "also at the last");
     assert_eq!(ear.broker.link(), Link::Up);
     ear.hears_again(room).await;
+}
+
+/// A primary that was frozen may have been replaced, and does not know when it wakes.
+#[tokio::test]
+async fn a_primary_that_was_silent_is_tried_before_it_is_believed() {
+    let redis = Clustered::start().await;
+    let (node, room) = (redis.join().await, &Clustered::rooms(0, 1)[0]);
+    redis.servers()[0].freeze().await;
+    assert!(matches!(node.publish(room, 1).await, Err(BrokerError::Timeout(_))));
+    node.is_down().await;
+    let woken = Instant::now();
+    redis.servers()[0].thaw().await;
+    eventually("it is believed", async || node.publish(room, 2).await.is_ok()).await;
+    assert!(woken.elapsed() >= PROBATION, "after {:?}", woken.elapsed());
 }
 
 /// A server that does not know yet that a slot is another's takes what it was sent before: nothing may come before that.
