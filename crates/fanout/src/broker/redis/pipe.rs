@@ -60,8 +60,8 @@ const PIPELINES_MAX: usize = 4;
 
 /// How long a server that was silent has to answer and to be the primary before it is used again. It hears of a successor as
 /// soon as it hears anything, we hear of one at [`route`](super::route)'s next look, and an election that its silence has
-/// begun is over by then.
-pub(super) const PROBATION: Duration = Duration::from_secs(1);
+/// begun is over by then: in a Redis Cluster it waits for up to a second, and then takes a few round trips.
+pub(super) const PROBATION: Duration = Duration::from_secs(2);
 
 /// Something for Redis to do.
 #[derive(Debug)]
