@@ -2,8 +2,9 @@
 //!
 //! The hub owns the registry and the broker and runs one task per lane. A lane's task takes what waits in the lane, puts
 //! together what is of one channel, and walks that channel's subscribers once per run; their writers are woken a few at a
-//! time ([`wakes`](crate::wakes)). A large crowd has its turn a slice at a time ([`round`](crate::registry)). So the busier the node, the longer the runs, and the more publications leave in one write.
-//! Nothing in the walk depends on the receiver but its encoding and whether it asked for no echo.
+//! time ([`wakes`](crate::wakes)). A large crowd has its turn a slice at a time ([`round`](crate::registry)), and a very large
+//! one more hands than the lane's task. So the busier the node, the longer the runs, and the more publications leave in one
+//! write. Nothing in the walk depends on the receiver but its encoding and whether it asked for no echo.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
