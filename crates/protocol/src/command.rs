@@ -7,6 +7,9 @@ use crate::id::RequestId;
 use crate::limits::Bound;
 use crate::publication::{IdempotencyKey, Payload, Position};
 
+/// The longest name of what an application is to do, in bytes.
+pub const METHOD_BYTES_MAX: usize = 255;
+
 /// One command and the name its sender gave it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
@@ -66,6 +69,18 @@ pub enum Command {
         channel: Channel,
         /// Whether to name them, or only to count.
         members: bool,
+    },
+    /// Have the application do something, and hear what came of it.
+    Call {
+        /// What to do, in the application's words.
+        method: Box<str>,
+        /// With what.
+        payload: Payload,
+    },
+    /// Let the application know something.
+    Tell {
+        /// What.
+        payload: Payload,
     },
     /// Is anyone there, and what time is it?
     Ping,

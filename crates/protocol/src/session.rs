@@ -2,16 +2,18 @@
 //!
 //! ```text
 //!              Input                        Effect
-//!  socket ──► Request, Rejected ──►┌─────────┐──► Send, Ping, Close ──► socket
-//!  sweep  ──► Tick             ──►│ Session │
-//!  hub    ──► Joined, Placed   ──►└─────────┘──► Join, GoLive, Leave, Publish ──► hub
-//!  node   ──► Drain, Overflowed, PolicyChanged
+//!  socket  ──► Request, Rejected ──►┌─────────┐──► Send, Ping, Close ──► socket
+//!  sweep   ──► Tick             ──►│         │
+//!  hub     ──► Joined, Placed   ──►│ Session │──► Join, GoLive, Leave, Publish ──► hub
+//!  backend ──► Called           ──►└─────────┘──► Introduce, Reaffirm, Call ──► backend
+//!  node    ──► Drain, Overflowed, PolicyChanged
 //! ```
 //!
 //! The shell that owns a session feeds it inputs and performs its effects one after the other. Effects that ask the hub
 //! something ([`Effect::Join`], [`Effect::Publish`]) come back as an input with the answer, and what follows from the
 //! answer is performed before effects that were decided after the question: so replies keep the order of the commands.
 //! Commands may be decided ahead of answers to earlier ones; a session therefore counts the joins that are unanswered.
+//! Only while it is being found out who says them, they are held until that is known.
 //! Publications are *not* an input: they go from the hub to the outbox without waking the session.
 //!
 //! **Invariants.**
@@ -22,7 +24,8 @@
 //!   down leaves exactly those, and leaving what was not joined does no harm.
 //! - [`Session::deadline`] never lies in the past after a [`Input::Tick`] at that time: ticking always makes progress.
 //!
-//! Deliberately absent: whether a token is good, which takes keys; it is asked by [`Effect::Authenticate`].
+//! Deliberately absent: whether a token is good, which takes keys, and what a backend thinks, which takes a network. It is
+//! asked by [`Effect::Authenticate`], and where an effect says that consent is [`Consent::Needed`].
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -37,10 +40,11 @@ use crate::grant::{Grant, Token, Visitor};
 use crate::history::{Excerpt, Page};
 use crate::id::{RequestId, SessionId, Ticket};
 use crate::limits::{Bound, Heartbeat, Limits};
-use crate::publication::{Draft, Position};
-use crate::rules::{Overflow, Rules};
+use crate::publication::{Draft, Payload, Position};
+use crate::rules::{Consent, Overflow, Rules};
 use crate::time::{Moment, Now};
 
+mod calls;
 mod identity;
 mod keepalive;
 mod rate;
@@ -64,6 +68,8 @@ pub struct Policy {
     pub heartbeat: Heartbeat,
     /// What the namespaces allow.
     pub rules: Rules,
+    /// Whether there is a backend that clients may call.
+    pub takes_calls: bool,
 }
 
 /// What happened.
@@ -81,11 +87,11 @@ pub enum Input {
     Opening(Request),
     /// A command that could not be understood.
     Rejected(Rejection),
-    /// The answer to [`Effect::Authenticate`].
+    /// The answer to [`Effect::Authenticate`] and [`Effect::Introduce`].
     Authenticated {
         /// The request that asked for it.
         id: Option<RequestId>,
-        /// What the token says, or why it is not taken.
+        /// What is known of the client, or why it is not let in.
         outcome: Result<Arc<Grant>, Failure>,
     },
     /// The answer to [`Effect::Join`].
@@ -125,6 +131,18 @@ pub enum Input {
         channel: Channel,
         /// Who is there, or why that is not known.
         outcome: Result<Arc<Crowd>, Failure>,
+    },
+    /// The answer to [`Effect::Call`].
+    Called {
+        /// The request that asked for it.
+        id: Option<RequestId>,
+        /// What the backend says, or why it says nothing.
+        outcome: Result<Payload, Failure>,
+    },
+    /// The answer to [`Effect::Reaffirm`].
+    Reaffirmed {
+        /// What is known of the client from now on, or why not.
+        outcome: Result<Arc<Grant>, Failure>,
     },
     /// The node can no longer keep the promise that nothing of this channel is missed.
     Lost {
@@ -166,6 +184,30 @@ pub enum Effect {
         id: Option<RequestId>,
         /// Which.
         token: Token,
+    },
+    /// Ask the backend who this is, and answer with [`Input::Authenticated`], like [`Effect::Authenticate`].
+    Introduce {
+        /// To be repeated in the answer.
+        id: Option<RequestId>,
+        /// What its token says, if it came with one.
+        presumed: Option<Arc<Grant>>,
+    },
+    /// Ask the backend again what it said of this client, and answer with [`Input::Reaffirmed`]. The answer is not waited for:
+    /// what was decided after this is performed meanwhile.
+    Reaffirm,
+    /// Have the backend do something, and answer with [`Input::Called`].
+    Call {
+        /// To be repeated in the answer.
+        id: Option<RequestId>,
+        /// What to do.
+        method: Box<str>,
+        /// With what.
+        payload: Payload,
+    },
+    /// Let the backend know something. Nothing answers.
+    Tell {
+        /// What.
+        payload: Payload,
     },
     /// Join the channel at the hub, its gate closed, and answer with [`Input::Joined`].
     Join {
@@ -220,8 +262,10 @@ pub enum Effect {
     Publish {
         /// To be repeated in the answer.
         id: Option<RequestId>,
-        /// What.
+        /// What; the backend, where it is asked, may say it otherwise.
         draft: Draft,
+        /// Whether the backend is asked before.
+        consent: Consent,
     },
     /// Queue the farewell and a Close frame with this reason, even over the bound, and nothing after them.
     Close {
@@ -243,6 +287,8 @@ pub struct Terms {
     pub history: bool,
     /// What becomes of it when it is slow.
     pub overflow: Overflow,
+    /// Whether the backend is asked before.
+    pub consent: Consent,
 }
 
 /// How far a conversation has come.
@@ -327,9 +373,12 @@ impl Session {
         now: Now,
         effects: &mut Vec<Effect>,
     ) -> Self {
+        let presumed = if let Visitor::Presumed(presumed) = &visitor { Some(presumed.clone()) } else { None };
         let mut session = Self::begin(id, policy, visitor, now);
-        if let State::Open(_) = session.state {
-            session.greet(None, effects);
+        match presumed {
+            Some(presumed) => effects.push(Effect::Introduce { id: None, presumed }),
+            None if matches!(session.state, State::Open(_)) => session.greet(None, effects),
+            None => {}
         }
         session
     }
@@ -376,8 +425,9 @@ impl Session {
         let deadline = now.moment + policy.limits.auth_timeout;
         let (state, identity) = match visitor {
             Visitor::Anonymous => (State::Open(open), None),
-            Visitor::Known(grant) => (State::Open(open), Some(Identity::new(grant, now))),
-            Visitor::Unknown => (State::Authenticating(Box::new(Authenticating { open, deadline })), None),
+            Visitor::Known(grant) => (State::Open(open), Some(Identity::new(grant, id, now))),
+            Visitor::Presumed(_) => (Authenticating::state(open, deadline, Some(Vec::new())), None),
+            Visitor::Unknown => (Authenticating::state(open, deadline, None), None),
         };
         let subscriptions = HashMap::new();
         Self {
@@ -394,6 +444,7 @@ impl Session {
 
     /// Takes one input and appends what is to be done, in order.
     pub fn handle(&mut self, now: Now, input: Input, effects: &mut Vec<Effect>) {
+        let Some(input) = self.hold(input) else { return };
         match input {
             Input::Heard => self.heard(),
             Input::Probed => self.probed(now, effects),
@@ -408,6 +459,8 @@ impl Session {
                 self.read(id, channel, excerpt, outcome, effects)
             }
             Input::Counted { id, channel, outcome } => self.counted(id, channel, outcome, effects),
+            Input::Called { id, outcome } => self.called(id, outcome, effects),
+            Input::Reaffirmed { outcome } => self.reaffirmed(now, outcome, effects),
             Input::Lost { channel } => self.lost(channel, effects),
             Input::Tick => self.tick(now, effects),
             Input::Overflowed => self.close(now, CloseReason::SlowConsumer, Duration::ZERO, effects),
@@ -426,8 +479,8 @@ impl Session {
             State::Authenticating(it) => Some(it.deadline),
             State::Open(open) => {
                 let keepalive = open.keepalive.deadline(self.policy.heartbeat);
-                let ends = self.identity.as_ref().and_then(|identity| identity.ends);
-                Some(ends.map_or(keepalive, |ends| ends.min(keepalive)))
+                let due = self.identity.as_ref().and_then(|identity| identity.due());
+                Some(due.map_or(keepalive, |due| due.min(keepalive)))
             }
             State::Closing { deadline } | State::Finishing { deadline } => Some(*deadline),
             State::Over => None,
@@ -498,7 +551,7 @@ impl Session {
             return refuse(id, channel_of(&command).cloned(), failure, effects);
         }
         match command {
-            Command::Authenticate { token } => effects.push(Effect::Authenticate { id, token }),
+            Command::Authenticate { token } => self.authenticate(id, token, effects),
             Command::Subscribe { channel, start, presence } => {
                 self.subscribe(id, channel, start, presence, effects);
             }
@@ -520,6 +573,8 @@ impl Session {
                 Ok(()) => effects.push(Effect::Count { id, channel, members }),
                 Err(failure) => refuse(id, Some(channel), failure, effects),
             },
+            Command::Call { method, payload } => self.call(id, method, payload, effects),
+            Command::Tell { payload } => self.tell(id, payload, effects),
             Command::Ping => effects.push(Effect::Send(Reply { id, event: Event::Pong { time: now.unix } })),
         }
     }
@@ -584,12 +639,13 @@ impl Session {
     }
 
     fn tick(&mut self, now: Now, effects: &mut Vec<Effect>) {
-        if matches!(self.state, State::Open(_)) && self.is_expired(now) {
-            return self.close(now, CloseReason::Unauthorized, Duration::ZERO, effects);
+        if self.has_expired(now, effects) {
+            return;
         }
         match &mut self.state {
             State::Authenticating(it) if it.deadline <= now.moment => {
-                self.close(now, CloseReason::Unauthorized, Duration::ZERO, effects);
+                let reason = it.lateness();
+                self.close(now, reason, Duration::ZERO, effects);
             }
             State::Authenticating(_) => {}
             State::Open(open) => match open.keepalive.tick(self.policy.heartbeat, now.moment) {
@@ -658,7 +714,7 @@ fn channel_of(command: &Command) -> Option<&Channel> {
         | Command::Publish { channel, .. }
         | Command::History { channel, .. }
         | Command::Presence { channel, .. } => Some(channel),
-        Command::Authenticate { .. } | Command::Ping => None,
+        Command::Authenticate { .. } | Command::Call { .. } | Command::Tell { .. } | Command::Ping => None,
     }
 }
 

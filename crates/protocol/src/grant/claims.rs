@@ -114,6 +114,7 @@ pub fn read(json: &[u8], expected: &Expected, now: UnixMicros) -> Result<Grant, 
         profile: claims.info.map(Payload::from_raw),
         expires: claims.exp.map(time).transpose()?.map(|exp| exp.0 / 1_000_000),
         ends,
+        is_renewable: false,
         channels: channels(claims.channels.unwrap_or_default())?,
         allowances: claims.allow.iter().flatten().map(allowance).collect::<Result<_, _>>()?,
     })
@@ -200,6 +201,7 @@ mod tests {
             profile: Some(Payload::parse("{\"a\": 1}").unwrap()),
             expires: Some(1_767_225_601),
             ends: Some(UnixMicros(1_767_225_601_500_000)),
+            is_renewable: false,
             channels: vec![Channel::parse("news").unwrap()],
             allowances: vec![Allowance {
                 channels: vec![pattern("room:*"), pattern("lobby")],

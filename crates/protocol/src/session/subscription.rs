@@ -10,10 +10,12 @@ use crate::channel::Channel;
 use crate::command::Start;
 use crate::error::{ErrorCode, Failure};
 use crate::event::{Crowd, Entry, Event, Member, Reply};
+use crate::grant::Verb;
 use crate::history::{Excerpt, Page};
 use crate::id::RequestId;
 use crate::limits::Bound;
 use crate::publication::{Draft, Position, Retention};
+use crate::rules::Consent;
 use crate::time::Now;
 
 impl Session {
@@ -56,7 +58,10 @@ impl Session {
             let text = format!("a connection may subscribe to {most} channels: unsubscribe from one first");
             return Err(Failure::new(ErrorCode::LimitReached, text));
         }
-        Ok(Terms { start, history: rule.history.is_some(), overflow: rule.overflow })
+        // What the application has said of this client already it is not asked again.
+        let is_said = self.grant().is_some_and(|it| it.owns(channel) || it.allows(Verb::Subscribe, channel));
+        let consent = if is_said { Consent::Given } else { rule.consent_to_subscribe };
+        Ok(Terms { start, history: rule.history.is_some(), overflow: rule.overflow, consent })
     }
 
     pub(super) fn may_read(&self, channel: &Channel) -> Result<(), Failure> {
@@ -215,9 +220,9 @@ impl Session {
         effects: &mut Vec<Effect>,
     ) {
         match self.may_publish(now, &draft, effects) {
-            Ok(retention) => {
+            Ok((retention, consent)) => {
                 draft.retention = retention;
-                effects.push(Effect::Publish { id, draft });
+                effects.push(Effect::Publish { id, draft, consent });
             }
             Err(failure) => {
                 if failure.code == ErrorCode::TooLarge {
@@ -234,11 +239,12 @@ impl Session {
         now: Now,
         draft: &Draft,
         effects: &mut Vec<Effect>,
-    ) -> Result<Option<Retention>, Failure> {
+    ) -> Result<(Option<Retention>, Consent), Failure> {
         let channel = &draft.channel;
         let rule = self.policy.rules.may_publish(channel, self.grant(), self.is_wanted(channel))?;
         let retention = rule.check(&draft.payload, draft.key.as_ref())?;
         self.policy.limits.check(draft)?;
+        let consent = rule.consent_to_publish;
         if let Some(rate) = rule.rate
             && let Err(wait) = self.publishing.take(channel.namespace(), rate, now.moment)
         {
@@ -247,7 +253,16 @@ impl Session {
                 return Err(Failure::too_many_publications(rate, wait));
             }
         }
-        Ok(retention)
+        Ok((retention, consent))
+    }
+
+    /// Whether a draft that the backend has said otherwise is still one that may be published.
+    ///
+    /// # Errors
+    /// 4413 when it is over a bound, 4404 when its namespace is gone.
+    pub fn check(&self, draft: &Draft) -> Result<(), Failure> {
+        self.policy.rules.rule(&draft.channel)?.check(&draft.payload, draft.key.as_ref())?;
+        self.policy.limits.check(draft)
     }
 
     pub(super) fn placed(
