@@ -18,7 +18,7 @@ use bytes::Bytes;
 use fanfare_metrics::Metrics;
 use fanfare_protocol::command::Start;
 use fanfare_protocol::publication::{Draft, Payload, Retention};
-use fanfare_protocol::rules::{Overflow, RESERVED_NAMESPACE};
+use fanfare_protocol::rules::RESERVED_NAMESPACE;
 use fanfare_protocol::session::Terms;
 use fanfare_protocol::time::UnixMicros;
 use fanfare_protocol::websocket::Frame;
@@ -84,7 +84,7 @@ impl Ear {
     /// Those of [`Hub::subscribe`].
     pub async fn open(hub: &Arc<Hub>, metrics: &Arc<Metrics>) -> Result<Self, BrokerError> {
         let outbox = Outbox::new(SessionId::from_random([0; 16]), Encoding::NativeJson, QUEUE_BYTES);
-        let terms = Terms { start: Start::Rewind(u32::MAX), history: true, overflow: Overflow::Disconnect };
+        let terms = Terms { start: Start::Rewind(u32::MAX), history: true, ..Terms::default() };
         let ear = Self { hub: hub.clone(), channel: channel(), outbox, metrics: metrics.clone() };
         hub.attend(&ear.channel, &ear.outbox, terms).await?;
         hub.go_live(&ear.channel, &ear.outbox, Frame::ping(&[]));

@@ -73,6 +73,11 @@ impl Auth {
         }
     }
 
+    /// Whether a client can present a token at all.
+    pub(crate) fn takes_tokens(&self) -> bool {
+        self.verifier.is_some()
+    }
+
     /// Who sends a request, by the first token that it carries. Its `Origin`, if it has one, has been found to be allowed.
     pub(crate) fn visitor(
         &self,

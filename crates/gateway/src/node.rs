@@ -35,6 +35,7 @@ use crate::auth::Revoked;
 use crate::clock::Clock;
 use crate::config::{self, BrokerKind, Config};
 use crate::connection::{Roster, Speakers, Wheel};
+use crate::hooks::Renewals;
 use crate::http::Door;
 use crate::orders;
 use crate::outgoing::Dialer;
@@ -83,8 +84,9 @@ pub(crate) struct Services {
     pub(crate) admission: Admission,
     pub(crate) readiness: Readiness,
     /// For requests of the node's own.
-    #[allow(dead_code, reason = "key servers, hooks and webhooks are about to use it")]
     pub(crate) dialer: Dialer,
+    /// Those about whom the backend is to be asked again.
+    pub(crate) renewals: Renewals,
     /// Whether `/echo` is served.
     pub(crate) echo: bool,
     pub(crate) tasks: TaskTracker,
@@ -103,7 +105,7 @@ impl Services {
     pub(crate) fn belong(&self, place: &mut Place, visitor: &Visitor) -> Result<(), NoRoom> {
         match visitor {
             Visitor::Known(grant) => self.belong_to(place, grant),
-            Visitor::Anonymous | Visitor::Unknown => Ok(()),
+            Visitor::Anonymous | Visitor::Presumed(_) | Visitor::Unknown => Ok(()),
         }
     }
 
@@ -213,9 +215,9 @@ impl Node {
     /// New connections find the new settings at once; those that are open are told a few at a time, and all have been
     /// when this returns.
     pub async fn reload(&self, config: &Config) {
-        let Services { settings, roster, metrics, clock, .. } = &*self.services;
+        let Services { settings, roster, metrics, clock, dialer, .. } = &*self.services;
         let before = self.services.settings();
-        let mut new = Settings::of(config, Some(&before));
+        let mut new = Settings::of(config, Some(&before), dialer);
         let is_known = before.policy == new.policy;
         if is_known {
             new.policy = before.policy.clone();
@@ -308,13 +310,15 @@ fn services(
         &tasks,
         HubOptions { broker_timeout, check_interval: CHECK_INTERVAL, now: Clock::wall },
     );
-    let settings = Settings::of(config, None);
+    let dialer = Dialer::new(&config.authorities, tasks.clone(), metrics.clone());
+    let settings = Settings::of(config, None, &dialer);
     certificates::announce(&settings, None, &metrics, &clock);
     Services {
         settings: RwLock::new(Arc::new(settings)),
         hub,
         desk,
-        dialer: Dialer::new(&config.authorities, tasks.clone(), metrics.clone()),
+        dialer,
+        renewals: Renewals::default(),
         metrics,
         clock,
         wheel: Wheel::new(clock),

@@ -180,6 +180,7 @@ impl Streaming {
             ready!(self.poll_asking(cx));
             let State::Here(connection) = &mut self.state else { return Poll::Ready(Turn::Over) };
             connection.take_orders(cx);
+            connection.take_renewal(cx);
             if self.begin_asking() {
                 continue;
             }

@@ -24,7 +24,7 @@ use tungstenite::handshake::derive_accept_key;
 use super::{Answer, Peer, seconds, text, with_type};
 use crate::admission::NoRoom;
 use crate::auth::{self, Unwelcome, is_bearer};
-use crate::connection::{Connection, Guest};
+use crate::connection::{Connection, Guest, new_session_id};
 use crate::node::Services;
 use crate::transport::echo::Echo;
 use crate::transport::http2::Http2Stream;
@@ -181,8 +181,11 @@ fn examine(peer: &Peer, request: &Request<Incoming>, services: &Services) -> Res
     let mut place = peer.enter(headers, services).map_err(full)?;
     // Last, since it is what costs most.
     let visitor = settings.auth.visitor(headers, request.uri().query(), services).map_err(unwelcome)?;
+    let visitor = settings.hooks.presume(visitor, settings.auth.takes_tokens());
     services.belong(&mut place, &visitor).map_err(full)?;
-    Ok(Accepted { asked, negotiated, compression, guest: Guest { visitor, place } })
+    let caller = settings.hooks.caller(peer.client(headers, services), "websocket", headers);
+    let guest = Guest { visitor, place, session: new_session_id(), caller };
+    Ok(Accepted { asked, negotiated, compression, guest })
 }
 
 fn unwelcome(why: Unwelcome) -> Refused {

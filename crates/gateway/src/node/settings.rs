@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use fanfare_protocol::limits::{self, Bound};
 use fanfare_protocol::publication::Retention;
-use fanfare_protocol::rules::{MayPublish, MaySubscribe, Overflow, Rule, Rules};
+use fanfare_protocol::rules::{Consent, MayPublish, MaySubscribe, Overflow, Rule, Rules};
 use fanfare_protocol::session::Policy;
 use fanfare_protocol::websocket::{Context, Shape, Willingness};
 
@@ -18,7 +18,9 @@ use crate::config::{
     Compression, Config, Identity, Limits, Namespace, PublishBy, Secret, SlowSubscriber, SubscribeBy, Trial,
     WebSocket,
 };
+use crate::hooks::Hooks;
 use crate::http::Door;
+use crate::outgoing::Dialer;
 use crate::proxy::Proxies;
 use crate::tls::Tls;
 
@@ -27,6 +29,8 @@ use crate::tls::Tls;
 pub(crate) struct Settings {
     pub(crate) policy: Arc<Policy>,
     pub(crate) auth: Auth,
+    /// What the backend is asked.
+    pub(crate) hooks: Hooks,
     pub(crate) origins: Origins,
     pub(crate) websocket: WebSocket,
     /// What is agreed to with clients that offer compression.
@@ -46,7 +50,7 @@ pub(crate) struct Settings {
 
 impl Settings {
     /// Those of a configuration, in force after those of `before` if the node runs already.
-    pub(super) fn of(config: &Config, before: Option<&Self>) -> Self {
+    pub(super) fn of(config: &Config, before: Option<&Self>, dialer: &Dialer) -> Self {
         let tls = |door, identity: &Option<Arc<Identity>>| {
             let before = before.and_then(|before| before.tls(door));
             identity.as_ref().map(|identity| Tls::new(identity, &config.tls, before))
@@ -55,6 +59,7 @@ impl Settings {
             tls: (tls(Door::Public, &config.tls.public), tls(Door::Internal, &config.tls.internal)),
             policy: Arc::new(policy(config)),
             auth: Auth::of(&config.auth),
+            hooks: Hooks::of(config, before.map(|before| &before.hooks), dialer),
             origins: Origins::new(&config.origin.allow),
             websocket: config.websocket.clone(),
             compression: config.compression.as_ref().map(willingness),
@@ -113,10 +118,12 @@ fn policy(config: &Config) -> Policy {
         limits::Heartbeat { interval: config.heartbeat.interval, timeout: config.heartbeat.timeout };
     let namespaces =
         config.namespaces.iter().map(|(name, namespace)| (name.as_str().into(), rule(namespace)));
-    Policy { node: config.node.name.as_str().into(), limits, heartbeat, rules: Rules::of(namespaces) }
+    let (node, takes_calls) = (config.node.name.as_str().into(), config.hooks.call.is_some());
+    Policy { node, limits, heartbeat, rules: Rules::of(namespaces), takes_calls }
 }
 
 fn rule(namespace: &Namespace) -> Rule {
+    let consent = |hook: &Option<String>| if hook.is_some() { Consent::Needed } else { Consent::Given };
     Rule {
         publish: match namespace.publish {
             PublishBy::None => MayPublish::Nobody,
@@ -136,6 +143,8 @@ fn rule(namespace: &Namespace) -> Rule {
             idempotency_ttl: history.idempotency_ttl,
         }),
         presence: namespace.presence,
+        consent_to_subscribe: consent(&namespace.subscribe_hook),
+        consent_to_publish: consent(&namespace.publish_hook),
         overflow: match namespace.overflow {
             SlowSubscriber::Disconnect => Overflow::Disconnect,
             SlowSubscriber::DropOldest => Overflow::DropOldest,

@@ -21,6 +21,7 @@ mod framing;
 mod handshake;
 mod heartbeat;
 mod history;
+mod hooks;
 mod hygiene;
 mod limits;
 mod presence;

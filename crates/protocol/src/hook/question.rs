@@ -15,8 +15,8 @@ pub struct Client<'a> {
     pub session: SessionId,
     /// The node that holds it.
     pub node: &'a str,
-    /// Where it is, as far as trusted proxies say.
-    pub address: IpAddr,
+    /// Where it is, as far as trusted proxies say; not known of those who came before anybody was to be asked.
+    pub address: Option<IpAddr>,
     /// How it is connected.
     pub transport: &'a str,
     /// What is known of it; nothing of a client that is nobody.
@@ -65,7 +65,9 @@ impl Question<'_> {
         body.number("time", now.millis());
         body.text("node", client.node);
         body.text("session", &client.session.to_string());
-        body.text("address", &client.address.to_string());
+        if let Some(address) = client.address {
+            body.text("address", &address.to_string());
+        }
         body.text("transport", client.transport);
         holder(&mut body, client.grant);
         match self {

@@ -82,6 +82,7 @@ impl Authenticating {
     }
 
     /// Whether it is being found out who the client is.
+    #[cfg(test)]
     pub(super) fn is_asking(&self) -> bool {
         self.held.is_some()
     }
