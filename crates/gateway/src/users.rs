@@ -55,13 +55,13 @@ impl Teller {
         loop {
             tick.tick().await;
             let now = Instant::now();
+            headcount.forget(now.checked_sub(self.beat * SILENCE).unwrap_or(now));
             let is_bounded = self.services.settings().limits.connections_per_user.is_some();
             headcount.note_changes(is_bounded);
             if !is_bounded {
                 self.is_unknown.store(true, Ordering::Relaxed);
                 continue;
             }
-            headcount.forget(now.checked_sub(self.beat * SILENCE).unwrap_or(now));
             let is_beat = now >= next_beat;
             let outcome = if is_beat && self.is_unknown.swap(false, Ordering::Relaxed) {
                 self.tell_all().await
