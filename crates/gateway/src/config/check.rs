@@ -43,7 +43,6 @@ pub(super) enum Kind {
     /// Names of headers that may be shown to a backend.
     Headers,
     /// A URL of HTTP, without a user or a password.
-    #[allow(dead_code, reason = "key servers, hooks and webhooks are about to use it")]
     Url,
 }
 

@@ -70,7 +70,9 @@ impl<T: Transport> Connection<T> {
             }
             match effect {
                 Effect::Authenticate { id, token } => {
-                    let outcome = services.settings().auth.verify(&token, &services);
+                    let settings = services.settings();
+                    self.while_writing(settings.auth.prepare(&token)).await;
+                    let outcome = settings.auth.verify(&token, &services);
                     let before = self.session.shared_grant().cloned();
                     let outcome = match outcome {
                         Ok(grant) => self.introduced(Some(grant)).await,

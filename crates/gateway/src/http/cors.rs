@@ -14,7 +14,7 @@ use fanfare_protocol::error::{ErrorCode, Failure};
 use fanfare_protocol::grant::Visitor;
 
 use super::{Answer, Peer, failure, with_type};
-use crate::auth::{RETRY_AFTER, Unwelcome};
+use crate::auth::Unwelcome;
 use crate::hooks::Caller;
 use crate::node::{Services, Settings};
 
@@ -110,10 +110,10 @@ fn visitor<B>(request: &Request<B>, settings: &Settings, services: &Services) ->
         Ok(visitor) => Ok(visitor),
         Err(why) => {
             let text = why.to_string();
-            Err(match why {
-                Unwelcome::Token(_) => Failure::new(ErrorCode::Unauthorized, text),
-                Unwelcome::CookieWithoutOrigin => Failure::new(ErrorCode::Forbidden, text),
-                Unwelcome::NotYet => Failure::retry(ErrorCode::Unavailable, text, RETRY_AFTER),
+            Err(match (why, why.retry_after()) {
+                (_, Some(after)) => Failure::retry(ErrorCode::Unavailable, text, after),
+                (Unwelcome::CookieWithoutOrigin, None) => Failure::new(ErrorCode::Forbidden, text),
+                (_, None) => Failure::new(ErrorCode::Unauthorized, text),
             })
         }
     }

@@ -13,14 +13,13 @@ use fanfare_protocol::session::Policy;
 use fanfare_protocol::websocket::{Context, Shape, Willingness};
 
 use crate::admission::Origins;
-use crate::auth::Auth;
+use crate::auth::{Auth, Means};
 use crate::config::{
     Compression, Config, Identity, Limits, Namespace, PublishBy, Secret, SlowSubscriber, SubscribeBy, Trial,
     WebSocket,
 };
 use crate::hooks::Hooks;
 use crate::http::Door;
-use crate::outgoing::Dialer;
 use crate::proxy::Proxies;
 use crate::tls::Tls;
 
@@ -50,7 +49,7 @@ pub(crate) struct Settings {
 
 impl Settings {
     /// Those of a configuration, in force after those of `before` if the node runs already.
-    pub(super) fn of(config: &Config, before: Option<&Self>, dialer: &Dialer) -> Self {
+    pub(super) fn of(config: &Config, before: Option<&Self>, means: &Means<'_>) -> Self {
         let tls = |door, identity: &Option<Arc<Identity>>| {
             let before = before.and_then(|before| before.tls(door));
             identity.as_ref().map(|identity| Tls::new(identity, &config.tls, before))
@@ -58,8 +57,8 @@ impl Settings {
         Self {
             tls: (tls(Door::Public, &config.tls.public), tls(Door::Internal, &config.tls.internal)),
             policy: Arc::new(policy(config)),
-            auth: Auth::of(&config.auth),
-            hooks: Hooks::of(config, before.map(|before| &before.hooks), dialer),
+            auth: Auth::of(&config.auth, before.map(|before| &before.auth), means),
+            hooks: Hooks::of(config, before.map(|before| &before.hooks), means.dialer),
             origins: Origins::new(&config.origin.allow),
             websocket: config.websocket.clone(),
             compression: config.compression.as_ref().map(willingness),

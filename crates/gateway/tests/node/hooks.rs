@@ -1,6 +1,8 @@
 //! A backend that is asked who clients are and what they may do: what it hears, and what its answers come to.
 
+use std::process::Stdio;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use data_encoding::HEXLOWER;
@@ -10,6 +12,9 @@ use fanfare_testbed::{Client, LineStream, http};
 use http_body_util::Full;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::Command;
+use tokio::time::timeout;
 
 use crate::auth::{now, token};
 use crate::support::{configured, counted, node, start};
@@ -308,4 +313,46 @@ async fn a_call_is_answered_by_the_backend() {
     let mut client = Client::connect(alone.public_addr()).await;
     let answer = client.ask(json!({"type": "call", "method": "double", "data": 21})).await;
     assert_eq!(answer["code"], 4404);
+}
+
+/// The example of the documentation, run as it is written.
+#[tokio::test]
+async fn the_example_in_the_documentation_works() {
+    let page = include_str!("../../../../docs/hooks.md");
+    let (_, program) = page.split_once("```python\n").expect("there is an example");
+    let (program, _) = program.split_once("```").expect("it ends");
+    let mut python = Command::new("python3")
+        .args(["-c", program, "0"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("python3 is here");
+    let mut lines = BufReader::new(python.stdout.take().expect("it is piped")).lines();
+    let port = timeout(Duration::from_secs(30), lines.next_line()).await.expect("it starts");
+    let port = port.expect("it says where").expect("it says where");
+    let url = format!("http://127.0.0.1:{port}/");
+    let node = node(&format!(
+        "[hooks]\nconnect = \"{url}\"\ncall = \"{url}\"\nsecret = \"of both\"\nheaders = [\"cookie\"]\n\
+         [namespaces.room]\n[namespaces.room.hooks]\nsubscribe = \"{url}\"\npublish = \"{url}\"\n"
+    ))
+    .await;
+    let mut stranger = Client::knock(node.public_addr(), "/ws", &[]).await.expect("the upgrade comes first");
+    assert_eq!(stranger.goodbye().await.code, Some(4401));
+    let cookie = [("Cookie", "sid=1")];
+    let mut ann = Client::knock(node.public_addr(), "/ws", &cookie).await.expect("the upgrade comes first");
+    ann.greeted().await.expect("it is welcome");
+    assert_eq!(ann.welcome()["user"], "ann");
+    let staff = ann.ask(json!({"type": "subscribe", "channel": "room:staff"})).await;
+    assert_eq!((&staff["code"], &staff["message"]), (&json!(4403), &json!("for the staff")));
+    ann.subscribe("room:1").await;
+    ann.publish("room:1", json!("damn")).await;
+    assert_eq!(ann.message("room:1").await, json!({"text": "d***"}));
+    let answer = ann.ask(json!({"type": "call", "method": "who", "data": null})).await;
+    assert_eq!(answer["data"], json!({"method": "who", "by": "ann"}));
+    // Whoever does not share the secret is nobody to it.
+    let other = self::node(&format!("[hooks]\nconnect = \"{url}\"\nsecret = \"another\"\n")).await;
+    let mut refused =
+        Client::knock(other.public_addr(), "/ws", &cookie).await.expect("the upgrade comes first");
+    assert_eq!(refused.goodbye().await.code, Some(4401));
 }
