@@ -336,6 +336,33 @@ async fn a_primary_that_was_silent_is_tried_before_it_is_believed() {
     assert!(woken.elapsed() >= PROBATION, "after {:?}", woken.elapsed());
 }
 
+/// Once the others have given a primary up its replica may lead at any moment: it is nobody, whether it wakes or not.
+#[tokio::test]
+async fn a_primary_that_the_others_have_given_up_is_nobody() {
+    let redis = Clustered::on(RedisCluster::start().await);
+    let never = Duration::from_secs(3600);
+    let node =
+        redis.nodes.join_with(&RedisOptions { timeout: never, ping_interval: never, ..redis.options() });
+    node.is_up().await;
+    let room = &Clustered::rooms(0, 1)[0];
+    redis.servers.forbid_failover(0).await;
+    node.publish(room, 1).await.unwrap();
+    let old = &redis.servers()[0];
+    old.freeze().await;
+    let asked = node.publish(room, 2).await;
+    assert!(
+        matches!(asked, Err(BrokerError::Timeout(_))),
+        "answered for as unknown while it sleeps: {asked:?}"
+    );
+    node.is_down().await;
+    old.thaw().await;
+    eventually("it is believed again", async || node.publish(room, 3).await.is_ok()).await;
+    for other in &redis.servers()[1..] {
+        let nodes: String = other.query(cmd("CLUSTER").arg("NODES")).await;
+        assert!(!nodes.contains("master,fail "), "the others have taken their word back first:\n{nodes}");
+    }
+}
+
 /// A server that does not know yet that a slot is another's takes what it was sent before: nothing may come before that.
 #[tokio::test]
 async fn no_draft_overtakes_another_on_its_way_to_the_new_server() {
