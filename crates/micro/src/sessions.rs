@@ -77,10 +77,20 @@ fn subscribe_and_leave() -> Operation {
     let channel = sample::channel();
     Box::new(move || {
         let of = || channel.clone();
-        conversation.ask(Command::Subscribe { channel: of(), start: Start::Live, presence: false });
+        conversation.ask(Command::Subscribe {
+            channel: of(),
+            start: Start::Live,
+            presence: false,
+            proof: None,
+        });
         conversation.expect(|effect| matches!(effect, Effect::Join { .. }));
         let outcome = Ok(Some(Entry { position: sample::POSITION, recovered: true }));
-        conversation.take(Input::Joined { id: sample::request_id(), channel: of(), outcome });
+        conversation.take(Input::Joined {
+            id: sample::request_id(),
+            channel: of(),
+            start: Start::Live,
+            outcome,
+        });
         conversation.expect(|effect| matches!(effect, Effect::GoLive { .. }));
         conversation.ask(Command::Unsubscribe { channel: of() });
         conversation.expect(|effect| matches!(effect, Effect::Leave { .. }));

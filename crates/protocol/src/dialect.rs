@@ -12,6 +12,7 @@ use crate::manners::Manners;
 use crate::publication::{Delivery, Publication};
 use crate::websocket::{Frame, Shape};
 
+pub mod centrifugo;
 pub mod native;
 #[cfg(test)]
 mod theatre;
@@ -23,17 +24,24 @@ pub enum Encoding {
     NativeJson,
     /// `fanfare.v1.msgpack`.
     NativeMessagePack,
+    /// `centrifuge-json`.
+    CentrifugoJson,
+    /// `centrifuge-protobuf`.
+    CentrifugoProtobuf,
 }
 
 impl Encoding {
     /// Every encoding, in the order of their discriminants.
-    pub const ALL: [Self; 2] = [Self::NativeJson, Self::NativeMessagePack];
+    pub const ALL: [Self; 4] =
+        [Self::NativeJson, Self::NativeMessagePack, Self::CentrifugoJson, Self::CentrifugoProtobuf];
 
     /// The name of the WebSocket subprotocol.
     pub const fn subprotocol(self) -> &'static str {
         match self {
             Self::NativeJson => "fanfare.v1.json",
             Self::NativeMessagePack => "fanfare.v1.msgpack",
+            Self::CentrifugoJson => "centrifuge-json",
+            Self::CentrifugoProtobuf => "centrifuge-protobuf",
         }
     }
 
@@ -42,6 +50,8 @@ impl Encoding {
         match self {
             Self::NativeJson => &native::Json,
             Self::NativeMessagePack => &native::MessagePack,
+            Self::CentrifugoJson => &centrifugo::Json,
+            Self::CentrifugoProtobuf => &centrifugo::Protobuf,
         }
     }
 }

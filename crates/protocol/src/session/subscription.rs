@@ -171,6 +171,7 @@ impl Session {
 
     /// Leaves the channels whose passes are over, and tells the client.
     pub(super) fn end_passes(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        let State::Open(_) = self.state else { return };
         if self.passes_end.is_none_or(|end| end > now.moment) {
             return;
         }
