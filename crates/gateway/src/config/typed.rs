@@ -6,6 +6,7 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::authorities::Authorities;
 use super::choice::{
     BrokerKind, ForwardedBy, LogFormat, PublishBy, RedisMode, SlowSubscriber, SubscribeBy, TlsVersion, Trial,
 };
@@ -50,6 +51,8 @@ pub struct Config {
     pub api: Api,
     /// Clients of Centrifugo.
     pub centrifugo: Centrifugo,
+    /// Whom the node believes where it is the client.
+    pub authorities: Authorities,
     /// The page at `/`.
     pub console: Console,
     /// What is logged, and how.
@@ -394,6 +397,7 @@ pub(super) fn build(merged: &Merged, default_name: &str) -> Config {
         namespaces: namespaces.collect(),
         api: Api { keys: merged.list("api.keys").into_iter().map(Secret::new).collect() },
         centrifugo: Centrifugo { enabled: merged.switch("centrifugo.enabled").unwrap_or(true) },
+        authorities: Authorities::default(),
         console: Console { enabled: merged.switch("console.enabled").unwrap_or(loopback) },
         log: Log { format: LogFormat::of(&text(merged, "log.format")), level: text(merged, "log.level") },
         echo: false,
