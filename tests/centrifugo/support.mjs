@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import WebSocket from 'ws';
 import { Centrifuge } from 'centrifuge';
-import { Centrifuge as CentrifugeProtobuf } from 'centrifuge/build/protobuf/index.js';
+import { Centrifuge as CentrifugeProtobuf } from 'centrifuge/build/protobuf';
 
 /** The bound of every wait: far more than anything here takes. */
 const WAIT_MS = 30_000;
