@@ -30,7 +30,8 @@ fn decode(encoding: Encoding, incoming: Incoming<'_>) {
             Ok(request) => {
                 if let Command::Publish { payload, .. } = &request.command {
                     let json = payload.json();
-                    Payload::parse(str::from_utf8(&json).expect("JSON is text")).expect("it has a translation");
+                    Payload::parse(str::from_utf8(&json).expect("JSON is text"))
+                        .expect("it has a translation");
                 }
                 (request.id, Failure::new(ErrorCode::Forbidden, "no"))
             }

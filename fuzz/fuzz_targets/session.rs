@@ -131,15 +131,14 @@ impl Shell {
             None => Visitor::Anonymous,
         };
         let mut decided = Vec::new();
-        let session =
-            Session::open(
-                SessionId::from_random([7; 16]),
-                policy(false, 3),
-                &Manners::PLAIN,
-                visitor,
-                now,
-                &mut decided,
-            );
+        let session = Session::open(
+            SessionId::from_random([7; 16]),
+            policy(false, 3),
+            &Manners::PLAIN,
+            visitor,
+            now,
+            &mut decided,
+        );
         let (to_perform, joined) = (VecDeque::new(), HashSet::new());
         let mut shell = Self {
             session,
@@ -164,7 +163,8 @@ impl Shell {
             Act::Open(channel) => {
                 let channel = Channel::parse(name(channel)).expect("a name");
                 let (start, presence) = (Default::default(), true);
-                let command = fanfare_protocol::command::Command::Subscribe { channel, start, presence, proof: None };
+                let command =
+                    fanfare_protocol::command::Command::Subscribe { channel, start, presence, proof: None };
                 self.feed(Input::Opening(Request { id: None, command }));
             }
             Act::PassMillis(millis) => self.pass(Duration::from_millis(millis.into())),

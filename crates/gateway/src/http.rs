@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use ::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use bytes::Bytes;
-use fanfare_protocol::dialect::{Offer, centrifugo, native};
+use fanfare_protocol::dialect::{Offer, native};
 use fanfare_protocol::error::{ErrorCode, Failure};
 use fanfare_protocol::limits::Limits;
 use fanfare_protocol::session::{Rate, Verdict};
@@ -163,9 +163,10 @@ pub(crate) async fn answer(
         (Door::Public, "/ws") => {
             handshake::upgrade(peer, request, Purpose::Session(&Offer::NATIVE), services)
         }
-        (Door::Public, "/connection/websocket") if services.settings().centrifugo => {
-            handshake::upgrade(peer, request, Purpose::Session(&centrifugo::OFFER), services)
-        }
+        (Door::Public, "/connection/websocket") => match services.settings().centrifugo {
+            Some(offer) => handshake::upgrade(peer, request, Purpose::Session(offer), services),
+            None => not_found(path),
+        },
         (Door::Public, "/echo") if services.echo => {
             handshake::upgrade(peer, request, Purpose::Echo, services)
         }

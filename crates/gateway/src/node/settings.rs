@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use fanfare_protocol::dialect::{Offer, centrifugo};
 use fanfare_protocol::limits::{self, Bound};
 use fanfare_protocol::publication::Retention;
 use fanfare_protocol::rules::{MayPublish, MaySubscribe, NameRules, Overflow, Rule, Rules};
@@ -35,8 +36,8 @@ pub(crate) struct Settings {
     pub(crate) limits: Limits,
     pub(crate) proxies: Proxies,
     pub(crate) api_keys: Vec<Secret>,
-    /// Whether clients of Centrifugo are served.
-    pub(crate) centrifugo: bool,
+    /// What clients of Centrifugo are offered, where they are served.
+    pub(crate) centrifugo: Option<&'static Offer>,
     /// Whether the page is served.
     pub(crate) console: bool,
     /// How long the head of a request, or the body of an API call, may take to arrive.
@@ -63,7 +64,7 @@ impl Settings {
             limits: config.limits.clone(),
             proxies: Proxies::of(&config.proxy),
             api_keys: config.api.keys.clone(),
-            centrifugo: config.centrifugo.enabled,
+            centrifugo: config.centrifugo.enabled.then_some(&centrifugo::OFFER),
             console: config.console.enabled,
             header_timeout: config.limits.header_timeout,
             drain_window: config.node.drain,

@@ -130,7 +130,7 @@ fn messages_of_protobuf_are_those_of_the_schema() {
             b"\x05\x08\xac\x02\x3a\x00".to_vec(),
         ),
         (
-            encode(&None, Event::Unsubscribed { channel: channel.clone(), cause: Some(ErrorCode::Gap) }),
+            encode(&None, Event::Unsubscribed { channel, cause: Some(ErrorCode::Gap) }),
             b"\x1e\x22\x1c\x12\x01a\x3a\x17\x10\xc4\x13\x1a\x12insufficient state".to_vec(),
         ),
         (

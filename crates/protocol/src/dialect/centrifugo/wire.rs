@@ -75,6 +75,7 @@ pub(super) struct Connect<'a> {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
+#[expect(clippy::struct_excessive_bools, reason = "as it comes")]
 pub(super) struct Subscribe<'a> {
     #[serde(borrow)]
     channel: Cow<'a, str>,
