@@ -20,6 +20,7 @@ pub mod history;
 pub mod hook;
 pub mod id;
 pub mod limits;
+pub mod manners;
 pub mod msgpack;
 pub mod publication;
 pub mod rules;

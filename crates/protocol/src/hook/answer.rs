@@ -206,7 +206,7 @@ fn claims(fields: &Fields<'_>, now: UnixMicros) -> Result<Grant, Unreadable> {
     let claims = format!("{{{}}}", members.collect::<Vec<_>>().join(","));
     read(claims.as_bytes(), &Expected::default(), now).map_err(|_| {
         Unreadable(
-            "`user` is a string of 1 to 255 bytes or null, `expires` a time to come in seconds since 1970, `channels` a list of \
+            "`user` is a string of at most 255 bytes or null, `expires` a time to come in seconds since 1970, `channels` a list of \
              names, `allow` a list of what may be done on which channels",
         )
     })

@@ -30,7 +30,9 @@ impl Session {
     fn takes_calls(&self) -> Result<(), Failure> {
         match self.policy.takes_calls {
             true => Ok(()),
-            false => Err(Failure::new(ErrorCode::NotFound, "there is no backend that could be called here")),
+            false => {
+                Err(Failure::new(ErrorCode::NotOffered, "there is no backend that could be called here"))
+            }
         }
     }
 

@@ -20,13 +20,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Effect, Input, Open, Policy, Session, State, Subscription, refuse};
+use crate::channel::Channel;
 use crate::close::CloseReason;
 use crate::command::Start;
 use crate::error::{ErrorCode, Failure};
-use crate::event::{Event, Reply, Welcome};
+use crate::event::{Entered, Event, Reply, Welcome};
 use crate::grant::{Grant, Token};
 use crate::id::{RequestId, SessionId, Ticket};
-use crate::time::{Moment, Now};
+use crate::manners::Refusal;
+use crate::time::{Moment, Now, UnixMicros};
 
 /// What is known of a client that has presented a token.
 #[derive(Debug)]
@@ -45,12 +47,13 @@ const RENEWAL_PAUSE: Duration = Duration::from_secs(1);
 const RETURN_WINDOW_MILLIS: u64 = 10_000;
 
 impl Identity {
-    pub(super) fn new(grant: Arc<Grant>, id: SessionId, now: Now) -> Box<Self> {
+    /// Holds a grant, which is good for a while longer than it says.
+    pub(super) fn new(grant: Arc<Grant>, id: SessionId, now: Now, grace: Duration) -> Box<Self> {
         let ends = grant.ends.map(|ends| now.moment + ends.since(now.unix));
-        let mut identity = Self { grant, ends, renews: None };
+        let mut identity = Self { grant, ends: ends.map(|ends| ends + grace), renews: None };
         if identity.grant.is_renewable {
             let part = 0.5 + 0.3 * f64::from(u32::try_from(id.spread(1_000)).unwrap_or(0)) / 1_000.0;
-            identity.renews = identity.ends.map(|ends| now.moment + ends.since(now.moment).mul_f64(part));
+            identity.renews = ends.map(|ends| now.moment + ends.since(now.moment).mul_f64(part));
         }
         Box::new(identity)
     }
@@ -65,6 +68,11 @@ impl Identity {
         let at = |ends: Moment| now.moment + (ends.since(now.moment) / 2).max(RENEWAL_PAUSE);
         self.renews = self.ends.map(at).filter(|at| self.ends.is_some_and(|ends| *at < ends));
     }
+}
+
+/// How long it is until then (Unix seconds).
+fn lasting(expires: u64, now: Now) -> Duration {
+    UnixMicros(expires.saturating_mul(1_000_000)).since(now.unix)
 }
 
 /// A conversation whose client is not known yet.
@@ -90,7 +98,7 @@ impl Authenticating {
     /// Why it is closed when its time is over.
     pub(super) fn lateness(&self) -> CloseReason {
         match self.held {
-            None => CloseReason::Unauthorized,
+            None => CloseReason::Late,
             Some(_) => CloseReason::TryAgainLater,
         }
     }
@@ -109,7 +117,11 @@ impl Session {
 
     /// Whether commands are held, so that it is better not to read more of them.
     pub fn holds(&self) -> bool {
-        matches!(&self.state, State::Authenticating(it) if it.held.as_ref().is_some_and(|it| !it.is_empty()))
+        match &self.state {
+            State::Authenticating(it) => it.held.as_ref().is_some_and(|held| !held.is_empty()),
+            State::Prelude(it) => it.holds(),
+            State::Open(_) | State::Closing { .. } | State::Finishing { .. } | State::Over => false,
+        }
     }
 
     /// Keeps a command while it is being found out whose it is; gives back everything else.
@@ -139,7 +151,7 @@ impl Session {
             let (reason, after) = match identity.grant.is_renewable {
                 // It was not refused, there was just nobody to renew it.
                 true => (CloseReason::TryAgainLater, self.id.spread(RETURN_WINDOW_MILLIS)),
-                false => (CloseReason::Unauthorized, 0),
+                false => (CloseReason::Expired, 0),
             };
             self.close(now, reason, Duration::from_millis(after), effects);
             return true;
@@ -172,10 +184,12 @@ impl Session {
     /// Goes on by what is known of the same client from now on.
     fn replace(&mut self, now: Now, id: Option<RequestId>, grant: Arc<Grant>, effects: &mut Vec<Effect>) {
         let expires = grant.expires;
-        self.identity = Some(Identity::new(grant, self.id, now));
-        effects.push(Effect::Send(Reply { id, event: Event::Refreshed { expires } }));
+        self.identity = Some(Identity::new(grant, self.id, now, self.manners.token_grace));
+        let lasts = expires.map(|expires| lasting(expires, now));
+        let event = Event::Refreshed { session: self.id, expires, lasts };
+        effects.push(Effect::Send(Reply { id, event }));
         self.withdraw(effects);
-        let _ = self.enrol(effects);
+        let _ = self.enrol(&[], effects);
     }
 
     /// Tells a client why it may not be here, and closes.
@@ -185,10 +199,13 @@ impl Session {
             ErrorCode::LimitReached => CloseReason::LimitReached,
             ErrorCode::Forbidden => CloseReason::Forbidden,
             ErrorCode::RateLimited => CloseReason::RateLimited,
+            ErrorCode::Expired => CloseReason::Expired,
             _ => CloseReason::Unauthorized,
         };
         let after = failure.retry_after.unwrap_or(Duration::ZERO);
-        refuse(id, None, failure, effects);
+        if self.manners.refusal == Refusal::Told || reason == CloseReason::Expired {
+            refuse(id, None, failure, effects);
+        }
         self.close(now, reason, after, effects);
     }
 
@@ -211,7 +228,13 @@ impl Session {
                 self.introduce(now, id, grant, effects);
                 held.into_iter().flatten().for_each(|input| self.handle(now, input, effects));
             }
-            (State::Authenticating(_), Err(failure)) => self.turn_away(now, id, failure, effects),
+            (State::Authenticating(_) | State::Prelude(_), Err(failure)) => {
+                self.turn_away(now, id, failure, effects);
+            }
+            (State::Prelude(_), Ok(grant)) => {
+                self.identity = Some(Identity::new(grant, self.id, now, self.manners.token_grace));
+                self.enrol_first(now, effects);
+            }
             (State::Open(_), Ok(grant)) => self.renew(now, id, grant, effects),
             (State::Open(_), Err(failure)) => self.refuse_token(now, id, failure, effects),
             (State::Closing { .. } | State::Finishing { .. } | State::Over, _) => {}
@@ -238,7 +261,11 @@ impl Session {
     /// A wrong token costs a signature to be checked, so an open conversation may present only so many.
     fn refuse_token(&mut self, now: Now, id: Option<RequestId>, failure: Failure, effects: &mut Vec<Effect>) {
         let State::Open(open) = &mut self.state else { return };
-        open.bad_requests += u32::from(failure.code == ErrorCode::Unauthorized);
+        if self.manners.refusal == Refusal::Final && failure.code == ErrorCode::Unauthorized {
+            return self.close(now, CloseReason::Unauthorized, Duration::ZERO, effects);
+        }
+        let is_bad = matches!(failure.code, ErrorCode::Unauthorized | ErrorCode::Expired);
+        open.bad_requests += u32::from(is_bad);
         let too_many = open.bad_requests > self.policy.limits.errors;
         refuse(id, None, failure, effects);
         if too_many {
@@ -248,23 +275,25 @@ impl Session {
 
     /// Greets a client that has become known, and subscribes it to what its token lists.
     fn introduce(&mut self, now: Now, id: Option<RequestId>, grant: Arc<Grant>, effects: &mut Vec<Effect>) {
-        self.identity = Some(Identity::new(grant, self.id, now));
-        self.greet(id, effects);
+        self.identity = Some(Identity::new(grant, self.id, now, self.manners.token_grace));
+        self.greet(now, id, effects);
     }
 
-    pub(super) fn greet(&mut self, id: Option<RequestId>, effects: &mut Vec<Effect>) {
+    pub(super) fn greet(&mut self, now: Now, id: Option<RequestId>, effects: &mut Vec<Effect>) {
         let mut joins = Vec::new();
-        let subscribed = self.enrol(&mut joins);
-        self.welcome(id, None, subscribed, effects);
+        let subscribed = self.enrol(&[], &mut joins);
+        self.welcome(now, id, None, subscribed, Vec::new(), effects);
         effects.append(&mut joins);
     }
 
     /// Tells the client that the conversation is open, and what it is subscribed to.
     pub(super) fn welcome(
         &self,
+        now: Now,
         id: Option<RequestId>,
         ticket: Option<Ticket>,
-        subscribed: Vec<crate::Channel>,
+        subscribed: Vec<Channel>,
+        entered: Vec<Entered>,
         effects: &mut Vec<Effect>,
     ) {
         let Policy { node, limits, heartbeat, .. } = &*self.policy;
@@ -274,26 +303,30 @@ impl Session {
             node: node.clone(),
             user: grant.and_then(|grant| grant.user.clone()),
             expires: grant.and_then(|grant| grant.expires),
+            lasts: grant.and_then(|grant| grant.expires).map(|expires| lasting(expires, now)),
             heartbeat: heartbeat.interval,
             message_bytes: limits.message_bytes,
             channels: limits.channels,
             messages_per_second: limits.messages_per_second,
             ticket,
             subscribed,
+            entered,
         };
         effects.push(Effect::Send(Reply { id, event: Event::Welcome(welcome) }));
     }
 
     /// Subscribes to the channels that the token lists, and to the personal one where there is such a namespace; returns
     /// those that it was not subscribed to already. What cannot be subscribed to is left out: the token is older than the
-    /// configuration that forbids it.
-    fn enrol(&mut self, effects: &mut Vec<Effect>) -> Vec<crate::Channel> {
+    /// configuration that forbids it. `places` say where the client stands in some of them.
+    pub(super) fn enrol(&mut self, places: &[(Channel, Start)], effects: &mut Vec<Effect>) -> Vec<Channel> {
         let Some(identity) = &self.identity else { return Vec::new() };
         let grant = identity.grant.clone();
         let personal = grant.personal_channel();
         let mut joined = Vec::new();
         for channel in personal.iter().chain(&grant.channels) {
-            let Ok(terms) = self.may_subscribe(channel, Start::Live) else { continue };
+            let place = places.iter().find(|(it, _)| it == channel);
+            let start = place.map_or(Start::Live, |(_, start)| *start);
+            let Ok(terms) = self.may_subscribe(channel, start) else { continue };
             let subscription: &mut Subscription = self.subscriptions.entry(channel.clone()).or_default();
             subscription.is_wanted = true;
             subscription.unanswered += 1;
