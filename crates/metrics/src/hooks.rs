@@ -18,7 +18,7 @@ impl Hooks {
                 fact(
                     "fanfare_hooks_total",
                     "Questions to the backend about clients, by what came of them; how long it takes to answer, and whether it is \
-                     left alone, fanfare_outgoing_* tell for the purpose `hook`.",
+                     left alone, fanfare_outgoing_request_seconds and fanfare_outgoing_breakers_open tell for the purpose `hook`.",
                 )
                 .query("sum(rate(fanfare_hooks_total{outcome!~\"allowed|refused\"}[5m])) by (hook, outcome)"),
             ),
