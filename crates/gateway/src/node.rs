@@ -35,6 +35,7 @@ use crate::auth::Revoked;
 use crate::clock::Clock;
 use crate::config::{self, BrokerKind, Config};
 use crate::connection::{Roster, Speakers, Wheel};
+use crate::errands::{self, Errands};
 use crate::http::Door;
 use crate::orders;
 
@@ -60,8 +61,8 @@ const REDIS_PING_INTERVAL: Duration = Duration::from_secs(3);
 /// The connections told of new settings before others run.
 const RUN: usize = 1024;
 
-/// How long the first clients wait for what was ordered before.
-const ORDERS_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long the first clients wait for what was ordered before, and for other nodes to be heard.
+const NODES_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long after the drain window the last tasks may take.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -78,6 +79,7 @@ pub(crate) struct Services {
     pub(crate) wheel: Wheel,
     pub(crate) roster: Roster,
     pub(crate) speakers: Speakers,
+    pub(crate) errands: Errands,
     pub(crate) revoked: Revoked,
     pub(crate) admission: Admission,
     pub(crate) readiness: Readiness,
@@ -183,8 +185,11 @@ impl Node {
             stop: stop.clone(),
         };
         tasks.spawn(orders::follow(services.clone(), stop.clone()));
-        // Without what was revoked no token is taken; with the broker away clients are let wait elsewhere than in the backlog.
-        let _ = timeout(ORDERS_TIMEOUT, services.revoked.completed()).await;
+        tasks.spawn(errands::follow(services.clone(), stop.clone()));
+        // Without what was revoked no token is taken, and a ticket that was given before this node hears others is worth little;
+        // but with the broker away clients are let wait elsewhere than in the backlog.
+        let nodes = async { tokio::join!(services.revoked.completed(), services.errands.listening()) };
+        let _ = timeout(NODES_TIMEOUT, nodes).await;
         tasks.spawn(listener::serve(Door::Public, public, services.clone(), stop.clone()));
         tasks.spawn(listener::serve(Door::Internal, internal, services.clone(), stop.clone()));
         let wheel_stop = stop.clone();
@@ -315,6 +320,7 @@ fn services(
         wheel: Wheel::new(clock),
         roster: Roster::default(),
         speakers: Speakers::default(),
+        errands: Errands::default(),
         revoked: Revoked::default(),
         admission: Admission::default(),
         readiness: Readiness::default(),

@@ -16,6 +16,7 @@ use fanfare_fanout::cluster::{self, Ear, Told};
 use fanfare_protocol::publication::Payload;
 use fanfare_protocol::server_api::Whom;
 use fanfare_protocol::{CloseReason, SessionId, UserId};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -24,7 +25,7 @@ use tracing::{debug, warn};
 use crate::node::Services;
 
 /// How long to wait before listening is tried again.
-const RETRY: Duration = Duration::from_millis(500);
+pub(crate) const RETRY: Duration = Duration::from_millis(500);
 
 /// An order, as it travels.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -112,7 +113,7 @@ pub(crate) async fn follow(services: Arc<Services>, stop: CancellationToken) {
 /// Obeys until something may be missing.
 async fn listen(ear: &Ear, services: &Services) {
     let mut is_kept = true; // The first are those that were given before.
-    while let Told::Orders(events) = ear.next().await {
+    while let Told::Said(events) = ear.next().await {
         for event in events {
             match read(&event) {
                 Some(given) => obey(services, &given, is_kept),
@@ -124,12 +125,13 @@ async fn listen(ear: &Ear, services: &Services) {
     }
 }
 
-fn read(event: &[u8]) -> Option<Given> {
+/// What an event says that an ear has heard.
+pub(crate) fn read<T: DeserializeOwned>(event: &[u8]) -> Option<T> {
     #[derive(Deserialize)]
-    struct Message {
-        data: Given,
+    struct Message<T> {
+        data: T,
     }
-    serde_json::from_slice(event).ok().map(|message: Message| message.data)
+    serde_json::from_slice(event).ok().map(|message: Message<T>| message.data)
 }
 
 /// What is revoked is written down before those who are meant are looked for, and whoever becomes known looks at it after it

@@ -26,8 +26,8 @@ use prometheus::process_collector::ProcessCollector;
 use crate::catalog::Catalog;
 pub use crate::document::document;
 pub use crate::labels::{
-    ApiMethod, BrokerCall, Carrier, Command, Enforcement, HttpVersion, Limit, Listener, Outcome, Refusal,
-    Sacrifice, TlsHandshake, TokenRefusal,
+    ApiMethod, BrokerCall, Carrier, Command, Enforcement, Errand, HttpVersion, Limit, Listener, Outcome,
+    Refusal, Sacrifice, TlsHandshake, TokenRefusal,
 };
 
 /// The content type of [`Metrics::render`].
