@@ -15,6 +15,7 @@ mod errands;
 mod http;
 pub mod node;
 mod orders;
+pub mod outgoing;
 mod proxy;
 mod tls;
 mod transport;

@@ -4,9 +4,7 @@ use prometheus::{IntCounter, IntGauge};
 
 use crate::Metrics;
 use crate::catalog::{By, Catalog, fact};
-use crate::labels::{
-    Carrier, CloseCode, Command, Enforcement, Errand, HttpVersion, Limit, Refusal, RefusalCode,
-};
+use crate::labels::{Carrier, CloseCode, Command, Enforcement, HttpVersion, Limit, Refusal, RefusalCode};
 
 #[derive(Debug)]
 pub(crate) struct Connections {
@@ -22,7 +20,6 @@ pub(crate) struct Connections {
     pub(crate) channels: IntGauge,
     commands: By<Command, IntCounter>,
     errors: By<RefusalCode, IntCounter>,
-    errands: By<Errand, IntCounter>,
     heartbeats: IntCounter,
     heartbeat_timeouts: IntCounter,
 }
@@ -90,13 +87,6 @@ impl Connections {
             errors: catalog.counters(
                 fact("fanfare_command_errors_total", "Commands answered with an error, by code.")
                     .query("sum(rate(fanfare_command_errors_total[5m])) by (code)"),
-            ),
-            errands: catalog.counters(
-                fact(
-                    "fanfare_errands_total",
-                    "Posts that were handed on to the node whose ticket they came with, by what came of it.",
-                )
-                .query("sum(rate(fanfare_errands_total[5m])) by (outcome)"),
             ),
             heartbeats: catalog.counter(fact("fanfare_heartbeats_sent_total", "Pings sent to idle peers.")),
             heartbeat_timeouts: catalog.counter(fact(
@@ -169,11 +159,6 @@ impl Metrics {
     /// A command was answered with an error of this code.
     pub fn command_refused(&self, code: u16) {
         self.connections.errors.of(RefusalCode::of(code)).inc();
-    }
-
-    /// A post was handed on to the node of its ticket.
-    pub fn errand(&self, outcome: Errand) {
-        self.connections.errands.of(outcome).inc();
     }
 
     /// An idle peer was pinged.

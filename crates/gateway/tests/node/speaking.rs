@@ -222,23 +222,23 @@ async fn tickets_of_nodes_that_are_not_there_hold_up_nobody_else() {
     let [here, there] = pair(SUBSCRIBERS).await;
     let address = there.public_addr();
     let (_lines, ticket) = listen(here.public_addr(), &[]).await;
-    let invented = |number: usize| format!("node-{number}.{number:032x}");
-    let waiting: Vec<_> = (0..MOST + 1)
-        .map(|number| tokio::spawn(async move { post(address, &invented(number), &message("room:1")).await }))
-        .collect();
-    // One of them has found no room: the others wait.
-    counted(&there, &format!("{ERRANDS}{{outcome=\"no_room\"}}"), 1.0).await;
-    assert_eq!(post(address, &ticket, &message("room:1")).await.status, 503, "its own address has no room");
-    let mut other = socket_from("127.0.0.9", address).await;
-    let body = message("room:1").to_string();
-    let request = format!(
-        "POST /publish HTTP/1.1\r\nHost: a\r\nAuthorization: Ticket {ticket}\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    other.write_all(request.as_bytes()).await.unwrap();
-    assert_eq!(http::read_response(&mut other).await.unwrap().status, 200);
-    for answer in join_all(waiting).await {
-        let answer = answer.unwrap();
+    let inventing = join_all((0..=MOST).map(async |number| {
+        post(address, &format!("node-{number}.{number:032x}"), &message("room:1")).await
+    }));
+    let meanwhile = async {
+        // One of them has found no room: the others wait.
+        counted(&there, &format!("{ERRANDS}{{outcome=\"no_room\"}}"), 1.0).await;
+        assert_eq!(post(address, &ticket, &message("room:1")).await.status, 503, "nor has its address");
+        let mut other = socket_from("127.0.0.9", address).await;
+        let body = message("room:1").to_string();
+        let request = format!(
+            "POST /publish HTTP/1.1\r\nHost: a\r\nAuthorization: Ticket {ticket}\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        other.write_all(request.as_bytes()).await.unwrap();
+        assert_eq!(http::read_response(&mut other).await.unwrap().status, 200);
+    };
+    for answer in tokio::join!(inventing, meanwhile).0 {
         assert_eq!((answer.status, &answer.json()["code"]), (503, &json!(4503)), "{}", answer.text());
         assert_eq!(answer.header("Retry-After"), Some("1"));
     }
