@@ -1,11 +1,12 @@
-//! What nodes say to each other: orders to all of them, and words to one.
+//! What nodes say to each other: orders and news to all of them, and words to one.
 //!
-//! Both are publications on channels of their own, whose namespace is nobody's to subscribe to or to publish on. So they
+//! All are publications on channels of their own, whose namespace is nobody's to subscribe to or to publish on. So they
 //! reach a node within the time of a publication, by the same lanes, whatever the broker is. This module knows neither what they
 //! say nor who obeys.
 //!
 //! - An **order** is for every node, and is kept: the follower sees to it that a lost link or a fail-over loses none, and history is
 //!   what a node reads that starts later.
+//! - **News** are for every node, and are not kept: whoever has missed some hears newer ones.
 //! - A **word** is for the node of a name, and is not: whoever needs to know that it was heard waits for an answer.
 //!
 //! **Invariants.** Whoever listens for orders hears first what is kept, then what comes, nothing between left out; or is told that
@@ -67,6 +68,11 @@ fn channel() -> Channel {
     Channel::parse(&format!("{RESERVED_NAMESPACE}:orders")).expect("it is printable")
 }
 
+/// That of news.
+fn channel_of_news() -> Channel {
+    Channel::parse(&format!("{RESERVED_NAMESPACE}:news")).expect("it is printable")
+}
+
 /// That of words to a node; none where no node can have this name.
 fn channel_of(node: &str) -> Option<Channel> {
     Channel::parse(&format!("{RESERVED_NAMESPACE}:node:{node}")).ok()
@@ -78,6 +84,14 @@ fn channel_of(node: &str) -> Option<Channel> {
 /// Those of [`Hub::publish`]. Then nobody has heard it, or for a timeout nobody knows.
 pub async fn order(hub: &Hub, order: Payload, now: UnixMicros) -> Result<(), BrokerError> {
     say(hub, channel(), order, Some(KEPT), now).await
+}
+
+/// Tells every node some news, this one included.
+///
+/// # Errors
+/// As [`order`].
+pub async fn tell(hub: &Hub, news: Payload, now: UnixMicros) -> Result<(), BrokerError> {
+    say(hub, channel_of_news(), news, None, now).await
 }
 
 /// Sends word to the node of this name, if there is one.
@@ -110,6 +124,15 @@ impl Ear {
     pub async fn open(hub: &Arc<Hub>, metrics: &Arc<Metrics>) -> Result<Self, BrokerError> {
         let terms = Terms { start: Start::Rewind(u32::MAX), history: true, overflow: Overflow::Disconnect };
         Self::on(channel(), ORDERS_BYTES, terms, hub, metrics).await
+    }
+
+    /// Begins to listen for news.
+    ///
+    /// # Errors
+    /// Those of [`Hub::subscribe`].
+    pub async fn of_all(hub: &Arc<Hub>, metrics: &Arc<Metrics>) -> Result<Self, BrokerError> {
+        let terms = Terms { start: Start::Live, history: false, overflow: Overflow::Disconnect };
+        Self::on(channel_of_news(), WORDS_BYTES, terms, hub, metrics).await
     }
 
     /// Begins to listen for words to the node of this name.

@@ -19,3 +19,4 @@ pub mod outgoing;
 mod proxy;
 mod tls;
 mod transport;
+mod users;

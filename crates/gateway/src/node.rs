@@ -39,6 +39,7 @@ use crate::errands::{self, Errands};
 use crate::http::Door;
 use crate::orders;
 use crate::outgoing::Dialer;
+use crate::users;
 
 mod certificates;
 mod drain;
@@ -191,6 +192,7 @@ impl Node {
             stop: stop.clone(),
         };
         tasks.spawn(orders::follow(services.clone(), stop.clone()));
+        tasks.spawn(users::share(services.clone(), config.presence.heartbeat, stop.clone()));
         tasks.spawn(errands::follow(services.clone(), stop.clone()));
         // Without what was revoked no token is taken, and a ticket that was given before this node hears others is worth little;
         // but with the broker away clients are let wait elsewhere than in the backlog.
