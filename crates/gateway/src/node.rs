@@ -217,6 +217,7 @@ impl Node {
             new.policy = before.policy.clone();
         }
         certificates::announce(&new, Some(&before), metrics, clock);
+        metrics.connections_limit(new.limits.connections.get());
         *settings.write() = Arc::new(new);
         if is_known {
             return;
@@ -306,6 +307,7 @@ fn services(
     );
     let settings = Settings::of(config, None);
     certificates::announce(&settings, None, &metrics, &clock);
+    metrics.connections_limit(config.limits.connections.get());
     Services {
         settings: RwLock::new(Arc::new(settings)),
         hub,

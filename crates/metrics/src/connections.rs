@@ -9,6 +9,7 @@ use crate::labels::{Carrier, CloseCode, Command, Enforcement, HttpVersion, Limit
 #[derive(Debug)]
 pub(crate) struct Connections {
     pub(crate) open: IntGauge,
+    most: IntGauge,
     accepted: IntCounter,
     carried: By<Carrier, IntCounter>,
     closed: By<CloseCode, IntCounter>,
@@ -30,6 +31,13 @@ impl Connections {
             open: catalog.gauge(
                 fact("fanfare_connections", "Connections open now.")
                     .query("sum(fanfare_connections) by (instance)"),
+            ),
+            most: catalog.gauge(
+                fact(
+                    "fanfare_connections_limit",
+                    "Connections that may be open, by limits.connections as it is in force.",
+                )
+                .query("fanfare_connections / fanfare_connections_limit"),
             ),
             accepted: catalog.counter(
                 fact("fanfare_connections_accepted_total", "Connections that were let in.")
@@ -109,6 +117,11 @@ impl Metrics {
     pub fn connection_closed(&self, code: u16) {
         self.connections.closed.of(CloseCode::of(code)).inc();
         self.connections.open.dec();
+    }
+
+    /// So many connections may be open from now on.
+    pub fn connections_limit(&self, most: usize) {
+        self.connections.most.set(i64::try_from(most).unwrap_or(i64::MAX));
     }
 
     /// A WebSocket handshake succeeded.
