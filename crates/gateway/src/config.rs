@@ -21,6 +21,7 @@
 //! **Deliberately absent:** globals. A [`Source`] is plain data, and [`Source::of_process`] is the one function that
 //! looks at the machine.
 
+mod authorities;
 mod check;
 mod choice;
 mod identity;
@@ -41,6 +42,7 @@ mod typed;
 #[cfg(test)]
 mod tests;
 
+pub use authorities::Authorities;
 pub use choice::{
     BrokerKind, ClientCertificates, ForwardedBy, LogFormat, PublishBy, RedisMode, SlowSubscriber,
     SubscribeBy, TlsVersion, Trial,

@@ -37,6 +37,7 @@ use crate::config::{self, BrokerKind, Config};
 use crate::connection::{Roster, Speakers, Wheel};
 use crate::http::Door;
 use crate::orders;
+use crate::outgoing::Dialer;
 
 mod certificates;
 mod drain;
@@ -81,6 +82,9 @@ pub(crate) struct Services {
     pub(crate) revoked: Revoked,
     pub(crate) admission: Admission,
     pub(crate) readiness: Readiness,
+    /// For requests of the node's own.
+    #[allow(dead_code, reason = "key servers, hooks and webhooks are about to use it")]
+    pub(crate) dialer: Dialer,
     /// Whether `/echo` is served.
     pub(crate) echo: bool,
     pub(crate) tasks: TaskTracker,
@@ -312,6 +316,7 @@ fn services(
         settings: RwLock::new(Arc::new(settings)),
         hub,
         desk,
+        dialer: Dialer::new(&config.authorities, tasks.clone(), metrics.clone()),
         metrics,
         clock,
         wheel: Wheel::new(clock),

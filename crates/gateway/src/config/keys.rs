@@ -321,7 +321,7 @@ pub(super) const SECTIONS: &[Section] = &[
                 Kind::PublicKey,
                 "no token is signed with a private key",
                 "\"/etc/fanfare/tokens.pem\"",
-                "The public key of RSA (RS and PS 256 to 512), P-256 (ES256), P-384 (ES384) or Ed25519 (EdDSA).",
+                "The public key of RSA (RS and PS 256 to 512), P-256 (ES256), P-384 (ES384), P-521 (ES512) or Ed25519 (EdDSA).",
             )
             .reloadable(),
             unset(
@@ -590,6 +590,17 @@ pub(super) const SECTIONS: &[Section] = &[
             "Keys that callers present as `Authorization: Bearer`. Empty: loopback peers need none, and others are refused.",
         )
         .reloadable()],
+    },
+    Section {
+        name: "outgoing",
+        help: "Requests that the node makes itself, of other people's HTTP servers.",
+        keys: &[unset(
+            "outgoing.ca",
+            Kind::File,
+            "those that browsers trust, as they were when this version was built",
+            "\"authority.pem\"",
+            "Certificates in PEM of authorities of your own, which are believed beside those that browsers trust.",
+        )],
     },
     Section {
         name: "console",
