@@ -71,13 +71,7 @@ impl Connections {
                 )
                 .query("sum(rate(fanfare_handshakes_refused_total[5m])) by (reason)"),
             ),
-            exceeded: catalog.counters(
-                fact(
-                    "fanfare_limit_exceeded_total",
-                    "Times that a limit was met, by limit, and whether it was enforced or is in limits.dry_run.",
-                )
-                .query("sum(rate(fanfare_limit_exceeded_total[5m])) by (limit, mode)"),
-            ),
+            exceeded: exceeded(catalog),
             forwarded_malformed: catalog.counter(fact(
                 "fanfare_forwarded_malformed_total",
                 "Requests whose trusted proxy named a client that is no address; they count for the proxy's.",
@@ -103,6 +97,16 @@ impl Connections {
             )),
         }
     }
+}
+
+fn exceeded(catalog: &mut Catalog) -> By<(Limit, Enforcement), IntCounter> {
+    catalog.counters(
+        fact(
+            "fanfare_limit_exceeded_total",
+            "Times that a limit was met, by limit, and whether it was enforced or is in limits.dry_run.",
+        )
+        .query("sum(rate(fanfare_limit_exceeded_total[5m])) by (limit, mode)"),
+    )
 }
 
 impl Metrics {
