@@ -201,6 +201,8 @@ label! {
         Algorithm = "algorithm",
         /// No key has signed it.
         Signature = "signature",
+        /// It names a key that its issuer does not have.
+        UnknownKey = "unknown_key",
         /// It is over.
         Expired = "expired",
         /// It has not begun.

@@ -335,7 +335,7 @@ pub(super) fn build(merged: &Merged, default_name: &str) -> Config {
     let listen =
         Listen { public: address(merged, "listen.public"), internal: address(merged, "listen.internal") };
     let loopback = listen.public.ip().is_loopback();
-    let namespaces = merged.namespaces.iter().map(|name| (name.clone(), namespace(merged, name)));
+    let namespaces = merged.names("namespaces").map(|name| (name.clone(), namespace(merged, name)));
     Config {
         tls: Tls {
             public: None,

@@ -23,7 +23,7 @@ use tungstenite::handshake::derive_accept_key;
 
 use super::{Answer, Peer, seconds, text, with_type};
 use crate::admission::NoRoom;
-use crate::auth::{self, Unwelcome, is_bearer};
+use crate::auth::{Unwelcome, is_bearer};
 use crate::connection::{Connection, Guest};
 use crate::node::Services;
 use crate::transport::echo::Echo;
@@ -188,11 +188,10 @@ fn examine(peer: &Peer, request: &Request<Incoming>, services: &Services) -> Res
 fn unwelcome(why: Unwelcome) -> Refused {
     let (status, reason) = match why {
         Unwelcome::Token(_) => (StatusCode::UNAUTHORIZED, Refusal::Unauthorized),
-        Unwelcome::NotYet => (StatusCode::SERVICE_UNAVAILABLE, Refusal::NotReady),
+        Unwelcome::NotYet | Unwelcome::KeysAway(_) => (StatusCode::SERVICE_UNAVAILABLE, Refusal::NotReady),
         Unwelcome::CookieWithoutOrigin => (StatusCode::FORBIDDEN, Refusal::ForbiddenOrigin),
     };
-    let retry_after = (status == StatusCode::SERVICE_UNAVAILABLE).then_some(auth::RETRY_AFTER);
-    Refused { status, reason, explanation: format!("{why}\n").into(), retry_after }
+    Refused { status, reason, explanation: format!("{why}\n").into(), retry_after: why.retry_after() }
 }
 
 fn full(why: NoRoom) -> Refused {
