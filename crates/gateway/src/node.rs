@@ -38,6 +38,7 @@ use crate::connection::{Roster, Speakers, Wheel};
 use crate::http::Door;
 use crate::orders;
 use crate::outgoing::Dialer;
+use crate::users;
 
 mod certificates;
 mod drain;
@@ -189,6 +190,7 @@ impl Node {
             stop: stop.clone(),
         };
         tasks.spawn(orders::follow(services.clone(), stop.clone()));
+        tasks.spawn(users::share(services.clone(), config.presence.heartbeat, stop.clone()));
         // Without what was revoked no token is taken; with the broker away clients are let wait elsewhere than in the backlog.
         let _ = timeout(ORDERS_TIMEOUT, services.revoked.completed()).await;
         let _ = timeout(KEYS_TIMEOUT, services.settings().auth.tried()).await;

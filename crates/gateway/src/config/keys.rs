@@ -533,8 +533,9 @@ pub(super) const SECTIONS: &[Section] = &[
                 "limits.connections_per_user",
                 whole(0, 10_000_000),
                 "0",
-                "Connections of one user on this node; more are refused with 429, or closed with 4422 where the token comes later. \
-                 0 is any number.",
+                "Connections of one user on all nodes together; more are refused with 429, or closed with 4422 where the token comes \
+                 later. 0 is any number. Nodes tell each other a few times a second, and one that has died is counted for two of \
+                 `presence.heartbeat_seconds`.",
             )
             .reloadable(),
             key(
