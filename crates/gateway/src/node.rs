@@ -232,6 +232,7 @@ impl Node {
             new.policy = before.policy.clone();
         }
         certificates::announce(&new, Some(&before), metrics, clock);
+        metrics.connections_limit(new.limits.connections.get());
         *settings.write() = Arc::new(new);
         if is_known {
             return;
@@ -324,6 +325,7 @@ fn services(
     let means = Means { dialer: &dialer, tasks: &tasks, metrics: &metrics, stop };
     let settings = Settings::of(config, None, &means);
     certificates::announce(&settings, None, &metrics, &clock);
+    metrics.connections_limit(config.limits.connections.get());
     Services {
         settings: RwLock::new(Arc::new(settings)),
         hub,

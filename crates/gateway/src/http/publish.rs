@@ -273,7 +273,7 @@ fn handed_back(event: &str) -> Answer {
 }
 
 fn text(reply: &Reply) -> String {
-    let text = Encoding::NativeJson.dialect().encode(reply).payload().to_vec();
+    let text = Encoding::NativeJson.dialect().encode(reply).expect("it has a word for it").payload().to_vec();
     String::from_utf8(text).expect("JSON is text")
 }
 
