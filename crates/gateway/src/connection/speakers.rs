@@ -4,7 +4,9 @@
 //! under its name, with its permissions and on the channels that it hears, at its rate. The conversation itself is not asked, since
 //! a body that its client does not read is not polled; so what could have ended it meanwhile is looked at here.
 //!
-//! **Invariant.** A ticket is good from the first byte of the response until it is dropped, and on no other node.
+//! A request that comes to another node is handed on to this one: [`errands`](crate::errands).
+//!
+//! **Invariant.** A ticket is good from the first byte of the response until it is dropped.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,6 +20,7 @@ use parking_lot::Mutex;
 
 use super::random_bytes;
 use crate::auth::Standing;
+use crate::hooks::Caller;
 use crate::node::Services;
 
 /// The tickets that are out.
@@ -29,6 +32,8 @@ pub(crate) struct Speakers(Mutex<HashMap<u128, Arc<Speaker>>>);
 pub(crate) struct Speaker {
     pub(crate) outbox: Arc<Outbox>,
     grant: Option<Arc<Grant>>,
+    /// What a backend is told of it, where one is asked.
+    pub(crate) caller: Option<Arc<Caller>>,
     /// What has been said so far.
     pub(crate) rate: Mutex<Rate>,
 }
@@ -46,10 +51,12 @@ impl Issued {
         ticket: &Ticket,
         outbox: &Arc<Outbox>,
         grant: Option<&Arc<Grant>>,
+        caller: Option<&Arc<Caller>>,
         services: &Arc<Services>,
     ) -> Self {
         let rate = Mutex::new(Rate::new(services.clock.moment()));
-        let speaker = Arc::new(Speaker { outbox: outbox.clone(), grant: grant.cloned(), rate });
+        let (outbox, grant, caller) = (outbox.clone(), grant.cloned(), caller.cloned());
+        let speaker = Arc::new(Speaker { outbox, grant, caller, rate });
         services.speakers.0.lock().insert(ticket.secret(), speaker);
         Self { secret: ticket.secret(), services: services.clone() }
     }
@@ -70,12 +77,8 @@ impl Speakers {
     /// Whose ticket it is.
     ///
     /// # Errors
-    /// 4404: it is of another node, or of a conversation that is over.
-    pub(crate) fn of(&self, ticket: &Ticket, node: &str) -> Result<Arc<Speaker>, Failure> {
-        if ticket.node() != node {
-            let text = "the ticket is of another node: have your balancer send it there, or try again";
-            return Err(Failure::new(ErrorCode::NotFound, text));
-        }
+    /// 4404: it is of a conversation that is over.
+    pub(crate) fn of(&self, ticket: &Ticket) -> Result<Arc<Speaker>, Failure> {
         self.0.lock().get(&ticket.secret()).cloned().ok_or_else(|| {
             let text =
                 "the conversation of this ticket is over: listen again, and take that of the new welcome";
