@@ -14,6 +14,7 @@ use ring::signature::{
 };
 
 mod der;
+pub(crate) mod jwk;
 
 /// How a token is signed. `none` is not among them, so it cannot be spelt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +53,11 @@ impl Algorithm {
             "EdDSA" => Self::EdDsa,
             _ => return None,
         })
+    }
+
+    /// Whether it takes a key that everybody may know.
+    pub(crate) fn is_public(self) -> bool {
+        self.hmac().is_none()
     }
 
     fn hmac(self) -> Option<hmac::Algorithm> {

@@ -41,7 +41,6 @@ pub(super) enum Kind {
     Choices(&'static [&'static str]),
     Networks,
     /// A URL of HTTP, without a user or a password.
-    #[allow(dead_code, reason = "key servers, hooks and webhooks are about to use it")]
     Url,
 }
 
