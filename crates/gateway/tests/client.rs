@@ -91,6 +91,7 @@ impl Cluster {
 }
 
 /// Publishes numbers one after the other, each once.
+#[expect(clippy::disallowed_methods, reason = "the test waits for it by hand")]
 fn speaks(client: &Client, numbers: RangeInclusive<u64>) -> JoinHandle<()> {
     let client = client.clone();
     tokio::spawn(async move {
