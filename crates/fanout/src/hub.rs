@@ -203,9 +203,10 @@ impl Hub {
         }
     }
 
-    /// Queues the reply that tells the client it is subscribed, then what it has missed, and lets publications follow.
-    pub fn go_live(&self, channel: &Channel, outbox: &Outbox, reply: Frame) {
-        if let Some(queued) = self.registry.go_live(channel, outbox.id(), reply) {
+    /// Queues the reply that tells the client it is subscribed, unless it knows already, then what it has missed, and lets
+    /// publications follow.
+    pub fn go_live(&self, channel: &Channel, outbox: &Outbox, reply: impl Into<Option<Frame>>) {
+        if let Some(queued) = self.registry.go_live(channel, outbox.id(), reply.into()) {
             queued.count(&self.metrics);
         }
     }

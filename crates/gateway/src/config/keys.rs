@@ -691,6 +691,18 @@ pub(super) const SECTIONS: &[Section] = &[
         .reloadable()],
     },
     Section {
+        name: "centrifugo",
+        help: "Clients of Centrifugo, by its protocol at `/connection/websocket`.",
+        keys: &[key(
+            "centrifugo.enabled",
+            Kind::Switch,
+            "true",
+            "Whether they are served. Then its channel rules hold for every client: a name that begins with `$` takes a token \
+             that names it, and what stands behind `#` are the users who may subscribe, with commas between.",
+        )
+        .reloadable()],
+    },
+    Section {
         name: "outgoing",
         help: "Requests that the node makes itself, of other people's HTTP servers.",
         keys: &[unset(
