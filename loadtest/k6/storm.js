@@ -3,9 +3,9 @@
 //   loadtest/k6/run storm -e URL=ws://127.0.0.1:8000/ws -e CLIENTS=5000
 //
 //   URL, CLIENTS (1000), VUS (20), MESSAGES (60), RATE (per second, 5), STORM (seconds of publishing before it, 4; 0: no
-//   client goes by itself, you take nodes away, and CONDUCTOR_URL is of one that stays), RAMP (seconds to open them, 5), BACKOFF_MS (at most, before the first
-//   attempt; doubled with each that fails, 1000), BACK_P95_MS (5000), LATENCY_P95_MS (10000), HANDSHAKE_P95_MS (5000),
-//   DEADLINE (seconds for the whole run), PREFIX ("load:"), SUMMARY and REPORT (files)
+//   client goes by itself, you take nodes away, and CONDUCTOR_URL is of one that stays), RAMP (seconds to open them, 5),
+//   BACKOFF_MS (at most, before the first attempt; doubled with each that fails, 1000), BACK_P95_MS (5000), LATENCY_P95_MS
+//   (10000), HANDSHAKE_P95_MS (5000), DEADLINE (seconds for the whole run), PREFIX ("load:"), SUMMARY and REPORT (files)
 //
 // A publisher goes on all the while on a channel with history, of at least MESSAGES. Who was away asks for what came since:
 // the ledger shows whether that was all, and once.
