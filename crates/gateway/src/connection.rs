@@ -57,6 +57,15 @@ pub(crate) use speakers::{Speaker, Speakers};
 pub(crate) use streaming::{Listening, Streaming};
 pub(crate) use wheel::Wheel;
 
+/// For whom a connection is opened.
+#[derive(Debug)]
+pub(crate) struct Guest {
+    /// Who it is, as far as the request has shown that.
+    pub(crate) visitor: Visitor,
+    /// What it takes up.
+    pub(crate) place: Place,
+}
+
 /// See the [module's essay](self).
 #[derive(Debug)]
 pub(crate) struct Connection<T> {
@@ -77,11 +86,11 @@ impl<T> Connection<T> {
         transport: impl FnOnce(usize) -> T,
         carrier: Carrier,
         form: impl Into<Form>,
-        visitor: Visitor,
+        guest: Guest,
         ticket: Option<Ticket>,
-        place: Place,
         services: Arc<Services>,
     ) -> Self {
+        let Guest { visitor, place } = guest;
         let mut effects = Vec::new();
         let policy = services.settings().policy.clone();
         let limits = &policy.limits;
@@ -193,6 +202,40 @@ impl<T: Transport> Connection<T> {
         }
     }
 
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut reader = Reader {
+            clock: &self.services.clock,
+            now: None,
+            session: &mut self.session,
+            effects: &mut self.effects,
+            outbox: &self.outbox,
+            metrics: &self.services.metrics,
+            messages: 0,
+        };
+        let outcome = std::task::ready!(self.transport.poll_read(cx, &mut |event| reader.event(event)));
+        match outcome {
+            Ok(Read::Bytes { read, saved }) => {
+                reader.take(Input::Heard);
+                self.services.metrics.read(reader.messages, read as u64);
+                if saved > 0 {
+                    self.services.metrics.read_saved(saved as u64);
+                }
+            }
+            Ok(Read::End) => self.take(Input::Gone),
+            Err(violation) => self.violated(&violation),
+        }
+        Poll::Ready(())
+    }
+
+    fn violated(&mut self, violation: &Violation) {
+        debug!(session = ?self.session.id(), %violation, "the peer broke the protocol");
+        let reason = CloseReason::from_number(violation.close_code()).unwrap_or(CloseReason::ProtocolError);
+        if reason == CloseReason::MessageTooBig {
+            self.services.metrics.limit_exceeded(Limit::MessageBytes, Enforcement::Refused);
+        }
+        self.take(Input::Violated(reason));
+    }
+
     /// Waits for something, and goes on writing meanwhile.
     async fn while_writing<A>(&mut self, answer: impl Future<Output = A>) -> A {
         let mut answer = pin!(answer);
@@ -209,20 +252,12 @@ impl<T: Transport> Connection<T> {
 
 impl<S: ByteStream> Connection<WebSocket<S>> {
     /// Takes over a socket after its upgrade, with the bytes that came behind the handshake, and greets the client.
-    pub(crate) fn open(
-        io: S,
-        early: Bytes,
-        agreed: Agreed,
-        visitor: Visitor,
-        place: Place,
-        services: Arc<Services>,
-    ) -> Self {
+    pub(crate) fn open(io: S, early: Bytes, agreed: Agreed, guest: Guest, services: Arc<Services>) -> Self {
         let compression = agreed.compression.as_ref();
         // What refers to what was written before is compressed as it is written, by the task.
         let past_task = if agreed.is_same_for_all() { io.past_task() } else { None };
         let socket = |message_bytes| WebSocket::new(io, early, message_bytes, compression);
-        let connection =
-            Self::begin(socket, Carrier::WebSocket, agreed.form(), visitor, None, place, services);
+        let connection = Self::begin(socket, Carrier::WebSocket, agreed.form(), guest, None, services);
         past_task.into_iter().for_each(|socket| connection.outbox.lend(socket));
         connection
     }
@@ -266,40 +301,6 @@ impl<S: ByteStream> Connection<WebSocket<S>> {
                 Stage::Open | Stage::Closing => std::task::ready!(self.poll_read(cx)),
             }
         }
-    }
-
-    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut reader = Reader {
-            clock: &self.services.clock,
-            now: None,
-            session: &mut self.session,
-            effects: &mut self.effects,
-            outbox: &self.outbox,
-            metrics: &self.services.metrics,
-            messages: 0,
-        };
-        let outcome = std::task::ready!(self.transport.poll_read(cx, &mut |event| reader.event(event)));
-        match outcome {
-            Ok(Read::Bytes { read, saved }) => {
-                reader.take(Input::Heard);
-                self.services.metrics.read(reader.messages, read as u64);
-                if saved > 0 {
-                    self.services.metrics.read_saved(saved as u64);
-                }
-            }
-            Ok(Read::End) => self.take(Input::Gone),
-            Err(violation) => self.violated(&violation),
-        }
-        Poll::Ready(())
-    }
-
-    fn violated(&mut self, violation: &Violation) {
-        debug!(session = ?self.session.id(), %violation, "the peer broke the protocol");
-        let reason = CloseReason::from_number(violation.close_code()).unwrap_or(CloseReason::ProtocolError);
-        if reason == CloseReason::MessageTooBig {
-            self.services.metrics.limit_exceeded(Limit::MessageBytes, Enforcement::Refused);
-        }
-        self.take(Input::Violated(reason));
     }
 }
 

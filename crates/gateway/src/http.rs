@@ -156,6 +156,9 @@ pub(crate) async fn answer(
     services: &Arc<Services>,
 ) -> Answer {
     let path = request.uri().path();
+    if door == Door::Public {
+        services.settings().auth.prepare_request(&request).await;
+    }
     match (door, path) {
         (Door::Public, "/ws") => handshake::upgrade(peer, request, Purpose::Session, services),
         (Door::Public, "/echo") if services.echo => {

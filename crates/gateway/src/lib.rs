@@ -14,6 +14,7 @@ pub mod connection;
 mod http;
 pub mod node;
 mod orders;
+pub mod outgoing;
 mod proxy;
 mod tls;
 mod transport;

@@ -10,7 +10,7 @@ use fanfare_protocol::Channel;
 use fanfare_protocol::error::Failure;
 use fanfare_protocol::event::Entry;
 use fanfare_protocol::time::UnixMicros;
-use fanfare_protocol::websocket::Frame;
+use fanfare_protocol::websocket::{Event, Frame, Violation};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
@@ -27,16 +27,30 @@ pub(crate) use cursor::{Cursor, Wanted};
 pub(crate) use reread::Reread;
 pub(crate) use tcp::Tcp;
 
-/// The writing side of a connection. Reading differs too much to be shared: a WebSocket is read, the others are not.
+use websocket::Read;
+
+/// The two sides of a connection.
 ///
-/// The hooks are for transports that tell their client, outside the frames, what a frame means to it; the rest ignores
-/// them.
+/// The rest is for transports that tell their client, outside the frames, what a frame means to it; others
+/// ignore it.
 pub(crate) trait Transport: Send {
     /// Makes one write of what waits. Pending when nothing waits or no more is taken; the task is woken when that changes.
     ///
     /// # Errors
     /// Those of the socket: the peer is gone.
     fn poll_write(&mut self, cx: &mut Context<'_>, outbox: &Outbox) -> Poll<io::Result<Written>>;
+
+    /// Reads once and hands every event that it completes to `on_event`. From what goes one way nothing ever comes.
+    ///
+    /// # Errors
+    /// The peer broke RFC 6455; nothing after that is understood.
+    fn poll_read(
+        &mut self,
+        _cx: &mut Context<'_>,
+        _on_event: &mut dyn FnMut(Event<'_>),
+    ) -> Poll<Result<Read, Violation>> {
+        Poll::Pending
+    }
 
     /// This frame, which is about to be queued, says that the client enters a channel.
     fn entering(&mut self, _channel: &Channel, _entry: Option<Entry>, _frame: &Frame) {}

@@ -176,3 +176,62 @@ async fn a_revocation_reaches_every_process_whatever_happens_to_the_link() {
     }
     connect(&c, &named("t4").await).await;
 }
+
+/// A Redis without a disk forgets what was revoked. The nodes do not, and tell it again, so that nodes which start later know.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_revoked_outlives_a_redis_that_comes_back_empty() {
+    let mut redis = RedisServer::start().await;
+    let secret = format!("auth.jwt.hmac_secret={SECRET}");
+    let url = format!("redis.urls={}", redis.url());
+    let settings = [secret.as_str(), "broker.kind=redis", &url];
+    let start = async || Gateway::start(Path::new(PROGRAM), &settings).await;
+    let ready = async |node: &Gateway| {
+        eventually("it is ready", async || http::get(node.public(), "/ready").await.status == 200).await;
+    };
+    let (a, b) = (start().await, start().await);
+    for node in [&a, &b] {
+        ready(node).await;
+    }
+    let made = async |user: &str, id: &str| {
+        token(&["--set", &secret, "--user", user, "--id", id]).await.expect("there is a secret")
+    };
+    let (of_user, by_name, good) =
+        (made("ann", "t1").await, made("bob", "t2").await, made("bob", "t3").await);
+    for body in [json!({"user": "ann"}), json!({"token": "t2"})] {
+        let body = body.to_string();
+        eventually("the order is taken", async || {
+            http::post(a.internal(), "/api/revoke", &[], &body).await.status == 200
+        })
+        .await;
+    }
+    let refused = async |node: &Gateway, token: &str| {
+        eventually("it is refused", async || {
+            Client::with_token(node.public(), token).await.err() == Some(Some(401))
+        })
+        .await;
+    };
+    for token in [&of_user, &by_name] {
+        refused(&b, token).await;
+    }
+    let mut stays = Client::with_token(b.public(), &good).await.expect("it is good");
+    redis.stop().await;
+    redis.start_again().await;
+    eventually("it is told again", async || {
+        [&a, &b].iter().any(|node| node.log().contains("it is given again"))
+    })
+    .await;
+    for node in [&a, &b] {
+        ready(node).await;
+    }
+    assert_eq!(stays.ask(json!({"type": "ping"})).await["type"], "pong", "nobody is disconnected by that");
+    let late = start().await;
+    for token in [&of_user, &by_name] {
+        eventually("it is known on a node that starts later", async || {
+            let refused = Client::with_token(late.public(), token).await.err();
+            assert!(refused.is_some(), "it was let in");
+            refused == Some(Some(401))
+        })
+        .await;
+    }
+    eventually("others are let in", async || Client::with_token(late.public(), &good).await.is_ok()).await;
+}

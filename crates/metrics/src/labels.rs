@@ -201,6 +201,8 @@ label! {
         Algorithm = "algorithm",
         /// No key has signed it.
         Signature = "signature",
+        /// It names a key that its issuer does not have.
+        UnknownKey = "unknown_key",
         /// It is over.
         Expired = "expired",
         /// It has not begun.
@@ -438,5 +440,37 @@ mod tests {
             .map(Labels::index)
             .collect();
         assert_eq!(places, (0..12).collect::<Vec<_>>());
+    }
+}
+
+label! {
+    /// What the node asks of somebody else's server.
+    pub enum Purpose as "purpose" {
+        /// The keys that tokens are held against.
+        Keys = "keys",
+        /// What a client may do.
+        Hook = "hook",
+        /// To take note of something.
+        Webhook = "webhook",
+    }
+}
+
+label! {
+    /// What came of a request to somebody else's server.
+    pub enum Answered as "outcome" {
+        /// An answer of success.
+        Ok = "ok",
+        /// An answer of another status.
+        Status = "status",
+        /// No whole answer in time.
+        Timeout = "timeout",
+        /// An answer over its bound.
+        TooLarge = "too_large",
+        /// No connection, or one that broke.
+        Transport = "transport",
+        /// Not sent: too many were under way.
+        Busy = "busy",
+        /// Not sent: the server has failed too often in a row.
+        BreakerOpen = "breaker_open",
     }
 }

@@ -60,6 +60,9 @@ pub enum TokenFault {
     /// No trusted key has made the signature.
     #[error("the token's signature is not by a key that is trusted here")]
     Signature,
+    /// It names a key (`kid`) that its issuer does not publish.
+    #[error("the token names a key that its issuer does not have")]
+    UnknownKey,
     /// `exp` is over.
     #[error("the token has expired")]
     Expired,

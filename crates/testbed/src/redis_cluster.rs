@@ -233,6 +233,23 @@ impl RedisCluster {
         .await;
     }
 
+    /// Keeps the replicas of a shard from taking over by themselves.
+    ///
+    /// # Panics
+    /// When none follows.
+    pub async fn forbid_failover(&self, shard: usize) {
+        let owner = &self.servers[self.owner(Self::first_slot(shard)).await];
+        let id = Self::id(owner).await;
+        let nodes: String = owner.query(cmd("CLUSTER").arg("NODES")).await;
+        let replicas: Vec<_> =
+            Node::all(&nodes).filter(|node| node.follows == id).map(|node| node.port).collect();
+        assert!(!replicas.is_empty(), "a replica follows");
+        for replica in self.servers.iter().filter(|server| replicas.contains(&server.port())) {
+            let forbid = ["SET", "cluster-replica-no-failover", "yes"];
+            let () = replica.query(cmd("CONFIG").arg(&forbid)).await;
+        }
+    }
+
     /// Moves a slot and all its keys to the server `to`, as a resharding does.
     ///
     /// # Panics

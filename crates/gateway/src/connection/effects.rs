@@ -66,7 +66,9 @@ impl<T: Transport> Connection<T> {
             }
             match effect {
                 Effect::Authenticate { id, token } => {
-                    let outcome = services.settings().auth.verify(&token, &services);
+                    let settings = services.settings();
+                    self.while_writing(settings.auth.prepare(&token)).await;
+                    let outcome = settings.auth.verify(&token, &services);
                     let before = self.session.shared_grant().cloned();
                     let outcome = outcome.and_then(|grant| self.belong(grant));
                     self.answer(Input::Authenticated { id, outcome });

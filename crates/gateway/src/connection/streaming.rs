@@ -29,17 +29,15 @@ use fanfare_fanout::Order;
 use fanfare_metrics::Carrier;
 use fanfare_protocol::command::{Command, Request};
 use fanfare_protocol::error::Failure;
-use fanfare_protocol::grant::Visitor;
 use fanfare_protocol::session::{Input, Stage};
 use fanfare_protocol::{CloseReason, Encoding};
 use futures_util::future::BoxFuture;
 use hyper::body::{Body, Frame};
 use tokio::time::timeout;
 
-use super::Connection;
 use super::effects::asks_hub;
 use super::speakers::{Issued, ticket};
-use crate::admission::Place;
+use super::{Connection, Guest};
 use crate::node::Services;
 use crate::transport::Wanted;
 use crate::transport::lines::{Arrival, Form, Lines};
@@ -90,13 +88,7 @@ enum Turn {
 
 impl Streaming {
     /// Opens a conversation and asks for the channels.
-    pub(crate) fn open(
-        form: Form,
-        listening: Listening,
-        visitor: Visitor,
-        place: Place,
-        services: &Arc<Services>,
-    ) -> Self {
+    pub(crate) fn open(form: Form, listening: Listening, guest: Guest, services: &Arc<Services>) -> Self {
         let Listening { channels, arrival, presence } = listening;
         let carrier = match form {
             Form::Events => Carrier::Events,
@@ -107,7 +99,7 @@ impl Streaming {
         let ticket = (form != Form::Answer).then(|| ticket(services));
         let encoding = Encoding::NativeJson;
         let mut connection =
-            Connection::begin(lines, carrier, encoding, visitor, ticket.clone(), place, services.clone());
+            Connection::begin(lines, carrier, encoding, guest, ticket.clone(), services.clone());
         let grant = connection.session.shared_grant();
         let issued = ticket.map(|ticket| Issued::new(&ticket, &connection.outbox, grant, services));
         if form == Form::Answer {

@@ -11,7 +11,6 @@ use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Ve
 use bytes::Bytes;
 use fanfare_metrics::{HttpVersion, Refusal};
 use fanfare_protocol::dialect::{Negotiated, negotiate};
-use fanfare_protocol::grant::Visitor;
 use fanfare_protocol::websocket::{Agreement, Malformed, agree};
 use hyper::body::Incoming;
 use hyper::ext::Protocol;
@@ -23,9 +22,9 @@ use tracing::debug;
 use tungstenite::handshake::derive_accept_key;
 
 use super::{Answer, Peer, seconds, text, with_type};
-use crate::admission::{NoRoom, Place};
-use crate::auth::{self, Unwelcome, is_bearer};
-use crate::connection::Connection;
+use crate::admission::NoRoom;
+use crate::auth::{Unwelcome, is_bearer};
+use crate::connection::{Connection, Guest};
 use crate::node::Services;
 use crate::transport::echo::Echo;
 use crate::transport::http2::Http2Stream;
@@ -66,8 +65,7 @@ struct Accepted {
     asked: Asked,
     negotiated: Negotiated,
     compression: Option<Agreement>,
-    visitor: Visitor,
-    place: Place,
+    guest: Guest,
 }
 
 /// Answers an upgrade request; when it is accepted the connection starts once the answer has left.
@@ -84,7 +82,7 @@ pub(super) fn upgrade(
             return refusal(refused);
         }
     };
-    let Accepted { asked, negotiated, compression, visitor, place } = accepted;
+    let Accepted { asked, negotiated, compression, guest } = accepted;
     let agreed = Agreed { encoding: negotiated.encoding(), compression };
     services.metrics.websocket_accepted(match asked {
         Asked::ToUpgrade { .. } => HttpVersion::Http1,
@@ -94,7 +92,7 @@ pub(super) fn upgrade(
     let theirs = services.clone();
     services.tasks.spawn(async move {
         match upgraded.await {
-            Ok(upgraded) => start(upgraded, purpose, agreed, visitor, place, &theirs),
+            Ok(upgraded) => start(upgraded, purpose, agreed, guest, &theirs),
             Err(error) => debug!(%error, "the peer left during the handshake"),
         }
     });
@@ -106,61 +104,38 @@ pub(super) fn upgrade(
 
 /// Takes the stream back out of the HTTP machinery and lets the connection live in a small task of its own, so that
 /// nothing of the handshake stays in memory.
-fn start(
-    upgraded: Upgraded,
-    purpose: Purpose,
-    agreed: Agreed,
-    visitor: Visitor,
-    place: Place,
-    services: &Arc<Services>,
-) {
+fn start(upgraded: Upgraded, purpose: Purpose, agreed: Agreed, guest: Guest, services: &Arc<Services>) {
     let upgraded = match upgraded.downcast::<TokioIo<Reread<TcpStream>>>() {
         Ok(Parts { io, read_buf, .. }) => {
             let (socket, unread) = io.into_inner().into_parts();
             // Even when it is empty, what hyper read shares the whole of its buffer.
-            return open(
-                Tcp::new(socket),
-                [read_buf, unread].concat().into(),
-                purpose,
-                agreed,
-                visitor,
-                place,
-                services,
-            );
+            let early = [read_buf, unread].concat().into();
+            return open(Tcp::new(socket), early, purpose, agreed, guest, services);
         }
         Err(upgraded) => upgraded,
     };
     match upgraded.downcast::<TokioIo<TlsStream<TcpStream>>>() {
         Ok(Parts { io, read_buf, .. }) => {
             let early = Bytes::copy_from_slice(&read_buf);
-            open(io.into_inner(), early, purpose, agreed, visitor, place, services);
+            open(io.into_inner(), early, purpose, agreed, guest, services);
         }
         // What has no socket of its own is a stream of HTTP/2.
-        Err(upgraded) => {
-            open(Http2Stream::new(upgraded), Bytes::new(), purpose, agreed, visitor, place, services);
-        }
+        Err(upgraded) => open(Http2Stream::new(upgraded), Bytes::new(), purpose, agreed, guest, services),
     }
 }
 
-fn open<S>(
-    stream: S,
-    early: Bytes,
-    purpose: Purpose,
-    agreed: Agreed,
-    visitor: Visitor,
-    place: Place,
-    services: &Arc<Services>,
-) where
+fn open<S>(stream: S, early: Bytes, purpose: Purpose, agreed: Agreed, guest: Guest, services: &Arc<Services>)
+where
     S: ByteStream + 'static,
 {
     let services = services.clone();
     match purpose {
         Purpose::Session => {
-            let connection = Connection::open(stream, early, agreed, visitor, place, services.clone());
+            let connection = Connection::open(stream, early, agreed, guest, services.clone());
             services.spawn_guarded(connection.run());
         }
         Purpose::Echo => {
-            services.spawn_guarded(Echo::open(stream, early, agreed, place, services.clone()).run());
+            services.spawn_guarded(Echo::open(stream, early, agreed, guest.place, services.clone()).run());
         }
     }
 }
@@ -207,17 +182,16 @@ fn examine(peer: &Peer, request: &Request<Incoming>, services: &Services) -> Res
     // Last, since it is what costs most.
     let visitor = settings.auth.visitor(headers, request.uri().query(), services).map_err(unwelcome)?;
     services.belong(&mut place, &visitor).map_err(full)?;
-    Ok(Accepted { asked, negotiated, compression, visitor, place })
+    Ok(Accepted { asked, negotiated, compression, guest: Guest { visitor, place } })
 }
 
 fn unwelcome(why: Unwelcome) -> Refused {
     let (status, reason) = match why {
         Unwelcome::Token(_) => (StatusCode::UNAUTHORIZED, Refusal::Unauthorized),
-        Unwelcome::NotYet => (StatusCode::SERVICE_UNAVAILABLE, Refusal::NotReady),
+        Unwelcome::NotYet | Unwelcome::KeysAway(_) => (StatusCode::SERVICE_UNAVAILABLE, Refusal::NotReady),
         Unwelcome::CookieWithoutOrigin => (StatusCode::FORBIDDEN, Refusal::ForbiddenOrigin),
     };
-    let retry_after = (status == StatusCode::SERVICE_UNAVAILABLE).then_some(auth::RETRY_AFTER);
-    Refused { status, reason, explanation: format!("{why}\n").into(), retry_after }
+    Refused { status, reason, explanation: format!("{why}\n").into(), retry_after: why.retry_after() }
 }
 
 fn full(why: NoRoom) -> Refused {

@@ -13,7 +13,7 @@ use fanfare_protocol::error::Failure;
 use super::cors::{Page, sender};
 use super::{Answer, Body, Peer, failure, json, query, use_instead, with_type};
 use crate::admission::NoRoom;
-use crate::connection::Streaming;
+use crate::connection::{Guest, Streaming};
 use crate::node::Services;
 use crate::transport::lines::Form;
 
@@ -58,7 +58,8 @@ async fn open<B>(
     let visitor = sender(request, services);
     let visitor = visitor.inspect_err(|_| services.metrics.handshake_refused(Refusal::Unauthorized))?;
     services.belong(&mut place, &visitor).map_err(refused)?;
-    let mut streaming = Streaming::open(form, asked.listening, visitor, place, services);
+    let guest = Guest { visitor, place };
+    let mut streaming = Streaming::open(form, asked.listening, guest, services);
     streaming.opened().await?;
     if form == Form::Answer {
         // A connection that says nothing for longer than a heartbeat looks dead to what is in between.

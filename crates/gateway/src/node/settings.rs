@@ -13,7 +13,7 @@ use fanfare_protocol::session::Policy;
 use fanfare_protocol::websocket::{Context, Shape, Willingness};
 
 use crate::admission::Origins;
-use crate::auth::Auth;
+use crate::auth::{Auth, Means};
 use crate::config::{
     Compression, Config, Identity, Limits, Namespace, PublishBy, Secret, SlowSubscriber, SubscribeBy, Trial,
     WebSocket,
@@ -46,7 +46,7 @@ pub(crate) struct Settings {
 
 impl Settings {
     /// Those of a configuration, in force after those of `before` if the node runs already.
-    pub(super) fn of(config: &Config, before: Option<&Self>) -> Self {
+    pub(super) fn of(config: &Config, before: Option<&Self>, means: &Means<'_>) -> Self {
         let tls = |door, identity: &Option<Arc<Identity>>| {
             let before = before.and_then(|before| before.tls(door));
             identity.as_ref().map(|identity| Tls::new(identity, &config.tls, before))
@@ -54,7 +54,7 @@ impl Settings {
         Self {
             tls: (tls(Door::Public, &config.tls.public), tls(Door::Internal, &config.tls.internal)),
             policy: Arc::new(policy(config)),
-            auth: Auth::of(&config.auth),
+            auth: Auth::of(&config.auth, before.map(|before| &before.auth), means),
             origins: Origins::new(&config.origin.allow),
             websocket: config.websocket.clone(),
             compression: config.compression.as_ref().map(willingness),

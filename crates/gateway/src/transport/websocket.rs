@@ -137,39 +137,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
         Self { io, decoder, early, unsent: Batch::default(), remembered }
     }
 
-    /// Reads once and hands every event that it completes to `on_event`.
-    ///
-    /// # Errors
-    /// The peer broke RFC 6455; nothing after that is understood.
-    pub(crate) fn poll_read(
-        &mut self,
-        cx: &mut Context<'_>,
-        on_event: &mut dyn FnMut(Event<'_>),
-    ) -> Poll<Result<Read, Violation>> {
-        if !self.early.is_empty() {
-            let mut early = Vec::from(mem::take(&mut self.early));
-            let remembered = self.remembered.as_deref_mut();
-            let Decoded { saved, left } = decode(&mut self.decoder, remembered, &mut early, on_event)?;
-            let read = early.len() - left;
-            self.early = Bytes::from(early).split_off(read);
-            return Poll::Ready(Ok(Read::Bytes { read, saved }));
-        }
-        SCRATCH.with_borrow_mut(|scratch| {
-            let mut buffer = ReadBuf::new(scratch);
-            match ready!(Pin::new(&mut self.io).poll_read(cx, &mut buffer)) {
-                Ok(()) if !buffer.filled().is_empty() => {
-                    let remembered = self.remembered.as_deref_mut();
-                    let Decoded { saved, left } =
-                        decode(&mut self.decoder, remembered, buffer.filled_mut(), on_event)?;
-                    let read = buffer.filled().len() - left;
-                    self.early = Bytes::copy_from_slice(&buffer.filled()[read..]);
-                    Poll::Ready(Ok(Read::Bytes { read, saved }))
-                }
-                Ok(()) | Err(_) => Poll::Ready(Ok(Read::End)),
-            }
-        })
-    }
-
     /// Ends the conversation on the level of TCP: shuts our side down, then reads and forgets until the peer has shut
     /// down its own. Hanging up at once, with bytes unread, would reset the connection, and the reset can overtake the
     /// Close frame on its way to the application.
@@ -213,6 +180,35 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Transport for WebSocket<S> {
+    fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        on_event: &mut dyn FnMut(Event<'_>),
+    ) -> Poll<Result<Read, Violation>> {
+        if !self.early.is_empty() {
+            let mut early = Vec::from(mem::take(&mut self.early));
+            let remembered = self.remembered.as_deref_mut();
+            let Decoded { saved, left } = decode(&mut self.decoder, remembered, &mut early, on_event)?;
+            let read = early.len() - left;
+            self.early = Bytes::from(early).split_off(read);
+            return Poll::Ready(Ok(Read::Bytes { read, saved }));
+        }
+        SCRATCH.with_borrow_mut(|scratch| {
+            let mut buffer = ReadBuf::new(scratch);
+            match ready!(Pin::new(&mut self.io).poll_read(cx, &mut buffer)) {
+                Ok(()) if !buffer.filled().is_empty() => {
+                    let remembered = self.remembered.as_deref_mut();
+                    let Decoded { saved, left } =
+                        decode(&mut self.decoder, remembered, buffer.filled_mut(), on_event)?;
+                    let read = buffer.filled().len() - left;
+                    self.early = Bytes::copy_from_slice(&buffer.filled()[read..]);
+                    Poll::Ready(Ok(Read::Bytes { read, saved }))
+                }
+                Ok(()) | Err(_) => Poll::Ready(Ok(Read::End)),
+            }
+        })
+    }
+
     fn poll_write(&mut self, cx: &mut Context<'_>, outbox: &Outbox) -> Poll<io::Result<Written>> {
         if !self.unsent.is_empty() {
             let mut unsent = mem::take(&mut self.unsent);

@@ -22,6 +22,7 @@ mod handshake;
 mod heartbeat;
 mod history;
 mod hygiene;
+mod issuers;
 mod limits;
 mod presence;
 mod proxies;

@@ -16,9 +16,10 @@
 //!   word for that, [`BrokerError::Timeout`], however short the time was.
 //! - A pipeline that is not answered in time ends the connection. Nothing on it waits longer than that, so no command
 //!   needs a timer of its own.
-//! - A connection is used for a primary only, and a script hears which life of the server it runs in. One that may be replaced
-//!   and was silent is tried for [`PROBATION`] first: frozen, or cut off from everybody, it may have been replaced, and
-//!   until it hears of that it acknowledges what its successor never gets.
+//! - A connection is used for a primary only, and a script hears which life of the server it runs in. Whoever waits for an answer
+//!   for [`DOUBT`] has it asked who leads. A server that may be replaced and was silent is tried for [`PROBATION`] first: frozen,
+//!   or cut off from everybody, it may have been replaced, and until it hears of that it acknowledges what its successor
+//!   never gets.
 
 use std::future::Future;
 use std::mem;
@@ -59,9 +60,12 @@ pub(super) const PIPELINE_MAX: usize = 512;
 const PIPELINES_MAX: usize = 4;
 
 /// How long a server that was silent has to answer and to be the primary before it is used again. It hears of a successor as
-/// soon as it hears anything, we hear of one at [`route`](super::route)'s next look, and an election that its silence has
-/// begun is over by then: in a Redis Cluster it waits for up to a second, and then takes a few round trips.
+/// soon as it hears anything, and we hear of one, or that there is about to be one, each time that [`route`](super::route)
+/// is asked meanwhile.
 pub(super) const PROBATION: Duration = Duration::from_secs(2);
+
+/// How long an answer may be due before it is asked who is the primary, and how often then.
+const DOUBT: Duration = Duration::from_millis(250);
 
 /// Something for Redis to do.
 #[derive(Debug)]
@@ -274,7 +278,9 @@ impl Task {
         let mut jobs = Vec::new();
         let mut load = false;
         let ping = sleep(self.shared.ping_interval);
-        tokio::pin!(ping);
+        let doubt = sleep(DOUBT);
+        tokio::pin!(ping, doubt);
+        let mut owed_since = Instant::now();
         let lost = loop {
             let taken = tokio::select! {
                 biased; // Answers before questions: what is under way is bounded, and so is what waits for it.
@@ -283,10 +289,18 @@ impl Task {
                 Some(landed) = flights.next() => match landed {
                     Ok(Landed { scripts_unknown }) => {
                         load |= scripts_unknown;
+                        owed_since = Instant::now();
                         continue;
                     }
                     Err(lost) => break lost,
                 },
+                () = &mut doubt, if !flights.is_empty() => {
+                    doubt.as_mut().reset(Instant::now() + DOUBT);
+                    if owed_since.elapsed() >= DOUBT {
+                        self.shared.topology.nudge();
+                    }
+                    continue;
+                }
                 taken = self.queue.recv_many(&mut jobs, PIPELINE_MAX), if flights.len() < PIPELINES_MAX => taken,
                 () = &mut ping => {
                     ping.as_mut().reset(Instant::now() + self.shared.ping_interval);
@@ -306,6 +320,9 @@ impl Task {
             // The first poll puts a pipeline into the connection's queue, which has room for all that may be under way.
             // Tokio's budget must not defer it: a later pipeline would overtake it.
             let mut flight = Box::pin(unconstrained(flight));
+            if flights.is_empty() {
+                owed_since = Instant::now();
+            }
             match futures_util::poll!(&mut flight) {
                 Poll::Pending => flights.push(flight),
                 Poll::Ready(Ok(Landed { scripts_unknown })) => load |= scripts_unknown,
@@ -420,11 +437,16 @@ async fn connect(
 ) -> Result<Connected, Lost> {
     let mut connected = greet(server, &shared, purpose).await?;
     if was_silent && connected.tenure.may_end() {
-        shared.topology.nudge();
+        let asking = async {
+            loop {
+                shared.topology.nudge();
+                sleep(DOUBT).await;
+            }
+        };
         tokio::select! {
             () = &mut connected.driver => return Err(Lost::Closed),
             () = connected.tenure.ended() => return Err(Lost::Moved),
-            () = sleep(PROBATION) => {}
+            _ = timeout(PROBATION, asking) => {}
         }
     }
     Ok(connected)

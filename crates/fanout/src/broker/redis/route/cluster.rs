@@ -10,6 +10,12 @@
 //! does after the node timeout), nor when it knows of fewer elections than an answer that was taken before, unless it knows
 //! nothing of the nodes that we know: then the cluster was replaced by another one.
 //!
+//! **Who is given up is nobody.** Of a primary that the majority has not heard for the node timeout every node says `fail`, and
+//! while that stands a replica may take its place at any moment. One that wakes or comes back in between acknowledges what
+//! its successor never gets. So a shard has no primary from the first such word, whoever says it, until another one has its slots or
+//! nobody says so any more; those who say it may find the cluster incomplete. Where no replica is left to take over it
+//! stays who it was.
+//!
 //! **Places.** A place is a shard, not a server: where the new primary of slots is a replica of the old one, the place stays and
 //! its address changes, and connections follow as they do with Sentinels. Otherwise a primary that has slots is a new
 //! place, and a place without slots is gone.
@@ -33,6 +39,9 @@ use crate::broker::redis::{RedisOptionsError, Shared};
 
 /// The shortest time between two rounds of questions.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// The longest time between two rounds while a shard has no primary.
+const LEADERLESS: Duration = Duration::from_millis(250);
 
 /// How long the first answer waits for others.
 const OTHERS: Duration = Duration::from_millis(200);
@@ -80,6 +89,8 @@ struct Shard {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Word {
     epoch: u64,
+    /// Whether it finds that every slot is served.
+    is_complete: bool,
     nodes: Vec<Node>,
 }
 
@@ -90,6 +101,8 @@ struct Node {
     address: Option<Address>,
     /// The primary that it follows, if it does.
     follows: Option<String>,
+    /// Whether it has been given up: a majority of the primaries does not reach it.
+    has_failed: bool,
     /// The epoch of its claim to its slots.
     epoch: u64,
     slots: Vec<RangeInclusive<usize>>,
@@ -120,7 +133,8 @@ impl Shards {
                 shared.topology.change(layout);
             }
             sleep(PAUSE).await;
-            let _ = timeout(shared.ping_interval, shared.topology.nudged()).await;
+            let longest = if self.known.is_led() { shared.ping_interval } else { LEADERLESS };
+            let _ = timeout(longest, shared.topology.nudged()).await;
         }
     }
 
@@ -155,6 +169,16 @@ impl Known {
         if words.iter().any(is_of_ours) {
             words.retain(|word| word.epoch >= self.epoch && is_of_ours(word));
         }
+        let said = words.iter().flat_map(|word| &word.nodes);
+        let failed: BTreeSet<_> = said.filter(|node| node.has_failed).map(|node| node.id.clone()).collect();
+        words.retain(|word| word.is_complete);
+        if words.is_empty() {
+            self.shards
+                .iter()
+                .filter(|shard| shard.is_given_up(&failed))
+                .for_each(|shard| shard.is_led_by(None));
+            return None;
+        }
         self.epoch = words.iter().map(|word| word.epoch).max()?;
         // A node's own description and others': the one with the latest claim is the latest.
         let mut nodes: BTreeMap<&str, &Node> = BTreeMap::new();
@@ -178,7 +202,7 @@ impl Known {
         for owner in owners.iter().flatten() {
             primaries.entry(&owner.id).or_insert(owner);
         }
-        self.settle(&primaries, &nodes, settings);
+        self.settle(&primaries, &nodes, &failed, settings);
         let at = |owner: &Node| self.shards.iter().position(|shard| shard.primary == owner.id);
         let at = |owner: &Node| at(owner).and_then(|at| u16::try_from(at).ok());
         let at: BTreeMap<&str, Option<u16>> = primaries.iter().map(|(id, node)| (*id, at(node))).collect();
@@ -187,11 +211,17 @@ impl Known {
         Some(Layout { route: Route::Slots(slots.collect()), places })
     }
 
+    /// Whether every shard has a primary.
+    fn is_led(&self) -> bool {
+        self.shards.iter().all(|shard| shard.found.borrow().is_some())
+    }
+
     /// Makes the places those of these primaries.
     fn settle(
         &mut self,
         primaries: &BTreeMap<&str, &Node>,
         nodes: &BTreeMap<&str, &Node>,
+        failed: &BTreeSet<String>,
         settings: &RedisConnectionInfo,
     ) {
         let mut before = std::mem::take(&mut self.shards);
@@ -214,25 +244,36 @@ impl Known {
             id.clone_into(&mut shard.primary);
             let replicas = nodes.values().filter(|node| node.follows.as_deref() == Some(id));
             shard.replicas = replicas.map(|node| node.id.clone()).collect();
-            shard.found.send_if_modified(|found| {
-                let is_new = found.as_ref() != Some(address);
-                *found = Some(address.clone());
-                is_new
-            });
+            shard.is_led_by((!shard.is_given_up(failed)).then_some(address));
             self.shards.push(shard);
         }
         self.shards.sort_unstable_by_key(|shard| shard.place.id);
     }
 }
 
+impl Shard {
+    /// Whether its primary is among those given up, and there is one to replace it.
+    fn is_given_up(&self, failed: &BTreeSet<String>) -> bool {
+        failed.contains(&self.primary) && !self.replicas.is_subset(failed)
+    }
+
+    /// Leads connections to this address, or nowhere.
+    fn is_led_by(&self, address: Option<&Address>) {
+        self.found.send_if_modified(|found| {
+            let is_new = found.as_ref() != address;
+            *found = address.cloned();
+            is_new
+        });
+    }
+}
+
 impl Word {
-    /// What the node at `address` says to CLUSTER INFO and CLUSTER NODES. `None` for what does not count.
+    /// What the node at `address` says to CLUSTER INFO and CLUSTER NODES. `None` for what is not understood.
     fn read(facts: &str, nodes: &str, address: &Address) -> Option<Self> {
-        if field(facts, "cluster_state")? != "ok" {
-            return None;
-        }
+        let is_complete = field(facts, "cluster_state")? == "ok";
         let epoch = field(facts, "cluster_current_epoch")?.parse().ok()?;
-        Some(Self { epoch, nodes: nodes.lines().filter_map(|line| Node::read(line, address)).collect() })
+        let nodes = nodes.lines().filter_map(|line| Node::read(line, address)).collect();
+        Some(Self { epoch, is_complete, nodes })
     }
 }
 
@@ -259,7 +300,8 @@ impl Node {
         let is_somewhere = !host.is_empty() && !flags.contains(&"noaddr");
         let address = port.filter(|_| is_somewhere).map(|port| Address { host: host.to_owned(), port });
         let follows = (follows != "-").then(|| follows.to_owned());
-        Some(Self { id: id.to_owned(), address, follows, epoch, slots: slots.collect() })
+        let has_failed = flags.contains(&"fail");
+        Some(Self { id: id.to_owned(), address, follows, has_failed, epoch, slots: slots.collect() })
     }
 }
 

@@ -192,32 +192,8 @@ async fn an_ordered_failover_under_traffic_tells_no_lie() {
     let redis = Clustered::on(RedisCluster::start().await);
     let (node, publisher) = (redis.join().await, redis.join().await);
     let room = &Clustered::rooms(1, 1)[0];
-    let publishing = async {
-        let (mut placed, mut refused, mut epochs) = (Vec::new(), HashSet::new(), HashSet::new());
-        let mut under_the_second = 0;
-        for number in 0.. {
-            match publisher.broker.publish(kept(room, number, KEPT)).await {
-                Ok(position) => {
-                    let position = position.unwrap();
-                    epochs.insert(position.epoch);
-                    placed.push((number, position));
-                    under_the_second += usize::from(epochs.len() == 2);
-                }
-                Err(BrokerError::Timeout(_)) => {}
-                Err(_) => drop(refused.insert(number)),
-            }
-            if under_the_second == 100 {
-                break;
-            }
-            tokio::task::yield_now().await;
-        }
-        (placed, refused)
-    };
-    let publishing = tokio::time::timeout(fanfare_testbed::PATIENCE, publishing);
-    let (published, ()) = tokio::join!(publishing, redis.servers.fail_over_in_order(1));
-    let (placed, refused) = published.expect("the new primary takes publications under another epoch");
-    let positions: HashSet<_> = placed.iter().map(|(_, it)| (it.epoch, it.offset.0)).collect();
-    assert_eq!(positions.len(), placed.len(), "no position names two publications");
+    let (published, ()) = tokio::join!(published(&publisher, room), redis.servers.fail_over_in_order(1));
+    let Published { placed, refused } = published;
     let page = node.page(room, ALL).await;
     let found: Vec<(u64, _)> = page
         .publications
@@ -334,6 +310,33 @@ async fn a_primary_that_was_silent_is_tried_before_it_is_believed() {
     redis.servers()[0].thaw().await;
     eventually("it is believed", async || node.publish(room, 2).await.is_ok()).await;
     assert!(woken.elapsed() >= PROBATION, "after {:?}", woken.elapsed());
+}
+
+/// Once the others have given a primary up its replica may lead at any moment: it is nobody, whether it wakes or not.
+#[tokio::test]
+async fn a_primary_that_the_others_have_given_up_is_nobody() {
+    let redis = Clustered::on(RedisCluster::start().await);
+    let never = Duration::from_secs(3600);
+    let node =
+        redis.nodes.join_with(&RedisOptions { timeout: never, ping_interval: never, ..redis.options() });
+    node.is_up().await;
+    let room = &Clustered::rooms(0, 1)[0];
+    redis.servers.forbid_failover(0).await;
+    node.publish(room, 1).await.unwrap();
+    let old = &redis.servers()[0];
+    old.freeze().await;
+    let asked = node.publish(room, 2).await;
+    assert!(
+        matches!(asked, Err(BrokerError::Timeout(_))),
+        "answered for as unknown while it sleeps: {asked:?}"
+    );
+    node.is_down().await;
+    old.thaw().await;
+    eventually("it is believed again", async || node.publish(room, 3).await.is_ok()).await;
+    for other in &redis.servers()[1..] {
+        let nodes: String = other.query(cmd("CLUSTER").arg("NODES")).await;
+        assert!(!nodes.contains("master,fail "), "the others have taken their word back first:\n{nodes}");
+    }
 }
 
 /// A server that does not know yet that a slot is another's takes what it was sent before: nothing may come before that.

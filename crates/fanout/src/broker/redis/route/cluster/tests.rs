@@ -57,12 +57,65 @@ fn a_node_is_read_as_it_is_written() {
 }
 
 #[test]
-fn a_node_that_finds_the_cluster_incomplete_does_not_count() {
+fn a_node_that_finds_the_cluster_incomplete_leads_nobody_anywhere() {
     let nodes = "a 10.0.0.1:1@2 myself,master - 0 0 1 connected 0-16383";
     let read = |facts: &str| Word::read(facts, nodes, &address(1));
-    assert!(read("cluster_state:ok\r\ncluster_current_epoch:1\r\n").is_some());
-    assert!(read("cluster_state:fail\r\ncluster_current_epoch:1\r\n").is_none());
-    assert!(read("").is_none());
+    let learns = |facts| learn(&mut Known::default(), &[read(facts).unwrap()]).is_some();
+    assert!(learns("cluster_state:ok\r\ncluster_current_epoch:1\r\n"));
+    assert!(!learns("cluster_state:fail\r\ncluster_current_epoch:1\r\n"));
+    assert_eq!(read(""), None);
+}
+
+/// Who leads shard `a` of [`TWO`] after a round.
+fn leader_of_a(known: &Known) -> Option<u16> {
+    let shard =
+        known.shards.iter().find(|shard| shard.replicas.contains("r") || shard.primary == "r").unwrap();
+    shard.found.borrow().as_ref().map(|it| it.port)
+}
+
+#[test]
+fn whoever_is_given_up_is_nobody_until_that_is_taken_back_or_another_leads() {
+    let failed = [("a", 1, "master,fail", "-", 1, "0-8191"), TWO[1], TWO[2]];
+    let incomplete = |mut word: Word| {
+        word.is_complete = false;
+        word
+    };
+    for giving_up in [
+        vec![word(2, &failed)],
+        vec![incomplete(word(2, &failed))],
+        vec![word(2, &TWO), word(2, &failed)],
+        vec![word(2, &TWO), incomplete(word(2, &failed))],
+    ] {
+        let mut known = Known::default();
+        let before = learn(&mut known, &[word(2, &TWO)]).unwrap();
+        assert_eq!((leader_of_a(&known), known.is_led()), (Some(1), true));
+        learn(&mut known, &giving_up);
+        assert_eq!((leader_of_a(&known), known.is_led()), (None, false), "{giving_up:?}");
+        assert_eq!(at(&known, &before, 8192).unwrap().1, 2, "the other shard is as it was");
+        learn(&mut known, &[incomplete(word(2, &TWO))]);
+        assert_eq!(leader_of_a(&known), None, "who finds the cluster incomplete leads nobody back");
+        let after = learn(&mut known, &[word(2, &TWO)]).unwrap();
+        assert_eq!((leader_of_a(&known), after.is_alike(&before)), (Some(1), true));
+        learn(&mut known, &giving_up);
+        let replaced = [("a", 1, "master,fail", "-", 1, ""), TWO[1], ("r", 3, "master", "-", 3, "0-8191")];
+        assert!(learn(&mut known, &[word(3, &replaced)]).unwrap().is_alike(&before), "it is the same place");
+        assert_eq!((leader_of_a(&known), known.is_led()), (Some(3), true));
+    }
+}
+
+#[test]
+fn a_primary_that_nobody_can_replace_stays_who_it_was() {
+    for (flags, leader) in [("slave", None), ("slave,fail?", None), ("slave,fail", Some(1))] {
+        let mut known = Known::default();
+        learn(&mut known, &[word(2, &TWO)]).unwrap();
+        let failed = [("a", 1, "master,fail", "-", 1, "0-8191"), TWO[1], ("r", 3, flags, "a", 1, "")];
+        learn(&mut known, &[word(2, &failed)]);
+        assert_eq!(leader_of_a(&known), leader, "{flags}");
+    }
+    let suspected = [("a", 1, "master,fail?", "-", 1, "0-8191"), TWO[1], TWO[2]];
+    let mut known = Known::default();
+    learn(&mut known, &[word(2, &suspected)]).unwrap();
+    assert_eq!(leader_of_a(&known), Some(1), "one node's suspicion is no verdict");
 }
 
 #[test]
