@@ -203,9 +203,10 @@ impl Hub {
         }
     }
 
-    /// Queues the reply that tells the client it is subscribed, then what it has missed, and lets publications follow.
-    pub fn go_live(&self, channel: &Channel, outbox: &Outbox, reply: Frame) {
-        if let Some(queued) = self.registry.go_live(channel, outbox.id(), reply) {
+    /// Queues the reply that tells the client it is subscribed, unless it knows already, then what it has missed, and lets
+    /// publications follow.
+    pub fn go_live(&self, channel: &Channel, outbox: &Outbox, reply: impl Into<Option<Frame>>) {
+        if let Some(queued) = self.registry.go_live(channel, outbox.id(), reply.into()) {
             queued.count(&self.metrics);
         }
     }
@@ -298,6 +299,7 @@ impl Hub {
             publications.sort_by_cached_key(|publication| hash(&publication.channel));
         }
         self.metrics.publications_received(publications.len() as u64);
+        self.metrics.publication_heard((self.options.now)().since(publications[0].received));
         self.notice_losses();
         let mut deliveries = 0;
         for run in publications.chunk_by(|one, next| one.channel == next.channel) {

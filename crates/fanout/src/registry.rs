@@ -229,7 +229,12 @@ impl Registry {
 
     /// Queues `reply` for a subscriber that has entered, then what it missed, and opens its gate, in one step; `None` when
     /// it has left meanwhile.
-    pub(crate) fn go_live(&self, channel: &Channel, id: SubscriberId, reply: Frame) -> Option<Queued> {
+    pub(crate) fn go_live(
+        &self,
+        channel: &Channel,
+        id: SubscriberId,
+        reply: impl Into<Option<Frame>>,
+    ) -> Option<Queued> {
         let subscribers = self.find(channel)?;
         let mut crowd = subscribers.0.lock();
         let Crowd { members, round, .. } = &mut *crowd;
@@ -239,7 +244,9 @@ impl Registry {
             // It is told its place once more, and has it when all before has come.
             queued += round.catch_up(member);
         }
-        queued += member.outbox.push(reply).unwrap_or_else(Queued::from);
+        if let Some(reply) = reply.into() {
+            queued += member.outbox.push(reply).unwrap_or_else(Queued::from);
+        }
         match mem::replace(&mut member.gate, Gate::Live) {
             Gate::Entered(entered) => {
                 queued += member.outbox.replay(&entered.replay).unwrap_or_else(Queued::from);

@@ -17,8 +17,10 @@ use std::time::Duration;
 use ::http::HeaderMap;
 use ::http::Request;
 use fanfare_metrics::{Metrics, TokenRefusal};
+use fanfare_protocol::Channel;
 use fanfare_protocol::error::{ErrorCode, Failure};
-use fanfare_protocol::grant::{Grant, Token, TokenFault, Visitor};
+use fanfare_protocol::grant::{Grant, Pass, Proof, Token, TokenFault, Visitor};
+use fanfare_protocol::time::UnixMicros;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -147,6 +149,7 @@ impl Auth {
             return Err(Unwelcome::CookieWithoutOrigin);
         }
         match judge(verifier, &presented.token, services)? {
+            Verdict::Taken(grant) if grant.proves.is_some() => Err(TokenFault::Purpose.into()),
             Verdict::Taken(grant) => Ok(Visitor::Known(grant)),
             Verdict::NotYet => Err(Unwelcome::NotYet),
             Verdict::KeysAway(wait) => Err(Unwelcome::KeysAway(wait)),
@@ -155,11 +158,48 @@ impl Auth {
 
     /// What a token says that was presented in a conversation.
     pub(crate) fn verify(&self, token: &Token, services: &Services) -> Result<Arc<Grant>, Failure> {
+        let grant = self.judged(token, services)?;
+        if grant.proves.is_some() {
+            return Err(Failure::new(ErrorCode::Unauthorized, TokenFault::Purpose.to_string()));
+        }
+        Ok(grant)
+    }
+
+    /// What a proof says that was presented for a channel by a client whose token says this.
+    pub(crate) fn admit(
+        &self,
+        proof: &Proof,
+        channel: &Channel,
+        grant: Option<&Grant>,
+        services: &Services,
+    ) -> Result<Pass, Failure> {
+        let Proof::Token(token) = proof;
+        // Nobody but a client that shows another's token is thrown out for it.
+        let proven = self.judged(token, services).map_err(|failure| match failure.code {
+            ErrorCode::Unauthorized => Failure { code: ErrorCode::Forbidden, ..failure },
+            _ => failure,
+        })?;
+        let user = grant.and_then(|grant| grant.user.as_ref());
+        if proven.proves.as_ref() != Some(channel) || proven.user.as_ref() != user {
+            let text = "the token is for another channel, or for another user";
+            return Err(Failure::new(ErrorCode::Unauthorized, text));
+        }
+        let expires = proven.expires.map(|expires| UnixMicros(expires.saturating_mul(1_000_000)));
+        Ok(Pass { profile: proven.profile.clone(), expires })
+    }
+
+    fn judged(&self, token: &Token, services: &Services) -> Result<Arc<Grant>, Failure> {
         let refused = |text: &str| Failure::new(ErrorCode::Unauthorized, text);
         let Some(verifier) = &self.verifier else {
             return Err(refused("this node takes no tokens: see auth.jwt"));
         };
-        match judge(verifier, token, services).map_err(|fault| refused(&fault.to_string()))? {
+        let code = |fault| match fault {
+            TokenFault::Expired => ErrorCode::Expired,
+            _ => ErrorCode::Unauthorized,
+        };
+        match judge(verifier, token, services)
+            .map_err(|fault| Failure::new(code(fault), fault.to_string()))?
+        {
             Verdict::Taken(grant) => Ok(grant),
             Verdict::NotYet => Err(Failure::retry(ErrorCode::Unavailable, NOT_YET, RETRY_AFTER)),
             Verdict::KeysAway(wait) => {
@@ -208,6 +248,6 @@ fn label(fault: TokenFault) -> TokenRefusal {
         TokenFault::Issuer => TokenRefusal::Issuer,
         TokenFault::Audience => TokenRefusal::Audience,
         TokenFault::Revoked => TokenRefusal::Revoked,
-        TokenFault::Claims(_) => TokenRefusal::Claims,
+        TokenFault::Claims(_) | TokenFault::Purpose => TokenRefusal::Claims,
     }
 }

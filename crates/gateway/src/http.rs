@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use ::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use bytes::Bytes;
-use fanfare_protocol::dialect::native;
+use fanfare_protocol::dialect::{Offer, native};
 use fanfare_protocol::error::{ErrorCode, Failure};
 use fanfare_protocol::limits::Limits;
 use fanfare_protocol::session::{Rate, Verdict};
@@ -160,7 +160,13 @@ pub(crate) async fn answer(
         services.settings().auth.prepare_request(&request).await;
     }
     match (door, path) {
-        (Door::Public, "/ws") => handshake::upgrade(peer, request, Purpose::Session, services),
+        (Door::Public, "/ws") => {
+            handshake::upgrade(peer, request, Purpose::Session(&Offer::NATIVE), services)
+        }
+        (Door::Public, "/connection/websocket") => match services.settings().centrifugo {
+            Some(offer) => handshake::upgrade(peer, request, Purpose::Session(offer), services),
+            None => not_found(path),
+        },
         (Door::Public, "/echo") if services.echo => {
             handshake::upgrade(peer, request, Purpose::Echo, services)
         }
@@ -210,7 +216,7 @@ pub(crate) fn failure(failure: &Failure) -> Answer {
     if let Some(after) = failure.retry_after {
         headers.insert(header::RETRY_AFTER, seconds(after));
     }
-    if failure.code == ErrorCode::Unauthorized {
+    if failure.code.http_status() == 401 {
         headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
     answer

@@ -18,3 +18,4 @@ pub mod outgoing;
 mod proxy;
 mod tls;
 mod transport;
+mod users;

@@ -38,6 +38,7 @@ use crate::connection::{Roster, Speakers, Wheel};
 use crate::http::Door;
 use crate::orders;
 use crate::outgoing::Dialer;
+use crate::users;
 
 mod certificates;
 mod drain;
@@ -189,6 +190,7 @@ impl Node {
             stop: stop.clone(),
         };
         tasks.spawn(orders::follow(services.clone(), stop.clone()));
+        tasks.spawn(users::share(services.clone(), config.presence.heartbeat, stop.clone()));
         // Without what was revoked no token is taken; with the broker away clients are let wait elsewhere than in the backlog.
         let _ = timeout(ORDERS_TIMEOUT, services.revoked.completed()).await;
         let _ = timeout(KEYS_TIMEOUT, services.settings().auth.tried()).await;
@@ -225,6 +227,7 @@ impl Node {
             new.policy = before.policy.clone();
         }
         certificates::announce(&new, Some(&before), metrics, clock);
+        metrics.connections_limit(new.limits.connections.get());
         *settings.write() = Arc::new(new);
         if is_known {
             return;
@@ -317,6 +320,7 @@ fn services(
     let means = Means { dialer: &dialer, tasks: &tasks, metrics: &metrics, stop };
     let settings = Settings::of(config, None, &means);
     certificates::announce(&settings, None, &metrics, &clock);
+    metrics.connections_limit(config.limits.connections.get());
     Services {
         settings: RwLock::new(Arc::new(settings)),
         hub,

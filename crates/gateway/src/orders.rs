@@ -19,6 +19,7 @@ use fanfare_protocol::publication::Payload;
 use fanfare_protocol::server_api::Whom;
 use fanfare_protocol::{CloseReason, SessionId, UserId};
 use futures_util::FutureExt;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -28,7 +29,7 @@ use crate::auth::Revocation;
 use crate::node::Services;
 
 /// How long to wait before listening is tried again.
-const RETRY: Duration = Duration::from_millis(500);
+pub(crate) const RETRY: Duration = Duration::from_millis(500);
 
 /// The longest that a node waits before it gives again what has been lost: the first spares the others the trouble.
 const RESTATING: Duration = Duration::from_secs(2);
@@ -153,7 +154,7 @@ async fn listen(ear: &Ear, services: &Services) {
             }
         }
     };
-    while let Told::Orders(events) = next(is_kept).await {
+    while let Told::Said(events) = next(is_kept).await {
         for event in events {
             match read(&event) {
                 Some(given) => obey(services, &given, is_kept),
@@ -165,12 +166,13 @@ async fn listen(ear: &Ear, services: &Services) {
     }
 }
 
-fn read(event: &[u8]) -> Option<Given> {
+/// What an event says that an ear has heard.
+pub(crate) fn read<T: DeserializeOwned>(event: &[u8]) -> Option<T> {
     #[derive(Deserialize)]
-    struct Message {
-        data: Given,
+    struct Message<T> {
+        data: T,
     }
-    serde_json::from_slice(event).ok().map(|message: Message| message.data)
+    serde_json::from_slice(event).ok().map(|message: Message<T>| message.data)
 }
 
 /// What is revoked is written down before those who are meant are looked for, and whoever becomes known looks at it after it

@@ -235,3 +235,27 @@ async fn what_was_revoked_outlives_a_redis_that_comes_back_empty() {
     }
     eventually("others are let in", async || Client::with_token(late.public(), &good).await.is_ok()).await;
 }
+
+/// The connections of a node that died without a word count for two beats, and no longer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_whose_node_died_has_room_on_the_others() {
+    let redis = RedisServer::start().await;
+    let secret = format!("auth.jwt.hmac_secret={SECRET}");
+    let url = format!("redis.urls={}", redis.url());
+    let bounds = ["limits.connections_per_user=1", "presence.heartbeat_seconds=1"];
+    let settings = [&bounds[..], &[secret.as_str(), "broker.kind=redis", &url]].concat();
+    let start = async || {
+        let node = Gateway::start(Path::new(PROGRAM), &settings).await;
+        eventually("it is ready", async || http::get(node.public(), "/ready").await.status == 200).await;
+        node
+    };
+    let (a, b) = (start().await, start().await);
+    let ann = token(&["--set", &secret, "--user", "ann"]).await.expect("there is a secret");
+    let _on_a = Client::with_token(a.public(), &ann).await.expect("there is room");
+    let knock = async || Client::with_token(b.public(), &ann).await;
+    eventually("it counts on the other node", async || knock().await.err() == Some(Some(429))).await;
+    redis.kill_pubsub().await;
+    eventually("also after a lost link", async || knock().await.err() == Some(Some(429))).await;
+    a.kill().await;
+    eventually("it counts no more", async || knock().await.is_ok()).await;
+}

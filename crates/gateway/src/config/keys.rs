@@ -533,8 +533,9 @@ pub(super) const SECTIONS: &[Section] = &[
                 "limits.connections_per_user",
                 whole(0, 10_000_000),
                 "0",
-                "Connections of one user on this node; more are refused with 429, or closed with 4422 where the token comes later. \
-                 0 is any number.",
+                "Connections of one user on all nodes together; more are refused with 429, or closed with 4422 where the token comes \
+                 later. 0 is any number. Nodes tell each other a few times a second, and one that has died is counted for two of \
+                 `presence.heartbeat_seconds`.",
             )
             .reloadable(),
             key(
@@ -686,6 +687,18 @@ pub(super) const SECTIONS: &[Section] = &[
             Kind::Secrets,
             "[]",
             "Keys that callers present as `Authorization: Bearer`. Empty: loopback peers need none, and others are refused.",
+        )
+        .reloadable()],
+    },
+    Section {
+        name: "centrifugo",
+        help: "Clients of Centrifugo, by its protocol at `/connection/websocket`.",
+        keys: &[key(
+            "centrifugo.enabled",
+            Kind::Switch,
+            "true",
+            "Whether they are served. Then its channel rules hold for every client: a name that begins with `$` takes a token \
+             that names it, and what stands behind `#` are the users who may subscribe, with commas between.",
         )
         .reloadable()],
     },

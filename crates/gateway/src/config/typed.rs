@@ -49,6 +49,8 @@ pub struct Config {
     pub namespaces: BTreeMap<String, Namespace>,
     /// The server API.
     pub api: Api,
+    /// Clients of Centrifugo.
+    pub centrifugo: Centrifugo,
     /// Whom the node believes where it is the client.
     pub authorities: Authorities,
     /// The page at `/`.
@@ -285,6 +287,13 @@ pub struct Api {
     pub keys: Vec<Secret>,
 }
 
+/// Clients of Centrifugo.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Centrifugo {
+    /// Whether they are served, and its channel rules hold.
+    pub enabled: bool,
+}
+
 /// The page at `/`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Console {
@@ -387,6 +396,7 @@ pub(super) fn build(merged: &Merged, default_name: &str) -> Config {
         },
         namespaces: namespaces.collect(),
         api: Api { keys: merged.list("api.keys").into_iter().map(Secret::new).collect() },
+        centrifugo: Centrifugo { enabled: merged.switch("centrifugo.enabled").unwrap_or(true) },
         authorities: Authorities::default(),
         console: Console { enabled: merged.switch("console.enabled").unwrap_or(loopback) },
         log: Log { format: LogFormat::of(&text(merged, "log.format")), level: text(merged, "log.level") },

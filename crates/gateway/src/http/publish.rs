@@ -184,7 +184,7 @@ fn within_rate(
 }
 
 fn spell(reply: &Reply) -> Answer {
-    let text = Encoding::NativeJson.dialect().encode(reply).payload().to_vec();
+    let text = Encoding::NativeJson.dialect().encode(reply).expect("it has a word for it").payload().to_vec();
     let Event::Refused { failure: reason, .. } = &reply.event else { return json(StatusCode::OK, text) };
     let mut refusal = failure(reason);
     *refusal.body_mut() = Body::from(Bytes::from(text));

@@ -6,9 +6,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use fanfare_protocol::dialect::{Offer, centrifugo};
 use fanfare_protocol::limits::{self, Bound};
 use fanfare_protocol::publication::Retention;
-use fanfare_protocol::rules::{MayPublish, MaySubscribe, Overflow, Rule, Rules};
+use fanfare_protocol::rules::{MayPublish, MaySubscribe, NameRules, Overflow, Rule, Rules};
 use fanfare_protocol::session::Policy;
 use fanfare_protocol::websocket::{Context, Shape, Willingness};
 
@@ -35,6 +36,8 @@ pub(crate) struct Settings {
     pub(crate) limits: Limits,
     pub(crate) proxies: Proxies,
     pub(crate) api_keys: Vec<Secret>,
+    /// What clients of Centrifugo are offered, where they are served.
+    pub(crate) centrifugo: Option<&'static Offer>,
     /// Whether the page is served.
     pub(crate) console: bool,
     /// How long the head of a request, or the body of an API call, may take to arrive.
@@ -61,6 +64,7 @@ impl Settings {
             limits: config.limits.clone(),
             proxies: Proxies::of(&config.proxy),
             api_keys: config.api.keys.clone(),
+            centrifugo: config.centrifugo.enabled.then_some(&centrifugo::OFFER),
             console: config.console.enabled,
             header_timeout: config.limits.header_timeout,
             drain_window: config.node.drain,
@@ -113,7 +117,9 @@ fn policy(config: &Config) -> Policy {
         limits::Heartbeat { interval: config.heartbeat.interval, timeout: config.heartbeat.timeout };
     let namespaces =
         config.namespaces.iter().map(|(name, namespace)| (name.as_str().into(), rule(namespace)));
-    Policy { node: config.node.name.as_str().into(), limits, heartbeat, rules: Rules::of(namespaces) }
+    let names = config.centrifugo.enabled.then_some(NameRules::DOLLAR_AND_HASH);
+    let rules = Rules::of(namespaces).with_names(names);
+    Policy { node: config.node.name.as_str().into(), limits, heartbeat, rules }
 }
 
 fn rule(namespace: &Namespace) -> Rule {

@@ -19,6 +19,7 @@ mod echo;
 mod formats;
 mod framing;
 mod handshake;
+mod headcount;
 mod heartbeat;
 mod history;
 mod hygiene;
