@@ -81,7 +81,7 @@ impl Client {
     /// history.
     ///
     /// # Errors
-    /// [`Error::Refused`], with 4400 where the channel has no history: there [`Client::send`] will do. [`Error::Timeout`] when there was no
+    /// [`Error::Refused`], with 4400 where the channel has no history: there [`Client::publish`] will do. [`Error::Timeout`] when there was no
     /// answer for so long: nobody knows. [`Error::TooLarge`], [`Error::Data`], [`Error::Busy`] and [`Error::Ended`].
     pub async fn publish_once<T: Serialize + ?Sized>(
         &self,
