@@ -6,18 +6,16 @@ export const backoffMs = (attempt, { baseMs, maxMs }) => Math.random() * Math.mi
 
 /** At most one timer of each name. */
 export class Alarms {
-  #timers = new Map();
+  #timers = {};
 
   set(name, ms, then) {
     this.clear(name);
-    this.#timers.set(name, setTimeout(then, Math.min(Math.max(ms, 0), TIMER_MAX_MS)));
+    this.#timers[name] = setTimeout(then, Math.min(ms, TIMER_MAX_MS));
   }
 
-  clear(...names) {
-    for (const name of names.length > 0 ? names : [...this.#timers.keys()]) {
-      clearTimeout(this.#timers.get(name));
-      this.#timers.delete(name);
-    }
+  /** All of them unless a name is given. */
+  clear(name) {
+    for (const it of name ? [name] : Object.keys(this.#timers)) clearTimeout(this.#timers[it]);
   }
 }
 

@@ -22,7 +22,7 @@ import { Desk } from './desk.js';
 import { Emitter } from './emitter.js';
 import { FanfareError } from './error.js';
 import { HttpLink } from './http.js';
-import { SocketLink, SUBPROTOCOL } from './socket.js';
+import { SocketLink } from './socket.js';
 import { Subscription } from './subscription.js';
 
 const DEFAULTS = {
@@ -42,11 +42,13 @@ const STABLE_MS = 5_000;
 const REFRESH_LEAD_MS = 60_000;
 const REFRESH_GAP_MS = 5_000;
 /** Closes after which the same client would meet the same answer. */
-const FINAL_CLOSES = new Set([1000, 1002, 1003, 1007, 1009, 4400, 4401, 4403]);
+const FINAL_CLOSES = new Set([1000, 1002, 1003, 1007, 1009, 4400, 4403]);
 const UNAUTHORIZED = 4401;
+const BAD_REQUEST = 4400;
 const CONFLICT = 4409;
 const GAP = 4410;
 const AUTH_ID = 'auth';
+const PING = '{"type":"ping"}';
 
 export class Fanfare extends Emitter {
   state = { name: 'closed' };
@@ -95,7 +97,7 @@ export class Fanfare extends Emitter {
 
   /** Ends the conversation; what was not answered fails. */
   close() {
-    this.#closed({ code: 1000, reason: 'normal' });
+    this.#closed({ code: 0, reason: 'closed' });
   }
 
   /** The application's subscription to the channel: the same one however often it is asked for. */
@@ -112,43 +114,34 @@ export class Fanfare extends Emitter {
    * Resolves when the broker has taken it. Said again, under one key, over lost connections and while the broker is away, until
    * that is known or its time is over.
    */
-  publish(channel, data = null, { key, echo, ordered = true, timeoutMs } = {}) {
-    const namespace = channel.includes(':') ? channel.slice(0, channel.indexOf(':')) : 'default';
+  publish(channel, data = null, { key, ordered = true, timeoutMs, ...more } = {}) {
+    const [namespace] = channel.split(':');
     const makesKey = key === undefined && !this.#keyless.has(namespace);
-    const command = {
-      type: 'publish', channel, data, ...(makesKey ? { key: randomKey() } : key != null && { key }), ...(echo === false && { echo }),
-    };
-    const options = { repeat: command.key !== undefined, lane: ordered ? channel : undefined, timeoutMs };
-    return new Promise((resolve, reject) => {
-      this.#desk.ask(command, (error, answer) => {
-        if (makesKey && error?.code === 4400 && !this.#keyless.has(namespace)) {
-          this.#keyless.add(namespace);
-          this.publish(channel, data, { echo, ordered, timeoutMs }).then(resolve, (again) => {
-            // It was not for the key.
-            if (again.code === 4400) this.#keyless.delete(namespace);
-            reject(again);
-          });
-        } else if (error) {
-          reject(error);
-        } else {
-          if (echo === false) this.subscriptions.get(channel)?.published(answer);
-          resolve(answer);
-        }
-      }, options);
+    const command = { type: 'publish', channel, data, ...more, key: makesKey ? randomKey() : key ?? undefined };
+    const asked = this.#ask(command, { repeat: Boolean(command.key), lane: ordered ? channel : undefined, timeoutMs });
+    return asked.then((answer) => {
+      if (more.echo === false) this.subscriptions.get(channel)?.published(answer);
+      return answer;
+    }, async (error) => {
+      if (error.code !== BAD_REQUEST || !makesKey) throw error;
+      // Perhaps for the key: then not again in this namespace.
+      const answer = await this.publish(channel, data, { key: null, ordered, timeoutMs, ...more });
+      this.#keyless.add(namespace);
+      return answer;
     });
   }
 
-  history(channel, { since, limit, reverse, timeoutMs } = {}) {
-    return this.#question({ type: 'history', channel, since, limit, reverse }, timeoutMs);
+  history(channel, { timeoutMs, ...more } = {}) {
+    return this.#ask({ type: 'history', channel, ...more }, { repeat: true, timeoutMs });
   }
 
-  presence(channel, { members, timeoutMs } = {}) {
-    return this.#question({ type: 'presence', channel, members }, timeoutMs);
+  presence(channel, { timeoutMs, ...more } = {}) {
+    return this.#ask({ type: 'presence', channel, ...more }, { repeat: true, timeoutMs });
   }
 
-  #question(command, timeoutMs) {
+  #ask(command, options) {
     return new Promise((resolve, reject) => {
-      this.#desk.ask(command, (error, answer) => (error ? reject(error) : resolve(answer)), { repeat: true, timeoutMs });
+      this.#desk.ask(command, (error, answer) => (error ? reject(error) : resolve(answer)), options);
     });
   }
 
@@ -196,7 +189,7 @@ export class Fanfare extends Emitter {
   async #withToken(then) {
     const { getToken } = this.#options;
     const { state } = this;
-    if (getToken && this.#token === undefined) {
+    if (getToken && !this.#token) {
       let token;
       try {
         token = await getToken();
@@ -321,13 +314,7 @@ export class Fanfare extends Emitter {
       return;
     }
     subscription.interrupted(event);
-    // At once is right, unless it happens again and again.
-    if (now() - subscription.struckAt > 30_000) subscription.strikes = 0;
-    subscription.struckAt = now();
-    const waitMs = subscription.strikes === 0 ? 0 : backoffMs(subscription.strikes, this.#options.backoff);
-    subscription.strikes += 1;
-    const link = this.#link;
-    this.#alarms.set(subscription, waitMs, () => this.#link === link && this.enter(subscription));
+    this.#alarms.set(event.channel, backoffMs(0, this.#options.backoff), () => this.enter(subscription));
   }
 
   #failed(event) {
@@ -363,24 +350,26 @@ export class Fanfare extends Emitter {
   #ping() {
     if (this.#isAsked) return;
     this.#isAsked = true;
-    this.#link.send('{"type":"ping","id":"ping"}');
+    this.#link.send(PING);
     this.#alarms.set('pong', this.#options.pongMs, () => this.#lost({ code: 1006, reason: 'silence' }));
   }
 
   /** Events of the browser; `options.network` stands in for it elsewhere. */
   #watchWorld() {
-    const target = this.#options.network ?? globalThis;
+    const { network = globalThis } = this.#options;
     this.#world = new AbortController();
     const { signal } = this.#world;
     const look = () => {
-      if (this.state.name === 'connected' && this.#link.isDuplex) this.#ping();
-      else if (this.state.name === 'waiting' && !this.state.isTold && !this.#isOffline) {
-        this.#alarms.set('state', backoffMs(0, this.#options.backoff), () => this.#open());
-      }
+      if (this.state.name === 'connected') this.#link.isDuplex && this.#ping();
+      else if (this.state.name === 'waiting' && !this.state.isTold && !this.#isOffline) this.#wait(backoffMs(0, this.#options.backoff));
     };
-    target.addEventListener?.('online', look, { signal });
-    target.addEventListener?.('offline', look, { signal });
-    globalThis.document?.addEventListener?.('visibilitychange', () => document.visibilityState === 'visible' && look(), { signal });
+    network.addEventListener?.('online', look, { signal });
+    network.addEventListener?.('offline', look, { signal });
+    globalThis.document?.addEventListener('visibilitychange', look, { signal });
+  }
+
+  #wait(ms) {
+    this.#alarms.set('state', ms, () => this.#open());
   }
 
   get #isOffline() {
@@ -389,28 +378,25 @@ export class Fanfare extends Emitter {
 
   /** While a WebSocket was refused, looks now and then whether one is let through by now. */
   #probeLater() {
-    const { transports, probeMs, WebSocket = globalThis.WebSocket } = this.#options;
+    const { transports, probeMs, welcomeMs } = this.#options;
     if (!transports.includes('websocket')) return;
     this.#alarms.set('probe', probeMs * (0.5 + Math.random()), () => {
       const link = this.#link;
-      let probe;
-      try {
-        probe = new WebSocket(this.#url.replace(/^http/, 'ws') + '/ws', SUBPROTOCOL);
-      } catch {
-        return;
-      }
       // One at a time: a browser slows down pages whose WebSockets fail too often.
-      probe.onerror = probe.onclose = () => this.#link === link && this.#probeLater();
-      // An answer, not just an upgrade: some proxies take one and let nothing through.
-      probe.onopen = () => probe.send('{"type":"ping"}');
-      probe.onmessage = () => {
-        probe.onmessage = null;
-        probe.close(1000);
+      const end = (isThrough) => {
+        probe.close();
         if (this.#link !== link) return;
-        this.#turn = 0;
-        this.#lost({ code: 1001, reason: 'websocket_again', after: 0 });
+        if (isThrough) {
+          this.#turn = 0;
+          this.#lost({ code: 1001, reason: 'websocket', after: 0 });
+        } else {
+          this.#probeLater();
+        }
       };
-      this.#alarms.set('probed', this.#options.welcomeMs, () => probe.close());
+      // An answer, not just an upgrade: some proxies take one and let nothing through.
+      const port = { opened: () => probe.send(PING), heard: () => end(true), ended: () => end() };
+      const probe = new SocketLink(this.#url, port, this.#options);
+      this.#alarms.set('probe', welcomeMs, () => end());
     });
   }
 
@@ -448,8 +434,8 @@ export class Fanfare extends Emitter {
     const link = this.#link;
     this.#link = undefined;
     link?.close();
-    const isAuthProblem = (this.#closing?.code ?? close.code) === UNAUTHORIZED;
     const { code, reason, reconnect = !FINAL_CLOSES.has(code), after } = this.#closing ?? close;
+    const isAuthProblem = code === UNAUTHORIZED;
     if (isAuthProblem) this.#token = undefined;
     if (isAuthProblem ? !this.#options.getToken : !reconnect) {
       this.#closed({ code, reason });
@@ -468,7 +454,7 @@ export class Fanfare extends Emitter {
     const waitMs = isTold ? after ?? close.retryAfter + backoffMs(0, backoff) : ownMs;
     this.#attempt += 1;
     this.#enter({ name: 'waiting', code, reason, waitMs, isTold });
-    this.#alarms.set('state', waitMs, () => this.#open());
+    this.#wait(waitMs);
   }
 
   #closed({ code, reason }) {
@@ -480,7 +466,7 @@ export class Fanfare extends Emitter {
     this.#quiet(code, reason);
     this.#turn = this.#attempt = 0;
     this.#enter({ name: 'closed', code, reason });
-    this.#desk.close({ code: code === 1000 ? 0 : code, reason: code === 1000 ? 'closed' : reason });
+    this.#desk.close({ code, reason });
   }
 
   #quiet(code, reason) {
@@ -490,6 +476,4 @@ export class Fanfare extends Emitter {
 }
 
 /** 128 random bits: nobody else makes the same. */
-function randomKey() {
-  return crypto.getRandomValues(new Uint8Array(16)).reduce((text, byte) => text + byte.toString(16).padStart(2, '0'), '');
-}
+const randomKey = () => crypto.getRandomValues(new Uint32Array(4)).join('-');

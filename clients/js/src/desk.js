@@ -19,7 +19,8 @@ import { now } from './backoff.js';
 
 /** The server takes 128 unless it is configured otherwise. */
 const BATCH_MAX = 64;
-const BUFFER_LOOK_MS = 20;
+/** How soon to look again whether there is room, in the socket or in the server's rate. */
+const LOOK_MS = 20;
 /** What the server's rate leaves for the WebSocket's own pongs and for clocks that disagree. */
 const RATE_SHARE = 0.9;
 const RETRY_MS = 1000;
@@ -33,7 +34,7 @@ export class Desk {
   /** Set while a connection is there to take commands. */
   #link;
   #limits = {};
-  #allowance = 0;
+  #allowance;
   #allowanceAt = 0;
 
   #waiting = [];
@@ -58,28 +59,24 @@ export class Desk {
    */
   ask(command, then, { repeat = false, once = false, lane, timeoutMs = this.#options.timeoutMs } = {}) {
     const id = ++this.#id;
-    if (this.#over) {
-      then(new FanfareError(this.#over));
-      return id;
+    // What has no lane is alone in one of its own.
+    const entry = { id, text: JSON.stringify({ ...command, id }), then, repeat, once, lane: lane ?? id };
+    const count = this.#waiting.length + this.#sent.size + this.#resting.size;
+    const error = this.#over ?? (!once && count >= this.#options.queueMax && { reason: 'queue_full' });
+    if (error) {
+      then(new FanfareError(error));
+    } else {
+      if (!once) entry.timer = setTimeout(() => this.#fail(entry, { reason: 'timeout' }), timeoutMs);
+      this.#waiting.push(entry);
+      this.#flushSoon();
     }
-    const entry = { id, text: JSON.stringify({ ...command, id }), then, repeat, once, lane, wasSent: false };
-    if (!once) {
-      if (this.#waiting.length + this.#sent.size + this.#resting.size >= this.#options.queueMax) {
-        then(new FanfareError({ reason: 'queue_full', channel: command.channel }));
-        return id;
-      }
-      entry.timer = setTimeout(() => this.#fail(entry, { reason: 'timeout', channel: command.channel }), timeoutMs);
-    }
-    this.#waiting.push(entry);
-    this.#flushSoon();
     return id;
   }
 
   open(link, limits = {}) {
     this.#link = link;
     this.#limits = limits;
-    this.#allowance = this.#rate();
-    this.#allowanceAt = now();
+    this.#allowance = Infinity; // As much as the rate lets wait.
     this.#flushSoon();
   }
 
@@ -89,19 +86,16 @@ export class Desk {
     if (!entry) return false;
     this.#sent.delete(entry.id);
     const { code } = event;
-    const isCertain = code !== UNAVAILABLE;
-    if (event.type !== 'error') {
-      this.#done(entry, undefined, event);
-    } else if (code === RATE_LIMITED || (code === UNAVAILABLE && (entry.repeat || entry.once))) {
-      const restMs = (event.retry_after ?? RETRY_MS) * (1 + Math.random() / 4);
+    const isUncertain = code === UNAVAILABLE;
+    if (code === RATE_LIMITED || (isUncertain && (entry.repeat || entry.once))) {
       this.#resting.add(entry);
       entry.rest = setTimeout(() => {
         this.#resting.delete(entry);
         this.#waiting.unshift(entry);
         this.#flushSoon();
-      }, restMs);
+      }, (event.retry_after ?? RETRY_MS) * (1 + Math.random() / 4));
     } else {
-      this.#done(entry, new FanfareError(event, !isCertain));
+      this.#done(entry, event.type === 'error' && new FanfareError(event, isUncertain), event);
     }
     this.#flushSoon();
     return true;
@@ -162,62 +156,53 @@ export class Desk {
 
   /** Sends one frame; true when there may be more to send at once. */
   #flush() {
-    if (!this.#link || this.#waiting.length === 0) return false;
-    if (this.#link.bufferedBytes > this.#options.bufferedBytesMax) return this.#later(BUFFER_LOOK_MS);
+    if (!this.#link || !this.#waiting.length) return false;
     const allowed = this.#allowed();
-    if (allowed < 1) return this.#later(1000 / this.#rate());
-    const batch = this.#batch(Math.min(BATCH_MAX, allowed));
-    if (batch.length === 0) return false;
-    this.#allowance -= batch.length;
-    this.#link.send(batch.length === 1 ? batch[0].text : `[${batch.map((entry) => entry.text).join(',')}]`);
-    return true;
-  }
-
-  #later(ms) {
-    this.#alarms.set('flush', ms, () => this.#flushSoon());
-    return false;
+    const isHeldBack = this.#link.bufferedBytes > this.#options.bufferedBytesMax;
+    if (isHeldBack || allowed < 1) {
+      this.#alarms.set('flush', LOOK_MS, () => this.#flushSoon());
+      return false;
+    }
+    const texts = this.#take(Math.min(BATCH_MAX, allowed));
+    if (texts.length) this.#link.send(texts.length > 1 ? `[${texts}]` : texts[0]);
+    return texts.length > 0;
   }
 
   /** Takes what may go now out of what waits. */
-  #batch(count) {
-    const bytesMax = this.#limits.message_bytes ?? Infinity;
+  #take(count) {
+    const bytesMax = this.#limits.message_bytes;
     const busy = new Set([...this.#sent.values(), ...this.#resting].map((entry) => entry.lane));
-    const batch = [];
-    const left = [];
-    let bytes = 2;
+    const texts = [];
+    let bytes = 1;
     let isFull = false;
-    for (const entry of this.#waiting.splice(0)) {
-      const length = (entry.bytes ??= utf8.encode(entry.text).length);
+    for (const entry of [...this.#waiting]) {
+      const { lane, text } = entry;
+      const length = (entry.bytes ??= utf8.encode(text).length + 1);
       if (length > bytesMax) {
         // The server would hang up on it, with 1009.
-        this.#done(entry, new FanfareError({ code: 4413, reason: 'too_large', message: `over ${bytesMax} bytes` }));
+        this.#done(entry, new FanfareError({ code: 4413, reason: 'too_large' }));
         continue;
       }
-      isFull ||= batch.length >= count || bytes + length + 1 > bytesMax && batch.length > 0;
-      if (isFull || (entry.lane !== undefined && busy.has(entry.lane))) {
-        left.push(entry);
-        if (entry.lane !== undefined) busy.add(entry.lane);
-        continue;
+      isFull ||= texts.length >= count || (texts.length && bytes + length > bytesMax);
+      if (!isFull && !busy.has(lane)) {
+        texts.push(text);
+        bytes += length;
+        entry.wasSent = true;
+        this.#sent.set(entry.id, entry);
       }
-      batch.push(entry);
-      busy.add(entry.lane);
-      bytes += length + 1;
-      entry.wasSent = true;
-      this.#sent.set(entry.id, entry);
+      busy.add(lane);
     }
-    this.#waiting = left.concat(this.#waiting);
-    return batch;
+    this.#waiting = this.#waiting.filter((entry) => !this.#sent.has(entry.id));
+    this.#allowance -= texts.length;
+    return texts;
   }
 
-  #rate() {
-    return (this.#limits.messages_per_second || Infinity) * RATE_SHARE;
-  }
-
+  /** How many commands the server's rate has room for. */
   #allowed() {
-    const rate = this.#rate();
-    if (rate === Infinity) return Infinity;
-    this.#allowance = Math.min(rate, this.#allowance + ((now() - this.#allowanceAt) * rate) / 1000);
-    this.#allowanceAt = now();
+    const rate = (this.#limits.messages_per_second || 1e9) * RATE_SHARE;
+    const at = now();
+    this.#allowance = Math.min(rate, this.#allowance + ((at - this.#allowanceAt) * rate) / 1000);
+    this.#allowanceAt = at;
     return Math.floor(this.#allowance);
   }
 }

@@ -17,7 +17,6 @@ const DATA = 'data: ';
 export class HttpLink {
   isDuplex = false;
   isProven = false;
-  bufferedBytes = 0;
 
   #url;
   #port;
@@ -25,7 +24,11 @@ export class HttpLink {
   #kind;
   #token;
   #patienceMs;
+  #patience;
   #ticket;
+  #promised;
+  /** Channels of which the response has not said yet whether they are heard. */
+  #unanswered = new Set();
   #ready;
   #isReady;
   /** Channel → the command that asked for it; its id goes with the first answer. */
@@ -53,6 +56,11 @@ export class HttpLink {
 
   close() {
     this.#over.abort();
+    this.#deafen();
+  }
+
+  #deafen() {
+    clearTimeout(this.#patience);
     this.#hearing.abort();
   }
 
@@ -69,13 +77,16 @@ export class HttpLink {
       if (answer.ok || answer.type === 'opaque') this.#tell({ type: 'welcome' });
       else await this.#refused(answer);
     } catch {
-      this.#end({ code: 1006, reason: 'unreachable' });
+      this.#end('unreachable');
     }
   }
 
-  #ask(path, signal = this.#over.signal) {
+  /** What is answered about all channels; nothing where that is a refusal. */
+  async #ask(path, signal) {
     const headers = this.#token ? { authorization: `Bearer ${this.#token}` } : {};
-    return this.#fetch(path, { signal, headers, cache: 'no-store' });
+    const answer = await this.#fetch(path + this.#query(), { signal, headers, cache: 'no-store' });
+    if (answer.ok) return answer;
+    return this.#refused(answer, signal);
   }
 
   #perform(command) {
@@ -90,7 +101,7 @@ export class HttpLink {
       this.#tell({ type: 'unsubscribed', id, channel });
       this.#listenSoon();
     } else {
-      this.#tell({ type: 'error', id, channel, code: 4404, reason: 'not_found', message: `no ${type} without a WebSocket` });
+      this.#tell({ type: 'error', id, channel, code: 4404, reason: 'not_found', message: 'only by WebSocket' });
     }
   }
 
@@ -99,15 +110,16 @@ export class HttpLink {
     try {
       const answer = await this.#say(JSON.stringify(command));
       const { ok, status } = answer;
+      if (status === 401) return this.#end('unauthorized', 4401);
       const said = await answer.json().catch(() => ({}));
       // A proxy answers in words of its own where it reaches no node.
       const error = !ok && {
         type: 'error', code: status < 500 ? 4000 + status : 4503, reason: `status ${status}`, retry_after: retryAfterMs(answer),
       };
-      this.#tell({ ...error, ...said, id });
+      return this.#tell({ ...error, ...said, id });
     } catch {
       // It may have arrived. The link is given up, so that what is under way is judged as after any other loss.
-      this.#end({ code: 1006, reason: 'unreachable' });
+      return this.#end('unreachable');
     }
   }
 
@@ -120,24 +132,27 @@ export class HttpLink {
       await this.#ready;
       const ticket = this.#ticket;
       const answer = await send(ticket ? `Ticket ${ticket}` : bearer);
-      if (answer.status !== 404 || !ticket) return answer;
-      // A balancer brought it to a node that does not know the ticket: the token has to do, or nobody's name. Or there is a new one.
-      if (ticket === this.#ticket) return send(bearer);
+      if (answer.ok || answer.status > 499 || !ticket) return answer;
+      // A balancer brought it to a node that does not know the ticket: the token has to do, or nobody's name. A ticket that has been
+      // replaced meanwhile proves nothing.
+      if (ticket === this.#ticket) return answer.status === 404 ? send(bearer) : answer;
     }
   }
 
   /** Commands come in batches: the request is made when all of one are known. */
   #listenSoon() {
-    this.#cursor = undefined;
+    this.#cursor = this.#ticket = undefined;
     if (this.#isDue) return;
     this.#isDue = true;
+    // Who speaks waits for the next ticket: perhaps only those who hear may speak.
+    if (this.#kind === 'sse' && !this.#isReady) this.#ready = new Promise((resolve) => { this.#isReady = resolve; });
     queueMicrotask(() => {
       this.#isDue = false;
-      this.#hearing.abort();
-      if (this.#over.signal.aborted || this.#channels.size === 0) return;
+      this.#deafen();
+      if (!this.#channels.size) this.#hasTicket();
+      if (this.#over.signal.aborted || !this.#channels.size) return;
       this.#hearing = new AbortController();
-      // Who speaks waits for the ticket: only those who hear may speak, perhaps.
-      if (this.#kind === 'sse') this.#ready = new Promise((resolve) => { this.#isReady = resolve; });
+      this.#unanswered = new Set(this.#channels.keys());
       this.#listen(this.#hearing.signal);
     });
   }
@@ -147,44 +162,36 @@ export class HttpLink {
       if (this.#kind === 'sse') await this.#stream(signal);
       else while (!signal.aborted && this.#channels.size > 0) await this.#poll(signal);
     } catch {
-      if (!signal.aborted) this.#end({ code: 1006, reason: 'unreachable' });
+      if (!signal.aborted) this.#end('unreachable');
     }
   }
 
   async #stream(signal) {
     // A proxy may hold back what comes until the response ends, which it never does.
-    const patience = setTimeout(() => signal.aborted || this.#end({ code: 1006, reason: 'held_back' }), this.#patienceMs);
-    const answer = await this.#ask(`/sse?${this.#query()}`, signal);
-    if (!answer.ok) {
-      clearTimeout(patience);
-      await this.#refused(answer, signal);
-      return;
-    }
+    this.#patience = setTimeout(() => this.#end('held_back'), this.#patienceMs);
+    const answer = await this.#ask('/sse?', signal);
+    if (!answer) return;
     const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
     let rest = '';
     for (;;) {
       const { done, value } = await reader.read();
-      clearTimeout(patience);
       if (signal.aborted) return;
       if (done) break;
       const lines = (rest + value).split('\n');
       rest = lines.pop();
       this.#hear(lines.filter((line) => line.startsWith(DATA)).map((line) => JSON.parse(line.slice(DATA.length))), signal);
     }
-    this.#end({ code: 1006, reason: 'ended' });
+    this.#end('ended');
   }
 
   async #poll(signal) {
-    const answer = await this.#ask(`/poll?wait=${POLL_SECONDS}&${this.#query()}`, signal);
-    if (!answer.ok) {
-      await this.#refused(answer, signal);
-      return;
-    }
+    const answer = await this.#ask(`/poll?wait=${POLL_SECONDS}&`, signal);
+    if (!answer) return;
     const { since, events } = await answer.json();
     this.#cursor = since;
     this.#hear(events, signal);
     // Whoever says goodbye says it in the last answer.
-    if (events.some((event) => event.type === 'closing')) this.#end({ code: 1006, reason: 'ended' });
+    if (events.some((event) => event.type === 'closing')) this.#end('ended');
   }
 
   #query() {
@@ -205,25 +212,25 @@ export class HttpLink {
     const error = await answer.json().catch(() => ({}));
     if (signal?.aborted) return;
     if (this.#channels.size === 0 || ![400, 403, 404].includes(status) || error.code === undefined) {
-      this.#end({ code: status === 401 ? 4401 : 1006, reason: error.reason ?? `status ${status}`, retryAfter: retryAfterMs(answer) });
+      this.#end(error.reason ?? `status ${status}`, status === 401 ? 4401 : 1006, retryAfterMs(answer));
       return;
     }
     const asked = [...this.#channels.values()];
-    this.#isReady?.();
+    this.#hasTicket();
     this.#channels.clear();
     for (const { channel, id } of asked) this.#tell({ ...error, channel, id });
   }
 
   #hear(events, signal) {
     this.isProven = true;
+    clearTimeout(this.#patience);
     this.#port.heard([]); // A sign of life, whatever else.
     for (const event of events) {
       if (signal.aborted) return;
       const asked = this.#channels.get(event.channel);
-      if (event.type === 'welcome') {
-        this.#ticket = event.ticket;
-        this.#isReady();
-      }
+      if (event.type === 'welcome') this.#promised = event.ticket;
+      // The ticket of who hears nothing yet is worth nothing yet.
+      if (this.#unanswered.delete(event.channel) && !this.#unanswered.size) this.#hasTicket(this.#promised);
       if (asked && (event.type === 'subscribed' || event.type === 'error')) {
         this.#tell({ ...event, id: asked.id });
         asked.id = undefined;
@@ -232,6 +239,12 @@ export class HttpLink {
       }
       if (event.type === 'error' || event.type === 'unsubscribed') this.#forget(event.channel);
     }
+  }
+
+  #hasTicket(ticket) {
+    this.#ticket = ticket;
+    this.#isReady?.();
+    this.#isReady = undefined;
   }
 
   /** The cursor has a place for each of the channels. */
@@ -244,10 +257,10 @@ export class HttpLink {
     if (!this.#over.signal.aborted) this.#port.heard([event]);
   }
 
-  #end(close) {
+  #end(reason, code = 1006, retryAfter) {
     if (this.#over.signal.aborted) return;
     this.close();
-    this.#port.ended(close);
+    this.#port.ended({ code, reason, retryAfter });
   }
 }
 

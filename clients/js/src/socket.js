@@ -1,6 +1,6 @@
 /** A link over a WebSocket. See `http.js` for the other one; to the client they look alike. */
 
-export const SUBPROTOCOL = 'fanfare.v1.json';
+const SUBPROTOCOL = 'fanfare.v1.json';
 
 export class SocketLink {
   /** Whether commands go where events come from. */
@@ -22,7 +22,7 @@ export class SocketLink {
       } catch {
         // No gateway says this. Whatever is between may be gone the next time.
         this.close();
-        port.ended({ code: 1006, reason: 'not_json' });
+        port.ended({ code: 1006, reason: 'error' });
         return;
       }
       port.heard(events);
@@ -44,9 +44,8 @@ export class SocketLink {
   /** Does not wait for a closing handshake, which a dead peer never answers. */
   close() {
     const socket = this.#socket;
-    socket.onopen = socket.onmessage = socket.onclose = null;
-    socket.onerror = () => {}; // Without a listener some implementations throw.
-    // As the name of the end: an application's page that goes is a normal one.
-    socket.close(1000);
+    // Without a listener for errors some implementations throw.
+    socket.onopen = socket.onmessage = socket.onclose = socket.onerror = () => {};
+    socket.close();
   }
 }

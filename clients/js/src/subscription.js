@@ -20,7 +20,7 @@ import { FanfareError } from './error.js';
 
 /** What an iteration gives. */
 const ITERATED = ['message', 'gap', 'joined', 'left'];
-/** An own publication not echoed is remembered until the stream has passed it; more than these never wait. */
+/** Own publications without echo that are remembered, the newest. */
 const OWN_MAX = 1024;
 
 export class Subscription extends Emitter {
@@ -30,9 +30,6 @@ export class Subscription extends Emitter {
 
   /** The id of the command that will be answered by `subscribed`; undefined for the server's own subscriptions. */
   expects;
-  /** Interruptions by the server in short order. */
-  strikes = 0;
-  struckAt = -Infinity;
 
   #client;
   #options;
@@ -111,29 +108,20 @@ export class Subscription extends Emitter {
     if (event.offset !== undefined && this.#epoch !== undefined) {
       const { epoch, offset } = this.position;
       if (epoch === this.#epoch && event.offset <= offset) return;
-      const isOwn = this.#own.has(event.offset);
-      this.#moveTo(event.offset);
-      if (isOwn) return;
+      this.position = { epoch: this.#epoch, offset: event.offset };
+      if (this.#own.delete(event.offset)) return;
       event.epoch = this.#epoch;
     }
     this.emit('message', event);
   }
 
-  /** An own publication that this connection does not hear: its place is passed without a message. */
+  /** An own publication without echo: should it come after all, replayed to another connection, it is no news. */
   published({ epoch, offset }) {
-    if (epoch === undefined || epoch !== this.#epoch || epoch !== this.position?.epoch || offset <= this.position.offset) return;
-    if (this.#own.size < OWN_MAX) this.#own.add(offset);
-    if (this.#own.has(this.position.offset + 1)) this.#moveTo(this.position.offset);
-  }
-
-  #moveTo(offset) {
-    while (this.#own.has(offset + 1)) offset += 1;
-    for (const own of this.#own) if (own <= offset) this.#own.delete(own);
-    this.position = { epoch: this.#epoch, offset };
+    if (epoch === this.#epoch) this.#own.add(offset);
+    if (this.#own.size > OWN_MAX) this.#own.delete(this.#own.values().next().value);
   }
 
   interrupted({ code, reason }) {
-    if (this.state === 'unsubscribed') return;
     const wasLive = this.state === 'subscribed';
     if (this.state !== 'paused') this.state = 'subscribing';
     this.expects = undefined;
@@ -142,7 +130,6 @@ export class Subscription extends Emitter {
 
   /** For good: by the application (no code), or because the server does not let it. */
   ended(event = {}) {
-    if (this.state === 'unsubscribed') return;
     this.state = 'unsubscribed';
     const { code, reason, message } = event;
     this.emit('unsubscribed', { channel: this.channel, code, reason, message });
@@ -155,57 +142,44 @@ export class Subscription extends Emitter {
    */
   [Symbol.asyncIterator]() {
     const events = [];
-    const bufferMax = this.#options.bufferMax ?? 1024;
-    const full = {};
-    let wake;
+    const { bufferMax = 1024 } = this.#options;
+    let wake = () => {};
     let end;
-    const settle = () => {
-      wake?.();
-      wake = undefined;
-    };
-    const stop = (error) => {
-      end ??= { error };
-      for (const off of offs) off();
-      this.#room(full);
-      settle();
-    };
     const take = (event) => {
       events.push(event);
-      if (events.length >= bufferMax && this.position) this.#pause(full);
-      if (events.length > bufferMax && !this.position) {
-        const gave = events[0].cause === 'overflow' ? events.splice(0, 2) : events.splice(0, 1);
-        const missed = (gave.length > 1 ? gave[0].missed : 0) + 1;
-        events.unshift({ type: 'gap', channel: this.channel, cause: 'overflow', missed });
+      if (events.length >= bufferMax && this.position) this.#pause(events);
+      else if (events.length > bufferMax && !this.position) {
+        const [first] = events;
+        if (first.missed) first.missed += events.splice(1, 1).length;
+        else events.splice(0, 2, { type: 'gap', channel: this.channel, cause: 'overflow', missed: 2 });
       }
-      settle();
+      wake();
     };
     const offs = ITERATED.map((type) => this.on(type, take));
-    offs.push(this.on('unsubscribed', (event) => stop(event.code === undefined ? undefined : new FanfareError(event))));
-    if (this.state === 'unsubscribed') stop();
-    return {
-      next: async () => {
+    const stop = (event) => {
+      end ??= event;
+      for (const off of offs) off();
+      this.#room(events);
+      wake();
+    };
+    offs.push(this.on('unsubscribed', stop));
+    if (this.state === 'unsubscribed') stop({});
+    return async function* iterate() {
+      try {
         for (;;) {
-          if (events.length > 0) {
-            const value = events.shift();
-            if (events.length <= bufferMax / 2) this.#room(full);
-            return { value, done: false };
+          while (events.length) {
+            const event = events.shift();
+            if (events.length <= bufferMax / 2) this.#room(events);
+            yield event;
           }
-          if (end) {
-            const { error } = end;
-            end = {};
-            if (error) throw error;
-            return { value: undefined, done: true };
-          }
+          if (end?.code) throw new FanfareError(end);
+          if (end) return;
           await new Promise((resolve) => { wake = resolve; });
         }
-      },
-      return: async (value) => {
-        events.length = 0;
-        stop();
-        return { value, done: true };
-      },
-      [Symbol.asyncIterator]() { return this; },
-    };
+      } finally {
+        stop({});
+      }
+    }.call(this);
   }
 
   #pause(iteration) {

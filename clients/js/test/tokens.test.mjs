@@ -93,7 +93,7 @@ test('the personal channel comes by itself, and what was missed on it comes afte
   assert.equal(personal.channel, 'user:ann');
   const heard = [];
   personal.on('message', ({ data, from }) => heard.push([data, from.user]));
-  await personal.once('subscribed');
+  await until(() => personal.state === 'subscribed');
   await backend.publish('user:ann', 1);
   await until(() => heard.length === 1);
   await wire.cut();
