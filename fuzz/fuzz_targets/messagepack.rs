@@ -28,7 +28,7 @@ fuzz_target!(|bytes: &[u8]| {
             }
             Err(rejection) => {
                 let event = Event::Refused { failure: rejection.failure, channel: rejection.channel };
-                let frame = dialect.encode(&Reply { id: rejection.id, event });
+                let frame = dialect.encode(&Reply { id: rejection.id, event }).expect("it has a word for it");
                 Payload::parse_msgpack(frame.payload()).expect("events are MessagePack");
             }
         }

@@ -17,6 +17,7 @@ use fanfare_protocol::grant::claims::{self, Expected};
 use fanfare_protocol::grant::{Grant, Visitor};
 use fanfare_protocol::history::Page;
 use fanfare_protocol::limits::Limits;
+use fanfare_protocol::manners::Manners;
 use fanfare_protocol::rules::{MayPublish, MaySubscribe, Rule, Rules};
 use fanfare_protocol::session::{Effect, Input, Policy, Session, Stage};
 use fanfare_protocol::time::{Moment, Now, UnixMicros};
@@ -130,8 +131,14 @@ impl Shell {
             None => Visitor::Anonymous,
         };
         let mut decided = Vec::new();
-        let session =
-            Session::open(SessionId::from_random([7; 16]), policy(false, 3), visitor, now, &mut decided);
+        let session = Session::open(
+            SessionId::from_random([7; 16]),
+            policy(false, 3),
+            &Manners::PLAIN,
+            visitor,
+            now,
+            &mut decided,
+        );
         let (to_perform, joined) = (VecDeque::new(), HashSet::new());
         let mut shell = Self {
             session,
@@ -156,7 +163,8 @@ impl Shell {
             Act::Open(channel) => {
                 let channel = Channel::parse(name(channel)).expect("a name");
                 let (start, presence) = (Default::default(), true);
-                let command = fanfare_protocol::command::Command::Subscribe { channel, start, presence };
+                let command =
+                    fanfare_protocol::command::Command::Subscribe { channel, start, presence, proof: None };
                 self.feed(Input::Opening(Request { id: None, command }));
             }
             Act::PassMillis(millis) => self.pass(Duration::from_millis(millis.into())),
@@ -268,14 +276,16 @@ impl Shell {
                     assert!(!self.has_closed, "a conversation is closed once");
                     self.has_closed = true;
                 }
-                Effect::Send(reply) | Effect::GoLive { reply, .. } => {
+                Effect::Send(reply) | Effect::GoLive { reply: Some(reply), .. } => {
                     assert!(!self.has_closed, "something is said after the Close: {effect:?}");
                     spell(reply);
                 }
                 Effect::Ping | Effect::Enter { .. } => {
                     assert!(!self.has_closed, "after the Close: {effect:?}")
                 }
-                Effect::Authenticate { .. }
+                Effect::GoLive { reply: None, .. }
+                | Effect::Authenticate { .. }
+                | Effect::Admit { .. }
                 | Effect::Join { .. }
                 | Effect::Read { .. }
                 | Effect::Count { .. }
@@ -319,7 +329,7 @@ impl Shell {
                     }
                     false => Err(away()),
                 };
-                Input::Joined { id, channel, outcome }
+                Input::Joined { id, channel, start: terms.start, outcome }
             }
             Effect::Publish { id, draft } => {
                 let outcome = if is_there { Ok(draft.retention.map(|_| TOP)) } else { Err(away()) };
@@ -342,6 +352,7 @@ impl Shell {
                 self.joined.remove(&channel);
                 return None;
             }
+            Effect::Admit { .. } => unreachable!("nobody here shows a proof"),
             Effect::Send(_)
             | Effect::Ping
             | Effect::Exceeded(_)
@@ -363,6 +374,7 @@ fn asks_hub(effect: &Effect) -> bool {
     matches!(
         effect,
         Effect::Authenticate { .. }
+            | Effect::Admit { .. }
             | Effect::Join { .. }
             | Effect::Publish { .. }
             | Effect::Read { .. }

@@ -73,7 +73,7 @@ export class HttpLink {
   /** There is nothing to hear before there are channels; that somebody answers is all there is to know. */
   async #greet() {
     try {
-      const answer = await this.#fetch('/health', { mode: 'no-cors', cache: 'no-store', signal: this.#over.signal });
+      const answer = await this.#fetch('/health', { mode: 'no-cors', signal: this.#over.signal });
       if (answer.ok || answer.type === 'opaque') this.#tell({ type: 'welcome' });
       else await this.#refused(answer);
     } catch {
@@ -101,7 +101,7 @@ export class HttpLink {
       this.#tell({ type: 'unsubscribed', id, channel });
       this.#listenSoon();
     } else {
-      this.#tell({ type: 'error', id, channel, code: 4404, reason: 'not_found', message: 'only by WebSocket' });
+      this.#tell({ type: 'error', id, channel, code: 4404, reason: 'not_found', message: 'needs WebSocket' });
     }
   }
 

@@ -126,7 +126,7 @@ test('a channel without history takes a publication, over every transport, and a
 
 test('what needs a WebSocket fails without one, at once and with a reason', async () => {
   const it = await listener(gateway.url, { transports: ['sse'] });
-  await assert.rejects(it.room.history(), { code: 4404, message: 'only by WebSocket' });
+  await assert.rejects(it.room.history(), { code: 4404, message: 'needs WebSocket' });
 });
 
 test('a proxy that reaches no node is not taken for a yes', async (t) => {

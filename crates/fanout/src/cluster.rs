@@ -1,12 +1,16 @@
-//! Orders between nodes: what one of them is told by a backend, all of them do.
+//! What nodes say to each other: orders and news to all of them, and words to one.
 //!
-//! An order is a publication on a channel of its own, whose namespace is nobody's to subscribe to or to publish on. So it
-//! reaches every node within the time of a publication, in one order, by the same lanes; the follower sees to it that a lost
-//! link or a fail-over loses none, and history is what a node reads that starts later. This module knows neither what orders
+//! All are publications on channels of their own, whose namespace is nobody's to subscribe to or to publish on. So they
+//! reach a node within the time of a publication, by the same lanes, whatever the broker is. This module knows neither what they
 //! say nor who obeys.
 //!
-//! **Invariants.** Whoever listens hears first what is kept, then what comes, nothing between left out; or is told that it has
-//! lost its place, and listens anew. An ear is no subscription: it is in no count of clients.
+//! - An **order** is for every node, and is kept: the follower sees to it that a lost link or a fail-over loses none, and history is
+//!   what a node reads that starts later.
+//! - **News** are for every node, and are not kept: whoever has missed some hears newer ones.
+//! - A **word** is for the node of a name, and is not: whoever needs to know that it was heard waits for an answer.
+//!
+//! **Invariants.** Whoever listens for orders hears first what is kept, then what comes, nothing between left out; or is told that
+//! it has lost its place, and listens anew. An ear is no subscription: it is in no count of clients.
 
 use std::future::poll_fn;
 use std::num::NonZeroU32;
@@ -36,9 +40,12 @@ pub const KEPT: Retention = Retention {
 };
 
 /// Twice what the longest history of orders takes: no more than half of a queue is replayed.
-const QUEUE_BYTES: usize = 128 * 1024 * 1024;
+const ORDERS_BYTES: usize = 128 * 1024 * 1024;
 
-/// Hears the orders of all nodes.
+/// The words that may wait for a node.
+const WORDS_BYTES: usize = 32 * 1024 * 1024;
+
+/// Hears what nodes say.
 #[derive(Debug)]
 pub struct Ear {
     hub: Arc<Hub>,
@@ -50,14 +57,25 @@ pub struct Ear {
 /// What an ear hears.
 #[derive(Debug)]
 pub enum Told {
-    /// Orders: events of the native dialect in JSON, whose `data` they are.
-    Orders(Vec<Bytes>),
+    /// Events of the native dialect in JSON, whose `data` is what was said.
+    Said(Vec<Bytes>),
     /// Some may be missing: listen anew.
     Lost,
 }
 
+/// That of orders.
 fn channel() -> Channel {
     Channel::parse(&format!("{RESERVED_NAMESPACE}:orders")).expect("it is printable")
+}
+
+/// That of news.
+fn channel_of_news() -> Channel {
+    Channel::parse(&format!("{RESERVED_NAMESPACE}:news")).expect("it is printable")
+}
+
+/// That of words to a node; none where no node can have this name.
+fn channel_of(node: &str) -> Option<Channel> {
+    Channel::parse(&format!("{RESERVED_NAMESPACE}:node:{node}")).ok()
 }
 
 /// Gives an order to every node, this one included.
@@ -65,33 +83,86 @@ fn channel() -> Channel {
 /// # Errors
 /// Those of [`Hub::publish`]. Then nobody has heard it, or for a timeout nobody knows.
 pub async fn order(hub: &Hub, order: Payload, now: UnixMicros) -> Result<(), BrokerError> {
-    let draft = Draft {
-        channel: channel(),
-        payload: order,
-        sender: None,
-        exclude: None,
-        received: now,
-        retention: Some(KEPT),
-        key: None,
-    };
+    say(hub, channel(), order, Some(KEPT), now).await
+}
+
+/// Tells every node some news, this one included.
+///
+/// # Errors
+/// As [`order`].
+pub async fn tell(hub: &Hub, news: Payload, now: UnixMicros) -> Result<(), BrokerError> {
+    say(hub, channel_of_news(), news, None, now).await
+}
+
+/// Sends word to the node of this name, if there is one.
+///
+/// # Errors
+/// As [`order`].
+pub async fn send(hub: &Hub, node: &str, word: Payload, now: UnixMicros) -> Result<(), BrokerError> {
+    match channel_of(node) {
+        Some(channel) => say(hub, channel, word, None, now).await,
+        None => Ok(()),
+    }
+}
+
+async fn say(
+    hub: &Hub,
+    channel: Channel,
+    payload: Payload,
+    retention: Option<Retention>,
+    received: UnixMicros,
+) -> Result<(), BrokerError> {
+    let draft = Draft { channel, payload, sender: None, exclude: None, received, retention, key: None };
     hub.publish(draft).await.map(drop)
 }
 
 impl Ear {
-    /// Begins to listen. What is kept is the first that [`Ear::next`] answers with.
+    /// Begins to listen for orders. What is kept is the first that [`Ear::next`] answers with.
     ///
     /// # Errors
     /// Those of [`Hub::subscribe`].
     pub async fn open(hub: &Arc<Hub>, metrics: &Arc<Metrics>) -> Result<Self, BrokerError> {
-        let outbox = Outbox::new(SessionId::from_random([0; 16]), Encoding::NativeJson, QUEUE_BYTES);
         let terms = Terms { start: Start::Rewind(u32::MAX), history: true, overflow: Overflow::Disconnect };
-        let ear = Self { hub: hub.clone(), channel: channel(), outbox, metrics: metrics.clone() };
+        Self::on(channel(), ORDERS_BYTES, terms, hub, metrics).await
+    }
+
+    /// Begins to listen for news.
+    ///
+    /// # Errors
+    /// Those of [`Hub::subscribe`].
+    pub async fn of_all(hub: &Arc<Hub>, metrics: &Arc<Metrics>) -> Result<Self, BrokerError> {
+        let terms = Terms { start: Start::Live, history: false, overflow: Overflow::Disconnect };
+        Self::on(channel_of_news(), WORDS_BYTES, terms, hub, metrics).await
+    }
+
+    /// Begins to listen for words to the node of this name.
+    ///
+    /// # Errors
+    /// Those of [`Hub::subscribe`].
+    ///
+    /// # Panics
+    /// When the name is none of a node: 64 letters, digits, dots, hyphens and underscores at most.
+    pub async fn of_node(hub: &Arc<Hub>, metrics: &Arc<Metrics>, node: &str) -> Result<Self, BrokerError> {
+        let terms = Terms { start: Start::Live, history: false, overflow: Overflow::Disconnect };
+        let channel = channel_of(node).expect("the name of a node is printable");
+        Self::on(channel, WORDS_BYTES, terms, hub, metrics).await
+    }
+
+    async fn on(
+        channel: Channel,
+        queue_bytes: usize,
+        terms: Terms,
+        hub: &Arc<Hub>,
+        metrics: &Arc<Metrics>,
+    ) -> Result<Self, BrokerError> {
+        let outbox = Outbox::new(SessionId::from_random([0; 16]), Encoding::NativeJson, queue_bytes);
+        let ear = Self { hub: hub.clone(), channel, outbox, metrics: metrics.clone() };
         hub.attend(&ear.channel, &ear.outbox, terms).await?;
         hub.go_live(&ear.channel, &ear.outbox, Frame::ping(&[]));
         Ok(ear)
     }
 
-    /// Waits for orders.
+    /// Waits for what is said.
     pub async fn next(&self) -> Told {
         poll_fn(|cx| self.poll_next(cx)).await
     }
@@ -102,15 +173,15 @@ impl Ear {
                 return Poll::Ready(Told::Lost);
             }
         }
-        let (mut orders, mut has_heard) = (Vec::new(), false);
+        let (mut said, mut has_heard) = (Vec::new(), false);
         let mut batch = Batch::default();
         while let Poll::Ready(taken) = self.outbox.poll_take(cx, &mut batch) {
             self.metrics.outbox_queued(-i64::try_from(taken).expect("a batch is bounded"));
-            orders.extend(batch.frames.drain(..).filter_map(|frame| event(&frame)));
+            said.extend(batch.frames.drain(..).filter_map(|frame| event(&frame)));
             batch.bytes = 0;
             has_heard = true;
         }
-        if has_heard { Poll::Ready(Told::Orders(orders)) } else { Poll::Pending }
+        if has_heard { Poll::Ready(Told::Said(said)) } else { Poll::Pending }
     }
 }
 
@@ -122,7 +193,7 @@ impl Drop for Ear {
     }
 }
 
-/// The event that tells of an order, out of the frame that carries it; none for a control frame.
+/// The event that tells of it, out of the frame that carries it; none for a control frame.
 fn event(frame: &Bytes) -> Option<Bytes> {
     let [first, length] = *frame.first_chunk()?;
     let start = match length {

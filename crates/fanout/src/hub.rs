@@ -203,9 +203,10 @@ impl Hub {
         }
     }
 
-    /// Queues the reply that tells the client it is subscribed, then what it has missed, and lets publications follow.
-    pub fn go_live(&self, channel: &Channel, outbox: &Outbox, reply: Frame) {
-        if let Some(queued) = self.registry.go_live(channel, outbox.id(), reply) {
+    /// Queues the reply that tells the client it is subscribed, unless it knows already, then what it has missed, and lets
+    /// publications follow.
+    pub fn go_live(&self, channel: &Channel, outbox: &Outbox, reply: impl Into<Option<Frame>>) {
+        if let Some(queued) = self.registry.go_live(channel, outbox.id(), reply.into()) {
             queued.count(&self.metrics);
         }
     }
@@ -298,6 +299,7 @@ impl Hub {
             publications.sort_by_cached_key(|publication| hash(&publication.channel));
         }
         self.metrics.publications_received(publications.len() as u64);
+        self.metrics.publication_heard((self.options.now)().since(publications[0].received));
         self.notice_losses();
         let mut deliveries = 0;
         for run in publications.chunk_by(|one, next| one.channel == next.channel) {
@@ -336,8 +338,12 @@ impl Pending {
         self.wakes.is_empty() && self.walks.is_empty()
     }
 
-    /// How many more publications may be taken: a channel that is spoken on faster than its crowd can hear holds up its lane.
+    /// How many more publications may be taken: channels that are spoken on faster than their crowds can hear hold up their
+    /// lane.
     fn room(&self) -> usize {
+        if self.wakes.is_behind() {
+            return 0;
+        }
         RUN_MAX.saturating_sub(self.walks.iter().map(Walk::on_their_way).max().unwrap_or(0))
     }
 
@@ -348,10 +354,11 @@ impl Pending {
         }
     }
 
-    /// Wakes some writers, whose number follows from that of the deliveries to small crowds, and goes a step further round
-    /// one of the large ones.
+    /// Sees to some writers of small crowds, to which there were so many deliveries, and goes a step further round one of the
+    /// large ones.
     fn go_on(&mut self, hub: &Hub, deliveries: u64) {
-        self.wakes.wake_some(deliveries);
+        self.wakes.delivered(deliveries);
+        self.wakes.go_on(&hub.metrics, hub.options.now);
         let Some(mut walk) = self.walks.pop_front() else { return };
         if walk.step(&mut self.slice) {
             self.walks.push_back(walk);

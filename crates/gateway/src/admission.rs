@@ -34,16 +34,23 @@ use parking_lot::Mutex;
 
 use crate::config::{Limits, Network, Pace, Trial};
 
+mod headcount;
 mod origins;
 mod pace;
 mod tally;
 
+use headcount::Headcount;
+pub(crate) use headcount::{Share, shards};
 pub(crate) use origins::Origins;
 use pace::Paces;
 use tally::Tally;
 
 /// Sockets beyond the connections: health checks, the page, and upgrades that will be told the node is full.
 const SPARE_SOCKETS: usize = 1024;
+
+/// How much of one address may wait for other nodes. An answer takes milliseconds, but a name that no node has is waited for
+/// in vain, and anybody can make one up.
+const ERRANDS_MAX: u32 = 128;
 
 /// When a client that found no place may try again: who has one keeps it for a while.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
@@ -64,7 +71,8 @@ pub(crate) struct Admission {
 struct Open {
     count: AtomicUsize,
     addresses: Tally,
-    users: Tally,
+    users: Headcount,
+    errands: Tally,
 }
 
 /// A place among the sockets, free again when dropped.
@@ -92,6 +100,19 @@ impl Drop for Place {
             self.open.addresses.leave(address);
         }
         self.leave_user();
+    }
+}
+
+/// A place among the errands of an address; free again when dropped.
+#[derive(Debug)]
+pub(crate) struct ErrandPlace {
+    open: Arc<Open>,
+    address: NonZeroU64,
+}
+
+impl Drop for ErrandPlace {
+    fn drop(&mut self) {
+        self.open.errands.leave(self.address);
     }
 }
 
@@ -235,7 +256,8 @@ impl Admission {
         let mut place = Place { open: self.open.clone(), address: None, user: None };
         let key = self.key("address", network(address, limits));
         let (most, bound) = (limits.connections_per_ip, (Trial::ConnectionsPerIp, Limit::ConnectionsPerIp));
-        if !enter(&self.open.addresses, key, most, bound, limits, metrics) {
+        let enter = |most| self.open.addresses.enter(key, most).is_ok();
+        if !entered(enter, most, bound, limits, metrics) {
             return Err(NoRoom::Address);
         }
         place.address = Some(key);
@@ -253,14 +275,15 @@ impl Admission {
         limits: &Limits,
         metrics: &Metrics,
     ) -> Result<(), NoRoom> {
-        let key = self.key("user", user.as_str());
+        let key = user_key(user);
         if place.user == Some(key) {
             return Ok(());
         }
         place.leave_user();
         let (most, bound) =
             (limits.connections_per_user, (Trial::ConnectionsPerUser, Limit::ConnectionsPerUser));
-        if !enter(&self.open.users, key, most, bound, limits, metrics) {
+        let enter = |most| self.open.users.enter(key, most).is_ok();
+        if !entered(enter, most, bound, limits, metrics) {
             return Err(NoRoom::User);
         }
         place.user = Some(key);
@@ -285,9 +308,28 @@ impl Admission {
         self.paces.take(self.key("post", (user, address, channel.namespace())), pace, now)
     }
 
+    /// A place for what a client of this address has another node do, if it has fewer than [`ERRANDS_MAX`].
+    pub(crate) fn errand(&self, address: IpAddr, limits: &Limits) -> Option<ErrandPlace> {
+        let address = self.key("errand", network(address, limits));
+        self.open.errands.enter(address, ERRANDS_MAX).ok()?;
+        Some(ErrandPlace { open: self.open.clone(), address })
+    }
+
+    /// What is known of the connections of users.
+    pub(crate) fn headcount(&self) -> &Headcount {
+        &self.open.users
+    }
+
     fn key(&self, domain: &str, of: impl Hash) -> NonZeroU64 {
         NonZeroU64::new(self.keys.hash_one((domain, of))).unwrap_or(NonZeroU64::MIN)
     }
+}
+
+/// The same on all nodes, unlike the other keys.
+fn user_key(user: &UserId) -> NonZeroU64 {
+    let digest = ring::digest::digest(&ring::digest::SHA256, user.as_str().as_bytes());
+    let first = digest.as_ref().first_chunk().expect("a digest has 32 bytes");
+    NonZeroU64::new(u64::from_be_bytes(*first)).unwrap_or(NonZeroU64::MIN)
 }
 
 impl Place {
@@ -309,20 +351,16 @@ fn network(address: IpAddr, limits: &Limits) -> IpAddr {
     Network::around(address, prefix).first()
 }
 
-/// One more under a key, if there may be: `false` if that is enforced and there may not.
-fn enter(
-    tally: &Tally,
-    key: NonZeroU64,
+/// One more of whatever is entered, if there may be: `false` if that is enforced and there may not.
+fn entered(
+    enter: impl Fn(u32) -> bool,
     most: Option<NonZeroU32>,
     (trial, limit): (Trial, Limit),
     limits: &Limits,
     metrics: &Metrics,
 ) -> bool {
     let most = most.map_or(u32::MAX, NonZeroU32::get);
-    if tally.enter(key, most).is_ok() {
-        return true;
-    }
-    !is_enforced(limits, trial, limit, metrics) && tally.enter(key, u32::MAX).is_ok()
+    enter(most) || !is_enforced(limits, trial, limit, metrics) && enter(u32::MAX)
 }
 
 /// Counts that a limit was met, and says whether it is enforced.

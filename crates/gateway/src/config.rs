@@ -21,6 +21,7 @@
 //! **Deliberately absent:** globals. A [`Source`] is plain data, and [`Source::of_process`] is the one function that
 //! looks at the machine.
 
+mod authorities;
 mod check;
 mod choice;
 mod identity;
@@ -41,6 +42,7 @@ mod typed;
 #[cfg(test)]
 mod tests;
 
+pub use authorities::Authorities;
 pub use choice::{
     BrokerKind, ClientCertificates, ForwardedBy, LogFormat, PublishBy, RedisMode, SlowSubscriber,
     SubscribeBy, TlsVersion, Trial,
@@ -54,10 +56,10 @@ pub use pages::{default_toml, document};
 pub use reload::{Changes, Loaded};
 pub use secret::Secret;
 pub use source::{File, Flag, Source};
-pub use tokens::Jwt;
+pub use tokens::{Issuer, Jwt, KeyFetching};
 pub use typed::{
-    Api, Auth, Compression, Config, Console, DryRun, Heartbeat, History, Limits, Listen, Log, Namespace,
-    Node, Origin, Pace, Presence, Proxy, Redis, Tls, TokenPlaces, WebSocket,
+    Api, Auth, Centrifugo, Compression, Config, Console, DryRun, Heartbeat, History, Limits, Listen, Log,
+    Namespace, Node, Origin, Pace, Presence, Proxy, Redis, Tls, TokenPlaces, WebSocket,
 };
 
 /// Reads the layers, the later over the earlier: defaults, file, environment, flags.

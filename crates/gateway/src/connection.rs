@@ -91,13 +91,16 @@ impl<T> Connection<T> {
         services: Arc<Services>,
     ) -> Self {
         let Guest { visitor, place } = guest;
-        let mut effects = Vec::new();
+        let (form, mut effects) = (form.into(), Vec::new());
         let policy = services.settings().policy.clone();
         let limits = &policy.limits;
         let (message_bytes, queue_bytes) = (limits.message_bytes, limits.queue_bytes);
         let (id, now) = (new_session_id(), services.clock.now());
         let session = match carrier {
-            Carrier::WebSocket => Session::open(id, policy, visitor, now, &mut effects),
+            Carrier::WebSocket => {
+                let manners = form.encoding().dialect().manners();
+                Session::open(id, policy, manners, visitor, now, &mut effects)
+            }
             Carrier::Events | Carrier::Lines | Carrier::Poll => {
                 Session::open_one_way(id, policy, visitor, ticket, now, &mut effects)
             }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use ::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use bytes::Bytes;
-use fanfare_protocol::dialect::native;
+use fanfare_protocol::dialect::{Offer, native};
 use fanfare_protocol::error::{ErrorCode, Failure};
 use fanfare_protocol::limits::Limits;
 use fanfare_protocol::session::{Rate, Verdict};
@@ -35,6 +35,7 @@ mod query;
 mod streams;
 
 use handshake::Purpose;
+pub(crate) use publish::say;
 
 /// What every route answers with.
 pub(crate) type Answer = Response<Body>;
@@ -156,8 +157,17 @@ pub(crate) async fn answer(
     services: &Arc<Services>,
 ) -> Answer {
     let path = request.uri().path();
+    if door == Door::Public {
+        services.settings().auth.prepare_request(&request).await;
+    }
     match (door, path) {
-        (Door::Public, "/ws") => handshake::upgrade(peer, request, Purpose::Session, services),
+        (Door::Public, "/ws") => {
+            handshake::upgrade(peer, request, Purpose::Session(&Offer::NATIVE), services)
+        }
+        (Door::Public, "/connection/websocket") => match services.settings().centrifugo {
+            Some(offer) => handshake::upgrade(peer, request, Purpose::Session(offer), services),
+            None => not_found(path),
+        },
         (Door::Public, "/echo") if services.echo => {
             handshake::upgrade(peer, request, Purpose::Echo, services)
         }
@@ -207,7 +217,7 @@ pub(crate) fn failure(failure: &Failure) -> Answer {
     if let Some(after) = failure.retry_after {
         headers.insert(header::RETRY_AFTER, seconds(after));
     }
-    if failure.code == ErrorCode::Unauthorized {
+    if failure.code.http_status() == 401 {
         headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
     answer

@@ -31,12 +31,15 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::admission::{Admission, NoRoom, Place};
-use crate::auth::Revoked;
+use crate::auth::{Means, Revoked};
 use crate::clock::Clock;
 use crate::config::{self, BrokerKind, Config};
 use crate::connection::{Roster, Speakers, Wheel};
+use crate::errands::{self, Errands};
 use crate::http::Door;
 use crate::orders;
+use crate::outgoing::Dialer;
+use crate::users;
 
 mod certificates;
 mod drain;
@@ -60,8 +63,11 @@ const REDIS_PING_INTERVAL: Duration = Duration::from_secs(3);
 /// The connections told of new settings before others run.
 const RUN: usize = 1024;
 
-/// How long the first clients wait for what was ordered before.
-const ORDERS_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long the first clients wait for what was ordered before, and for other nodes to be heard.
+const NODES_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long the first clients wait for the keys that their tokens are held against.
+const KEYS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long after the drain window the last tasks may take.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -78,9 +84,12 @@ pub(crate) struct Services {
     pub(crate) wheel: Wheel,
     pub(crate) roster: Roster,
     pub(crate) speakers: Speakers,
+    pub(crate) errands: Errands,
     pub(crate) revoked: Revoked,
     pub(crate) admission: Admission,
     pub(crate) readiness: Readiness,
+    /// For requests of the node's own.
+    pub(crate) dialer: Dialer,
     /// Whether `/echo` is served.
     pub(crate) echo: bool,
     pub(crate) tasks: TaskTracker,
@@ -172,7 +181,7 @@ impl Node {
         let workers = config.node.workers.or_else(|| std::thread::available_parallelism().ok());
         let (lanes, ends) = Lanes::new(workers.map_or(1, usize::from), LANE_DEPTH);
         let (broker, book) = broker(config, bus, lanes, &metrics, &tasks, &stop)?;
-        let services = Arc::new(services(config, broker, book, ends, metrics, tasks.clone()));
+        let services = Arc::new(services(config, broker, book, ends, metrics, tasks.clone(), &stop));
 
         let public = listener::bind(config.listen.public).await.context("listen.public")?;
         let internal = listener::bind(config.listen.internal).await.context("listen.internal")?;
@@ -183,8 +192,13 @@ impl Node {
             stop: stop.clone(),
         };
         tasks.spawn(orders::follow(services.clone(), stop.clone()));
-        // Without what was revoked no token is taken; with the broker away clients are let wait elsewhere than in the backlog.
-        let _ = timeout(ORDERS_TIMEOUT, services.revoked.completed()).await;
+        tasks.spawn(users::share(services.clone(), config.presence.heartbeat, stop.clone()));
+        tasks.spawn(errands::follow(services.clone(), stop.clone()));
+        // Without what was revoked no token is taken, and a ticket that was given before this node hears others is worth little;
+        // but with the broker away clients are let wait elsewhere than in the backlog.
+        let nodes = async { tokio::join!(services.revoked.completed(), services.errands.listening()) };
+        let _ = timeout(NODES_TIMEOUT, nodes).await;
+        let _ = timeout(KEYS_TIMEOUT, services.settings().auth.tried()).await;
         tasks.spawn(listener::serve(Door::Public, public, services.clone(), stop.clone()));
         tasks.spawn(listener::serve(Door::Internal, internal, services.clone(), stop.clone()));
         let wheel_stop = stop.clone();
@@ -209,14 +223,16 @@ impl Node {
     /// New connections find the new settings at once; those that are open are told a few at a time, and all have been
     /// when this returns.
     pub async fn reload(&self, config: &Config) {
-        let Services { settings, roster, metrics, clock, .. } = &*self.services;
+        let Services { settings, roster, metrics, clock, dialer, tasks, .. } = &*self.services;
         let before = self.services.settings();
-        let mut new = Settings::of(config, Some(&before));
+        let means = Means { dialer, tasks, metrics, stop: &self.stop };
+        let mut new = Settings::of(config, Some(&before), &means);
         let is_known = before.policy == new.policy;
         if is_known {
             new.policy = before.policy.clone();
         }
         certificates::announce(&new, Some(&before), metrics, clock);
+        metrics.connections_limit(new.limits.connections.get());
         *settings.write() = Arc::new(new);
         if is_known {
             return;
@@ -283,6 +299,7 @@ fn services(
     mut lanes: LaneEnds,
     metrics: Arc<Metrics>,
     tasks: TaskTracker,
+    stop: &CancellationToken,
 ) -> Services {
     let clock = Clock::start();
     let broker_timeout = match config.broker {
@@ -304,17 +321,22 @@ fn services(
         &tasks,
         HubOptions { broker_timeout, check_interval: CHECK_INTERVAL, now: Clock::wall },
     );
-    let settings = Settings::of(config, None);
+    let dialer = Dialer::new(&config.authorities, tasks.clone(), metrics.clone());
+    let means = Means { dialer: &dialer, tasks: &tasks, metrics: &metrics, stop };
+    let settings = Settings::of(config, None, &means);
     certificates::announce(&settings, None, &metrics, &clock);
+    metrics.connections_limit(config.limits.connections.get());
     Services {
         settings: RwLock::new(Arc::new(settings)),
         hub,
         desk,
+        dialer,
         metrics,
         clock,
         wheel: Wheel::new(clock),
         roster: Roster::default(),
         speakers: Speakers::default(),
+        errands: Errands::default(),
         revoked: Revoked::default(),
         admission: Admission::default(),
         readiness: Readiness::default(),

@@ -5,8 +5,10 @@
 //! ```
 //!
 //! **Invariants.** The node that was asked obeys by the same way as the others. An order is safe to hear again: a node that
-//! listens anew hears those that are kept, and disconnects nobody who has come since they were given.
+//! listens anew hears those that are kept, and disconnects nobody who has come since they were given. A revocation that is in
+//! force and is not among those, since Redis has lost them, is given again by whoever knows it, for nodes that start later.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,15 +18,21 @@ use fanfare_fanout::cluster::{self, Ear, Told};
 use fanfare_protocol::publication::Payload;
 use fanfare_protocol::server_api::Whom;
 use fanfare_protocol::{CloseReason, SessionId, UserId};
+use futures_util::FutureExt;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use crate::auth::Revocation;
 use crate::node::Services;
 
 /// How long to wait before listening is tried again.
-const RETRY: Duration = Duration::from_millis(500);
+pub(crate) const RETRY: Duration = Duration::from_millis(500);
+
+/// The longest that a node waits before it gives again what has been lost: the first spares the others the trouble.
+const RESTATING: Duration = Duration::from_secs(2);
 
 /// An order, as it travels.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,9 +98,29 @@ pub(crate) async fn revoke(services: &Services, whom: &Whom, ttl: Duration) -> R
 }
 
 async fn give(services: &Services, directive: Directive) -> Result<(), BrokerError> {
-    let now = services.clock.unix();
-    let given = serde_json::to_string(&Given { at: now.0, directive }).expect("plain fields are JSON");
-    cluster::order(&services.hub, Payload::parse(&given).expect("it was just written"), now).await
+    send(services, &Given { at: services.clock.unix().0, directive }).await
+}
+
+async fn send(services: &Services, given: &Given) -> Result<(), BrokerError> {
+    let given = serde_json::to_string(given).expect("plain fields are JSON");
+    let payload = Payload::parse(&given).expect("it was just written");
+    cluster::order(&services.hub, payload, services.clock.unix()).await
+}
+
+/// Gives again what is in force and is not kept any more, unless another node does.
+async fn restate(services: &Services) {
+    sleep(RESTATING.mul_f64(fastrand::f64())).await;
+    let lost = services.revoked.unheard(services.clock.unix().0 / 1_000_000);
+    if !lost.is_empty() {
+        warn!(revocations = lost.len(), "the broker has lost what was revoked: it is given again");
+    }
+    for Revocation { whom, at, until } in lost {
+        let directive = Directive::Revoke { whom: Named::of(&whom), until };
+        let given = Given { at: at * 1_000_000, directive };
+        while !services.revoked.is_heard(&whom) && send(services, &given).await.is_err() {
+            sleep(RETRY).await;
+        }
+    }
 }
 
 /// Hears orders, and obeys, until told to stop.
@@ -100,7 +128,10 @@ pub(crate) async fn follow(services: Arc<Services>, stop: CancellationToken) {
     stop.run_until_cancelled(async {
         loop {
             match Ear::open(&services.hub, &services.metrics).await {
-                Ok(ear) => listen(&ear, &services).await,
+                Ok(ear) => {
+                    services.revoked.listens_anew();
+                    listen(&ear, &services).await;
+                }
                 Err(error) => debug!(%error, "orders cannot be heard yet"),
             }
             sleep(RETRY).await;
@@ -112,7 +143,18 @@ pub(crate) async fn follow(services: Arc<Services>, stop: CancellationToken) {
 /// Obeys until something may be missing.
 async fn listen(ear: &Ear, services: &Services) {
     let mut is_kept = true; // The first are those that were given before.
-    while let Told::Orders(events) = ear.next().await {
+    let mut restating = pin!(restate(services).fuse());
+    let mut next = async |is_kept: bool| {
+        let mut hearing = pin!(ear.next());
+        loop {
+            tokio::select! {
+                biased;
+                told = hearing.as_mut() => return told,
+                () = restating.as_mut(), if !is_kept => {}
+            }
+        }
+    };
+    while let Told::Said(events) = next(is_kept).await {
         for event in events {
             match read(&event) {
                 Some(given) => obey(services, &given, is_kept),
@@ -124,12 +166,13 @@ async fn listen(ear: &Ear, services: &Services) {
     }
 }
 
-fn read(event: &[u8]) -> Option<Given> {
+/// What an event says that an ear has heard.
+pub(crate) fn read<T: DeserializeOwned>(event: &[u8]) -> Option<T> {
     #[derive(Deserialize)]
-    struct Message {
-        data: Given,
+    struct Message<T> {
+        data: T,
     }
-    serde_json::from_slice(event).ok().map(|message: Message| message.data)
+    serde_json::from_slice(event).ok().map(|message: Message<T>| message.data)
 }
 
 /// What is revoked is written down before those who are meant are looked for, and whoever becomes known looks at it after it

@@ -72,6 +72,9 @@ async fn no_token_gets_into_the_log_the_metrics_or_an_answer() {
         "auth.token_in_url=true",
         "origin.allow=http://page",
         "log.level=trace",
+        // A key server that is away, in whose URL there is a secret too.
+        "auth.issuers.far.issuer=far",
+        "auth.issuers.far.jwks_url=http://127.0.0.1:1/keys?key=hunter2",
     ];
     let mut gateway = Gateway::start(Path::new(PROGRAM), &settings).await;
     let good = token(&["--set", &secret, "--user", "ann"]).await.unwrap();
@@ -119,7 +122,10 @@ async fn no_token_gets_into_the_log_the_metrics_or_an_answer() {
             assert!(!told.contains(part), "a part of a token is told: {part}\n{told}");
         }
     }
-    assert!(!log.contains(SECRET), "{log}");
+    assert!(log.contains("keys of tokens cannot be fetched"), "{log}");
+    for secret in [SECRET, "hunter2"] {
+        assert!(!log.contains(secret) && !told.contains(secret), "{log}");
+    }
 }
 
 /// Three processes and a real Redis: what is revoked on one is revoked on the others, also when their link was lost meanwhile, and on
@@ -175,4 +181,87 @@ async fn a_revocation_reaches_every_process_whatever_happens_to_the_link() {
         .await;
     }
     connect(&c, &named("t4").await).await;
+}
+
+/// A Redis without a disk forgets what was revoked. The nodes do not, and tell it again, so that nodes which start later know.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_revoked_outlives_a_redis_that_comes_back_empty() {
+    let mut redis = RedisServer::start().await;
+    let secret = format!("auth.jwt.hmac_secret={SECRET}");
+    let url = format!("redis.urls={}", redis.url());
+    let settings = [secret.as_str(), "broker.kind=redis", &url];
+    let start = async || Gateway::start(Path::new(PROGRAM), &settings).await;
+    let ready = async |node: &Gateway| {
+        eventually("it is ready", async || http::get(node.public(), "/ready").await.status == 200).await;
+    };
+    let (a, b) = (start().await, start().await);
+    for node in [&a, &b] {
+        ready(node).await;
+    }
+    let made = async |user: &str, id: &str| {
+        token(&["--set", &secret, "--user", user, "--id", id]).await.expect("there is a secret")
+    };
+    let (of_user, by_name, good) =
+        (made("ann", "t1").await, made("bob", "t2").await, made("bob", "t3").await);
+    for body in [json!({"user": "ann"}), json!({"token": "t2"})] {
+        let body = body.to_string();
+        eventually("the order is taken", async || {
+            http::post(a.internal(), "/api/revoke", &[], &body).await.status == 200
+        })
+        .await;
+    }
+    let refused = async |node: &Gateway, token: &str| {
+        eventually("it is refused", async || {
+            Client::with_token(node.public(), token).await.err() == Some(Some(401))
+        })
+        .await;
+    };
+    for token in [&of_user, &by_name] {
+        refused(&b, token).await;
+    }
+    let mut stays = Client::with_token(b.public(), &good).await.expect("it is good");
+    redis.stop().await;
+    redis.start_again().await;
+    eventually("it is told again", async || {
+        [&a, &b].iter().any(|node| node.log().contains("it is given again"))
+    })
+    .await;
+    for node in [&a, &b] {
+        ready(node).await;
+    }
+    assert_eq!(stays.ask(json!({"type": "ping"})).await["type"], "pong", "nobody is disconnected by that");
+    let late = start().await;
+    for token in [&of_user, &by_name] {
+        eventually("it is known on a node that starts later", async || {
+            let refused = Client::with_token(late.public(), token).await.err();
+            assert!(refused.is_some(), "it was let in");
+            refused == Some(Some(401))
+        })
+        .await;
+    }
+    eventually("others are let in", async || Client::with_token(late.public(), &good).await.is_ok()).await;
+}
+
+/// The connections of a node that died without a word count for two beats, and no longer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_whose_node_died_has_room_on_the_others() {
+    let redis = RedisServer::start().await;
+    let secret = format!("auth.jwt.hmac_secret={SECRET}");
+    let url = format!("redis.urls={}", redis.url());
+    let bounds = ["limits.connections_per_user=1", "presence.heartbeat_seconds=1"];
+    let settings = [&bounds[..], &[secret.as_str(), "broker.kind=redis", &url]].concat();
+    let start = async || {
+        let node = Gateway::start(Path::new(PROGRAM), &settings).await;
+        eventually("it is ready", async || http::get(node.public(), "/ready").await.status == 200).await;
+        node
+    };
+    let (a, b) = (start().await, start().await);
+    let ann = token(&["--set", &secret, "--user", "ann"]).await.expect("there is a secret");
+    let _on_a = Client::with_token(a.public(), &ann).await.expect("there is room");
+    let knock = async || Client::with_token(b.public(), &ann).await;
+    eventually("it counts on the other node", async || knock().await.err() == Some(Some(429))).await;
+    redis.kill_pubsub().await;
+    eventually("also after a lost link", async || knock().await.err() == Some(Some(429))).await;
+    a.kill().await;
+    eventually("it counts no more", async || knock().await.is_ok()).await;
 }

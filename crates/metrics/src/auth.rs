@@ -1,6 +1,6 @@
 //! Tokens: how many were good, and what was wrong with the others.
 
-use prometheus::IntCounter;
+use prometheus::{IntCounter, IntGauge};
 
 use crate::Metrics;
 use crate::catalog::{By, Catalog, fact};
@@ -10,6 +10,8 @@ use crate::labels::TokenRefusal;
 pub(crate) struct Auth {
     accepted: IntCounter,
     refused: By<TokenRefusal, IntCounter>,
+    keys_away: IntCounter,
+    servers_failing: IntGauge,
     dismissed: IntCounter,
 }
 
@@ -30,6 +32,17 @@ impl Auth {
                 )
                 .query("sum(rate(fanfare_tokens_refused_total[5m])) by (reason)"),
             ),
+            keys_away: catalog.counter(fact(
+                "fanfare_tokens_deferred_total",
+                "Tokens that could not be judged, since the key that they name was not at hand: who has them is told to come back.",
+            )),
+            servers_failing: catalog.gauge(
+                fact(
+                    "fanfare_key_servers_failing",
+                    "Key servers whose keys could not be fetched the last time; those at hand stay in force.",
+                )
+                .query("max(fanfare_key_servers_failing) > 0"),
+            ),
             dismissed: catalog.counter(fact(
                 "fanfare_connections_dismissed_total",
                 "Connections that a backend has ordered away, or whose token it has revoked.",
@@ -47,6 +60,16 @@ impl Metrics {
     /// So many connections were told to go, since a backend has ordered it.
     pub fn dismissed(&self, connections: u64) {
         self.auth.dismissed.inc_by(connections);
+    }
+
+    /// A token may be good, and its key is not here.
+    pub fn token_key_away(&self) {
+        self.auth.keys_away.inc();
+    }
+
+    /// The key servers that fail have become so many more, or fewer.
+    pub fn key_server_failing(&self, change: i64) {
+        self.auth.servers_failing.add(change);
     }
 
     /// A token was not.

@@ -141,6 +141,18 @@ label! {
 }
 
 label! {
+    /// What came of handing a post on to the node of its ticket.
+    pub enum Errand as "outcome" {
+        /// That node has said what came of it.
+        Answered = "answered",
+        /// It has not in time, or it could not be asked.
+        Unanswered = "unanswered",
+        /// Too many of the client's, or of all, were waited for.
+        NoRoom = "no_room",
+    }
+}
+
+label! {
     /// A version of HTTP.
     pub enum HttpVersion as "http" {
         /// HTTP/1.1: the WebSocket has taken over the socket of its request.
@@ -201,6 +213,8 @@ label! {
         Algorithm = "algorithm",
         /// No key has signed it.
         Signature = "signature",
+        /// It names a key that its issuer does not have.
+        UnknownKey = "unknown_key",
         /// It is over.
         Expired = "expired",
         /// It has not begun.
@@ -438,5 +452,37 @@ mod tests {
             .map(Labels::index)
             .collect();
         assert_eq!(places, (0..12).collect::<Vec<_>>());
+    }
+}
+
+label! {
+    /// What the node asks of somebody else's server.
+    pub enum Purpose as "purpose" {
+        /// The keys that tokens are held against.
+        Keys = "keys",
+        /// What a client may do.
+        Hook = "hook",
+        /// To take note of something.
+        Webhook = "webhook",
+    }
+}
+
+label! {
+    /// What came of a request to somebody else's server.
+    pub enum Answered as "outcome" {
+        /// An answer of success.
+        Ok = "ok",
+        /// An answer of another status.
+        Status = "status",
+        /// No whole answer in time.
+        Timeout = "timeout",
+        /// An answer over its bound.
+        TooLarge = "too_large",
+        /// No connection, or one that broke.
+        Transport = "transport",
+        /// Not sent: too many were under way.
+        Busy = "busy",
+        /// Not sent: the server has failed too often in a row.
+        BreakerOpen = "breaker_open",
     }
 }

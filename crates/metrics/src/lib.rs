@@ -16,6 +16,7 @@ mod connections;
 mod document;
 mod labels;
 mod node;
+mod outgoing;
 mod stripes;
 mod tls;
 mod traffic;
@@ -26,8 +27,8 @@ use prometheus::process_collector::ProcessCollector;
 use crate::catalog::Catalog;
 pub use crate::document::document;
 pub use crate::labels::{
-    ApiMethod, BrokerCall, Carrier, Command, Enforcement, HttpVersion, Limit, Listener, Outcome, Refusal,
-    Sacrifice, TlsHandshake, TokenRefusal,
+    Answered, ApiMethod, BrokerCall, Carrier, Command, Enforcement, Errand, HttpVersion, Limit, Listener,
+    Outcome, Purpose, Refusal, Sacrifice, TlsHandshake, TokenRefusal,
 };
 
 /// The content type of [`Metrics::render`].
@@ -42,6 +43,7 @@ pub struct Metrics {
     tls: tls::Tls,
     auth: auth::Auth,
     node: node::Node,
+    outgoing: outgoing::Outgoing,
     catalog: Catalog,
 }
 
@@ -55,12 +57,13 @@ impl Metrics {
         let broker = broker::Broker::declare(&mut catalog);
         let tls = tls::Tls::declare(&mut catalog);
         let auth = auth::Auth::declare(&mut catalog);
+        let outgoing = outgoing::Outgoing::declare(&mut catalog);
         let node = node::Node::declare(&mut catalog);
         catalog
             .registry
             .register(Box::new(ProcessCollector::for_self()))
             .expect("process metrics have a prefix of their own");
-        Self { connections, traffic, broker, tls, auth, node, catalog }
+        Self { connections, traffic, broker, tls, auth, node, outgoing, catalog }
     }
 
     /// Every metric in Prometheus' text format 0.0.4, sorted by name.

@@ -81,7 +81,12 @@ impl Node {
     async fn join(&self, channel: &Channel, outbox: &Arc<Outbox>, history: bool) {
         let terms = Terms { start: Start::Live, history, overflow: Overflow::Disconnect };
         let entry = self.hub.subscribe(channel, outbox, terms).await.expect("memory watches");
-        let reply = Reply::unasked(Event::Subscribed { channel: channel.clone(), entry });
+        let reply = Reply::unasked(Event::Subscribed {
+            channel: channel.clone(),
+            entry,
+            start: Start::Live,
+            lasts: None,
+        });
         self.hub.go_live(channel, outbox, Encoding::NativeJson.dialect().encode(&reply));
         let taken = outbox.poll_take(&Context::from_waker(Waker::noop()), &mut Batch::default());
         assert!(taken.is_ready());

@@ -17,7 +17,7 @@ pub(crate) const CASES: &[Case] = &[
 fn push_and_take(frames: usize) -> Operation {
     let outbox = Outbox::new(SessionId::from_random([7; 16]), Encoding::NativeJson, 1_048_576);
     let event = Event::Published { channel: sample::channel(), position: None };
-    let frame = Encoding::NativeJson.dialect().encode(&Reply::unasked(event));
+    let frame = Encoding::NativeJson.dialect().encode(&Reply::unasked(event)).expect("it has a word for it");
     let mut batch = Batch::default();
     Box::new(move || {
         let context = Context::from_waker(Waker::noop());

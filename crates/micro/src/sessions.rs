@@ -9,6 +9,7 @@ use fanfare_protocol::command::{Command, Request, Start};
 use fanfare_protocol::event::Entry;
 use fanfare_protocol::grant::Visitor;
 use fanfare_protocol::limits::Limits;
+use fanfare_protocol::manners::Manners;
 use fanfare_protocol::session::{Effect, Input, Policy, Session};
 use fanfare_protocol::time::{Moment, Now, UnixMicros};
 
@@ -37,7 +38,7 @@ impl Conversation {
         };
         let mut effects = Vec::new();
         let (id, policy) = (SessionId::from_random([7; 16]), Arc::new(policy));
-        let session = Session::open(id, policy, Visitor::Anonymous, now, &mut effects);
+        let session = Session::open(id, policy, &Manners::PLAIN, Visitor::Anonymous, now, &mut effects);
         Self { session, now, effects }
     }
 
@@ -76,10 +77,20 @@ fn subscribe_and_leave() -> Operation {
     let channel = sample::channel();
     Box::new(move || {
         let of = || channel.clone();
-        conversation.ask(Command::Subscribe { channel: of(), start: Start::Live, presence: false });
+        conversation.ask(Command::Subscribe {
+            channel: of(),
+            start: Start::Live,
+            presence: false,
+            proof: None,
+        });
         conversation.expect(|effect| matches!(effect, Effect::Join { .. }));
         let outcome = Ok(Some(Entry { position: sample::POSITION, recovered: true }));
-        conversation.take(Input::Joined { id: sample::request_id(), channel: of(), outcome });
+        conversation.take(Input::Joined {
+            id: sample::request_id(),
+            channel: of(),
+            start: Start::Live,
+            outcome,
+        });
         conversation.expect(|effect| matches!(effect, Effect::GoLive { .. }));
         conversation.ask(Command::Unsubscribe { channel: of() });
         conversation.expect(|effect| matches!(effect, Effect::Leave { .. }));

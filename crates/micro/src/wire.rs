@@ -2,6 +2,7 @@
 
 use std::hint::black_box;
 
+use fanfare_protocol::command::Start;
 use fanfare_protocol::dialect::Incoming;
 use fanfare_protocol::event::{Entry, Event, Reply};
 use fanfare_protocol::publication::{Delivery, Payload};
@@ -132,7 +133,12 @@ fn encode_published() -> Operation {
 
 fn encode_subscribed() -> Operation {
     let entry = Entry { position: sample::POSITION, recovered: true };
-    encode(Event::Subscribed { channel: sample::channel(), entry: Some(entry) })
+    encode(Event::Subscribed {
+        channel: sample::channel(),
+        entry: Some(entry),
+        start: Start::Live,
+        lasts: None,
+    })
 }
 
 fn encode(event: Event) -> Operation {

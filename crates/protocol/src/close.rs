@@ -1,6 +1,9 @@
 //! The one table of why a connection ends, with the advice that goes with each reason.
 
 /// Why a connection ended, as its Close frame says it (RFC 6455 section 7.4; 4000 + HTTP status for our own).
+///
+/// The numbers and words are those of the native dialect, of logs and of counters. Some reasons share theirs: other dialects
+/// tell them apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum CloseReason {
     /// Either side is done.
@@ -19,10 +22,16 @@ pub enum CloseReason {
     Internal,
     /// The node is over its capacity.
     TryAgainLater,
-    /// More than `limits.max_errors` bad requests.
+    /// More than `limits.max_errors` bad requests, or one where the dialect has no gentler answer.
     BadRequest,
-    /// No token in time, a bad one, or an expired one.
+    /// The same for what this node does not offer.
+    NotOffered,
+    /// A bad token, or none where one was needed.
     Unauthorized,
+    /// The client has not said in time who it is.
+    Late,
+    /// The token was good until now.
+    Expired,
     /// Disconnected by the application for good.
     Forbidden,
     /// No answer to a heartbeat in time.
@@ -48,7 +57,7 @@ pub enum Reconnect {
 
 impl CloseReason {
     /// Every reason, in the order of their numbers.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 18] = [
         Self::Normal,
         Self::GoingAway,
         Self::ProtocolError,
@@ -58,7 +67,10 @@ impl CloseReason {
         Self::Internal,
         Self::TryAgainLater,
         Self::BadRequest,
+        Self::NotOffered,
         Self::Unauthorized,
+        Self::Late,
+        Self::Expired,
         Self::Forbidden,
         Self::HeartbeatTimeout,
         Self::LimitReached,
@@ -86,7 +98,7 @@ impl CloseReason {
         self.row().3
     }
 
-    /// The reason with this number, if the table has it.
+    /// The first reason with this number, if the table has it.
     pub fn from_number(number: u16) -> Option<Self> {
         Self::ALL.into_iter().find(|reason| reason.number() == number)
     }
@@ -106,8 +118,10 @@ impl CloseReason {
             }
             Self::Internal => (1011, "internal", Yes, "the server made a mistake"),
             Self::TryAgainLater => (1013, "try_again_later", Yes, "this node is over its capacity"),
-            Self::BadRequest => (4400, "bad_request", No, "too many bad requests"),
-            Self::Unauthorized => (4401, "unauthorized", WithNewToken, "a valid token is needed"),
+            Self::BadRequest | Self::NotOffered => (4400, "bad_request", No, "too many bad requests"),
+            Self::Unauthorized | Self::Late | Self::Expired => {
+                (4401, "unauthorized", WithNewToken, "a valid token is needed")
+            }
             Self::Forbidden => (4403, "forbidden", No, "disconnected by the application"),
             Self::HeartbeatTimeout => (4408, "heartbeat_timeout", Yes, "no pong in time"),
             Self::LimitReached => (4422, "limit_reached", Yes, "this user has too many connections"),
@@ -122,10 +136,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_name_one_reason_each() {
-        assert!(CloseReason::ALL.is_sorted_by(|a, b| a.number() < b.number()));
+    fn a_number_names_reasons_that_are_told_in_the_same_words() {
+        assert!(CloseReason::ALL.is_sorted_by_key(|reason| reason.number()));
         for reason in CloseReason::ALL {
-            assert_eq!(CloseReason::from_number(reason.number()), Some(reason));
+            let named = CloseReason::from_number(reason.number()).unwrap();
+            assert_eq!(named.row(), reason.row());
+            let sharing = CloseReason::ALL.into_iter().filter(|it| it.number() == reason.number());
+            let expected = match reason.slug() {
+                "unauthorized" => 3,
+                "bad_request" => 2,
+                _ => 1,
+            };
+            assert_eq!(sharing.count(), expected, "{reason:?}");
         }
         assert_eq!(CloseReason::from_number(1006), None);
     }

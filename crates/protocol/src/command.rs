@@ -2,7 +2,7 @@
 
 use crate::channel::Channel;
 use crate::error::{ErrorCode, Failure};
-use crate::grant::Token;
+use crate::grant::{Proof, Token};
 use crate::id::RequestId;
 use crate::limits::Bound;
 use crate::publication::{IdempotencyKey, Payload, Position};
@@ -19,6 +19,8 @@ pub struct Request {
 /// What a client asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
+    /// Begin the conversation, where that is the client's to do.
+    Open(Introduction),
     /// Say who one is.
     Authenticate {
         /// What shows it.
@@ -32,6 +34,15 @@ pub enum Command {
         start: Start,
         /// Whether to be told who joins and leaves.
         presence: bool,
+        /// What lets the client in, where it has to show that.
+        proof: Option<Proof>,
+    },
+    /// Go on hearing a channel by a fresh proof.
+    Renew {
+        /// Which.
+        channel: Channel,
+        /// What lets the client in.
+        proof: Proof,
     },
     /// Stop hearing a channel.
     Unsubscribe {
@@ -69,6 +80,23 @@ pub enum Command {
     },
     /// Is anyone there, and what time is it?
     Ping,
+    /// The answer to a ping, where that is a message.
+    Pong,
+}
+
+/// What a client says of itself when it opens a conversation.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Introduction {
+    /// What shows who it is; none where its request has shown that, or it is nobody.
+    pub token: Option<Token>,
+    /// What it tells the application.
+    pub payload: Option<Payload>,
+    /// What kind of client it is.
+    pub name: Box<str>,
+    /// Of which version.
+    pub version: Box<str>,
+    /// Where it stands in the channels that it is subscribed to without asking.
+    pub places: Vec<(Channel, Start)>,
 }
 
 /// From which point of its stream a channel is heard.

@@ -8,10 +8,14 @@
 use crate::close::CloseReason;
 use crate::command::Decoded;
 use crate::event::Reply;
+use crate::manners::Manners;
 use crate::publication::{Delivery, Publication};
 use crate::websocket::{Frame, Shape};
 
+pub mod centrifugo;
 pub mod native;
+#[cfg(test)]
+mod theatre;
 
 /// One spelling on the wire: a dialect in one of its formats. Subscribers of one encoding share the same bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -20,17 +24,24 @@ pub enum Encoding {
     NativeJson,
     /// `fanfare.v1.msgpack`.
     NativeMessagePack,
+    /// `centrifuge-json`.
+    CentrifugoJson,
+    /// `centrifuge-protobuf`.
+    CentrifugoProtobuf,
 }
 
 impl Encoding {
     /// Every encoding, in the order of their discriminants.
-    pub const ALL: [Self; 2] = [Self::NativeJson, Self::NativeMessagePack];
+    pub const ALL: [Self; 4] =
+        [Self::NativeJson, Self::NativeMessagePack, Self::CentrifugoJson, Self::CentrifugoProtobuf];
 
     /// The name of the WebSocket subprotocol.
     pub const fn subprotocol(self) -> &'static str {
         match self {
             Self::NativeJson => "fanfare.v1.json",
             Self::NativeMessagePack => "fanfare.v1.msgpack",
+            Self::CentrifugoJson => "centrifuge-json",
+            Self::CentrifugoProtobuf => "centrifuge-protobuf",
         }
     }
 
@@ -39,6 +50,8 @@ impl Encoding {
         match self {
             Self::NativeJson => &native::Json,
             Self::NativeMessagePack => &native::MessagePack,
+            Self::CentrifugoJson => &centrifugo::Json,
+            Self::CentrifugoProtobuf => &centrifugo::Protobuf,
         }
     }
 }
@@ -114,11 +127,63 @@ pub trait Dialect: Sync {
     /// Whether one of a message's commands has more than so many arrays and objects within each other, itself among them.
     fn exceeds(&self, incoming: Incoming<'_>, levels: usize) -> bool;
 
-    /// Spells an event for one client.
-    fn encode(&self, reply: &Reply) -> Frame;
+    /// Spells an event for one client; `None` where the dialect has no word for it.
+    fn encode(&self, reply: &Reply) -> Option<Frame>;
 
     /// Spells a publication for all the subscribers to whom it comes in the same way.
     fn encode_publication(&self, publication: &Publication, delivery: Delivery) -> Frame;
+
+    /// How its conversations are held.
+    fn manners(&self) -> &'static Manners {
+        &Manners::PLAIN
+    }
+
+    /// Asks a client for a sign of life.
+    fn ping(&self) -> Frame {
+        Frame::ping(&[])
+    }
+
+    /// The code and the words of the Close frame that says why a conversation ends.
+    fn close(&self, reason: CloseReason) -> (u16, &'static str) {
+        (reason.number(), reason.slug())
+    }
+}
+
+/// What can be agreed on at one endpoint: the encodings of one dialect.
+#[derive(Debug)]
+pub struct Offer {
+    /// What is spoken with clients that do not say what they speak.
+    pub default: Encoding,
+    /// What they may ask for by the name of its subprotocol.
+    pub encodings: &'static [Encoding],
+    /// What they may ask for by the query of the URL, where they offer no subprotocol.
+    pub by_query: fn(&str) -> Option<Encoding>,
+}
+
+impl Offer {
+    /// That of the native dialect.
+    pub const NATIVE: Self = Self {
+        default: Encoding::NativeJson,
+        encodings: &[Encoding::NativeJson, Encoding::NativeMessagePack],
+        by_query: |_| None,
+    };
+
+    /// Picks the first known one of the subprotocols that a client offers in its order of preference.
+    pub fn negotiate<'a>(
+        &self,
+        subprotocols: impl IntoIterator<Item = &'a str>,
+        query: Option<&str>,
+    ) -> Negotiated {
+        let mut offered_unknown = false;
+        for name in subprotocols {
+            if let Some(encoding) = self.encodings.iter().find(|encoding| encoding.subprotocol() == name) {
+                return Negotiated::Chosen(*encoding);
+            }
+            offered_unknown = true;
+        }
+        let encoding = query.and_then(self.by_query).unwrap_or(self.default);
+        Negotiated::Default { encoding, offered_unknown }
+    }
 }
 
 /// The outcome of subprotocol negotiation (RFC 6455 section 4.2.2).
@@ -126,8 +191,10 @@ pub trait Dialect: Sync {
 pub enum Negotiated {
     /// The client offered this one: the answer names it.
     Chosen(Encoding),
-    /// The client offered none, or none that is known: the native dialect, and the answer names nothing.
+    /// The client offered none, or none that is known: the answer names nothing.
     Default {
+        /// What is spoken then.
+        encoding: Encoding,
         /// Whether it did offer some.
         offered_unknown: bool,
     },
@@ -137,22 +204,9 @@ impl Negotiated {
     /// What will be spoken.
     pub const fn encoding(self) -> Encoding {
         match self {
-            Self::Chosen(encoding) => encoding,
-            Self::Default { .. } => Encoding::NativeJson,
+            Self::Chosen(encoding) | Self::Default { encoding, .. } => encoding,
         }
     }
-}
-
-/// Picks the first known one of the subprotocols that a client offers in its order of preference.
-pub fn negotiate<'a>(offered: impl IntoIterator<Item = &'a str>) -> Negotiated {
-    let mut offered_unknown = false;
-    for name in offered {
-        if let Some(encoding) = Encoding::ALL.into_iter().find(|encoding| encoding.subprotocol() == name) {
-            return Negotiated::Chosen(encoding);
-        }
-        offered_unknown = true;
-    }
-    Negotiated::Default { offered_unknown }
 }
 
 #[cfg(test)]
@@ -168,13 +222,16 @@ mod tests {
 
     #[test]
     fn the_first_known_subprotocol_is_chosen() {
+        let negotiate = |offered: &[&str]| Offer::NATIVE.negotiate(offered.iter().copied(), Some("format=x"));
+        let default =
+            |offered_unknown| Negotiated::Default { encoding: Encoding::NativeJson, offered_unknown };
         let json = Negotiated::Chosen(Encoding::NativeJson);
-        assert_eq!(negotiate(["fanfare.v1.json"]), json);
-        assert_eq!(negotiate(["graphql-ws", "fanfare.v1.json"]), json);
-        assert_eq!(negotiate(["fanfare.v1.json", "fanfare.v1.msgpack"]), json);
+        assert_eq!(negotiate(&["fanfare.v1.json"]), json);
+        assert_eq!(negotiate(&["graphql-ws", "fanfare.v1.json"]), json);
+        assert_eq!(negotiate(&["fanfare.v1.json", "fanfare.v1.msgpack"]), json);
         let msgpack = Negotiated::Chosen(Encoding::NativeMessagePack);
-        assert_eq!(negotiate(["fanfare.v1.msgpack", "fanfare.v1.json"]), msgpack);
-        assert_eq!(negotiate(["graphql-ws"]), Negotiated::Default { offered_unknown: true });
-        assert_eq!(negotiate([]), Negotiated::Default { offered_unknown: false });
+        assert_eq!(negotiate(&["fanfare.v1.msgpack", "fanfare.v1.json"]), msgpack);
+        assert_eq!(negotiate(&["graphql-ws"]), default(true));
+        assert_eq!(negotiate(&[]), default(false));
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::channel::Channel;
 use crate::close::CloseReason;
+use crate::command::Start;
 use crate::error::{ErrorCode, Failure};
 use crate::history::Page;
 use crate::id::{RequestId, SessionId, Ticket, UserId};
@@ -35,8 +36,12 @@ pub enum Event {
     Welcome(Welcome),
     /// The token was replaced by one that is good for longer.
     Refreshed {
+        /// The conversation's name.
+        session: SessionId,
         /// Unix seconds at which that one ends; `None` when it does not.
         expires: Option<u64>,
+        /// How long that is from now.
+        lasts: Option<Duration>,
     },
     /// The channel is live from here on.
     Subscribed {
@@ -44,6 +49,17 @@ pub enum Event {
         channel: Channel,
         /// On a channel with history, where its stream goes on.
         entry: Option<Entry>,
+        /// From where it was asked for.
+        start: Start,
+        /// How long the proof is good that let the client in, where it ends.
+        lasts: Option<Duration>,
+    },
+    /// The proof that let the client in was replaced by one that is good for longer.
+    Renewed {
+        /// Where.
+        channel: Channel,
+        /// How long; `None` when it does not end.
+        lasts: Option<Duration>,
     },
     /// The channel is silent from here on.
     Unsubscribed {
@@ -150,6 +166,8 @@ pub struct Welcome {
     pub user: Option<UserId>,
     /// Unix seconds at which its token ends; `None` when it has none, or one that does not.
     pub expires: Option<u64>,
+    /// How long that is from now.
+    pub lasts: Option<Duration>,
     /// The time between two pings of the server.
     pub heartbeat: Duration,
     /// The most bytes in one message of the client.
@@ -162,4 +180,17 @@ pub struct Welcome {
     pub ticket: Option<Ticket>,
     /// Channels that the server subscribes this connection to; each is told of by its own [`Event::Subscribed`].
     pub subscribed: Vec<Channel>,
+    /// The same where they have been joined already: then this is all that is said of them.
+    pub entered: Vec<Entered>,
+}
+
+/// A channel that has been joined, and where it is entered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entered {
+    /// Which.
+    pub channel: Channel,
+    /// On a channel with history, where its stream goes on.
+    pub entry: Option<Entry>,
+    /// From where it was asked for.
+    pub start: Start,
 }

@@ -60,6 +60,9 @@ pub enum TokenFault {
     /// No trusted key has made the signature.
     #[error("the token's signature is not by a key that is trusted here")]
     Signature,
+    /// It names a key (`kid`) that its issuer does not publish.
+    #[error("the token names a key that its issuer does not have")]
+    UnknownKey,
     /// `exp` is over.
     #[error("the token has expired")]
     Expired,
@@ -75,6 +78,9 @@ pub enum TokenFault {
     /// It has been revoked, or all tokens of its user that were issued so far.
     #[error("the token has been revoked")]
     Revoked,
+    /// It is a proof for a channel, and was shown as what says who its holder is; or the other way.
+    #[error("a token with the claim `channel` lets its holder on that channel, and is good for nothing else")]
+    Purpose,
     /// A claim is not what it ought to be; the text says which.
     #[error("the token's claims are not as they ought to be: {0}")]
     Claims(&'static str),
@@ -99,6 +105,24 @@ pub struct Grant {
     pub channels: Vec<Channel>,
     /// What it allows (`allow`).
     pub allowances: Vec<Allowance>,
+    /// The one channel that the token is a [`Proof`] for (`channel`), and good for nothing else.
+    pub proves: Option<Channel>,
+}
+
+/// What a client presents to be let on a channel that is not open to it anyway.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// A token that names the channel.
+    Token(Token),
+}
+
+/// What a good [`Proof`] says: its holder may hear the one channel.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pass {
+    /// What others are shown of the holder there, instead of what its own token says.
+    pub profile: Option<Payload>,
+    /// When it is good no longer by its own word; none where it does not end.
+    pub expires: Option<UnixMicros>,
 }
 
 /// Some channels, and what may be done on them.

@@ -19,6 +19,7 @@ pub mod grant;
 pub mod history;
 pub mod id;
 pub mod limits;
+pub mod manners;
 pub mod msgpack;
 pub mod publication;
 pub mod rules;

@@ -97,6 +97,20 @@ impl Payload {
         &self.bytes
     }
 
+    /// The bytes that it is, if it is a value of MessagePack that is nothing else.
+    pub fn as_binary(&self) -> Option<&[u8]> {
+        if self.format != Format::MessagePack {
+            return None;
+        }
+        let header_bytes = match self.bytes.first()? {
+            0xc4 => 2,
+            0xc5 => 3,
+            0xc6 => 5,
+            _ => return None,
+        };
+        self.bytes.get(header_bytes..)
+    }
+
     /// It as JSON text on one line; borrowed if it was sent so.
     pub fn json(&self) -> Cow<'_, [u8]> {
         match self.format {

@@ -83,7 +83,7 @@ impl Rule {
     pub fn keeps_history(&self) -> Result<(), Failure> {
         match self.history {
             Some(_) => Ok(()),
-            None => Err(Failure::new(ErrorCode::NotFound, "no history is kept here")),
+            None => Err(Failure::new(ErrorCode::NotOffered, "no history is kept here")),
         }
     }
 
@@ -94,7 +94,7 @@ impl Rule {
     pub fn knows_presence(&self) -> Result<(), Failure> {
         match self.presence {
             true => Ok(()),
-            false => Err(Failure::new(ErrorCode::NotFound, "presence is off here")),
+            false => Err(Failure::new(ErrorCode::NotOffered, "presence is off here")),
         }
     }
 
@@ -123,6 +123,30 @@ impl Rule {
     }
 }
 
+/// Rules that a channel's name states itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NameRules {
+    /// A name that begins so takes a token that allows it; the namespace stands behind.
+    pub private: char,
+    /// Behind the last of these stand those who may subscribe, with commas between.
+    pub users: char,
+}
+
+impl NameRules {
+    /// `$` and `#`.
+    pub const DOLLAR_AND_HASH: Self = Self { private: '$', users: '#' };
+
+    /// Whether the name takes a token.
+    fn is_private(self, channel: &Channel) -> bool {
+        channel.as_str().starts_with(self.private)
+    }
+
+    /// The users whom the name lists, if it does.
+    fn listed(self, channel: &Channel) -> Option<impl Iterator<Item = &str>> {
+        channel.as_str().rsplit_once(self.users).map(|(_, users)| users.split(','))
+    }
+}
+
 /// The rules of all namespaces.
 ///
 /// With no namespace configured every channel is open; with any configured, the others do not exist.
@@ -130,18 +154,25 @@ impl Rule {
 pub struct Rules {
     namespaces: HashMap<Box<str>, Rule>,
     open: Option<Rule>,
+    names: Option<NameRules>,
 }
 
 impl Rules {
     /// Every channel open to everyone: the development default.
     pub fn open() -> Self {
-        Self { namespaces: HashMap::new(), open: Some(Rule::OPEN) }
+        Self { namespaces: HashMap::new(), open: Some(Rule::OPEN), names: None }
     }
 
     /// These namespaces and no others; none at all is [`Rules::open`].
     pub fn of(namespaces: impl IntoIterator<Item = (Box<str>, Rule)>) -> Self {
         let namespaces: HashMap<_, _> = namespaces.into_iter().collect();
-        if namespaces.is_empty() { Self::open() } else { Self { namespaces, open: None } }
+        if namespaces.is_empty() { Self::open() } else { Self { namespaces, open: None, names: None } }
+    }
+
+    /// The same, and what names state holds too.
+    #[must_use]
+    pub fn with_names(self, names: Option<NameRules>) -> Self {
+        Self { names, ..self }
     }
 
     /// The rule of a channel's namespace.
@@ -154,7 +185,9 @@ impl Rules {
         {
             return Ok(open);
         }
-        let namespace = channel.namespace();
+        let name = channel.namespace();
+        let bare = self.names.and_then(|names| name.strip_prefix(names.private));
+        let namespace = bare.filter(|_| channel.within(RESERVED_NAMESPACE).is_none()).unwrap_or(name);
         self.namespaces
             .get(namespace)
             .ok_or_else(|| Failure::new(ErrorCode::NotFound, format!("there is no namespace {namespace:?}")))
@@ -170,6 +203,16 @@ impl Rules {
             return Ok(rule);
         }
         let user = grant.and_then(|grant| grant.user.as_ref());
+        if let Some(names) = self.names {
+            if names.is_private(channel) {
+                return Err(forbidden("subscribing here takes a token that names the channel"));
+            }
+            if let Some(mut listed) = names.listed(channel) {
+                let is_listed = user.is_some_and(|user| listed.any(|it| it == user.as_str()));
+                let refused = || forbidden("the channel's name lists those who may subscribe");
+                return is_listed.then_some(rule).ok_or_else(refused);
+            }
+        }
         let text = match rule.subscribe {
             _ if grant::owner(channel).is_some() => "this is the personal channel of another user",
             MaySubscribe::Anyone => return Ok(rule),
@@ -260,6 +303,44 @@ mod tests {
         assert!(Rules::of([]).rule(&channel("lobby")).is_ok());
         let reserved = channel("$fanfare:orders");
         assert_eq!(Rules::open().rule(&reserved).unwrap_err().code, ErrorCode::NotFound);
+    }
+
+    #[test]
+    fn a_name_may_say_itself_who_hears_it() {
+        let user = |id: &str| Grant { user: Some(crate::UserId::new(id)), ..Grant::default() };
+        let channel = |name| Channel::parse(name).unwrap();
+        let token = Grant { channels: vec![channel("$chat:1")], ..user("ann") };
+        let rule = Rule { publish: MayPublish::Nobody, ..Rule::OPEN };
+        let plain = Rules::of([
+            ("chat".into(), rule.clone()),
+            ("default".into(), rule.clone()),
+            ("fanfare".into(), rule),
+        ]);
+        let named = plain.clone().with_names(Some(NameRules::DOLLAR_AND_HASH));
+        for (name, who, without, with) in [
+            ("chat:1", None, true, true),
+            ("$chat:1", Some(&user("ann")), false, false),
+            ("$chat:1", Some(&token), false, true),
+            ("$chat:2", Some(&token), false, false),
+            ("$lobby", None, true, false),
+            ("chat:dialog#ann,bob", Some(&user("ann")), true, true),
+            ("chat:dialog#ann,bob", Some(&user("bob")), true, true),
+            ("chat:dialog#ann,bob", Some(&user("an")), true, false),
+            ("chat:dialog#ann,bob", None, true, false),
+            ("chat:a#ann#bob", Some(&user("ann")), true, false),
+            ("lobby#", None, true, false),
+            ("other:x#ann", Some(&user("ann")), false, false),
+            ("$fanfare:orders", Some(&token), false, false),
+        ] {
+            assert_eq!(plain.may_hear(&channel(name), who).is_ok(), without, "{name} by its namespace alone");
+            assert_eq!(named.may_hear(&channel(name), who).is_ok(), with, "{name} by its name too");
+        }
+        let reserved = named.rule(&channel("$fanfare:orders")).unwrap_err();
+        assert_eq!(
+            reserved.code,
+            ErrorCode::NotFound,
+            "nodes are among themselves there, whatever a namespace is called"
+        );
     }
 
     /// Every kind of namespace against every kind of client: hear, read, count, publish.

@@ -33,21 +33,24 @@ use crate::close::CloseReason;
 use crate::command::{Command, Rejection, Request, Start};
 use crate::error::{ErrorCode, Failure};
 use crate::event::{Crowd, Entry, Event, Member, Reply};
-use crate::grant::{Grant, Token, Visitor};
+use crate::grant::{Grant, Pass, Proof, Token, Visitor};
 use crate::history::{Excerpt, Page};
 use crate::id::{RequestId, SessionId, Ticket};
 use crate::limits::{Bound, Heartbeat, Limits};
+use crate::manners::{Manners, Opening, SignOfLife};
 use crate::publication::{Draft, Position};
 use crate::rules::{Overflow, Rules};
 use crate::time::{Moment, Now};
 
 mod identity;
 mod keepalive;
+mod prelude;
 mod rate;
 mod subscription;
 
 use identity::{Authenticating, Identity};
 use keepalive::{Due, Keepalive};
+use prelude::Prelude;
 
 use rate::Publishing;
 
@@ -94,8 +97,21 @@ pub enum Input {
         id: Option<RequestId>,
         /// Which channel.
         channel: Channel,
+        /// From where it was asked for.
+        start: Start,
         /// Where it enters the channel's stream, if that has history, or why it cannot be heard.
         outcome: Result<Option<Entry>, Failure>,
+    },
+    /// The answer to [`Effect::Admit`].
+    Admitted {
+        /// The request that asked for it.
+        id: Option<RequestId>,
+        /// Which channel.
+        channel: Channel,
+        /// From where it is to be heard; none where it is heard already.
+        start: Option<Start>,
+        /// What the proof says, or why it is not taken.
+        outcome: Result<Pass, Failure>,
     },
     /// The answer to [`Effect::Publish`].
     Placed {
@@ -157,7 +173,7 @@ pub enum Effect {
     Send(Reply),
     /// Count that a bound was met. What follows from it, if it is not only tried, is an effect of its own.
     Exceeded(Bound),
-    /// Send a ping frame.
+    /// Ask for a sign of life, as the dialect does that.
     Ping,
     /// Verify a token, and answer with [`Input::Authenticated`]. Joins that follow from the answer, since the token lists
     /// channels, are performed after all that was decided before: a channel that is being left may be among them.
@@ -166,6 +182,17 @@ pub enum Effect {
         id: Option<RequestId>,
         /// Which.
         token: Token,
+    },
+    /// Judge what is to let the client on a channel, and answer with [`Input::Admitted`].
+    Admit {
+        /// To be repeated in the answer.
+        id: Option<RequestId>,
+        /// Which.
+        channel: Channel,
+        /// To be repeated in the answer.
+        start: Option<Start>,
+        /// What it shows.
+        proof: Proof,
     },
     /// Join the channel at the hub, its gate closed, and answer with [`Input::Joined`].
     Join {
@@ -189,8 +216,8 @@ pub enum Effect {
     GoLive {
         /// Which.
         channel: Channel,
-        /// What to tell the client first.
-        reply: Reply,
+        /// What to tell the client first, unless it has been told already.
+        reply: Option<Reply>,
     },
     /// Tell the cluster that this client is on the channel, until [`Effect::Leave`]. Comes right after [`Effect::GoLive`],
     /// where it is known who is subscribed.
@@ -263,12 +290,15 @@ pub enum Stage {
 pub struct Session {
     id: SessionId,
     policy: Arc<Policy>,
+    manners: &'static Manners,
     state: State,
     /// Who the client is, once it has shown that.
     identity: Option<Box<Identity>>,
     subscriptions: HashMap<Channel, Subscription>,
     /// How many of these are to be heard.
     wanted: usize,
+    /// When the first of the proofs ends by which it is on channels.
+    passes_end: Option<Moment>,
     /// What it has published of late.
     publishing: Publishing,
     /// The code that this conversation ends or ended with, for logs and counters; 1006 while nobody closed it.
@@ -279,6 +309,8 @@ pub struct Session {
 enum State {
     /// A token is waited for. It does not last: what it needs is not kept in every session.
     Authenticating(Box<Authenticating>),
+    /// The client has not opened the conversation yet, or has not been greeted.
+    Prelude(Box<Prelude>),
     Open(Open),
     Closing {
         deadline: Moment,
@@ -303,8 +335,25 @@ struct Subscription {
     /// Going by the commands so far, the client is to hear it.
     is_wanted: bool,
     notices: Notices,
-    /// The joins that the hub has not answered yet: several when the client left and came back meanwhile.
+    /// What was asked for it and not answered yet, a judgement or a join: several when the client left and came back meanwhile.
     unanswered: u32,
+    /// What let the client in, where the channel is not open to it anyway.
+    pass: Option<Box<Held>>,
+}
+
+/// A pass that the client has shown.
+#[derive(Debug)]
+struct Held {
+    pass: Pass,
+    /// When it is good no longer, by the clock that does not jump.
+    ends: Option<Moment>,
+}
+
+/// A channel, and the point of its stream from which it is to be heard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Entering {
+    channel: Channel,
+    start: Start,
 }
 
 /// Whether a subscriber is to be told who joins and leaves.
@@ -319,17 +368,21 @@ enum Notices {
 pub const ABNORMAL: u16 = 1006;
 
 impl Session {
-    /// Opens a conversation. Whoever has not to present a token first is greeted.
+    /// Opens a conversation. Where the server speaks first, whoever has not to present a token is greeted.
     pub fn open(
         id: SessionId,
         policy: Arc<Policy>,
+        manners: &'static Manners,
         visitor: Visitor,
         now: Now,
         effects: &mut Vec<Effect>,
     ) -> Self {
         let mut session = Self::begin(id, policy, visitor, now);
-        if let State::Open(_) = session.state {
-            session.greet(None, effects);
+        session.manners = manners;
+        if manners.opening == Opening::Client {
+            session.await_opening(now);
+        } else if let State::Open(_) = session.state {
+            session.greet(now, None, effects);
         }
         session
     }
@@ -346,7 +399,7 @@ impl Session {
     ) -> Self {
         let session = Self::begin(id, policy, visitor, now);
         if let State::Open(_) = session.state {
-            session.welcome(None, ticket, Vec::new(), effects);
+            session.welcome(now, None, ticket, Vec::new(), Vec::new(), effects);
         }
         session
     }
@@ -376,17 +429,19 @@ impl Session {
         let deadline = now.moment + policy.limits.auth_timeout;
         let (state, identity) = match visitor {
             Visitor::Anonymous => (State::Open(open), None),
-            Visitor::Known(grant) => (State::Open(open), Some(Identity::new(grant, now))),
+            Visitor::Known(grant) => (State::Open(open), Some(Identity::new(grant, now, Duration::ZERO))),
             Visitor::Unknown => (State::Authenticating(Box::new(Authenticating { open, deadline })), None),
         };
         let subscriptions = HashMap::new();
         Self {
             id,
             policy,
+            manners: &Manners::PLAIN,
             state,
             identity,
             subscriptions,
             wanted: 0,
+            passes_end: None,
             publishing: Publishing::default(),
             outcome: ABNORMAL,
         }
@@ -395,14 +450,20 @@ impl Session {
     /// Takes one input and appends what is to be done, in order.
     pub fn handle(&mut self, now: Now, input: Input, effects: &mut Vec<Effect>) {
         match input {
-            Input::Heard => self.heard(),
+            Input::Heard if self.manners.life == SignOfLife::Anything => self.heard(),
+            Input::Heard => {}
             Input::Probed => self.probed(now, effects),
             Input::Request(request) => self.request(now, request, effects),
             Input::Opening(request) if self.stage() == Stage::Open => self.command(now, request, effects),
             Input::Opening(_) => {}
             Input::Rejected(rejection) => self.rejected(now, rejection, effects),
             Input::Authenticated { id, outcome } => self.authenticated(now, id, outcome, effects),
-            Input::Joined { id, channel, outcome } => self.joined(id, channel, outcome, effects),
+            Input::Joined { id, channel, start, outcome } => {
+                self.joined(now, id, Entering { channel, start }, outcome, effects);
+            }
+            Input::Admitted { id, channel, start, outcome } => {
+                self.admitted(now, id, channel, start, outcome, effects);
+            }
             Input::Placed { id, channel, outcome } => self.placed(id, channel, outcome, effects),
             Input::Read { id, channel, excerpt, outcome } => {
                 self.read(id, channel, excerpt, outcome, effects)
@@ -424,10 +485,11 @@ impl Session {
     pub fn deadline(&self) -> Option<Moment> {
         match &self.state {
             State::Authenticating(it) => Some(it.deadline),
+            State::Prelude(it) => Some(it.deadline),
             State::Open(open) => {
                 let keepalive = open.keepalive.deadline(self.policy.heartbeat);
                 let ends = self.identity.as_ref().and_then(|identity| identity.ends);
-                Some(ends.map_or(keepalive, |ends| ends.min(keepalive)))
+                [Some(keepalive), ends, self.passes_end].into_iter().flatten().min()
             }
             State::Closing { deadline } | State::Finishing { deadline } => Some(*deadline),
             State::Over => None,
@@ -437,7 +499,7 @@ impl Session {
     /// How far the conversation has come.
     pub fn stage(&self) -> Stage {
         match self.state {
-            State::Authenticating(_) | State::Open(_) => Stage::Open,
+            State::Authenticating(_) | State::Prelude(_) | State::Open(_) => Stage::Open,
             State::Closing { .. } => Stage::Closing,
             State::Finishing { .. } => Stage::Finishing,
             State::Over => Stage::Over,
@@ -487,6 +549,9 @@ impl Session {
     }
 
     fn command(&mut self, now: Now, request: Request, effects: &mut Vec<Effect>) {
+        if let State::Prelude(_) = self.state {
+            return self.during_prelude(now, request, effects);
+        }
         let Request { id, command } = request;
         if let (State::Authenticating(_), false) =
             (&self.state, matches!(command, Command::Authenticate { .. }))
@@ -499,9 +564,13 @@ impl Session {
         }
         match command {
             Command::Authenticate { token } => effects.push(Effect::Authenticate { id, token }),
-            Command::Subscribe { channel, start, presence } => {
-                self.subscribe(id, channel, start, presence, effects);
+            // A conversation is opened once, and only where that is the client's to do.
+            Command::Open(_) => self.close(now, CloseReason::BadRequest, Duration::ZERO, effects),
+            Command::Subscribe { channel, start, presence, proof } => {
+                let notices = if presence { Notices::Wanted } else { Notices::Unwanted };
+                self.subscribe(id, Entering { channel, start }, notices, proof, effects);
             }
+            Command::Renew { channel, proof } => self.renew_pass(id, channel, proof, effects),
             Command::Unsubscribe { channel } => self.unsubscribe(id, channel, effects),
             Command::Publish { channel, payload, echo, key } => {
                 let exclude = (!echo).then_some(self.id);
@@ -520,12 +589,24 @@ impl Session {
                 Ok(()) => effects.push(Effect::Count { id, channel, members }),
                 Err(failure) => refuse(id, Some(channel), failure, effects),
             },
+            Command::Pong => self.ponged(now, effects),
             Command::Ping => effects.push(Effect::Send(Reply { id, event: Event::Pong { time: now.unix } })),
+        }
+    }
+
+    /// An answer to a ping that was a message.
+    fn ponged(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        let State::Open(open) = &mut self.state else { return };
+        if !open.keepalive.heard(self.policy.heartbeat) && self.manners.life == SignOfLife::Answer {
+            self.close(now, CloseReason::BadRequest, Duration::ZERO, effects);
         }
     }
 
     /// A mistake costs as much as a command: it is read and answered like one.
     fn rejected(&mut self, now: Now, rejection: Rejection, effects: &mut Vec<Effect>) {
+        if self.is_awaited() {
+            return self.close(now, CloseReason::BadRequest, Duration::ZERO, effects);
+        }
         let Rejection { id, channel, failure, over } = rejection;
         if !self.within_rate(now, id.as_ref(), channel.as_ref(), effects) {
             return;
@@ -585,13 +666,17 @@ impl Session {
 
     fn tick(&mut self, now: Now, effects: &mut Vec<Effect>) {
         if matches!(self.state, State::Open(_)) && self.is_expired(now) {
-            return self.close(now, CloseReason::Unauthorized, Duration::ZERO, effects);
+            return self.close(now, CloseReason::Expired, Duration::ZERO, effects);
         }
+        self.end_passes(now, effects);
         match &mut self.state {
             State::Authenticating(it) if it.deadline <= now.moment => {
-                self.close(now, CloseReason::Unauthorized, Duration::ZERO, effects);
+                self.close(now, CloseReason::Late, Duration::ZERO, effects);
             }
-            State::Authenticating(_) => {}
+            State::Prelude(it) if it.deadline <= now.moment => {
+                self.close(now, CloseReason::Late, Duration::ZERO, effects);
+            }
+            State::Authenticating(_) | State::Prelude(_) => {}
             State::Open(open) => match open.keepalive.tick(self.policy.heartbeat, now.moment) {
                 Due::Nothing => {}
                 Due::Ping => effects.push(Effect::Ping),
@@ -607,7 +692,7 @@ impl Session {
     fn peer_closed(&mut self, now: Now, code: Option<u16>, effects: &mut Vec<Effect>) {
         let deadline = now.moment + self.policy.limits.close_timeout;
         match self.state {
-            State::Authenticating(_) | State::Open(_) => {
+            State::Authenticating(_) | State::Prelude(_) | State::Open(_) => {
                 // RFC 6455 section 5.5.1: answer with a Close; and section 7.1.5: no code is 1005, to us a normal end.
                 self.outcome = code.unwrap_or(CloseReason::Normal.number());
                 effects.push(Effect::EchoClose(code));
@@ -641,6 +726,7 @@ impl State {
     fn open(&mut self) -> Option<&mut Open> {
         match self {
             Self::Authenticating(it) => Some(&mut it.open),
+            Self::Prelude(it) => Some(&mut it.open),
             Self::Open(open) => Some(open),
             Self::Closing { .. } | Self::Finishing { .. } | Self::Over => None,
         }
@@ -654,11 +740,12 @@ fn refuse(id: Option<RequestId>, channel: Option<Channel>, failure: Failure, eff
 fn channel_of(command: &Command) -> Option<&Channel> {
     match command {
         Command::Subscribe { channel, .. }
+        | Command::Renew { channel, .. }
         | Command::Unsubscribe { channel }
         | Command::Publish { channel, .. }
         | Command::History { channel, .. }
         | Command::Presence { channel, .. } => Some(channel),
-        Command::Authenticate { .. } | Command::Ping => None,
+        Command::Open(_) | Command::Authenticate { .. } | Command::Ping | Command::Pong => None,
     }
 }
 

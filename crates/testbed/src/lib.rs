@@ -8,6 +8,7 @@
 //! Everything here panics where a library would return an error: its only callers are tests and benchmarks.
 
 pub mod authority;
+pub mod backend;
 mod client;
 mod eventually;
 mod gateway;
@@ -25,6 +26,7 @@ mod samples;
 mod stream;
 
 pub use authority::Authority;
+pub use backend::Backend;
 pub use client::{Client, Goodbye, Heard};
 pub use eventually::{PATIENCE, eventually};
 pub use gateway::Gateway;

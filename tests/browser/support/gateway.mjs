@@ -23,17 +23,16 @@ export class Gateway {
       const event = line.startsWith('{') ? JSON.parse(line) : {};
       if (event.message !== 'serving') continue;
       gateway.url = `http://${event.public}`;
+      gateway.internal = `http://${event.internal}`;
       gateway.#process.stderr.resume();
       return gateway;
     }
     throw new Error(`the gateway does not start: ${said.join('\n')}`);
   }
 
-  /** A token of this user, good for an hour unless other claims say something else. */
-  token(user, claims) {
-    const part = (it) => Buffer.from(JSON.stringify(it)).toString('base64url');
-    const signed = `${part({ alg: 'HS256' })}.${part({ sub: user, exp: Math.floor(Date.now() / 1000) + 3600, ...claims })}`;
-    return `${signed}.${createHmac('sha256', this.#secret).update(signed).digest('base64url')}`;
+  /** A token of this user, good for an hour unless `claims` say otherwise. */
+  token(user, claims = {}) {
+    return signed(this.#secret, { sub: user, exp: Math.floor(Date.now() / 1000) + 3600, ...claims });
   }
 
   async stop() {
@@ -42,4 +41,11 @@ export class Gateway {
     this.#process.kill('SIGKILL');
     await ended;
   }
+}
+
+/** A token with these claims, by HS256. */
+export function signed(secret, claims) {
+  const part = (it) => Buffer.from(JSON.stringify(it)).toString('base64url');
+  const content = `${part({ alg: 'HS256' })}.${part(claims)}`;
+  return `${content}.${createHmac('sha256', secret).update(content).digest('base64url')}`;
 }

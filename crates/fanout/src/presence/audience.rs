@@ -47,10 +47,11 @@ impl Audience {
         let Some(listeners) = channels.get(channel) else { return };
         let session = turn.member.session;
         let event = event(channel, turn);
-        let mut frames: [Option<Frame>; Encoding::ALL.len()] = Default::default();
+        let mut frames: [Option<Option<Frame>>; Encoding::ALL.len()] = Default::default();
         for (_, outbox) in listeners.iter().filter(|(listener, _)| **listener != session) {
             let encoding = outbox.encoding();
             let frame = frames[encoding as usize].get_or_insert_with(|| encoding.dialect().encode(&event));
+            let Some(frame) = frame else { continue };
             outbox.push(frame.clone()).unwrap_or_else(Queued::from).count(metrics);
         }
     }

@@ -1,7 +1,7 @@
 //! How many are open under each of many keys: exact, and no larger than what is open.
 //!
-//! A key is 64 bits of a keyed hash, so that it costs the same for an IPv6 network and for a long name, and nobody can find
-//! two that collide. A key that nothing is open under is not there.
+//! A key is 64 bits of a hash, so that it costs the same for an IPv6 network and for a long name, and nobody can find one
+//! that collides with another's. A key that nothing is open under is not there.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -11,7 +11,7 @@ use std::num::NonZeroU64;
 use parking_lot::Mutex;
 
 /// Enough that threads which let clients in seldom meet.
-const SHARDS: usize = 16;
+pub(super) const SHARDS: usize = 16;
 
 /// A map is shrunk when it could hold so many times what it holds.
 const SPARSE: usize = 8;
@@ -53,9 +53,24 @@ impl Tally {
         }
     }
 
-    fn shard(&self, key: NonZeroU64) -> &Mutex<Counts> {
+    /// How many are open under a key.
+    pub(super) fn count(&self, key: NonZeroU64) -> u32 {
+        self.shard(key).lock().get(&key).copied().unwrap_or(0)
+    }
+
+    /// All that is open in one of [`SHARDS`].
+    pub(super) fn counts(&self, shard: u8) -> Vec<(NonZeroU64, u32)> {
+        self.0[usize::from(shard)].lock().iter().map(|(key, count)| (*key, *count)).collect()
+    }
+
+    /// The shard that a key is in.
+    pub(super) fn shard_of(key: NonZeroU64) -> usize {
         // The map takes the low bits, and the high seven.
-        &self.0[(key.get() >> 32) as usize % SHARDS]
+        (key.get() >> 32) as usize % SHARDS
+    }
+
+    fn shard(&self, key: NonZeroU64) -> &Mutex<Counts> {
+        &self.0[Self::shard_of(key)]
     }
 
     #[cfg(test)]
@@ -66,7 +81,7 @@ impl Tally {
 
 /// A hash that was one already.
 #[derive(Debug, Default)]
-struct AsItIs(u64);
+pub(super) struct AsItIs(u64);
 
 impl Hasher for AsItIs {
     fn write(&mut self, _: &[u8]) {

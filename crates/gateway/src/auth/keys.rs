@@ -1,17 +1,20 @@
 //! Keys, and the algorithms that each of them is for (RFC 7518 section 3.1, RFC 8037 section 3.1).
 //!
 //! The kind of key decides which algorithms it may be used with; a token's header only chooses among those. The arithmetic
-//! is ring's, the backend that TLS stands on too.
+//! is ring's, the backend that TLS stands on too, but for P-521, which it does not have.
 
 use std::fmt;
 
 use data_encoding::BASE64;
+use p521::ecdsa::signature::Verifier as _;
+use p521::ecdsa::{Signature, VerifyingKey};
 use ring::hmac;
 use ring::signature::{
     self, RsaParameters, RsaPublicKeyComponents, UnparsedPublicKey, VerificationAlgorithm,
 };
 
 mod der;
+pub(crate) mod jwk;
 
 /// How a token is signed. `none` is not among them, so it cannot be spelt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +30,7 @@ pub(crate) enum Algorithm {
     Ps512,
     Es256,
     Es384,
+    Es512,
     EdDsa,
 }
 
@@ -45,9 +49,15 @@ impl Algorithm {
             "PS512" => Self::Ps512,
             "ES256" => Self::Es256,
             "ES384" => Self::Es384,
+            "ES512" => Self::Es512,
             "EdDSA" => Self::EdDsa,
             _ => return None,
         })
+    }
+
+    /// Whether it takes a key that everybody may know.
+    pub(crate) fn is_public(self) -> bool {
+        self.hmac().is_none()
     }
 
     fn hmac(self) -> Option<hmac::Algorithm> {
@@ -90,6 +100,8 @@ pub(crate) enum PublicKey {
     P256(Box<[u8]>),
     /// A point of P-384, uncompressed.
     P384(Box<[u8]>),
+    /// A point of P-521, uncompressed.
+    P521(Box<[u8]>),
     /// 32 bytes.
     Ed25519(Box<[u8]>),
 }
@@ -109,6 +121,7 @@ impl fmt::Debug for PublicKey {
             Self::Rsa { .. } => "RSA",
             Self::P256(_) => "P-256",
             Self::P384(_) => "P-384",
+            Self::P521(_) => "P-521",
             Self::Ed25519(_) => "Ed25519",
         })
     }
@@ -119,31 +132,58 @@ impl Key {
     pub(crate) fn is_for(&self, algorithm: Algorithm) -> bool {
         match self {
             Self::Hmac(_) => algorithm.hmac().is_some(),
-            Self::Public(PublicKey::Rsa { .. }) => algorithm.rsa().is_some(),
-            Self::Public(PublicKey::P256(_)) => algorithm == Algorithm::Es256,
-            Self::Public(PublicKey::P384(_)) => algorithm == Algorithm::Es384,
-            Self::Public(PublicKey::Ed25519(_)) => algorithm == Algorithm::EdDsa,
+            Self::Public(key) => key.is_for(algorithm),
         }
     }
 
     /// Whether this key has made the signature in this way; never where it [is not for](Self::is_for) the algorithm.
     pub(crate) fn has_signed(&self, algorithm: Algorithm, message: &[u8], signature: &[u8]) -> bool {
-        let point = |verification: &'static dyn VerificationAlgorithm, point: &[u8]| {
-            UnparsedPublicKey::new(verification, point).verify(message, signature).is_ok()
-        };
         match self {
             Self::Hmac(secret) => algorithm.hmac().is_some_and(|digest| {
                 hmac::verify(&hmac::Key::new(digest, secret), message, signature).is_ok()
             }),
-            Self::Public(PublicKey::Rsa { n, e }) => algorithm.rsa().is_some_and(|parameters| {
-                RsaPublicKeyComponents { n, e }.verify(parameters, message, signature).is_ok()
-            }),
-            Self::Public(_) if !self.is_for(algorithm) => false,
-            Self::Public(PublicKey::P256(it)) => point(&signature::ECDSA_P256_SHA256_FIXED, it),
-            Self::Public(PublicKey::P384(it)) => point(&signature::ECDSA_P384_SHA384_FIXED, it),
-            Self::Public(PublicKey::Ed25519(it)) => point(&signature::ED25519, it),
+            Self::Public(key) => key.has_signed(algorithm, message, signature),
         }
     }
+}
+
+impl PublicKey {
+    /// Whether this key is for this algorithm.
+    pub(crate) fn is_for(&self, algorithm: Algorithm) -> bool {
+        match self {
+            Self::Rsa { .. } => algorithm.rsa().is_some(),
+            Self::P256(_) => algorithm == Algorithm::Es256,
+            Self::P384(_) => algorithm == Algorithm::Es384,
+            Self::P521(_) => algorithm == Algorithm::Es512,
+            Self::Ed25519(_) => algorithm == Algorithm::EdDsa,
+        }
+    }
+
+    /// Whether this key has made the signature in this way; never where it [is not for](Self::is_for) the algorithm.
+    pub(crate) fn has_signed(&self, algorithm: Algorithm, message: &[u8], signature: &[u8]) -> bool {
+        if !self.is_for(algorithm) {
+            return false;
+        }
+        let by = |verification: &'static dyn VerificationAlgorithm, key: &[u8]| {
+            UnparsedPublicKey::new(verification, key).verify(message, signature).is_ok()
+        };
+        match self {
+            Self::Rsa { n, e } => algorithm.rsa().is_some_and(|parameters| {
+                RsaPublicKeyComponents { n, e }.verify(parameters, message, signature).is_ok()
+            }),
+            Self::P256(point) => by(&signature::ECDSA_P256_SHA256_FIXED, point),
+            Self::P384(point) => by(&signature::ECDSA_P384_SHA384_FIXED, point),
+            Self::P521(point) => p521_has_signed(point, message, signature),
+            Self::Ed25519(key) => by(&signature::ED25519, key),
+        }
+    }
+}
+
+/// ES512 by the one curve that ring does not have.
+fn p521_has_signed(point: &[u8], message: &[u8], signature: &[u8]) -> bool {
+    let key = VerifyingKey::from_sec1_bytes(point);
+    let signature = Signature::from_slice(signature);
+    key.is_ok_and(|key| signature.is_ok_and(|signature| key.verify(message, &signature).is_ok()))
 }
 
 /// The signature of HS256.
@@ -160,7 +200,7 @@ pub(crate) enum PublicKeyError {
     Private,
     #[error("it is a certificate: take the public key out of it (openssl x509 -pubkey -noout)")]
     Certificate,
-    #[error("there is no public key of RSA, P-256, P-384 or Ed25519 in it")]
+    #[error("there is no public key of RSA, P-256, P-384, P-521 or Ed25519 in it")]
     Unknown,
     #[error("it is an RSA key of {bits} bits: 2048 to 8192 are taken")]
     RsaSize {

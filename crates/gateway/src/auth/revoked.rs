@@ -2,12 +2,16 @@
 //!
 //! The list is the same on every node, since every node hears the same orders ([`crate::orders`]), and it is as long as the
 //! orders that are kept. Until a node has heard those it cannot tell a revoked token from another, and takes none.
+//!
+//! Where the kept orders have been lost, with a Redis that came back empty, those who still know give them again: each entry
+//! knows whether it was heard since the node [listens anew](Revoked::listens_anew).
 
 use std::collections::HashMap;
 use std::hash::Hash;
 
 use fanfare_protocol::UserId;
 use fanfare_protocol::grant::Grant;
+use fanfare_protocol::server_api::Whom;
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
@@ -26,13 +30,26 @@ pub(crate) struct Revoked {
 struct Lists {
     users: HashMap<UserId, Entry>,
     tokens: HashMap<Box<str>, Entry>,
+    /// How often the node has begun to listen.
+    hearing: u64,
 }
 
-/// Both in Unix seconds.
+/// An order to revoke, as it was given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Revocation {
+    pub(crate) whom: Whom,
+    /// Both in Unix seconds.
+    pub(crate) at: u64,
+    pub(crate) until: u64,
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Entry {
+    /// Both in Unix seconds.
     at: u64,
     until: u64,
+    /// The last time of [listening](Lists::hearing) in which it was heard.
+    heard: u64,
 }
 
 /// What a list says of a token.
@@ -58,12 +75,39 @@ impl Revoked {
 
     /// The tokens of a user that were issued up to `at`.
     pub(crate) fn revoke_user(&self, user: UserId, at: u64, until: u64, now: u64) {
-        insert(&mut self.lists.write().users, user, Entry { at, until }, now);
+        let Lists { users, hearing, .. } = &mut *self.lists.write();
+        insert(users, user, Entry { at, until, heard: *hearing }, now);
     }
 
     /// The token of this name.
     pub(crate) fn revoke_token(&self, token: Box<str>, at: u64, until: u64, now: u64) {
-        insert(&mut self.lists.write().tokens, token, Entry { at, until }, now);
+        let Lists { tokens, hearing, .. } = &mut *self.lists.write();
+        insert(tokens, token, Entry { at, until, heard: *hearing }, now);
+    }
+
+    /// From here on it is noted anew what is heard.
+    pub(crate) fn listens_anew(&self) {
+        self.lists.write().hearing += 1;
+    }
+
+    /// What is in force and has not been heard since the node listens anew.
+    pub(crate) fn unheard(&self, now: u64) -> Vec<Revocation> {
+        let Lists { users, tokens, hearing } = &*self.lists.read();
+        let users = users.iter().map(|(user, entry)| (Whom::User(user.clone()), *entry));
+        let tokens = tokens.iter().map(|(token, entry)| (Whom::Token(token.clone()), *entry));
+        let unheard = users.chain(tokens).filter(|(_, entry)| entry.heard < *hearing && entry.until > now);
+        unheard.map(|(whom, Entry { at, until, .. })| Revocation { whom, at, until }).collect()
+    }
+
+    /// Whether it has been heard by now.
+    pub(crate) fn is_heard(&self, whom: &Whom) -> bool {
+        let Lists { users, tokens, hearing } = &*self.lists.read();
+        let entry = match whom {
+            Whom::User(user) => users.get(user),
+            Whom::Token(token) => tokens.get(token),
+            Whom::Session(_) => None,
+        };
+        entry.is_none_or(|entry| entry.heard == *hearing)
     }
 
     pub(crate) fn standing(&self, grant: &Grant, now: u64) -> Standing {
@@ -92,7 +136,8 @@ fn insert<K: Hash + Eq + Clone>(entries: &mut HashMap<K, Entry>, key: K, new: En
         first.and_then(|key| entries.remove(&key));
     }
     let entry = entries.entry(key).or_insert(new);
-    *entry = Entry { at: entry.at.max(new.at), until: entry.until.max(new.until) };
+    let heard = entry.heard.max(new.heard);
+    *entry = Entry { at: entry.at.max(new.at), until: entry.until.max(new.until), heard };
 }
 
 #[cfg(test)]
@@ -143,6 +188,23 @@ mod tests {
         revoked.revoke_token("t1".into(), 100, 200, 100);
         assert_eq!(revoked.standing(&grant("ann", Some("t1"), None), 150), Standing::Revoked);
         assert_eq!(revoked.standing(&grant("ann", Some("t2"), None), 150), Standing::Unknown);
+    }
+
+    /// Those who listen anew know what nobody has told them since.
+    #[test]
+    fn what_was_not_heard_again_is_known_until_its_time_is_over() {
+        let revoked = Revoked::default();
+        let of = |whom: Whom, at, until| Revocation { whom, at, until };
+        let (ann, t1) = (Whom::User(UserId::new("ann")), Whom::Token("t1".into()));
+        revoked.listens_anew();
+        revoked.revoke_user(UserId::new("ann"), 100, 200, 100);
+        revoked.revoke_token("t1".into(), 110, 300, 110);
+        assert_eq!(revoked.unheard(110), []);
+        revoked.listens_anew();
+        assert_eq!(revoked.unheard(200), [of(t1.clone(), 110, 300)], "the other is over");
+        revoked.revoke_token("t1".into(), 110, 300, 110);
+        assert_eq!(revoked.unheard(110), [of(ann.clone(), 100, 200)]);
+        assert!(revoked.is_heard(&t1) && !revoked.is_heard(&ann));
     }
 
     #[test]

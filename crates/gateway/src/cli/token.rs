@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use crate::auth::jwt;
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, Jwt};
 
 /// What the token is to say.
 #[derive(Debug, Args)]
@@ -34,8 +34,7 @@ pub(super) struct Claims {
 
 /// The token, signed with HS256.
 pub(super) fn make(config: &Config, claims: &Claims) -> anyhow::Result<String> {
-    let secret = config.auth.jwt.as_deref().and_then(|jwt| Some((jwt, jwt.hmac_secrets.first()?)));
-    let Some((jwt, secret)) = secret else {
+    let Some((issuer, secret)) = config.auth.jwt.as_deref().and_then(Jwt::secret) else {
         bail!(
             "there is no secret to sign with: set auth.jwt.hmac_secret (whoever has the private half of a public key makes tokens)"
         );
@@ -46,8 +45,8 @@ pub(super) fn make(config: &Config, claims: &Claims) -> anyhow::Result<String> {
     if claims.ttl > 0 {
         all.insert("exp".into(), json!(now.saturating_add(claims.ttl)));
     }
-    all.extend(jwt.issuer.as_ref().map(|issuer| ("iss".to_owned(), json!(issuer))));
-    all.extend(jwt.audience.as_ref().map(|audience| ("aud".to_owned(), json!(audience))));
+    all.extend(issuer.name.as_ref().map(|issuer| ("iss".to_owned(), json!(issuer))));
+    all.extend(issuer.audience.as_ref().map(|audience| ("aud".to_owned(), json!(audience))));
     Ok(jwt::sign(secret, Value::Object(all).to_string().as_bytes()))
 }
 

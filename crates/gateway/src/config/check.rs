@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use ::config::ValueKind;
+use ::http::Uri;
 use tracing_subscriber::EnvFilter;
 
 use super::network::Network;
@@ -39,6 +40,8 @@ pub(super) enum Kind {
     /// Any of a few words.
     Choices(&'static [&'static str]),
     Networks,
+    /// A URL of HTTP, without a user or a password.
+    Url,
 }
 
 /// A value as a layer has it.
@@ -108,6 +111,7 @@ impl Kind {
         match self {
             Self::Whole { .. } | Self::Switch => false,
             Self::Choice(words) | Self::Choices(words) => words.contains(&text),
+            Self::Url => is_url(text),
             Self::Networks => text.parse::<Network>().is_ok(),
             Self::Text { max, also } => is_name(text, max, also),
             Self::Address => text.parse::<SocketAddr>().is_ok(),
@@ -139,6 +143,9 @@ impl fmt::Display for Kind {
             Self::Networks => {
                 f.write_str("a list of networks such as \"10.0.0.0/8\", \"2001:db8::/32\" or \"127.0.0.1\"")
             }
+            Self::Url => {
+                f.write_str("a URL such as \"https://login.example.com/path\", without a user or a password")
+            }
             Self::Text { max, also } => write!(f, "text of 1 to {max} letters, digits and any of \"{also}\""),
             Self::Address => f.write_str("an address and port such as \"127.0.0.1:8000\" or \"[::1]:8000\""),
             Self::File => f.write_str("the path of a file"),
@@ -160,6 +167,14 @@ impl fmt::Display for Kind {
 /// Whether `text` has only letters, digits and `also`, and 1 to `max` bytes.
 pub(super) fn is_name(text: &str, max: usize, also: &str) -> bool {
     (1..=max).contains(&text.len()) && text.chars().all(|it| it.is_ascii_alphanumeric() || also.contains(it))
+}
+
+/// `http` or `https`, a host, and perhaps a port, a path and a query.
+fn is_url(text: &str) -> bool {
+    let Ok(url) = text.parse::<Uri>() else { return false };
+    let is_http = matches!(url.scheme_str(), Some("http" | "https"));
+    let has_host = url.host().is_some_and(|host| !host.is_empty());
+    is_http && has_host && !url.authority().is_some_and(|it| it.as_str().contains('@'))
 }
 
 /// Scheme, host and perhaps a port, as a browser spells them; `*.` may stand before the host, and `*` alone for all.

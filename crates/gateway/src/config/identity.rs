@@ -176,7 +176,8 @@ impl Files<'_> {
     }
 }
 
-fn certificates(file: &str) -> Result<Vec<CertificateDer<'static>>, String> {
+/// All certificates in a file of PEM, which has at least one.
+pub(super) fn certificates(file: &str) -> Result<Vec<CertificateDer<'static>>, String> {
     let text = contents(file)?;
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
     match certificates {

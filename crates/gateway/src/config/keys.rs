@@ -6,7 +6,7 @@ use super::choice::{
     SubscribeBy, TlsVersion, Trial,
 };
 
-/// What stands for a namespace's name in the path of a key.
+/// What stands for a name of the operator's choice in the path of a key.
 pub(super) const ANY: &str = "*";
 
 /// One key of the configuration.
@@ -78,7 +78,12 @@ impl Key {
     /// The path as it is written under the heading of its section, or of its namespace.
     pub(super) fn below_heading(&self) -> &'static str {
         let (_, below) = self.path.split_once('.').expect("every key has a section");
-        below.strip_prefix("*.").unwrap_or(below)
+        below.split_once("*.").map_or(below, |(_, below)| below)
+    }
+
+    /// The table whose entries the operator names, if this key is in one.
+    pub(super) fn named_table(&self) -> Option<&'static str> {
+        self.path.split_once(".*.").map(|(table, _)| table)
     }
 
     /// The last segment of the path.
@@ -321,7 +326,7 @@ pub(super) const SECTIONS: &[Section] = &[
                 Kind::PublicKey,
                 "no token is signed with a private key",
                 "\"/etc/fanfare/tokens.pem\"",
-                "The public key of RSA (RS and PS 256 to 512), P-256 (ES256), P-384 (ES384) or Ed25519 (EdDSA).",
+                "The public key of RSA (RS and PS 256 to 512), P-256 (ES256), P-384 (ES384), P-521 (ES512) or Ed25519 (EdDSA).",
             )
             .reloadable(),
             unset(
@@ -330,6 +335,36 @@ pub(super) const SECTIONS: &[Section] = &[
                 "there is none",
                 "\"/etc/fanfare/tokens-old.pem\"",
                 "The key before, whose tokens are still good.",
+            )
+            .reloadable(),
+            unset(
+                "auth.jwt.jwks_url",
+                Kind::Url,
+                "no keys are fetched",
+                "\"https://login.example.com/.well-known/jwks.json\"",
+                "Where the issuer publishes its public keys, a JSON Web Key Set. A token names one of them by `kid`. They are fetched again before \
+                 they are old, and when a token names one that is not among them; while that fails, those at hand stay in force.",
+            )
+            .reloadable(),
+            key(
+                "auth.jwt.jwks_max_age_seconds",
+                whole(1, 86_400),
+                "600",
+                "How old fetched keys may grow. Their server may ask for less by `Cache-Control: max-age`, down to 30 seconds.",
+            )
+            .reloadable(),
+            key(
+                "auth.jwt.jwks_cooldown_seconds",
+                whole(1, 3600),
+                "30",
+                "The least time between two fetches from one server that tokens are the reason of, whatever keys they name.",
+            )
+            .reloadable(),
+            key(
+                "auth.jwt.jwks_in_clear",
+                Kind::Switch,
+                "false",
+                "Whether keys may come over `http://` from other machines: whoever is on the way could exchange them.",
             )
             .reloadable(),
             unset(
@@ -353,6 +388,69 @@ pub(super) const SECTIONS: &[Section] = &[
                 whole(0, 300),
                 "30",
                 "How far the clock of whoever makes tokens may be off, for `exp` and `nbf`.",
+            )
+            .reloadable(),
+        ],
+    },
+    Section {
+        name: "auth.issuers",
+        help: "Further issuers, by names of your choice. A token whose `iss` is an issuer's is held against its keys and no others; any other \
+               token against those of `auth.jwt`, if these are for any `iss` or for this. Users of all issuers share one space of names.",
+        keys: &[
+            unset(
+                "auth.issuers.*.issuer",
+                Kind::Words,
+                "an issuer takes one",
+                "\"https://partner.example.com\"",
+                "What `iss` is in its tokens.",
+            )
+            .reloadable(),
+            unset(
+                "auth.issuers.*.audience",
+                Kind::Words,
+                "`aud` is not looked at",
+                "\"fanfare\"",
+                "What `aud` has to be in its tokens, or to hold.",
+            )
+            .reloadable(),
+            unset(
+                "auth.issuers.*.jwks_url",
+                Kind::Url,
+                "no keys are fetched",
+                "\"https://partner.example.com/keys\"",
+                "As `auth.jwt.jwks_url`.",
+            )
+            .reloadable(),
+            unset(
+                "auth.issuers.*.public_key",
+                Kind::PublicKey,
+                "no token is signed with a private key",
+                "\"/etc/fanfare/partner.pem\"",
+                "As `auth.jwt.public_key`.",
+            )
+            .reloadable(),
+            unset(
+                "auth.issuers.*.previous_public_key",
+                Kind::PublicKey,
+                "there is none",
+                "\"/etc/fanfare/partner-old.pem\"",
+                "The key before, whose tokens are still good.",
+            )
+            .reloadable(),
+            unset(
+                "auth.issuers.*.hmac_secret",
+                Kind::Secret,
+                "no token is signed with a secret",
+                "\"(32 bytes or more)\"",
+                "As `auth.jwt.hmac_secret`.",
+            )
+            .reloadable(),
+            unset(
+                "auth.issuers.*.previous_hmac_secret",
+                Kind::Secret,
+                "there is none",
+                "\"(the old one)\"",
+                "The secret before, whose tokens are still good.",
             )
             .reloadable(),
         ],
@@ -435,8 +533,9 @@ pub(super) const SECTIONS: &[Section] = &[
                 "limits.connections_per_user",
                 whole(0, 10_000_000),
                 "0",
-                "Connections of one user on this node; more are refused with 429, or closed with 4422 where the token comes later. \
-                 0 is any number.",
+                "Connections of one user on all nodes together; more are refused with 429, or closed with 4422 where the token comes \
+                 later. 0 is any number. Nodes tell each other a few times a second, and one that has died is counted for two of \
+                 `presence.heartbeat_seconds`.",
             )
             .reloadable(),
             key(
@@ -592,6 +691,29 @@ pub(super) const SECTIONS: &[Section] = &[
         .reloadable()],
     },
     Section {
+        name: "centrifugo",
+        help: "Clients of Centrifugo, by its protocol at `/connection/websocket`.",
+        keys: &[key(
+            "centrifugo.enabled",
+            Kind::Switch,
+            "true",
+            "Whether they are served. Then its channel rules hold for every client: a name that begins with `$` takes a token \
+             that names it, and what stands behind `#` are the users who may subscribe, with commas between.",
+        )
+        .reloadable()],
+    },
+    Section {
+        name: "outgoing",
+        help: "Requests that the node makes itself, of other people's HTTP servers.",
+        keys: &[unset(
+            "outgoing.ca",
+            Kind::File,
+            "those that browsers trust, as they were when this version was built",
+            "\"authority.pem\"",
+            "Certificates in PEM of authorities of your own, which are believed beside those that browsers trust.",
+        )],
+    },
+    Section {
         name: "console",
         help: "The page at `/` of the public listener.",
         keys: &[unset(
@@ -700,6 +822,14 @@ pub(super) fn all() -> impl Iterator<Item = &'static Key> {
 /// The key of `path`, `namespaces.room.publish` among them.
 pub(super) fn find(path: &str) -> Option<&'static Key> {
     all().find(|key| key.matches(path))
+}
+
+/// The table in which the operator names an entry by this path, and the name.
+pub(super) fn named(path: &str) -> Option<(&'static str, &str)> {
+    all().filter_map(Key::named_table).find_map(|table| {
+        let name = path.strip_prefix(table)?.strip_prefix('.')?.split('.').next()?;
+        Some((table, name))
+    })
 }
 
 /// Whether a running node can take a new value of this key. False for a path that is no key.

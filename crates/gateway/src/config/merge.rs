@@ -1,6 +1,6 @@
 //! Layers of checked values, the last one winning.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ::config::{Config, ConfigError, Map, Source, Value, ValueKind};
 
@@ -16,42 +16,49 @@ pub(super) struct Merged {
     root: Value,
     /// What was set by a layer over the defaults, and where: the highest layer comes last.
     set: Vec<(String, Place)>,
-    /// The namespaces that exist, with or without a key of their own.
-    pub(super) namespaces: BTreeSet<String>,
+    /// What exists in the tables whose entries the operator names, with or without a key of its own.
+    names: Names,
 }
+
+/// Names by table.
+type Names = BTreeMap<&'static str, BTreeSet<String>>;
 
 /// Checks every entry of every layer and lays the sound ones over the defaults.
 pub(super) fn merge(layers: [Vec<Entry>; 3], mistakes: &mut Mistakes) -> Merged {
     let mut builder = Config::builder().add_source(defaults());
     let mut set = Vec::new();
-    let mut namespaces = BTreeSet::new();
+    let mut names = Names::new();
     for entries in layers {
         let mut layer = Layer::default();
         for entry in entries {
             if let Some(value) = check(&entry, mistakes) {
                 layer.0.insert(entry.path.clone(), value);
             }
-            if let Some(name) = entry.path.strip_prefix("namespaces.") {
-                let name = name.split('.').next().unwrap_or(name);
-                if !mistakes.touch(&entry.path) {
-                    namespaces.insert(name.to_owned());
-                }
+            if let Some((table, name)) = keys::named(&entry.path)
+                && !mistakes.touch(&entry.path)
+            {
+                names.entry(table).or_default().insert(name.to_owned());
             }
             set.push((entry.path, entry.place));
         }
         builder = builder.add_source(layer);
     }
     let merged = builder.build().expect("layers in memory cannot fail to be read");
-    Merged { root: merged.cache, set, namespaces }
+    Merged { root: merged.cache, set, names }
 }
 
 /// The value of a sound entry; a mistake is written down instead.
 fn check(entry: &Entry, mistakes: &mut Mistakes) -> Option<Value> {
     let Entry { path, raw, shown, place } = entry;
-    if let Some(name) = path.strip_prefix("namespaces.").and_then(|rest| rest.split('.').next())
+    if let Some((table, name)) = keys::named(path)
         && !is_name(name, 64, "_-")
     {
-        let text = format!("{path}: the name of a namespace is 1 to 64 letters, digits and any of \"_-\"");
+        let whose = match table {
+            "namespaces" => "a namespace",
+            "auth.issuers" => "an issuer",
+            _ => "an application",
+        };
+        let text = format!("{path}: the name of {whose} is 1 to 64 letters, digits and any of \"_-\"");
         mistakes.at(path, text, place);
         return None;
     }
@@ -94,7 +101,7 @@ fn defaults() -> Layer {
         let value = default_of(key.kind, key.default)?;
         Some((key.path.to_owned(), Value::new(None, value)))
     });
-    // A default of all namespaces is not a namespace: it is looked up when one is read.
+    // A default of all namespaces is no namespace: it is looked up when one is read.
     Layer(values.filter(|(path, _)| !path.contains(keys::ANY)).collect())
 }
 
@@ -109,6 +116,11 @@ fn default_of(kind: Kind, default: Default) -> Option<ValueKind> {
 }
 
 impl Merged {
+    /// What the operator has named in this table.
+    pub(super) fn names(&self, table: &str) -> impl Iterator<Item = &String> {
+        self.names.get(table).into_iter().flatten()
+    }
+
     /// The value of a key, its default if no layer sets it, None if it has no default.
     fn value(&self, path: &str) -> Option<ValueKind> {
         let mut value = Some(&self.root);
@@ -148,19 +160,24 @@ impl Merged {
         }
     }
 
-    /// The keys that have another value in `other`, in the order of the table. A namespace that only one of the two has
-    /// is named itself, not its keys.
+    /// The keys that have another value in `other`, in the order of the table. What only one of the two has a name for is
+    /// named itself, not its keys.
     pub(super) fn differences(&self, other: &Self) -> Vec<String> {
-        let both = self.namespaces.intersection(&other.namespaces);
-        let keys = paths(both).filter(|path| self.value(path) != other.value(path));
-        let one = self.namespaces.symmetric_difference(&other.namespaces);
-        keys.chain(one.map(|name| format!("namespaces.{name}"))).collect()
+        let none = BTreeSet::new();
+        let (mut both, mut one) = (Names::new(), Vec::new());
+        for table in self.names.keys().chain(other.names.keys()).collect::<BTreeSet<_>>() {
+            let ours = self.names.get(table).unwrap_or(&none);
+            let theirs = other.names.get(table).unwrap_or(&none);
+            both.insert(table, ours.intersection(theirs).cloned().collect());
+            one.extend(ours.symmetric_difference(theirs).map(|name| format!("{table}.{name}")));
+        }
+        paths(&both).filter(|path| self.value(path) != other.value(path)).chain(one).collect()
     }
 
     /// The reloadable keys of `new`, and the others as they are here, which have no place in what was read last.
     pub(super) fn reloaded(&self, new: &Self) -> Self {
         let mut layer = Layer::default();
-        for path in paths(&new.namespaces) {
+        for path in paths(&new.names) {
             let from = if keys::needs_restart(&path) { self } else { new };
             if let Some(kind) = from.value(&path) {
                 layer.0.insert(path, Value::new(None, kind));
@@ -169,22 +186,28 @@ impl Merged {
         let merged =
             Config::builder().add_source(layer).build().expect("a layer in memory cannot fail to be read");
         let set = new.set.iter().filter(|(path, _)| !keys::needs_restart(path)).cloned().collect();
-        Self { root: merged.cache, set, namespaces: new.namespaces.clone() }
+        Self { root: merged.cache, set, names: new.names.clone() }
     }
 
     /// The place that decides the value of a key: the highest layer that sets it.
     pub(super) fn place(&self, path: &str) -> Option<&Place> {
         self.set.iter().rev().find(|(it, _)| it == path).map(|(_, place)| place)
     }
+
+    /// The place of a table, or of the first key in it that is set.
+    pub(super) fn place_under(&self, table: &str) -> Option<&Place> {
+        let is_under =
+            |path: &str| path.strip_prefix(table).is_some_and(|it| it.is_empty() || it.starts_with('.'));
+        self.set.iter().find(|(path, _)| is_under(path)).map(|(_, place)| place)
+    }
 }
 
-/// Every key, those of a namespace once for each of `namespaces`.
-fn paths<'a>(namespaces: impl IntoIterator<Item = &'a String> + Clone) -> impl Iterator<Item = String> {
+/// Every key, those of a table whose entries are named once for each of its `names`.
+fn paths(names: &Names) -> impl Iterator<Item = String> {
     keys::all().flat_map(move |key| -> Vec<String> {
-        if !key.path.contains(keys::ANY) {
-            return vec![key.path.to_owned()];
-        }
-        namespaces.clone().into_iter().map(|name| key.path.replace(keys::ANY, name)).collect()
+        let Some(table) = key.named_table() else { return vec![key.path.to_owned()] };
+        let names = names.get(table).into_iter().flatten();
+        names.map(|name| key.path.replace(keys::ANY, name)).collect()
     })
 }
 

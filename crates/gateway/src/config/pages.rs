@@ -39,9 +39,14 @@ pub fn default_toml() -> String {
         text.push('\n');
         comment(&mut text, section.help);
         // A table whose name the operator chooses would change the meaning of the file by being there.
-        let named = section.keys.iter().any(|key| key.path.contains(ANY));
+        let named = section.keys[0].named_table().is_some();
         if named {
-            text.push_str("# [namespaces.room]\n");
+            let example = match section.name {
+                "namespaces" => "room",
+                "auth.issuers" => "partner",
+                _ => "shop",
+            };
+            line(&mut text, format_args!("# [{}.{example}]", section.name));
         } else {
             line(&mut text, format_args!("[{}]", section.name));
         }
@@ -69,8 +74,8 @@ pub fn default_toml() -> String {
 pub fn document() -> String {
     let mut text = String::from(PAGE_HEAD);
     for section in SECTIONS {
-        let name = if section.keys[0].path.contains(ANY) { "namespaces.<name>" } else { section.name };
-        line(&mut text, format_args!("\n## `[{name}]`\n\n{}\n", section.help));
+        let named = if section.keys[0].named_table().is_some() { ".<name>" } else { "" };
+        line(&mut text, format_args!("\n## `[{}{named}]`\n\n{}\n", section.name, section.help));
         table(&mut text, section);
     }
     text

@@ -17,7 +17,7 @@ use super::merge::{self, Merged};
 use super::mistake::Mistakes;
 use super::source::Source;
 use super::typed::{self, Config};
-use super::{identity, keys, layer, rules, tokens};
+use super::{authorities, identity, keys, layer, rules, tokens};
 
 /// A configuration in force, which another can take the place of.
 #[derive(Clone)]
@@ -92,6 +92,7 @@ impl Loaded {
         let mut config = typed::build(&merged, &default_name);
         config.tls.public = identity::read("tls", &merged, &mut mistakes);
         config.tls.internal = identity::read("tls.internal", &merged, &mut mistakes);
+        config.authorities = authorities::read(&merged, &mut mistakes);
         config.auth.jwt = tokens::read(&merged, &mut mistakes);
         config.auth.anonymous =
             merged.switch("auth.anonymous").unwrap_or(config.is_loopback() && config.auth.jwt.is_none());

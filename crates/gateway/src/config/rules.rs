@@ -19,6 +19,11 @@ pub(super) fn check(config: &Config, merged: &Merged, mistakes: &mut Mistakes) {
     rules.history(config);
 }
 
+/// The keys that make tokens be taken.
+const HMAC_SECRET: &str = "auth.jwt.hmac_secret";
+const PUBLIC_KEY: &str = "auth.jwt.public_key";
+const JWKS_URL: &str = "auth.jwt.jwks_url";
+
 struct Rules<'a> {
     merged: &'a Merged,
     mistakes: &'a mut Mistakes,
@@ -55,16 +60,16 @@ impl Rules<'_> {
         let public = config.listen.public;
         let jwt = config.auth.jwt.as_deref();
         let decided = config.is_loopback() || anonymous.is_some() || jwt.is_some();
-        self.require(decided, &["listen.public", "auth.anonymous", "auth.jwt.hmac_secret", "auth.jwt.public_key"], || {
+        self.require(decided, &["listen.public", "auth.anonymous", HMAC_SECRET, PUBLIC_KEY, JWKS_URL], || {
             format!(
                 "listen.public = \"{public}\": beyond loopback anyone could connect; configure auth.jwt, so that clients need a \
                  token; or if it is meant, write `anonymous = true` under [auth], or set FANFARE__AUTH__ANONYMOUS=true"
             )
         });
-        let keys = ["auth.anonymous", "auth.jwt.hmac_secret", "auth.jwt.public_key"];
+        let keys = ["auth.anonymous", HMAC_SECRET, PUBLIC_KEY, JWKS_URL];
         self.require(anonymous != Some(false) || jwt.is_some(), &keys, || {
             "auth.anonymous = false: nobody could connect, since there is no key that tokens are held against: set \
-             auth.jwt.hmac_secret or auth.jwt.public_key"
+             auth.jwt.hmac_secret, auth.jwt.public_key or auth.jwt.jwks_url"
                 .into()
         });
         let is_safe = config.is_loopback() || !jwt.is_some_and(Jwt::has_short_secret);
@@ -76,18 +81,19 @@ impl Rules<'_> {
         });
         for key in ["issuer", "audience", "previous_hmac_secret", "previous_public_key"] {
             let path = format!("auth.jwt.{key}");
-            let pointless = jwt.is_none() && self.merged.place(&path).is_some();
-            self.require(!pointless, &[&path, "auth.jwt.hmac_secret", "auth.jwt.public_key"], || {
-                format!("{path}: there is no key in force: set auth.jwt.hmac_secret or auth.jwt.public_key")
+            let has_keys = jwt.is_some_and(|jwt| jwt.issuers.iter().any(|issuer| issuer.table == "auth.jwt"));
+            let pointless = !has_keys && self.merged.place(&path).is_some();
+            self.require(!pointless, &[&path, HMAC_SECRET, PUBLIC_KEY, JWKS_URL], || {
+                format!("{path}: there is no key in force: set {HMAC_SECRET}, {PUBLIC_KEY} or {JWKS_URL}")
             });
         }
         let places = &config.auth.places;
         let places = [("cookie", places.cookie.is_some()), ("token_in_url", places.url)];
         for (key, is_used) in places {
             let path = format!("auth.{key}");
-            let paths = [path.as_str(), "auth.jwt.hmac_secret", "auth.jwt.public_key"];
+            let paths = [path.as_str(), HMAC_SECRET, PUBLIC_KEY, JWKS_URL];
             self.require(jwt.is_some() || !is_used, &paths, || {
-                format!("{path}: no tokens are taken without auth.jwt.hmac_secret or auth.jwt.public_key")
+                format!("{path}: no tokens are taken without {HMAC_SECRET}, {PUBLIC_KEY} or {JWKS_URL}")
             });
         }
     }

@@ -301,7 +301,7 @@ fn keys_that_must_agree_are_held_to_it() {
         (
             "[auth]\nanonymous = false",
             "auth.anonymous = false: nobody could connect, since there is no key that tokens are held against: set \
-             auth.jwt.hmac_secret or auth.jwt.public_key (fanfare.toml, line 2)",
+             auth.jwt.hmac_secret, auth.jwt.public_key or auth.jwt.jwks_url (fanfare.toml, line 2)",
         ),
         (
             "[listen]\npublic = \"0.0.0.0:8000\"\n[auth.jwt]\nhmac_secret = \"hunter2\"",
@@ -310,12 +310,13 @@ fn keys_that_must_agree_are_held_to_it() {
         ),
         (
             "[auth.jwt]\naudience = \"here\"",
-            "auth.jwt.audience: there is no key in force: set auth.jwt.hmac_secret or auth.jwt.public_key \
+            "auth.jwt.audience: there is no key in force: set auth.jwt.hmac_secret, auth.jwt.public_key or auth.jwt.jwks_url \
              (fanfare.toml, line 2)",
         ),
         (
             "[auth]\ncookie = \"session\"",
-            "auth.cookie: no tokens are taken without auth.jwt.hmac_secret or auth.jwt.public_key (fanfare.toml, line 2)",
+            "auth.cookie: no tokens are taken without auth.jwt.hmac_secret, auth.jwt.public_key or auth.jwt.jwks_url \
+             (fanfare.toml, line 2)",
         ),
         (
             "[auth.jwt]\npublic_key = \"no/such.pem\"",
@@ -326,6 +327,33 @@ fn keys_that_must_agree_are_held_to_it() {
             "[auth.jwt]\npublic_key = \"-----BEGIN PRIVATE KEY-----\\nAAAA\\n-----END PRIVATE KEY-----\"",
             "auth.jwt.public_key: it is a private key: whoever checks tokens needs the public one alone (openssl pkey -pubout) \
              (fanfare.toml, line 2)",
+        ),
+        (
+            "[auth.jwt]\njwks_url = \"login.example.com/keys\"",
+            "auth.jwt.jwks_url = \"login.example.com/keys\": a URL such as \"https://login.example.com/path\", without a user or \
+             a password is expected (fanfare.toml, line 2)",
+        ),
+        (
+            "[auth.jwt]\njwks_url = \"http://login.example.com/keys\"",
+            "auth.jwt.jwks_url: over http:// whoever is on the way could put keys of their own in the place of these: use https://; \
+             or if the way is safe, write jwks_in_clear = true under [auth.jwt] (fanfare.toml, line 2)",
+        ),
+        (
+            "[auth.issuers.partner]\njwks_url = \"https://a.example\"",
+            "auth.issuers.partner.issuer: an issuer beside others is told from them by what its tokens have as `iss`: write it \
+             here (fanfare.toml, line 2)",
+        ),
+        (
+            "[auth.issuers.partner]\nissuer = \"a\"",
+            "auth.issuers.partner.public_key: an issuer takes one of public_key, jwks_url and hmac_secret (fanfare.toml, line 2)",
+        ),
+        (
+            "[auth.jwt]\nissuer = \"a\"\njwks_url = \"http://[::1]:1\"\n[auth.issuers.b]\nissuer = \"a\"\nhmac_secret = \"s\"",
+            "auth.issuers.b.issuer: auth.jwt has this name already (fanfare.toml, line 5)",
+        ),
+        (
+            "[auth.issuers.b]\nissuers = \"a\"",
+            "auth.issuers.b.issuers: no such key; did you mean auth.issuers.b.issuer? (fanfare.toml, line 2)",
         ),
         (
             "[auth.jwt]\nhmac_secret = 7",

@@ -6,6 +6,7 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::authorities::Authorities;
 use super::choice::{
     BrokerKind, ForwardedBy, LogFormat, PublishBy, RedisMode, SlowSubscriber, SubscribeBy, TlsVersion, Trial,
 };
@@ -48,6 +49,10 @@ pub struct Config {
     pub namespaces: BTreeMap<String, Namespace>,
     /// The server API.
     pub api: Api,
+    /// Clients of Centrifugo.
+    pub centrifugo: Centrifugo,
+    /// Whom the node believes where it is the client.
+    pub authorities: Authorities,
     /// The page at `/`.
     pub console: Console,
     /// What is logged, and how.
@@ -282,6 +287,13 @@ pub struct Api {
     pub keys: Vec<Secret>,
 }
 
+/// Clients of Centrifugo.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Centrifugo {
+    /// Whether they are served, and its channel rules hold.
+    pub enabled: bool,
+}
+
 /// The page at `/`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Console {
@@ -332,7 +344,7 @@ pub(super) fn build(merged: &Merged, default_name: &str) -> Config {
     let listen =
         Listen { public: address(merged, "listen.public"), internal: address(merged, "listen.internal") };
     let loopback = listen.public.ip().is_loopback();
-    let namespaces = merged.namespaces.iter().map(|name| (name.clone(), namespace(merged, name)));
+    let namespaces = merged.names("namespaces").map(|name| (name.clone(), namespace(merged, name)));
     Config {
         tls: Tls {
             public: None,
@@ -384,6 +396,8 @@ pub(super) fn build(merged: &Merged, default_name: &str) -> Config {
         },
         namespaces: namespaces.collect(),
         api: Api { keys: merged.list("api.keys").into_iter().map(Secret::new).collect() },
+        centrifugo: Centrifugo { enabled: merged.switch("centrifugo.enabled").unwrap_or(true) },
+        authorities: Authorities::default(),
         console: Console { enabled: merged.switch("console.enabled").unwrap_or(loopback) },
         log: Log { format: LogFormat::of(&text(merged, "log.format")), level: text(merged, "log.level") },
         echo: false,

@@ -17,6 +17,7 @@ use fanfare_fanout::broker::BrokerError;
 use fanfare_fanout::presence::Desk;
 use fanfare_fanout::{Hub, Outbox, Queued};
 use fanfare_metrics::Metrics;
+use fanfare_protocol::dialect::Dialect;
 use fanfare_protocol::error::{ErrorCode, Failure};
 use fanfare_protocol::event::{Crowd, Event, Member, Reply};
 use fanfare_protocol::grant::Grant;
@@ -66,7 +67,9 @@ impl<T: Transport> Connection<T> {
             }
             match effect {
                 Effect::Authenticate { id, token } => {
-                    let outcome = services.settings().auth.verify(&token, &services);
+                    let settings = services.settings();
+                    self.while_writing(settings.auth.prepare(&token)).await;
+                    let outcome = settings.auth.verify(&token, &services);
                     let before = self.session.shared_grant().cloned();
                     let outcome = outcome.and_then(|grant| self.belong(grant));
                     self.answer(Input::Authenticated { id, outcome });
@@ -76,11 +79,17 @@ impl<T: Transport> Connection<T> {
                     }
                 }
                 Effect::Publish { id, draft } => placing.push_back(place(&services.hub, id, draft).boxed()),
+                Effect::Admit { id, channel, start, proof } => {
+                    let grant = self.session.grant();
+                    let outcome = services.settings().auth.admit(&proof, &channel, grant, &services);
+                    self.answer(Input::Admitted { id, channel, start, outcome });
+                }
                 Effect::Join { id, channel, terms } => {
+                    let start = terms.start;
                     let outbox = self.outbox.clone();
                     let answer = self.while_writing(services.hub.subscribe(&channel, &outbox, terms)).await;
                     let outcome = answer.map_err(|error| failure(&error));
-                    self.answer(Input::Joined { id, channel, outcome });
+                    self.answer(Input::Joined { id, channel, start, outcome });
                 }
                 Effect::Read { id, channel, excerpt } => {
                     let answer = self.while_writing(services.hub.history(&channel, excerpt.query())).await;
@@ -131,12 +140,14 @@ impl<T: Transport> Connection<T> {
             Effect::Exceeded(bound) => facts::exceeded(&services.metrics, self.session.limits(), bound),
             Effect::Ping => {
                 services.metrics.heartbeat_sent();
-                queue(&self.outbox, &services.metrics, Frame::ping(&[]));
+                queue(&self.outbox, &services.metrics, self.dialect().ping());
             }
             Effect::GoLive { channel, reply } => {
-                let frame = self.spell(&reply);
-                if let Event::Subscribed { entry, .. } = reply.event {
-                    self.transport.entering(&channel, entry, &frame);
+                let frame = reply.as_ref().and_then(|reply| self.dialect().encode(reply));
+                if let (Some(Reply { event: Event::Subscribed { entry, .. }, .. }), Some(frame)) =
+                    (&reply, &frame)
+                {
+                    self.transport.entering(&channel, *entry, frame);
                 }
                 services.hub.go_live(&channel, &self.outbox, frame);
             }
@@ -151,13 +162,15 @@ impl<T: Transport> Connection<T> {
                 if let Event::Closing { after, .. } = farewell.event {
                     self.transport.closing(after);
                 }
-                let close = Frame::close(reason.number(), reason.slug());
-                self.conclude([self.spell(&farewell), close]);
+                let (code, words) = self.dialect().close(reason);
+                let farewell = self.dialect().encode(&farewell);
+                self.conclude(farewell.into_iter().chain([Frame::close(code, words)]));
             }
             Effect::EchoClose(code) => {
                 self.conclude([code.map_or_else(Frame::close_without_code, |code| Frame::close(code, ""))]);
             }
             Effect::Authenticate { .. }
+            | Effect::Admit { .. }
             | Effect::Join { .. }
             | Effect::Publish { .. }
             | Effect::Read { .. }
@@ -184,7 +197,9 @@ impl<T: Transport> Connection<T> {
             self.transport.refused(failure);
             self.services.metrics.command_refused(failure.code.number());
         }
-        queue(&self.outbox, &self.services.metrics, self.spell(reply));
+        if let Some(frame) = self.dialect().encode(reply) {
+            queue(&self.outbox, &self.services.metrics, frame);
+        }
     }
 
     fn conclude(&self, last: impl IntoIterator<Item = Frame>) {
@@ -192,8 +207,8 @@ impl<T: Transport> Connection<T> {
         self.services.metrics.outbox_queued(i64::try_from(grown).expect("a few frames"));
     }
 
-    fn spell(&self, reply: &Reply) -> Frame {
-        self.outbox.encoding().dialect().encode(reply)
+    fn dialect(&self) -> &'static dyn Dialect {
+        self.outbox.encoding().dialect()
     }
 }
 
@@ -202,6 +217,7 @@ pub(super) fn asks_hub(effect: &Effect) -> bool {
     matches!(
         effect,
         Effect::Authenticate { .. }
+            | Effect::Admit { .. }
             | Effect::Join { .. }
             | Effect::Publish { .. }
             | Effect::Read { .. }

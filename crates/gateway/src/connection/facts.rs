@@ -21,13 +21,13 @@ pub(crate) fn exceeded(metrics: &Metrics, limits: &Limits, bound: Bound) {
 /// The label of a command; one that was not understood is unknown.
 pub(super) fn kind(command: &Decoded) -> Kind {
     match command.as_ref().map(|request| &request.command) {
-        Ok(Command::Authenticate { .. }) => Kind::Auth,
-        Ok(Command::Subscribe { .. }) => Kind::Subscribe,
+        Ok(Command::Open(_) | Command::Authenticate { .. }) => Kind::Auth,
+        Ok(Command::Subscribe { .. } | Command::Renew { .. }) => Kind::Subscribe,
         Ok(Command::Unsubscribe { .. }) => Kind::Unsubscribe,
         Ok(Command::Publish { .. }) => Kind::Publish,
         Ok(Command::History { .. }) => Kind::History,
         Ok(Command::Presence { .. }) => Kind::Presence,
-        Ok(Command::Ping) => Kind::Ping,
+        Ok(Command::Ping | Command::Pong) => Kind::Ping,
         Err(_) => Kind::Unknown,
     }
 }

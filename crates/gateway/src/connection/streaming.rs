@@ -108,7 +108,7 @@ impl Streaming {
         }
         let request = |Wanted { channel, start }| Request {
             id: None,
-            command: Command::Subscribe { channel, start, presence },
+            command: Command::Subscribe { channel, start, presence, proof: None },
         };
         let waiting = channels.into_iter().map(request).collect();
         Self { state: State::Here(Box::new(connection)), waiting, _ticket: issued }

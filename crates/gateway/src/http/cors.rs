@@ -11,7 +11,7 @@ use fanfare_protocol::error::{ErrorCode, Failure};
 use fanfare_protocol::grant::Visitor;
 
 use super::{Answer, failure, with_type};
-use crate::auth::{RETRY_AFTER, Unwelcome};
+use crate::auth::Unwelcome;
 use crate::node::Services;
 
 /// How long a browser may remember what [`Page::preflight`] has said, in seconds.
@@ -84,10 +84,10 @@ pub(super) fn sender<B>(request: &Request<B>, services: &Services) -> Result<Vis
         Ok(visitor) => Ok(visitor),
         Err(why) => {
             let text = why.to_string();
-            Err(match why {
-                Unwelcome::Token(_) => Failure::new(ErrorCode::Unauthorized, text),
-                Unwelcome::CookieWithoutOrigin => Failure::new(ErrorCode::Forbidden, text),
-                Unwelcome::NotYet => Failure::retry(ErrorCode::Unavailable, text, RETRY_AFTER),
+            Err(match (why, why.retry_after()) {
+                (_, Some(after)) => Failure::retry(ErrorCode::Unavailable, text, after),
+                (Unwelcome::CookieWithoutOrigin, None) => Failure::new(ErrorCode::Forbidden, text),
+                (_, None) => Failure::new(ErrorCode::Unauthorized, text),
             })
         }
     }

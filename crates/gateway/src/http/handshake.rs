@@ -10,7 +10,7 @@ use ::http::uri::Authority;
 use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Version, header};
 use bytes::Bytes;
 use fanfare_metrics::{HttpVersion, Refusal};
-use fanfare_protocol::dialect::{Negotiated, negotiate};
+use fanfare_protocol::dialect::{Negotiated, Offer};
 use fanfare_protocol::websocket::{Agreement, Malformed, agree};
 use hyper::body::Incoming;
 use hyper::ext::Protocol;
@@ -23,7 +23,7 @@ use tungstenite::handshake::derive_accept_key;
 
 use super::{Answer, Peer, seconds, text, with_type};
 use crate::admission::NoRoom;
-use crate::auth::{self, Unwelcome, is_bearer};
+use crate::auth::{Unwelcome, is_bearer};
 use crate::connection::{Connection, Guest};
 use crate::node::Services;
 use crate::transport::echo::Echo;
@@ -34,8 +34,8 @@ use crate::transport::{ByteStream, Reread, Tcp};
 /// What a WebSocket is opened for.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Purpose {
-    /// A conversation in one of the dialects.
-    Session,
+    /// A conversation in a dialect.
+    Session(&'static Offer),
     /// Hearing oneself: [`Echo`].
     Echo,
 }
@@ -75,7 +75,11 @@ pub(super) fn upgrade(
     purpose: Purpose,
     services: &Arc<Services>,
 ) -> Answer {
-    let accepted = match examine(peer, &request, services) {
+    let offer = match purpose {
+        Purpose::Session(offer) => offer,
+        Purpose::Echo => &Offer::NATIVE,
+    };
+    let accepted = match examine(peer, &request, offer, services) {
         Ok(accepted) => accepted,
         Err(refused) => {
             services.metrics.handshake_refused(refused.reason);
@@ -130,7 +134,7 @@ where
 {
     let services = services.clone();
     match purpose {
-        Purpose::Session => {
+        Purpose::Session(_) => {
             let connection = Connection::open(stream, early, agreed, guest, services.clone());
             services.spawn_guarded(connection.run());
         }
@@ -140,7 +144,12 @@ where
     }
 }
 
-fn examine(peer: &Peer, request: &Request<Incoming>, services: &Services) -> Result<Accepted, Refused> {
+fn examine(
+    peer: &Peer,
+    request: &Request<Incoming>,
+    offer: &Offer,
+    services: &Services,
+) -> Result<Accepted, Refused> {
     let headers = request.headers();
     let is_http2 = request.version() == Version::HTTP_2;
     if is_http2 {
@@ -171,10 +180,13 @@ fn examine(peer: &Peer, request: &Request<Incoming>, services: &Services) -> Res
             retry_after: None,
         });
     }
-    let negotiated = negotiate(offered(headers));
-    if settings.websocket.strict_subprotocol && negotiated == (Negotiated::Default { offered_unknown: true })
+    let negotiated = offer.negotiate(offered(headers), request.uri().query());
+    if settings.websocket.strict_subprotocol
+        && let Negotiated::Default { offered_unknown: true, .. } = negotiated
     {
-        return Err(bad("none of the subprotocols offered is spoken here: offer fanfare.v1.json, or none\n"));
+        let name = offer.default.subprotocol();
+        let text = format!("none of the subprotocols offered is spoken here: offer {name}, or none\n");
+        return Err(Refused { explanation: text.into(), ..bad("") });
     }
     let compression = agree(lines(headers, &header::SEC_WEBSOCKET_EXTENSIONS), settings.compression.as_ref())
         .map_err(|Malformed| bad("Sec-WebSocket-Extensions is no list of extensions and parameters\n"))?;
@@ -188,11 +200,10 @@ fn examine(peer: &Peer, request: &Request<Incoming>, services: &Services) -> Res
 fn unwelcome(why: Unwelcome) -> Refused {
     let (status, reason) = match why {
         Unwelcome::Token(_) => (StatusCode::UNAUTHORIZED, Refusal::Unauthorized),
-        Unwelcome::NotYet => (StatusCode::SERVICE_UNAVAILABLE, Refusal::NotReady),
+        Unwelcome::NotYet | Unwelcome::KeysAway(_) => (StatusCode::SERVICE_UNAVAILABLE, Refusal::NotReady),
         Unwelcome::CookieWithoutOrigin => (StatusCode::FORBIDDEN, Refusal::ForbiddenOrigin),
     };
-    let retry_after = (status == StatusCode::SERVICE_UNAVAILABLE).then_some(auth::RETRY_AFTER);
-    Refused { status, reason, explanation: format!("{why}\n").into(), retry_after }
+    Refused { status, reason, explanation: format!("{why}\n").into(), retry_after: why.retry_after() }
 }
 
 fn full(why: NoRoom) -> Refused {

@@ -6,14 +6,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use fanfare_protocol::dialect::{Offer, centrifugo};
 use fanfare_protocol::limits::{self, Bound};
 use fanfare_protocol::publication::Retention;
-use fanfare_protocol::rules::{MayPublish, MaySubscribe, Overflow, Rule, Rules};
+use fanfare_protocol::rules::{MayPublish, MaySubscribe, NameRules, Overflow, Rule, Rules};
 use fanfare_protocol::session::Policy;
 use fanfare_protocol::websocket::{Context, Shape, Willingness};
 
 use crate::admission::Origins;
-use crate::auth::Auth;
+use crate::auth::{Auth, Means};
 use crate::config::{
     Compression, Config, Identity, Limits, Namespace, PublishBy, Secret, SlowSubscriber, SubscribeBy, Trial,
     WebSocket,
@@ -35,6 +36,8 @@ pub(crate) struct Settings {
     pub(crate) limits: Limits,
     pub(crate) proxies: Proxies,
     pub(crate) api_keys: Vec<Secret>,
+    /// What clients of Centrifugo are offered, where they are served.
+    pub(crate) centrifugo: Option<&'static Offer>,
     /// Whether the page is served.
     pub(crate) console: bool,
     /// How long the head of a request, or the body of an API call, may take to arrive.
@@ -46,7 +49,7 @@ pub(crate) struct Settings {
 
 impl Settings {
     /// Those of a configuration, in force after those of `before` if the node runs already.
-    pub(super) fn of(config: &Config, before: Option<&Self>) -> Self {
+    pub(super) fn of(config: &Config, before: Option<&Self>, means: &Means<'_>) -> Self {
         let tls = |door, identity: &Option<Arc<Identity>>| {
             let before = before.and_then(|before| before.tls(door));
             identity.as_ref().map(|identity| Tls::new(identity, &config.tls, before))
@@ -54,13 +57,14 @@ impl Settings {
         Self {
             tls: (tls(Door::Public, &config.tls.public), tls(Door::Internal, &config.tls.internal)),
             policy: Arc::new(policy(config)),
-            auth: Auth::of(&config.auth),
+            auth: Auth::of(&config.auth, before.map(|before| &before.auth), means),
             origins: Origins::new(&config.origin.allow),
             websocket: config.websocket.clone(),
             compression: config.compression.as_ref().map(willingness),
             limits: config.limits.clone(),
             proxies: Proxies::of(&config.proxy),
             api_keys: config.api.keys.clone(),
+            centrifugo: config.centrifugo.enabled.then_some(&centrifugo::OFFER),
             console: config.console.enabled,
             header_timeout: config.limits.header_timeout,
             drain_window: config.node.drain,
@@ -113,7 +117,9 @@ fn policy(config: &Config) -> Policy {
         limits::Heartbeat { interval: config.heartbeat.interval, timeout: config.heartbeat.timeout };
     let namespaces =
         config.namespaces.iter().map(|(name, namespace)| (name.as_str().into(), rule(namespace)));
-    Policy { node: config.node.name.as_str().into(), limits, heartbeat, rules: Rules::of(namespaces) }
+    let names = config.centrifugo.enabled.then_some(NameRules::DOLLAR_AND_HASH);
+    let rules = Rules::of(namespaces).with_names(names);
+    Policy { node: config.node.name.as_str().into(), limits, heartbeat, rules }
 }
 
 fn rule(namespace: &Namespace) -> Rule {

@@ -41,8 +41,8 @@ impl Dialect for Json {
         depth::json_exceeds(text.as_bytes(), levels + usize::from(is_batch))
     }
 
-    fn encode(&self, reply: &Reply) -> Frame {
-        encode::reply(reply)
+    fn encode(&self, reply: &Reply) -> Option<Frame> {
+        Some(encode::reply(reply))
     }
 
     fn encode_publication(&self, publication: &Publication, delivery: Delivery) -> Frame {
@@ -74,8 +74,8 @@ impl Dialect for MessagePack {
         depth::msgpack_exceeds(value, levels + usize::from(is_batch))
     }
 
-    fn encode(&self, reply: &Reply) -> Frame {
-        msgpack::reply(reply)
+    fn encode(&self, reply: &Reply) -> Option<Frame> {
+        Some(msgpack::reply(reply))
     }
 
     fn encode_publication(&self, publication: &Publication, delivery: Delivery) -> Frame {

@@ -50,6 +50,8 @@ struct Claims<'a> {
     channels: Option<Vec<Cow<'a, str>>>,
     #[serde(borrow, deserialize_with = "present")]
     allow: Option<Vec<Allow<'a>>>,
+    #[serde(borrow, deserialize_with = "present")]
+    channel: Option<Cow<'a, str>>,
 }
 
 /// One audience or several (RFC 7519 section 4.1.3).
@@ -84,7 +86,7 @@ pub fn read(json: &[u8], expected: &Expected, now: UnixMicros) -> Result<Grant, 
     let claims = claims.and_then(|json| str::from_utf8(json).ok());
     let claims: Option<Claims<'_>> = claims.and_then(|json| serde_json::from_str(json).ok());
     let claims = claims.ok_or(TokenFault::Claims(
-        "`exp`, `nbf` and `iat` are numbers, `sub`, `iss` and `jti` strings, `channels` and `allow` lists",
+        "`exp`, `nbf` and `iat` are numbers, `sub`, `iss`, `jti` and `channel` strings, `channels` and `allow` lists",
     ))?;
     let leeway = micros(expected.leeway);
     let ends = claims.exp.map(time).transpose()?.map(|exp| UnixMicros(exp.0.saturating_add(leeway)));
@@ -104,8 +106,9 @@ pub fn read(json: &[u8], expected: &Expected, now: UnixMicros) -> Result<Grant, 
     {
         return Err(TokenFault::Audience);
     }
-    let sub = claims.sub.as_deref();
-    let user = id(sub, "`sub` has 1 to 255 bytes")?.map(UserId::new);
+    // Some issuers say so that their token is good for permissions alone.
+    let sub = claims.sub.as_deref().filter(|sub| !sub.is_empty());
+    let user = id(sub, "`sub` has at most 255 bytes")?.map(UserId::new);
     let jti = claims.jti.as_deref();
     Ok(Grant {
         user,
@@ -115,6 +118,11 @@ pub fn read(json: &[u8], expected: &Expected, now: UnixMicros) -> Result<Grant, 
         expires: claims.exp.map(time).transpose()?.map(|exp| exp.0 / 1_000_000),
         ends,
         channels: channels(claims.channels.unwrap_or_default())?,
+        proves: claims
+            .channel
+            .map(|name| Channel::parse(&name))
+            .transpose()
+            .map_err(|_| TokenFault::Claims("`channel` is the name of a channel"))?,
         allowances: claims.allow.iter().flatten().map(allowance).collect::<Result<_, _>>()?,
     })
 }
@@ -205,9 +213,11 @@ mod tests {
                 channels: vec![pattern("room:*"), pattern("lobby")],
                 verbs: vec![Verb::Publish, Verb::History],
             }],
+            proves: None,
         };
         assert_eq!(grant, expected);
         assert_eq!(read_anyhow("{}").unwrap(), Grant::default());
+        assert_eq!(read_anyhow(r#"{"sub":""}"#).unwrap(), Grant::default(), "nobody, as some issuers say it");
     }
 
     /// The boundary to the second, on both sides, with and without leeway.
@@ -271,8 +281,8 @@ mod tests {
             r#"{"nbf":null}"#,
             r#"{"nbf":true}"#,
             r#"{"sub":7}"#,
-            r#"{"sub":""}"#,
             r#"{"sub":null}"#,
+            r#"{"channel":""}"#,
             r#"{"jti":""}"#,
             r#"{"exp":1e999}"#,
             r#"{"sub":"ann","sub":"bob"}"#,

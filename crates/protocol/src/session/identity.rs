@@ -14,13 +14,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Effect, Open, Policy, Session, State, Subscription, refuse};
+use crate::channel::Channel;
 use crate::close::CloseReason;
 use crate::command::Start;
 use crate::error::{ErrorCode, Failure};
-use crate::event::{Event, Reply, Welcome};
+use crate::event::{Entered, Event, Reply, Welcome};
 use crate::grant::Grant;
 use crate::id::{RequestId, Ticket};
-use crate::time::{Moment, Now};
+use crate::manners::Refusal;
+use crate::time::{Moment, Now, UnixMicros};
 
 /// What is known of a client that has presented a token.
 #[derive(Debug)]
@@ -31,10 +33,16 @@ pub(super) struct Identity {
 }
 
 impl Identity {
-    pub(super) fn new(grant: Arc<Grant>, now: Now) -> Box<Self> {
-        let ends = grant.ends.map(|ends| now.moment + ends.since(now.unix));
+    /// Holds a grant, which is good for a while longer than it says.
+    pub(super) fn new(grant: Arc<Grant>, now: Now, grace: Duration) -> Box<Self> {
+        let ends = grant.ends.map(|ends| now.moment + ends.since(now.unix) + grace);
         Box::new(Self { grant, ends })
     }
+}
+
+/// How long it is until then (Unix seconds).
+fn lasting(expires: u64, now: Now) -> Duration {
+    UnixMicros(expires.saturating_mul(1_000_000)).since(now.unix)
 }
 
 /// A conversation whose client has to present a token first.
@@ -76,15 +84,22 @@ impl Session {
                 self.state = State::Open(authenticating.open);
                 self.introduce(now, id, grant, effects);
             }
-            (State::Authenticating(_), Err(failure)) => {
+            (State::Authenticating(_) | State::Prelude(_), Err(failure)) => {
                 let reason = match failure.code {
                     ErrorCode::Unavailable => CloseReason::TryAgainLater,
                     ErrorCode::LimitReached => CloseReason::LimitReached,
+                    ErrorCode::Expired => CloseReason::Expired,
                     _ => CloseReason::Unauthorized,
                 };
                 let after = failure.retry_after.unwrap_or(Duration::ZERO);
-                refuse(id, None, failure, effects);
+                if self.manners.refusal == Refusal::Told || reason == CloseReason::Expired {
+                    refuse(id, None, failure, effects);
+                }
                 self.close(now, reason, after, effects);
+            }
+            (State::Prelude(_), Ok(grant)) => {
+                self.identity = Some(Identity::new(grant, now, self.manners.token_grace));
+                self.enrol_first(now, effects);
             }
             (State::Open(_), Ok(grant)) => self.renew(now, id, grant, effects),
             (State::Open(_), Err(failure)) => self.refuse_token(now, id, failure, effects),
@@ -107,16 +122,22 @@ impl Session {
             return self.refuse_token(now, id, failure, effects);
         }
         let expires = grant.expires;
-        self.identity = Some(Identity::new(grant, now));
-        effects.push(Effect::Send(Reply { id, event: Event::Refreshed { expires } }));
+        self.identity = Some(Identity::new(grant, now, self.manners.token_grace));
+        let lasts = expires.map(|expires| lasting(expires, now));
+        effects
+            .push(Effect::Send(Reply { id, event: Event::Refreshed { session: self.id, expires, lasts } }));
         self.withdraw(effects);
-        let _ = self.enrol(effects);
+        let _ = self.enrol(&[], effects);
     }
 
     /// A wrong token costs a signature to be checked, so an open conversation may present only so many.
     fn refuse_token(&mut self, now: Now, id: Option<RequestId>, failure: Failure, effects: &mut Vec<Effect>) {
         let State::Open(open) = &mut self.state else { return };
-        open.bad_requests += u32::from(failure.code == ErrorCode::Unauthorized);
+        if self.manners.refusal == Refusal::Final && failure.code == ErrorCode::Unauthorized {
+            return self.close(now, CloseReason::Unauthorized, Duration::ZERO, effects);
+        }
+        let is_bad = matches!(failure.code, ErrorCode::Unauthorized | ErrorCode::Expired);
+        open.bad_requests += u32::from(is_bad);
         let too_many = open.bad_requests > self.policy.limits.errors;
         refuse(id, None, failure, effects);
         if too_many {
@@ -126,23 +147,25 @@ impl Session {
 
     /// Greets a client that has become known, and subscribes it to what its token lists.
     fn introduce(&mut self, now: Now, id: Option<RequestId>, grant: Arc<Grant>, effects: &mut Vec<Effect>) {
-        self.identity = Some(Identity::new(grant, now));
-        self.greet(id, effects);
+        self.identity = Some(Identity::new(grant, now, self.manners.token_grace));
+        self.greet(now, id, effects);
     }
 
-    pub(super) fn greet(&mut self, id: Option<RequestId>, effects: &mut Vec<Effect>) {
+    pub(super) fn greet(&mut self, now: Now, id: Option<RequestId>, effects: &mut Vec<Effect>) {
         let mut joins = Vec::new();
-        let subscribed = self.enrol(&mut joins);
-        self.welcome(id, None, subscribed, effects);
+        let subscribed = self.enrol(&[], &mut joins);
+        self.welcome(now, id, None, subscribed, Vec::new(), effects);
         effects.append(&mut joins);
     }
 
     /// Tells the client that the conversation is open, and what it is subscribed to.
     pub(super) fn welcome(
         &self,
+        now: Now,
         id: Option<RequestId>,
         ticket: Option<Ticket>,
-        subscribed: Vec<crate::Channel>,
+        subscribed: Vec<Channel>,
+        entered: Vec<Entered>,
         effects: &mut Vec<Effect>,
     ) {
         let Policy { node, limits, heartbeat, .. } = &*self.policy;
@@ -152,26 +175,30 @@ impl Session {
             node: node.clone(),
             user: grant.and_then(|grant| grant.user.clone()),
             expires: grant.and_then(|grant| grant.expires),
+            lasts: grant.and_then(|grant| grant.expires).map(|expires| lasting(expires, now)),
             heartbeat: heartbeat.interval,
             message_bytes: limits.message_bytes,
             channels: limits.channels,
             messages_per_second: limits.messages_per_second,
             ticket,
             subscribed,
+            entered,
         };
         effects.push(Effect::Send(Reply { id, event: Event::Welcome(welcome) }));
     }
 
     /// Subscribes to the channels that the token lists, and to the personal one where there is such a namespace; returns
     /// those that it was not subscribed to already. What cannot be subscribed to is left out: the token is older than the
-    /// configuration that forbids it.
-    fn enrol(&mut self, effects: &mut Vec<Effect>) -> Vec<crate::Channel> {
+    /// configuration that forbids it. `places` say where the client stands in some of them.
+    pub(super) fn enrol(&mut self, places: &[(Channel, Start)], effects: &mut Vec<Effect>) -> Vec<Channel> {
         let Some(identity) = &self.identity else { return Vec::new() };
         let grant = identity.grant.clone();
         let personal = grant.personal_channel();
         let mut joined = Vec::new();
         for channel in personal.iter().chain(&grant.channels) {
-            let Ok(terms) = self.may_subscribe(channel, Start::Live) else { continue };
+            let place = places.iter().find(|(it, _)| it == channel);
+            let start = place.map_or(Start::Live, |(_, start)| *start);
+            let Ok(terms) = self.may_subscribe(channel, start) else { continue };
             let subscription: &mut Subscription = self.subscriptions.entry(channel.clone()).or_default();
             subscription.is_wanted = true;
             subscription.unanswered += 1;

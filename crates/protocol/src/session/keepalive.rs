@@ -32,10 +32,11 @@ impl Keepalive {
         Self::Alive { next_ping: now + half + Duration::from_millis(id.spread(half_millis)) }
     }
 
-    pub(super) fn heard(&mut self, heartbeat: Heartbeat) {
-        if let Self::Asked { at } = *self {
-            *self = Self::Alive { next_ping: at + heartbeat.interval };
-        }
+    /// A sign of life; whether it was asked for.
+    pub(super) fn heard(&mut self, heartbeat: Heartbeat) -> bool {
+        let Self::Asked { at } = *self else { return false };
+        *self = Self::Alive { next_ping: at + heartbeat.interval };
+        true
     }
 
     pub(super) fn deadline(&self, heartbeat: Heartbeat) -> Moment {
@@ -93,7 +94,7 @@ mod tests {
             let mut keepalive = Keepalive::new(HEARTBEAT, first, at(0));
             for step in steps {
                 match step {
-                    Heard => keepalive.heard(HEARTBEAT),
+                    Heard => _ = keepalive.heard(HEARTBEAT),
                     Tick(now, due) => assert_eq!(keepalive.tick(HEARTBEAT, at(now)), due, "{name}"),
                 }
             }

@@ -4,15 +4,19 @@
 //! be decided ahead of those answers, which is why both are kept.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::{Effect, Notices, Policy, Session, State, Terms, refuse};
+use super::{Effect, Entering, Held, Notices, Policy, Session, State, Subscription, Terms, refuse};
 use crate::channel::Channel;
+use crate::close::CloseReason;
 use crate::command::Start;
 use crate::error::{ErrorCode, Failure};
 use crate::event::{Crowd, Entry, Event, Member, Reply};
+use crate::grant::{Pass, Proof};
 use crate::history::{Excerpt, Page};
 use crate::id::RequestId;
 use crate::limits::Bound;
+use crate::manners::{Absence, Refusal};
 use crate::publication::{Draft, Position, Retention};
 use crate::time::Now;
 
@@ -20,22 +24,32 @@ impl Session {
     pub(super) fn subscribe(
         &mut self,
         id: Option<RequestId>,
-        channel: Channel,
-        start: Start,
-        is_told: bool,
+        Entering { channel, start }: Entering,
+        notices: Notices,
+        proof: Option<Proof>,
         effects: &mut Vec<Effect>,
     ) {
-        match self.may_subscribe(&channel, start) {
-            Ok(terms) => {
+        let asked = match proof {
+            None => {
+                let terms = self.may_subscribe(&channel, start);
+                terms.map(|terms| Effect::Join { id: id.clone(), channel: channel.clone(), terms })
+            }
+            Some(proof) => self.has_room_for(&channel).map(|()| {
+                let (id, channel) = (id.clone(), channel.clone());
+                Effect::Admit { id, channel, start: Some(start), proof }
+            }),
+        };
+        match asked {
+            Ok(asked) => {
                 if self.wanted >= self.policy.limits.channels {
                     effects.push(Effect::Exceeded(Bound::Channels));
                 }
-                let subscription = self.subscriptions.entry(channel.clone()).or_default();
+                let subscription = self.subscriptions.entry(channel).or_default();
                 subscription.is_wanted = true;
-                subscription.notices = if is_told { Notices::Wanted } else { Notices::Unwanted };
+                subscription.notices = notices;
                 subscription.unanswered += 1;
                 self.wanted += 1;
-                effects.push(Effect::Join { id, channel, terms });
+                effects.push(asked);
             }
             Err(failure) => {
                 if failure.code == ErrorCode::LimitReached {
@@ -48,6 +62,12 @@ impl Session {
 
     pub(super) fn may_subscribe(&self, channel: &Channel, start: Start) -> Result<Terms, Failure> {
         let rule = self.policy.rules.may_hear(channel, self.grant())?;
+        self.has_room_for(channel)?;
+        Ok(Terms { start, history: rule.history.is_some(), overflow: rule.overflow })
+    }
+
+    /// Whether another subscription fits, which is not one already.
+    fn has_room_for(&self, channel: &Channel) -> Result<(), Failure> {
         if self.is_wanted(channel) {
             return Err(Failure::new(ErrorCode::Conflict, "already subscribed to this channel"));
         }
@@ -56,7 +76,138 @@ impl Session {
             let text = format!("a connection may subscribe to {most} channels: unsubscribe from one first");
             return Err(Failure::new(ErrorCode::LimitReached, text));
         }
-        Ok(Terms { start, history: rule.history.is_some(), overflow: rule.overflow })
+        Ok(())
+    }
+
+    /// Whether the client may hear a channel that it wants: by its grant, or by the pass that it has shown.
+    fn still_hears(&self, channel: &Channel) -> Result<(), Failure> {
+        let has_pass = self.subscriptions.get(channel).is_some_and(|it| it.pass.is_some());
+        match has_pass {
+            true => self.policy.rules.rule(channel).map(drop),
+            false => self.policy.rules.may_hear(channel, self.grant()).map(drop),
+        }
+    }
+
+    /// The answer to a proof: of who wants to hear a channel, or to go on hearing it.
+    pub(super) fn admitted(
+        &mut self,
+        now: Now,
+        id: Option<RequestId>,
+        channel: Channel,
+        start: Option<Start>,
+        outcome: Result<Pass, Failure>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let is_final = self.manners.refusal == Refusal::Final;
+        let pass = match outcome {
+            Err(failure) if is_final && failure.code == ErrorCode::Unauthorized => {
+                return self.close(now, CloseReason::Unauthorized, Duration::ZERO, effects);
+            }
+            Err(failure) => {
+                if start.is_some() {
+                    self.answered(&channel, false);
+                }
+                return self.tell_refusal(id, channel, failure, effects);
+            }
+            Ok(pass) => pass,
+        };
+        let State::Open(_) = self.state else { return };
+        let lasts = pass.expires.map(|expires| expires.since(now.unix));
+        let ends = lasts.map(|lasts| now.moment + lasts + self.manners.token_grace);
+        let held = Box::new(Held { pass, ends });
+        let Some(start) = start else { return self.renewed(id, channel, held, lasts, effects) };
+        let terms = match self.policy.rules.rule(&channel) {
+            Ok(_) if !self.is_wanted(&channel) => {
+                Err(Failure::new(ErrorCode::NotFound, "unsubscribed before it was subscribed to"))
+            }
+            Ok(rule) => Ok(Terms { start, history: rule.history.is_some(), overflow: rule.overflow }),
+            Err(failure) => Err(failure),
+        };
+        match terms {
+            Ok(terms) => {
+                if let Some(subscription) = self.subscriptions.get_mut(&channel) {
+                    subscription.pass = Some(held);
+                }
+                self.look_at_passes();
+                effects.push(Effect::Join { id, channel, terms });
+            }
+            Err(failure) => {
+                self.answered(&channel, false);
+                refuse(id, Some(channel), failure, effects);
+            }
+        }
+    }
+
+    pub(super) fn renew_pass(
+        &self,
+        id: Option<RequestId>,
+        channel: Channel,
+        proof: Proof,
+        effects: &mut Vec<Effect>,
+    ) {
+        if !self.is_wanted(&channel) {
+            let failure = Failure::new(ErrorCode::NotFound, "not subscribed to this channel");
+            return refuse(id, Some(channel), failure, effects);
+        }
+        effects.push(Effect::Admit { id, channel, start: None, proof });
+    }
+
+    fn renewed(
+        &mut self,
+        id: Option<RequestId>,
+        channel: Channel,
+        held: Box<Held>,
+        lasts: Option<Duration>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(subscription) = self.subscriptions.get_mut(&channel).filter(|it| it.is_wanted) else {
+            let failure = Failure::new(ErrorCode::NotFound, "not subscribed to this channel");
+            return refuse(id, Some(channel), failure, effects);
+        };
+        subscription.pass = Some(held);
+        self.look_at_passes();
+        effects.push(Effect::Send(Reply { id, event: Event::Renewed { channel, lasts } }));
+    }
+
+    /// Leaves the channels whose passes are over, and tells the client.
+    pub(super) fn end_passes(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        let State::Open(_) = self.state else { return };
+        if self.passes_end.is_none_or(|end| end > now.moment) {
+            return;
+        }
+        let is_over = |it: &Subscription| {
+            it.is_wanted && it.pass.as_ref().and_then(|held| held.ends).is_some_and(|ends| ends <= now.moment)
+        };
+        let over =
+            self.subscriptions.iter().filter(|(_, it)| is_over(it)).map(|(channel, _)| channel.clone());
+        for channel in over.collect::<Vec<_>>() {
+            self.let_go(&channel);
+            effects.push(Effect::Leave { channel: channel.clone() });
+            let event = Event::Unsubscribed { channel, cause: Some(ErrorCode::Expired) };
+            effects.push(Effect::Send(Reply::unasked(event)));
+        }
+        self.look_at_passes();
+    }
+
+    /// Finds out when the next pass ends.
+    fn look_at_passes(&mut self) {
+        let wanted = self.subscriptions.values().filter(|it| it.is_wanted);
+        self.passes_end = wanted.filter_map(|it| it.pass.as_ref()?.ends).min();
+    }
+
+    /// Something that was asked for a channel has been answered; the notices that the client wants of it, if it was there.
+    fn answered(&mut self, channel: &Channel, is_good: bool) -> Option<Notices> {
+        let subscription = self.subscriptions.get_mut(channel)?;
+        let notices = subscription.notices;
+        subscription.unanswered = subscription.unanswered.saturating_sub(1);
+        if subscription.unanswered == 0 && !is_good && subscription.is_wanted {
+            subscription.is_wanted = false;
+            self.wanted -= 1;
+        }
+        if subscription.unanswered == 0 && !subscription.is_wanted {
+            self.subscriptions.remove(channel);
+        }
+        Some(notices)
     }
 
     pub(super) fn may_read(&self, channel: &Channel) -> Result<(), Failure> {
@@ -119,47 +270,57 @@ impl Session {
 
     pub(super) fn joined(
         &mut self,
+        now: Now,
         id: Option<RequestId>,
-        channel: Channel,
+        Entering { channel, start }: Entering,
         outcome: Result<Option<Entry>, Failure>,
         effects: &mut Vec<Effect>,
     ) {
-        let Some(subscription) = self.subscriptions.get_mut(&channel) else { return };
-        let notices = subscription.notices;
-        subscription.unanswered = subscription.unanswered.saturating_sub(1);
-        if subscription.unanswered == 0 && outcome.is_err() && subscription.is_wanted {
-            subscription.is_wanted = false;
-            self.wanted -= 1;
-        }
-        if subscription.unanswered == 0 && !subscription.is_wanted {
-            self.subscriptions.remove(&channel);
+        let lasts = self.subscriptions.get(&channel).and_then(|it| it.pass.as_ref()?.pass.expires);
+        let lasts = lasts.map(|expires| expires.since(now.unix));
+        let Some(notices) = self.answered(&channel, outcome.is_ok()) else { return };
+        if let State::Prelude(_) = self.state {
+            return self.joined_first(now, Entering { channel, start }, outcome, effects);
         }
         match outcome {
             Ok(entry) => {
                 let State::Open(_) = self.state else { return };
-                if let Err(failure) = self.policy.rules.may_hear(&channel, self.grant()) {
+                if let Err(failure) = self.still_hears(&channel) {
                     self.let_go(&channel); // The policy or the token changed while the hub was asked.
                     effects.push(Effect::Leave { channel: channel.clone() });
                     return refuse(id, Some(channel), failure, effects);
                 }
                 // It may be unwanted by now; then the Leave that was decided meanwhile comes right after this.
-                let event = Event::Subscribed { channel: channel.clone(), entry };
-                effects.push(Effect::GoLive { channel: channel.clone(), reply: Reply { id, event } });
-                if self.policy.rules.rule(&channel).is_ok_and(|rule| rule.presence) {
-                    let (user, profile) = match self.grant() {
-                        Some(grant) => (grant.user.clone(), grant.profile.clone()),
-                        None => (None, None),
-                    };
-                    let member = Member { user, session: self.id, profile };
-                    effects.push(Effect::Enter { channel, member, is_told: notices == Notices::Wanted });
-                }
+                let event = Event::Subscribed { channel: channel.clone(), entry, start, lasts };
+                let reply = Some(Reply { id, event });
+                effects.push(Effect::GoLive { channel: channel.clone(), reply });
+                self.enter(channel, notices, effects);
             }
             Err(failure) => self.tell_refusal(id, channel, failure, effects),
         }
     }
 
+    /// Tells the cluster that the client is on the channel, where it is known who is.
+    pub(super) fn enter(&self, channel: Channel, notices: Notices, effects: &mut Vec<Effect>) {
+        if !self.policy.rules.rule(&channel).is_ok_and(|rule| rule.presence) {
+            return;
+        }
+        let (user, profile) = match self.grant() {
+            Some(grant) => (grant.user.clone(), grant.profile.clone()),
+            None => (None, None),
+        };
+        let held = self.subscriptions.get(&channel).and_then(|it| it.pass.as_ref());
+        let profile = held.and_then(|held| held.pass.profile.clone()).or(profile);
+        let member = Member { user, session: self.id, profile };
+        effects.push(Effect::Enter { channel, member, is_told: notices == Notices::Wanted });
+    }
+
     pub(super) fn unsubscribe(&mut self, id: Option<RequestId>, channel: Channel, effects: &mut Vec<Effect>) {
         if !self.let_go(&channel) {
+            if self.manners.absence == Absence::Fine && id.is_some() {
+                let event = Event::Unsubscribed { channel, cause: None };
+                return effects.push(Effect::Send(Reply { id, event }));
+            }
             let failure = Failure::new(ErrorCode::NotFound, "not subscribed to this channel");
             return refuse(id, Some(channel), failure, effects);
         }
@@ -175,6 +336,7 @@ impl Session {
             return false;
         };
         subscription.is_wanted = false;
+        subscription.pass = None;
         self.wanted -= 1;
         if subscription.unanswered == 0 {
             self.subscriptions.remove(channel);
@@ -195,10 +357,9 @@ impl Session {
     /// Leaves what the client may not hear any more, and tells it.
     pub(super) fn withdraw(&mut self, effects: &mut Vec<Effect>) {
         let State::Open(_) = self.state else { return };
-        let (rules, grant) = (&self.policy.rules, self.grant());
         let live = self.subscriptions.iter().filter(|(_, it)| it.is_wanted && it.unanswered == 0);
-        let withdrawn = live
-            .filter_map(|(channel, _)| Some((channel.clone(), rules.may_hear(channel, grant).err()?.code)));
+        let withdrawn =
+            live.filter_map(|(channel, _)| Some((channel.clone(), self.still_hears(channel).err()?.code)));
         for (channel, cause) in withdrawn.collect::<Vec<_>>() {
             self.let_go(&channel);
             effects.push(Effect::Leave { channel: channel.clone() });

@@ -229,7 +229,14 @@ impl Play {
     fn begin(policy: Policy, visitor: &Visitor) -> Self {
         let mut effects = Vec::new();
         let id = SessionId::from_random([7; 16]);
-        let session = Session::open(id, Arc::new(policy), visitor.clone(), Now::default(), &mut effects);
+        let session = Session::open(
+            id,
+            Arc::new(policy),
+            &Manners::PLAIN,
+            visitor.clone(),
+            Now::default(),
+            &mut effects,
+        );
         let mut joins = effects.iter();
         if *visitor == Visitor::Unknown {
             assert_eq!(effects, [], "nothing is said to whom nobody knows");
@@ -323,7 +330,7 @@ impl Play {
             Effect::Send(reply) => self.told(number, reply),
             Effect::GoLive { channel, reply } => {
                 assert!(self.joined.contains(&channel), "live, but not joined");
-                self.told(number, reply);
+                self.told(number, reply.expect("in these manners it is told when it is live"));
             }
             Effect::Enter { channel, member, is_told: _ } => {
                 assert!(self.joined.contains(&channel), "a member, but not joined");
@@ -342,6 +349,7 @@ impl Play {
             }
             Effect::EchoClose(_) => self.closed = true,
             Effect::Ping => {}
+            Effect::Admit { .. } => unreachable!("nobody here shows a proof"),
             Effect::Authenticate { id, token } => self.verify(number.expect("a command asks"), id, &token),
             question @ (Effect::Join { .. }
             | Effect::Publish { .. }
@@ -408,7 +416,8 @@ impl Play {
                     assert!(self.joined.insert(channel.clone()), "joined twice");
                 }
                 let entry = terms.history.then_some(Entry { position: TOP, recovered: true });
-                Input::Joined { id, channel, outcome: is_ok.then_some(entry).ok_or_else(away) }
+                let start = terms.start;
+                Input::Joined { id, channel, start, outcome: is_ok.then_some(entry).ok_or_else(away) }
             }
             Effect::Publish { id, draft } => {
                 assert_eq!(draft.retention.is_some(), has_history(&draft.channel));
@@ -541,7 +550,7 @@ impl Play {
 fn command(ask: &Ask) -> Command {
     match *ask {
         Ask::Subscribe(number, start) => {
-            Command::Subscribe { channel: channel(number), start, presence: false }
+            Command::Subscribe { channel: channel(number), start, presence: false, proof: None }
         }
         Ask::Unsubscribe(number) => Command::Unsubscribe { channel: channel(number) },
         Ask::Publish { channel: number, echo, keyed } => Command::Publish {
@@ -588,7 +597,8 @@ proptest! {
 fn answers_to(inputs: impl IntoIterator<Item = Input>) -> (Session, Vec<Effect>) {
     let mut effects = Vec::new();
     let id = SessionId::from_random([7; 16]);
-    let mut session = Session::open(id, Arc::default(), Visitor::Anonymous, Now::default(), &mut effects);
+    let mut session =
+        Session::open(id, Arc::default(), &Manners::PLAIN, Visitor::Anonymous, Now::default(), &mut effects);
     effects.clear();
     inputs.into_iter().for_each(|input| session.handle(Now::default(), input, &mut effects));
     (session, effects)

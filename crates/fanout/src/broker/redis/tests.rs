@@ -1,5 +1,7 @@
 //! The broker against a real redis-server that is stopped, paused, frozen and made to cut connections.
 
+use std::collections::HashSet;
+
 use fanfare_testbed::{RedisServer, eventually};
 use futures_util::StreamExt;
 use futures_util::future::join_all;
@@ -8,7 +10,7 @@ use redis::cmd;
 use tokio::time::Instant;
 
 use super::*;
-use crate::broker::contract::{Cluster, DEADLINE, Node, channel, draft};
+use crate::broker::contract::{Cluster, DEADLINE, KEPT, Node, channel, draft, kept};
 
 pub(in crate::broker) mod cluster;
 mod continuity;
@@ -77,6 +79,41 @@ impl RealRedis {
         let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         value.expect("the metric exists").parse().expect("it is a whole number")
     }
+}
+
+/// What became of publications during a fail-over, by their numbers.
+struct Published {
+    placed: Vec<(u64, Position)>,
+    refused: HashSet<u64>,
+}
+
+/// Publishes as fast as it can until a new primary has taken a hundred, under another epoch. No position names two of them.
+async fn published(publisher: &Node, room: &str) -> Published {
+    let (mut placed, mut refused, mut epochs) = (Vec::new(), HashSet::new(), HashSet::new());
+    let publishing = async {
+        let mut under_the_second = 0;
+        for number in 0.. {
+            match publisher.broker.publish(kept(room, number, KEPT)).await {
+                Ok(position) => {
+                    let position = position.unwrap();
+                    epochs.insert(position.epoch);
+                    placed.push((number, position));
+                    under_the_second += usize::from(epochs.len() == 2);
+                }
+                Err(BrokerError::Timeout(_)) => {}
+                Err(_) => drop(refused.insert(number)),
+            }
+            if under_the_second == 100 {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let published = tokio::time::timeout(fanfare_testbed::PATIENCE, publishing).await;
+    published.expect("the new primary takes publications under another epoch");
+    let positions: HashSet<_> = placed.iter().map(|(_, it)| (it.epoch, it.offset.0)).collect();
+    assert_eq!(positions.len(), placed.len(), "no position names two publications");
+    Published { placed, refused }
 }
 
 impl Cluster for RealRedis {

@@ -66,10 +66,11 @@ KEYS = {
     "RS": (rsa_key(), rsa_key()),
     "ES256": (ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())),
     "ES384": (ec.generate_private_key(ec.SECP384R1()), ec.generate_private_key(ec.SECP384R1())),
+    "ES512": (ec.generate_private_key(ec.SECP521R1()), ec.generate_private_key(ec.SECP521R1())),
     "EdDSA": (ed25519.Ed25519PrivateKey.generate(), ed25519.Ed25519PrivateKey.generate()),
 }
 KEYS["PS"] = KEYS["RS"]
-ALGORITHMS = ["HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA"]
+ALGORITHMS = ["HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
 
 
 def trusted_key(algorithm):
@@ -114,7 +115,7 @@ def cases():
                 for confused in ["HS256", "HS384", "HS512"]:
                     token = sign_anyhow({"alg": confused, "typ": "JWT"}, GOOD, form.encode())
                     rows.append((f"public key as the secret of {confused}", "Algorithm", token))
-        for elsewhere, stranger in [("ES256", "RS256"), ("RS256", "EdDSA"), ("HS256", "ES256"), ("EdDSA", "HS256")]:
+        for elsewhere, stranger in [("ES256", "RS256"), ("RS256", "EdDSA"), ("HS256", "ES256"), ("EdDSA", "HS256"), ("ES512", "ES256")]:
             if algorithm == elsewhere:
                 by = KEYS.get(stranger) or KEYS[stranger[:2]]
                 rows.append((f"signed with {stranger}", "Algorithm", jwt.encode(GOOD, by[0], algorithm=stranger)))
@@ -129,7 +130,7 @@ def sign_none(name):
 forms = {
     "pkcs1": pem(KEYS["RS"][0], serialization.PublicFormat.PKCS1),
     "rsa_1024": pem(rsa_key(1024)),
-    "p521": pem(ec.generate_private_key(ec.SECP521R1())),
+    "secp256k1": pem(ec.generate_private_key(ec.SECP256K1())),
     "rsa_4096": pem(rsa_key(4096)),
 }
 rows = ",\n".join(json.dumps(row) for row in cases())

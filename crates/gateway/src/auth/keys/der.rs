@@ -12,6 +12,7 @@ const RSA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01];
 const ELLIPTIC_CURVE: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01];
 const P256: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
 const P384: &[u8] = &[0x2b, 0x81, 0x04, 0x00, 0x22];
+const P521: &[u8] = &[0x2b, 0x81, 0x04, 0x00, 0x23];
 const ED25519: &[u8] = &[0x2b, 0x65, 0x70];
 
 /// A SubjectPublicKeyInfo (RFC 5280 section 4.1).
@@ -28,6 +29,7 @@ pub(super) fn subject_public_key(der: &[u8]) -> Option<PublicKey> {
         ELLIPTIC_CURVE => match take(&mut algorithm, OBJECT_IDENTIFIER)? {
             P256 => point(65).map(PublicKey::P256),
             P384 => point(97).map(PublicKey::P384),
+            P521 => point(133).map(PublicKey::P521),
             _ => None,
         },
         _ => None,

@@ -146,6 +146,7 @@ fn meaning(fields: &Fields<'_>, default: Option<&str>) -> Result<Command, Failur
             channel: channel()?,
             start: fields.start()?,
             presence: switch(fields.presence, "presence", false)?,
+            proof: None,
         }),
         "unsubscribe" => Ok(Command::Unsubscribe { channel: channel()? }),
         "publish" => Ok(Command::Publish {

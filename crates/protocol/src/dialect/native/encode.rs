@@ -132,13 +132,15 @@ pub(super) fn fields(event: &Event) -> Fields<'_> {
         Event::Welcome(welcome) => {
             Fields { kind: "welcome", welcome: Some(welcome_fields(welcome)), ..Fields::default() }
         }
-        Event::Refreshed { expires } => {
+        Event::Refreshed { expires, .. } => {
             Fields { kind: "refreshed", expires: Some(*expires), ..Fields::default() }
         }
-        Event::Subscribed { channel, entry } => Fields {
+        Event::Subscribed { channel, entry, .. } => Fields {
             recovered: entry.map(|entry| entry.recovered),
             ..at("subscribed", channel.as_str(), entry.map(|entry| entry.position))
         },
+        // Nobody who speaks this dialect has a proof to renew.
+        Event::Renewed { channel, .. } => at("renewed", channel.as_str(), None),
         Event::Unsubscribed { channel, cause } => Fields {
             code: cause.map(|code| code.number()),
             reason: cause.map(|code| code.slug()),

@@ -192,32 +192,8 @@ async fn an_ordered_failover_under_traffic_tells_no_lie() {
     let redis = Clustered::on(RedisCluster::start().await);
     let (node, publisher) = (redis.join().await, redis.join().await);
     let room = &Clustered::rooms(1, 1)[0];
-    let publishing = async {
-        let (mut placed, mut refused, mut epochs) = (Vec::new(), HashSet::new(), HashSet::new());
-        let mut under_the_second = 0;
-        for number in 0.. {
-            match publisher.broker.publish(kept(room, number, KEPT)).await {
-                Ok(position) => {
-                    let position = position.unwrap();
-                    epochs.insert(position.epoch);
-                    placed.push((number, position));
-                    under_the_second += usize::from(epochs.len() == 2);
-                }
-                Err(BrokerError::Timeout(_)) => {}
-                Err(_) => drop(refused.insert(number)),
-            }
-            if under_the_second == 100 {
-                break;
-            }
-            tokio::task::yield_now().await;
-        }
-        (placed, refused)
-    };
-    let publishing = tokio::time::timeout(fanfare_testbed::PATIENCE, publishing);
-    let (published, ()) = tokio::join!(publishing, redis.servers.fail_over_in_order(1));
-    let (placed, refused) = published.expect("the new primary takes publications under another epoch");
-    let positions: HashSet<_> = placed.iter().map(|(_, it)| (it.epoch, it.offset.0)).collect();
-    assert_eq!(positions.len(), placed.len(), "no position names two publications");
+    let (published, ()) = tokio::join!(published(&publisher, room), redis.servers.fail_over_in_order(1));
+    let Published { placed, refused } = published;
     let page = node.page(room, ALL).await;
     let found: Vec<(u64, _)> = page
         .publications

@@ -117,32 +117,8 @@ async fn an_ordered_failover_under_traffic_ends_what_the_old_primary_acknowledge
     let redis = Watched::start().await;
     let (node, publisher) = (redis.join().await, redis.join().await);
     redis.servers.are_ready().await;
-    let publishing = async {
-        let (mut placed, mut refused, mut epochs) = (Vec::new(), HashSet::new(), HashSet::new());
-        let mut under_the_second = 0;
-        for number in 0.. {
-            match publisher.broker.publish(kept("a", number, KEPT)).await {
-                Ok(position) => {
-                    let position = position.unwrap();
-                    epochs.insert(position.epoch);
-                    placed.push((number, position));
-                    under_the_second += usize::from(epochs.len() == 2);
-                }
-                Err(BrokerError::Timeout(_)) => {}
-                Err(_) => drop(refused.insert(number)),
-            }
-            if under_the_second == 100 {
-                break;
-            }
-            tokio::task::yield_now().await;
-        }
-        (placed, refused)
-    };
-    let publishing = tokio::time::timeout(fanfare_testbed::PATIENCE, publishing);
-    let (published, ()) = tokio::join!(publishing, redis.servers.fail_over());
-    let (placed, refused) = published.expect("the new primary takes publications under another epoch");
-    let positions: HashSet<_> = placed.iter().map(|(_, it)| (it.epoch, it.offset.0)).collect();
-    assert_eq!(positions.len(), placed.len(), "no position names two publications");
+    let (published, ()) = tokio::join!(published(&publisher, "a"), redis.servers.fail_over());
+    let Published { placed, refused } = published;
     let (_, last) = placed.last().expect("a hundred under the second epoch");
     eventually("the other node reads from the new primary too", async || {
         let position = node.broker.positions(vec![channel("a")]).await;

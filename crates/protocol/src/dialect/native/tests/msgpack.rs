@@ -2,12 +2,12 @@
 
 use proptest::prelude::*;
 
-use super::{Spelling, check, replay, transcripts};
+use crate::dialect::theatre::{Spelling, check, replay, transcripts};
 use crate::dialect::{Encoding, Incoming};
 use crate::msgpack;
 
 /// What is no JSON, or holds half a character, is no MessagePack either.
-pub(super) fn of_json(json: &str) -> Vec<u8> {
+fn of_json(json: &str) -> Vec<u8> {
     const NOISE: u8 = 0xc1;
     if serde_json::from_str::<serde_json::Value>(json).is_err() {
         return vec![NOISE];
@@ -17,7 +17,7 @@ pub(super) fn of_json(json: &str) -> Vec<u8> {
     out
 }
 
-pub(super) fn to_json(value: &[u8]) -> String {
+fn to_json(value: &[u8]) -> String {
     msgpack::Reader::check(value).expect("an event is MessagePack");
     let mut out = Vec::new();
     msgpack::to_json(value, &mut out);
@@ -27,15 +27,17 @@ pub(super) fn to_json(value: &[u8]) -> String {
 /// Every conversation is the same in both formats: what is said in MessagePack is what is written, in other words.
 #[test]
 fn every_transcript_is_said_in_messagepack_too() {
-    check(&transcripts("transcripts"), |written| {
-        (without_wording(&replay(written, Spelling::Translated)), without_wording(written))
+    let encoding = Encoding::NativeMessagePack;
+    let spelling = Spelling::Translated { encoding, to_wire: of_json, from_wire: to_json };
+    check(&transcripts("native/transcripts"), |written| {
+        (without_wording(&replay(written, spelling)), without_wording(written))
     });
 }
 
 #[test]
 fn what_only_messagepack_can_say_is_as_it_is_written() {
-    check(&transcripts("transcripts_msgpack"), |written| {
-        (replay(written, Spelling::MessagePack), written.to_owned())
+    check(&transcripts("native/transcripts_msgpack"), |written| {
+        (replay(written, Spelling::Bytes(Encoding::NativeMessagePack)), written.to_owned())
     });
 }
 

@@ -1,0 +1,184 @@
+//! From events to replies and pushes: one walk over the fields, whatever they are written to.
+
+use std::time::Duration;
+
+use super::codes;
+use super::sink::{Field, Sink};
+use crate::command::Start;
+use crate::event::{Entered, Entry, Event, Member, Reply, Welcome};
+use crate::id::{RequestId, SessionId};
+use crate::publication::{Offset, Publication, Sender};
+
+/// What the server says of itself.
+const VERSION: &str = concat!("fanfare ", env!("CARGO_PKG_VERSION"));
+
+/// A frame's worth of bytes for a publication.
+pub(super) fn room(publication: &Publication) -> usize {
+    publication.payload.as_bytes().len() + publication.channel.as_str().len() + 96
+}
+
+/// A publication as all subscribers get it.
+pub(super) fn push(sink: &mut impl Sink, of: &Publication) {
+    sink.message(PUSH, |sink| {
+        sink.text(CHANNEL, of.channel.as_str());
+        sink.message(Field::new("pub", 4), |sink| publication(sink, of));
+    });
+}
+
+const PUSH: Field = Field::new("push", 4);
+const CHANNEL: Field = Field::new("channel", 2);
+
+/// Writes the reply that an event is, or the push; `None` where there is no word for it.
+pub(super) fn reply(sink: &mut impl Sink, reply: &Reply) -> Option<()> {
+    match &reply.id {
+        Some(RequestId::Number(id)) => {
+            let id = u64::try_from(*id).ok()?;
+            answer(sink, id, &reply.event)
+        }
+        Some(RequestId::Text(_)) => None,
+        None => unasked(sink, &reply.event),
+    }
+}
+
+fn answer(sink: &mut impl Sink, id: u64, event: &Event) -> Option<()> {
+    sink.number(Field::new("id", 1), id);
+    match event {
+        Event::Welcome(of) => sink.message(Field::new("connect", 5), |sink| welcome(sink, of)),
+        Event::Subscribed { entry, start, lasts, .. } => {
+            sink.message(Field::new("subscribe", 6), |sink| {
+                expiry(sink, *lasts, [Field::new("expires", 1), Field::new("ttl", 2)]);
+                entered(sink, *entry, *start);
+            });
+        }
+        Event::Unsubscribed { .. } => sink.message(Field::new("unsubscribe", 7), |_| {}),
+        Event::Published { .. } => sink.message(Field::new("publish", 8), |_| {}),
+        Event::Present { crowd, .. } => match &crowd.members {
+            Some(members) => sink.message(Field::new("presence", 9), |sink| {
+                let members = members.iter().map(|it| (it.session.to_string(), it));
+                sink.map(Field::always("presence", 1), members, member);
+            }),
+            None => sink.message(Field::new("presence_stats", 10), |sink| {
+                sink.number(Field::always("num_clients", 1), crowd.connections);
+                sink.number(Field::always("num_users", 2), crowd.users);
+            }),
+        },
+        Event::Past { page, .. } => sink.message(Field::new("history", 11), |sink| {
+            let publications = page.publications.iter();
+            sink.list(Field::always("publications", 1), publications, |sink, it| publication(sink, it));
+            sink.text(Field::always("epoch", 2), &page.epoch.to_string());
+            sink.number(Field::always("offset", 3), page.top.0);
+        }),
+        Event::Refreshed { session, lasts, .. } => sink.message(Field::new("refresh", 14), |sink| {
+            sink.text(Field::new("client", 1), &session.to_string());
+            sink.text(Field::new("version", 2), VERSION);
+            expiry(sink, *lasts, [Field::new("expires", 3), Field::new("ttl", 4)]);
+        }),
+        Event::Renewed { lasts, .. } => sink.message(Field::new("sub_refresh", 15), |sink| {
+            expiry(sink, *lasts, [Field::new("expires", 1), Field::new("ttl", 2)]);
+        }),
+        Event::Refused { failure, .. } => sink.message(Field::new("error", 2), |sink| {
+            let (number, words, is_temporary) = codes::error(failure.code);
+            sink.number(Field::new("code", 1), number.into());
+            sink.text(Field::new("message", 2), &format!("{words}: {}", failure.explanation));
+            sink.switch(Field::new("temporary", 3), is_temporary);
+        }),
+        Event::Joined { .. } | Event::Left { .. } | Event::Pong { .. } | Event::Closing { .. } => {
+            return None;
+        }
+    }
+    Some(())
+}
+
+fn unasked(sink: &mut impl Sink, event: &Event) -> Option<()> {
+    let (channel, field) = match event {
+        Event::Joined { channel, .. } => (channel, Field::new("join", 5)),
+        Event::Left { channel, .. } => (channel, Field::new("leave", 6)),
+        Event::Unsubscribed { channel, .. } => (channel, Field::new("unsubscribe", 7)),
+        Event::Subscribed { channel, .. } => (channel, Field::new("subscribe", 9)),
+        _ => return None,
+    };
+    sink.message(PUSH, |sink| {
+        sink.text(CHANNEL, channel.as_str());
+        sink.message(field, |sink| match event {
+            Event::Joined { member: of, .. } | Event::Left { member: of, .. } => {
+                sink.message(Field::new("info", 1), |sink| member(sink, of));
+            }
+            Event::Unsubscribed { cause, .. } => {
+                let (code, reason) = codes::unsubscribed(*cause);
+                sink.number(Field::new("code", 2), code.into());
+                sink.text(Field::new("reason", 3), reason);
+            }
+            Event::Subscribed { entry: Some(entry), .. } => {
+                sink.switch(Field::new("recoverable", 1), true);
+                sink.text(Field::new("epoch", 4), &entry.position.epoch.to_string());
+                sink.number(Field::new("offset", 5), entry.position.offset.0);
+                sink.switch(Field::new("positioned", 6), true);
+            }
+            _ => {}
+        });
+    });
+    Some(())
+}
+
+fn welcome(sink: &mut impl Sink, of: &Welcome) {
+    sink.text(Field::new("client", 1), &of.session.to_string());
+    sink.text(Field::new("version", 2), VERSION);
+    expiry(sink, of.lasts, [Field::new("expires", 3), Field::new("ttl", 4)]);
+    let subscriptions = of.entered.iter().map(|it| (it.channel.as_str().to_owned(), it));
+    sink.map(Field::new("subs", 6), subscriptions, |sink, Entered { entry, start, .. }| {
+        entered(sink, *entry, *start);
+    });
+    sink.number(Field::new("ping", 7), of.heartbeat.as_secs());
+    sink.switch(Field::new("pong", 8), true);
+    sink.text(Field::new("node", 10), &of.node);
+}
+
+/// Where a subscriber enters a channel. What it has missed follows as publications, so it is still at the place that it named.
+fn entered(sink: &mut impl Sink, entry: Option<Entry>, start: Start) {
+    let Some(Entry { position, recovered }) = entry else { return };
+    let (was_recovering, offset) = match start {
+        Start::Since(since) if recovered => (true, since.offset),
+        Start::Since(_) => (true, position.offset),
+        Start::Live | Start::Rewind(_) => (false, position.offset),
+    };
+    sink.switch(Field::new("recoverable", 3), true);
+    sink.text(Field::new("epoch", 6), &position.epoch.to_string());
+    sink.switch(Field::new("recovered", 8), recovered);
+    let Offset(offset) = offset;
+    sink.number(Field::new("offset", 9), offset);
+    sink.switch(Field::new("positioned", 10), true);
+    sink.switch(Field::new("was_recovering", 12), was_recovering);
+}
+
+/// For how long a token is good, in whole seconds, and at least one: 0 would be for ever.
+fn expiry(sink: &mut impl Sink, lasts: Option<Duration>, [expires, ttl]: [Field; 2]) {
+    if let Some(lasts) = lasts {
+        sink.switch(expires, true);
+        sink.number(ttl, lasts.as_secs().max(1));
+    }
+}
+
+fn publication(sink: &mut impl Sink, of: &Publication) {
+    sink.data(Field::new("data", 4), &of.payload);
+    if let Some(Sender { user, profile }) = &of.sender {
+        sink.message(Field::new("info", 5), |sink| {
+            client(sink, user.as_str(), None);
+            if let Some(profile) = profile {
+                sink.data(Field::new("conn_info", 3), profile);
+            }
+        });
+    }
+    sink.number(Field::new("offset", 6), of.offset().0);
+}
+
+fn member(sink: &mut impl Sink, of: &Member) {
+    client(sink, of.user.as_ref().map_or("", |user| user.as_str()), Some(of.session));
+    if let Some(profile) = &of.profile {
+        sink.data(Field::new("conn_info", 3), profile);
+    }
+}
+
+fn client(sink: &mut impl Sink, user: &str, session: Option<SessionId>) {
+    sink.text(Field::always("user", 1), user);
+    sink.text(Field::always("client", 2), &session.map(|it| it.to_string()).unwrap_or_default());
+}

@@ -1,0 +1,515 @@
+//! Where golden conversations are replayed, in tests: through decode, session and encode of any dialect, on a fake clock and with
+//! a hub that answers at once. What comes out must be what is written, to the letter.
+//!
+//! | line | means |
+//! |---|---|
+//! | `# …` | a remark |
+//! | `! limit <name> <n>` | sets a bound of the conversations that are opened from here on; times in seconds |
+//! | `! namespace <name> key=value …` | configures a namespace (`publish`, `subscribe`, `max_bytes`, `rate`, `history`, `presence`) for them |
+//! | `! open`, `! open <token>` | a client connects, anonymous or with a token in its request; what was published before is still the past |
+//! | `! anonymous off` | from here on a client without a token in its request has to present one |
+//! | `! token <name> <json>` | the token of this name is signed as it ought to be, and these are its claims |
+//! | `! crowded <user>` | from here on this user has as many connections as it may have |
+//! | `! +500ms`, `! +30s` | time passes; the session ticks at its deadlines |
+//! | `! published <channel> <json>` | somebody else publishes |
+//! | `! conflated <n> <channel> <json>` | the same, when for this client so many older ones gave way |
+//! | `! joined <channel> <n> [<user> [<json>]]`, `! left …` | so does a user, as a member whose session is this number |
+//! | `! broker away`, `! broker back` | what the hub answers from here on |
+//! | `! flushed`, `! expired <channel>` | the broker loses everything; what a channel has kept is too old |
+//! | `! failed-over` | the broker loses the last publication of each channel, and goes on under another epoch |
+//! | `! lost <channel>` | the node could not keep up with the channel's stream |
+//! | `! dismissed <code>` | a backend orders the client away |
+//! | `! overflow`, `! drain <ms>`, `! violated <code>`, `! gone` | the other inputs of a session |
+//! | `> …`, `< …` | messages of the client, and of the server; a line break within one is `⏎` |
+//! | `>> …`, `<< …` | other frames of the client (`pong`, `binary`: a message in the other kind of frame, `close`, `close <code>`), and of the server |
+//! | `= …` | the conversation enters this stage; with the close code it ended with |
+
+use std::collections::HashMap;
+use std::fmt::Write;
+use std::num::NonZeroU32;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::channel::Channel;
+use crate::close::CloseReason;
+use crate::dialect::{Dialect, Encoding, Incoming};
+use crate::error::{ErrorCode, Failure};
+use crate::event::{Event, Member, Reply};
+use crate::grant::claims::{self, Expected};
+use crate::grant::{Grant, Pass, Proof, TokenFault, Visitor};
+use crate::id::{SessionId, UserId};
+use crate::publication::{Delivery, Draft, Payload, Publication, Retention};
+use crate::rules::{MayPublish, MaySubscribe, Rule, Rules};
+use crate::session::{Effect, Input, Policy, Session, Stage};
+use crate::time::{Moment, Now, UnixMicros};
+use crate::websocket::Frame;
+
+mod hub;
+mod notation;
+
+use hub::Hub;
+
+/// The first half decides when the first ping comes: with this one, half an interval after the start.
+const SESSION: SessionId =
+    SessionId::from_random(0x6b1e_4f0a_92d7_8938_c1a5_52e3_7d90_04bf_u128.to_be_bytes());
+
+/// 2026-01-01T00:00:00Z, when every transcript begins.
+const BEGINNING: Duration = Duration::from_secs(1_767_225_600);
+
+/// The name and the text of every file.
+pub(super) fn transcripts(folder: &str) -> Vec<(String, String)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/dialect").join(folder);
+    let files = folder.read_dir().unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<_> = files
+        .map(|path| {
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            (name, std::fs::read_to_string(path).unwrap())
+        })
+        .collect();
+    files.sort();
+    files
+}
+
+/// Fails with all transcripts for which the two that `replay` returns, what is said and what ought to be, are not the same.
+pub(super) fn check(transcripts: &[(String, String)], replay: impl Fn(&str) -> (String, String)) {
+    assert!(!transcripts.is_empty(), "there are transcripts");
+    let mut wrong = String::new();
+    for (name, written) in transcripts {
+        let (said, expected) = replay(written);
+        if said != expected {
+            writeln!(wrong, "=== {name} ought to be\n{said}").unwrap();
+        }
+    }
+    assert!(wrong.is_empty(), "\n{wrong}=== end");
+}
+
+/// How the client of a replay speaks, and how a transcript spells that.
+#[derive(Clone, Copy)]
+pub(super) enum Spelling {
+    /// It speaks text, which the transcript tells as it is.
+    Text(Encoding),
+    /// It speaks bytes, and the transcript tells them in text.
+    Translated { encoding: Encoding, to_wire: fn(&str) -> Vec<u8>, from_wire: fn(&[u8]) -> String },
+    /// It speaks bytes, which the transcript tells in [`notation`].
+    Bytes(Encoding),
+}
+
+impl Spelling {
+    fn dialect(self) -> &'static dyn Dialect {
+        self.encoding().dialect()
+    }
+
+    const fn encoding(self) -> Encoding {
+        match self {
+            Self::Text(encoding) | Self::Translated { encoding, .. } | Self::Bytes(encoding) => encoding,
+        }
+    }
+
+    /// What is written of this is what was said.
+    fn write(self, payload: &[u8]) -> String {
+        match self {
+            Self::Text(_) => str::from_utf8(payload).unwrap().replace('\n', "⏎"),
+            Self::Translated { from_wire, .. } => from_wire(payload),
+            Self::Bytes(_) => notation::render(payload),
+        }
+    }
+}
+
+/// What a transcript would be if all of its server lines were what is said now.
+pub(super) fn replay(written: &str, spelling: Spelling) -> String {
+    let mut theatre = Theatre::new(spelling);
+    for line in written.lines() {
+        let is_spoken = ["<", "="].iter().any(|mark| line.starts_with(mark));
+        if !is_spoken {
+            theatre.said.push_str(line);
+            theatre.said.push('\n');
+            theatre.perform(line);
+        }
+    }
+    theatre.said
+}
+
+/// One client's shell, its clock and its hub.
+struct Theatre {
+    spelling: Spelling,
+    policy: Policy,
+    namespaces: HashMap<Box<str>, Rule>,
+    /// The claims of the tokens that are signed by a trusted key.
+    tokens: HashMap<String, String>,
+    is_anonymous_off: bool,
+    crowded: Option<UserId>,
+    session: Option<Session>,
+    clock: Duration,
+    hub: Hub,
+    said: String,
+}
+
+impl Theatre {
+    fn new(spelling: Spelling) -> Self {
+        Self {
+            spelling,
+            policy: Policy::default(),
+            namespaces: HashMap::new(),
+            tokens: HashMap::new(),
+            is_anonymous_off: false,
+            crowded: None,
+            session: None,
+            clock: Duration::ZERO,
+            hub: Hub::default(),
+            said: String::new(),
+        }
+    }
+
+    fn perform(&mut self, line: &str) {
+        match line.split_once(' ') {
+            None => assert!(line.is_empty(), "not a line of a transcript: {line:?}"),
+            Some(("#", _)) => {}
+            Some((">", text)) => match self.spelling {
+                Spelling::Text(_) => self.hear(Incoming::Text(&text.replace('⏎', "\n"))),
+                Spelling::Translated { to_wire, .. } => self.hear(Incoming::Binary(&to_wire(text))),
+                Spelling::Bytes(_) => self.hear(Incoming::Binary(&notation::parse(text))),
+            },
+            Some((">>", frame)) => self.hear_frame(frame),
+            Some(("!", directive)) => self.direct(directive),
+            Some(_) => panic!("not a line of a transcript: {line:?}"),
+        }
+    }
+
+    /// The commands of a message are decided together and then performed, as the gateway does it.
+    fn hear(&mut self, incoming: Incoming<'_>) {
+        let mut inputs = vec![Input::Heard];
+        let outcome = self.spelling.dialect().decode(incoming, self.policy.limits.batch, &mut |command| {
+            inputs.push(match command {
+                Ok(request) => Input::Request(request),
+                Err(rejection) => Input::Rejected(rejection),
+            });
+        });
+        inputs.extend(outcome.err().map(Input::Violated));
+        self.feed_all(inputs);
+    }
+
+    fn hear_frame(&mut self, frame: &str) {
+        match frame.split_once(' ').unwrap_or((frame, "")) {
+            ("pong", _) => self.feed(Input::Heard),
+            ("binary", _) => match self.spelling {
+                Spelling::Text(_) => self.hear(Incoming::Binary(&[1, 2, 3])),
+                Spelling::Translated { .. } | Spelling::Bytes(_) => self.hear(Incoming::Text("{}")),
+            },
+            ("close", code) => self.feed(Input::PeerClosed(code.parse().ok())),
+            _ => panic!("no frame {frame:?}"),
+        }
+    }
+
+    fn direct(&mut self, directive: &str) {
+        let (verb, rest) = directive.split_once(' ').unwrap_or((directive, ""));
+        match verb {
+            "limit" => self.limit(rest),
+            "namespace" => self.namespace(rest),
+            "token" => {
+                let (name, claims) = rest.split_once(' ').unwrap();
+                self.tokens.insert(name.into(), claims.into());
+            }
+            "anonymous" => self.is_anonymous_off = rest == "off",
+            "crowded" => self.crowded = Some(UserId::new(rest)),
+            "open" => self.open(rest),
+            "published" => self.publish_elsewhere(rest, Delivery::Live),
+            "conflated" => {
+                let (dropped, rest) = rest.split_once(' ').unwrap();
+                self.publish_elsewhere(rest, Delivery::Conflated(dropped.parse().unwrap()));
+            }
+            "joined" | "left" => self.turn(rest, verb == "joined"),
+            "broker" => self.hub.is_away = rest == "away",
+            "flushed" => self.hub.flush(),
+            "failed-over" => self.hub.fail_over(),
+            "expired" => self.hub.expire(&Channel::parse(rest).unwrap()),
+            "lost" => self.feed(Input::Lost { channel: Channel::parse(rest).unwrap() }),
+            "overflow" => self.feed(Input::Overflowed),
+            "drain" => self.feed(Input::Drain(Duration::from_millis(rest.parse().unwrap()))),
+            "violated" => {
+                self.feed(Input::Violated(CloseReason::from_number(rest.parse().unwrap()).unwrap()));
+            }
+            "dismissed" => {
+                self.feed(Input::Dismissed(CloseReason::from_number(rest.parse().unwrap()).unwrap()));
+            }
+            "gone" => self.feed(Input::Gone),
+            time => self.pass(time.strip_prefix('+').unwrap_or_else(|| panic!("no directive {directive:?}"))),
+        }
+    }
+
+    fn limit(&mut self, rest: &str) {
+        let (name, number) = rest.split_once(' ').unwrap();
+        let number: u32 = number.parse().unwrap();
+        let limits = &mut self.policy.limits;
+        match name {
+            "channels" => limits.channels = number as usize,
+            "batch" => limits.batch = number as usize,
+            "errors" => limits.errors = number,
+            "queue_bytes" => limits.queue_bytes = number as usize,
+            "messages_per_second" => limits.messages_per_second = number,
+            "auth_timeout" => limits.auth_timeout = Duration::from_secs(number.into()),
+            "burst_grace" => limits.burst_grace = Duration::from_secs(number.into()),
+            _ => panic!("no limit {name:?}"),
+        }
+    }
+
+    fn namespace(&mut self, rest: &str) {
+        let mut words = rest.split(' ');
+        let name = words.next().unwrap();
+        let mut rule = Rule { history: None, presence: false, ..Rule::OPEN };
+        for word in words {
+            match word.split_once('=').unwrap() {
+                ("publish", "none") => rule.publish = MayPublish::Nobody,
+                ("publish", "subscribers") => rule.publish = MayPublish::Subscribers,
+                ("subscribe", "authenticated") => rule.subscribe = MaySubscribe::Authenticated,
+                ("subscribe", "token") => rule.subscribe = MaySubscribe::Token,
+                ("max_bytes", bytes) => rule.payload_bytes = Some(bytes.parse().unwrap()),
+                ("rate", rate) => rule.rate = Some(rate.parse().unwrap()),
+                ("presence", "on") => rule.presence = true,
+                ("history", size) => rule.history = Some(keeping(size.parse().unwrap())),
+                _ => panic!("no rule {word:?}"),
+            }
+        }
+        self.namespaces.insert(name.into(), rule);
+    }
+
+    fn read(&self, token: &str) -> Result<Grant, Failure> {
+        let expected = Expected::default();
+        let claims = self.tokens.get(token).ok_or(TokenFault::Signature);
+        let grant = claims.and_then(|json| claims::read(json.as_bytes(), &expected, self.now().unix));
+        grant.map_err(|fault| {
+            let code =
+                if fault == TokenFault::Expired { ErrorCode::Expired } else { ErrorCode::Unauthorized };
+            Failure::new(code, fault.to_string())
+        })
+    }
+
+    /// What the gateway makes of a proof.
+    fn admit(&self, token: &str, channel: &Channel) -> Result<Pass, Failure> {
+        let proven = self.read(token).map_err(|failure| match failure.code {
+            ErrorCode::Unauthorized => Failure { code: ErrorCode::Forbidden, ..failure },
+            _ => failure,
+        })?;
+        let user = self.session.as_ref().and_then(Session::grant).and_then(|grant| grant.user.as_ref());
+        if proven.proves.as_ref() != Some(channel) || proven.user.as_ref() != user {
+            let text = "the token is for another channel, or for another user";
+            return Err(Failure::new(ErrorCode::Unauthorized, text));
+        }
+        let expires = proven.expires.map(|expires| UnixMicros(expires * 1_000_000));
+        Ok(Pass { profile: proven.profile, expires })
+    }
+
+    fn verify(&self, token: &str) -> Result<Arc<Grant>, Failure> {
+        let grant = self.read(token)?;
+        if grant.user.is_some() && grant.user == self.crowded {
+            let text = "this user has as many connections as it may have: close one, or connect again later";
+            return Err(Failure::retry(ErrorCode::LimitReached, text, Duration::from_secs(45)));
+        }
+        Ok(Arc::new(grant))
+    }
+
+    fn open(&mut self, token: &str) {
+        self.hub.forget_client();
+        self.policy.node = "node-1".into();
+        self.policy.rules = Rules::of(self.namespaces.clone());
+        let mut effects = Vec::new();
+        let visitor = match token {
+            "" if self.is_anonymous_off => Visitor::Unknown,
+            "" => Visitor::Anonymous,
+            token => Visitor::Known(self.verify(token).expect("a bad token is refused before the upgrade")),
+        };
+        let policy = Arc::new(self.policy.clone());
+        let session = Session::open(
+            SESSION,
+            policy,
+            self.spelling.dialect().manners(),
+            visitor,
+            self.now(),
+            &mut effects,
+        );
+        self.session = Some(session);
+        effects.into_iter().for_each(|effect| self.effect(effect));
+    }
+
+    /// Lets time pass as a sweep would: the session ticks whenever it asked to, and at the end.
+    fn pass(&mut self, time: &str) {
+        let millis = match (time.strip_suffix("ms"), time.strip_suffix('s')) {
+            (Some(millis), _) => millis.parse().unwrap(),
+            (None, Some(seconds)) => 1_000 * seconds.parse::<u64>().unwrap(),
+            (None, None) => panic!("no time {time:?}"),
+        };
+        let end = self.clock + Duration::from_millis(millis);
+        let mut ticks = 0;
+        while let Some(deadline) = self.session.as_ref().unwrap().deadline().map(Moment::since_start)
+            && deadline <= end
+        {
+            self.clock = deadline;
+            self.feed(Input::Tick);
+            ticks += 1;
+            assert!(ticks < 1_000, "ticking makes no progress");
+        }
+        self.clock = end;
+        self.feed(Input::Tick);
+    }
+
+    fn feed(&mut self, input: Input) {
+        self.feed_all(vec![input]);
+    }
+
+    fn feed_all(&mut self, inputs: Vec<Input>) {
+        let now = self.now();
+        let session = self.session.as_mut().expect("the transcript opens a session");
+        let before = session.stage();
+        let mut effects = Vec::new();
+        inputs.into_iter().for_each(|input| session.handle(now, input, &mut effects));
+        let (after, outcome) = (session.stage(), session.outcome());
+        effects.into_iter().for_each(|effect| self.effect(effect));
+        if after == Stage::Over {
+            self.hub.forget_client();
+        }
+        if after != before {
+            let stage = match after {
+                Stage::Open => unreachable!("a conversation opens once"),
+                Stage::Closing => "closing",
+                Stage::Finishing => "finishing",
+                Stage::Over => "over",
+            };
+            writeln!(self.said, "= {stage} {outcome}").unwrap();
+        }
+    }
+
+    fn effect(&mut self, effect: Effect) {
+        match effect {
+            Effect::Send(reply) => self.say_event(&reply),
+            Effect::Exceeded(_) => {}
+            Effect::Ping => {
+                let ping = self.spelling.dialect().ping();
+                if ping == Frame::ping(&[]) {
+                    self.said.push_str("<< ping\n")
+                } else {
+                    self.say(ping.payload())
+                }
+            }
+            Effect::Admit { id, channel, start, proof } => {
+                let Proof::Token(token) = proof;
+                let outcome = self.admit(token.expose(), &channel);
+                self.feed(Input::Admitted { id, channel, start, outcome });
+            }
+            Effect::Authenticate { id, token } => {
+                let outcome = self.verify(token.expose());
+                self.feed(Input::Authenticated { id, outcome });
+            }
+            Effect::Join { id, channel, terms } => {
+                let (start, outcome) = (terms.start, self.hub.join(&channel, terms));
+                self.feed(Input::Joined { id, channel, start, outcome });
+            }
+            Effect::Read { id, channel, excerpt } => {
+                let outcome = self.hub.history(&channel, excerpt.query());
+                self.feed(Input::Read { id, channel, excerpt, outcome });
+            }
+            Effect::GoLive { channel, reply } => {
+                reply.iter().for_each(|reply| self.say_event(reply));
+                for missed in self.hub.go_live(&channel) {
+                    self.say(missed.replayed(self.spelling.encoding()).payload());
+                }
+            }
+            Effect::Enter { channel, member, is_told } => self.hub.attend(&channel, member, is_told),
+            Effect::Count { id, channel, members } => {
+                let outcome = self.hub.crowd(&channel, members);
+                self.feed(Input::Counted { id, channel, outcome });
+            }
+            Effect::Leave { channel } => self.hub.leave(&channel),
+            Effect::Publish { id, draft } => {
+                let channel = draft.channel.clone();
+                let (outcome, publication) = self.hub.publish(draft).map_or_else(
+                    |failure| (Err(failure), None),
+                    |(position, publication)| (Ok(position), publication),
+                );
+                self.feed(Input::Placed { id, channel, outcome });
+                publication.into_iter().for_each(|it| self.deliver(&it, Delivery::Live));
+            }
+            Effect::Close { reason, farewell } => {
+                self.say_event(&farewell);
+                let (code, words) = self.spelling.dialect().close(reason);
+                writeln!(self.said, "<< close {code} {words}").unwrap();
+            }
+            Effect::EchoClose(Some(code)) => writeln!(self.said, "<< close {code}").unwrap(),
+            Effect::EchoClose(None) => self.said.push_str("<< close\n"),
+        }
+    }
+
+    /// Somebody else's publication, after those that it makes superfluous for this client.
+    fn publish_elsewhere(&mut self, what: &str, delivery: Delivery) {
+        let (channel, json) = what.split_once(' ').unwrap();
+        let draft = draft(channel, json);
+        let retention = self.policy.rules.rule(&draft.channel).unwrap().history;
+        let draft = Draft { retention, ..draft };
+        if let Delivery::Conflated(dropped) = delivery {
+            (0..dropped).for_each(|_| drop(self.hub.publish(draft.clone()).unwrap()));
+        }
+        let (_, publication) = self.hub.publish(draft).unwrap();
+        self.deliver(&publication.expect("it has no key"), delivery);
+    }
+
+    /// Somebody else comes to a channel, or leaves it.
+    fn turn(&mut self, what: &str, has_come: bool) {
+        let mut words = what.splitn(4, ' ');
+        let channel = Channel::parse(words.next().unwrap()).unwrap();
+        let session = SessionId::from_random(words.next().unwrap().parse::<u128>().unwrap().to_be_bytes());
+        let user = words.next().map(UserId::new);
+        let member =
+            Member { user, session, profile: words.next().map(|json| Payload::parse(json).unwrap()) };
+        if has_come {
+            self.hub.attend(&channel, member.clone(), false);
+        } else {
+            self.hub.depart(&channel, session);
+        }
+        if self.hub.is_told(&channel) {
+            let event = match has_come {
+                true => Event::Joined { channel, member },
+                false => Event::Left { channel, member },
+            };
+            self.say_event(&Reply::unasked(event));
+        }
+    }
+
+    fn deliver(&mut self, publication: &Publication, delivery: Delivery) {
+        if self.hub.is_live(&publication.channel) && publication.exclude != Some(SESSION) {
+            let dialect = self.spelling.dialect();
+            self.say(dialect.encode_publication(publication, delivery).payload());
+        }
+    }
+
+    fn say_event(&mut self, reply: &Reply) {
+        if let Some(frame) = self.spelling.dialect().encode(reply) {
+            self.say(frame.payload());
+        }
+    }
+
+    fn say(&mut self, payload: &[u8]) {
+        let text = self.spelling.write(payload);
+        assert!(!text.contains('\n'), "an event is one line: {text:?}");
+        writeln!(self.said, "< {text}").unwrap();
+    }
+
+    fn now(&self) -> Now {
+        let unix = UnixMicros(u64::try_from((BEGINNING + self.clock).as_micros()).unwrap());
+        Now { moment: Moment::after_start(self.clock), unix }
+    }
+}
+
+pub(super) fn draft(channel: &str, json: &str) -> Draft {
+    Draft {
+        channel: Channel::parse(channel).unwrap(),
+        payload: Payload::parse(json).unwrap(),
+        sender: None,
+        exclude: None,
+        received: UnixMicros(0),
+        retention: None,
+        key: None,
+    }
+}
+
+fn keeping(size: u32) -> Retention {
+    Retention { size: NonZeroU32::new(size).unwrap(), ..Retention::SHORT }
+}

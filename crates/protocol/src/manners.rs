@@ -1,0 +1,66 @@
+//! How a conversation is held, where dialects differ in that and not only in how they spell things.
+
+use std::time::Duration;
+
+/// The manners of a dialect: one value per dialect, for all of its conversations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Manners {
+    /// Who speaks first.
+    pub opening: Opening,
+    /// What shows that the client is there.
+    pub life: SignOfLife,
+    /// What becomes of a client whose token is refused.
+    pub refusal: Refusal,
+    /// Whether a client may unsubscribe from what it is not subscribed to.
+    pub absence: Absence,
+    /// How long after its token has ended a client may take to bring another.
+    pub token_grace: Duration,
+}
+
+/// Who speaks first in a conversation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opening {
+    /// The server greets whoever comes, or waits for a token from those who need one.
+    Server,
+    /// The client, by [`crate::command::Command::Open`]; whatever else comes before that ends the conversation. What its token
+    /// lists is joined before it is greeted, and told of in the greeting.
+    Client,
+}
+
+/// What shows that a client is there, once it was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SignOfLife {
+    /// Any byte.
+    Anything,
+    /// An answer, by [`crate::command::Command::Pong`], and nothing else; one that was not asked for ends the conversation.
+    Answer,
+}
+
+/// What becomes of a client whose token is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// It is told why. If the conversation was still to be opened, that is over then.
+    Told,
+    /// The conversation is over, at whatever time; only one whose token has expired is told, so that it may bring another.
+    Final,
+}
+
+/// Whether it is a mistake to unsubscribe from what one is not subscribed to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Absence {
+    /// It is refused.
+    Refused,
+    /// It is answered like any other.
+    Fine,
+}
+
+impl Manners {
+    /// Those of the native dialect.
+    pub const PLAIN: Self = Self {
+        opening: Opening::Server,
+        life: SignOfLife::Anything,
+        refusal: Refusal::Told,
+        absence: Absence::Refused,
+        token_grace: Duration::ZERO,
+    };
+}

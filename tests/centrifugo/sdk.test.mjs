@@ -1,0 +1,181 @@
+/** The SDK of Centrifugo, unmodified, against one gateway: every call that it has, in both of its formats. */
+
+import assert from 'node:assert/strict';
+import { after, before, test } from 'node:test';
+import WebSocket from 'ws';
+import { Gateway, signed } from '../browser/support/gateway.mjs';
+import { Clients, FORMATS, Heard, api, bounded, refusal, said, saying, subscribed } from './support.mjs';
+
+const SECRET = 'a-secret-of-at-least-32-characters!!';
+const SETTINGS = [
+  `auth.jwt.hmac_secret=${SECRET}`,
+  'auth.anonymous=true',
+  'namespaces.default.publish=anyone',
+  'namespaces.room.publish=subscribers',
+  'namespaces.room.presence=true',
+  'namespaces.room.history.size=100',
+  'namespaces.vip.subscribe=token',
+  'namespaces.quiet.publish=none',
+];
+const now = () => Math.floor(Date.now() / 1000);
+
+let gateway;
+before(async () => { gateway = await Gateway.start(SETTINGS); });
+after(() => gateway.stop());
+
+/** A test for each format, whose clients end with it. */
+function each(name, run) {
+  for (const [format, Class] of Object.entries(FORMATS)) {
+    test(`${name} (${format})`, async () => {
+      const clients = new Clients();
+      try {
+        await run({
+          connect: (options, url = gateway.url) => clients.connected(url, options, Class),
+          client: (options) => clients.client(gateway.url, options, Class),
+        });
+      } finally {
+        clients.close();
+      }
+    });
+  }
+}
+
+each('what is published is heard once, in order, with its publisher', async ({ connect }) => {
+  const ann = await connect({ token: gateway.token('ann', { info: { name: 'Ann' } }) });
+  const bob = await connect();
+  const heard = new Heard(await subscribed(bob, 'room:1'), 'publication');
+  const room = await subscribed(ann, 'room:1');
+  for (let n = 1; n <= 20; n++) await bounded(room.publish(saying(ann, { n })), 'published');
+  await heard.count(20);
+  assert.deepEqual(heard.all.map((it) => said(it.data).n), [...Array(20).keys()].map((n) => n + 1));
+  assert.equal(heard.all[0].info.user, 'ann');
+  assert.deepEqual(said(heard.all[0].info.connInfo), { name: 'Ann' });
+  assert.deepEqual(heard.all.map((it) => it.offset), heard.all.map((_, n) => heard.all[0].offset + n));
+});
+
+each('the past, and who is there', async ({ connect }) => {
+  const ann = await connect({ token: gateway.token('ann', { info: { name: 'Ann' } }) });
+  const bob = await connect({ token: gateway.token('bob') });
+  const channel = `room:past-${Math.random()}`;
+  const anns = await subscribed(ann, channel, { joinLeave: true });
+  const joined = new Heard(anns, 'join');
+  const left = new Heard(anns, 'leave');
+  const bobs = await subscribed(bob, channel);
+  assert.equal((await joined.first()).info.user, 'bob');
+  for (const n of [1, 2, 3]) await anns.publish(saying(ann, n));
+  const past = await anns.history({ limit: 10 });
+  assert.deepEqual(past.publications.map((it) => said(it.data)), [1, 2, 3]);
+  const last = await bobs.history({ limit: 1, reverse: true });
+  assert.deepEqual(last.publications.map((it) => said(it.data)), [3]);
+  const since = await bobs.history({ limit: 10, since: { offset: 1, epoch: past.epoch } });
+  assert.deepEqual(since.publications.map((it) => said(it.data)), [2, 3]);
+  const top = await bobs.history();
+  assert.deepEqual([top.publications.length, top.offset, top.epoch], [0, 3, past.epoch]);
+  const { clients } = await anns.presence();
+  const members = Object.values(clients).map((it) => [it.user, it.connInfo?.length !== 0 && said(it.connInfo)]);
+  assert.deepEqual(members.sort().map(([user]) => user), ['ann', 'bob']);
+  assert.deepEqual(members[0][1], { name: 'Ann' });
+  const stats = await anns.presenceStats();
+  assert.deepEqual([stats.numClients, stats.numUsers], [2, 2]);
+  bobs.unsubscribe();
+  assert.equal((await left.first()).info.user, 'bob');
+});
+
+each('what is not allowed is refused with the code of Centrifugo', async ({ connect }) => {
+  const ann = await connect({ token: gateway.token('ann') });
+  assert.equal(await refusal(ann.publish('room:1', saying(ann, 1))), 103, 'only subscribers may');
+  assert.equal(await refusal(ann.publish('other:1', saying(ann, 1))), 102, 'there is no such namespace');
+  assert.equal(await refusal(ann.history('quiet:1', { limit: 1 })), 108, 'no history is kept');
+  assert.equal(await refusal(ann.presence('quiet:1')), 108, 'presence is off');
+  assert.equal(await refusal(ann.rpc('sum', saying(ann, {}))), 108, 'nobody answers');
+  const refused = async (channel, options) => {
+    const subscription = ann.newSubscription(channel, options);
+    const unsubscribed = new Heard(subscription, 'unsubscribed');
+    subscription.subscribe();
+    return (await unsubscribed.first()).code;
+  };
+  assert.equal(await refused('other:2'), 102);
+  assert.equal(await refused('$room:1'), 103, 'a private channel takes a token');
+  assert.equal(await refused('room:pair#bob,cid'), 103, 'the name lists others');
+  await subscribed(ann, 'room:pair#ann,bob');
+});
+
+each('a channel of its own token: let in, let in again, and out when it ends', async ({ connect }) => {
+  const ann = await connect({ token: gateway.token('ann') });
+  const pass = (channel, claims) => signed(SECRET, { sub: 'ann', channel, ...claims });
+  const room = await subscribed(ann, '$room:secret', { token: pass('$room:secret') });
+  const heard = new Heard(room, 'publication');
+  await api(gateway.internal, 'publish', { channel: '$room:secret', data: { for: 'ann' } });
+  assert.deepEqual(said((await heard.first()).data), { for: 'ann' });
+  let asked = 0;
+  const getToken = async () => pass('vip:1', { exp: now() + (asked++ === 0 ? -60 : asked === 2 ? 2 : 3600) });
+  const vip = ann.newSubscription('vip:1', { getToken });
+  vip.subscribe();
+  await bounded(vip.ready(), 'subscribed with the second token');
+  assert.equal(asked, 2, 'the first had expired');
+  const renewed = async () => { while (asked < 3) await new Promise((resolve) => setTimeout(resolve, 20)); };
+  await bounded(renewed(), 'the token is refreshed before it ends');
+  assert.equal(vip.state, 'subscribed');
+});
+
+each('what a token lists is subscribed to, and told with the greeting', async ({ client }) => {
+  const ann = client({ token: gateway.token('ann', { channels: ['room:listed'] }) });
+  const subscribed = new Heard(ann, 'subscribed');
+  const publication = new Heard(ann, 'publication');
+  ann.connect();
+  assert.equal((await subscribed.first()).channel, 'room:listed');
+  assert.equal(subscribed.all[0].recoverable, true);
+  await api(gateway.internal, 'publish', { channel: 'room:listed', data: 'hello' });
+  const { channel, data } = await publication.first();
+  assert.deepEqual([channel, said(data)], ['room:listed', 'hello']);
+});
+
+each('a token is refreshed, an expired one replaced, and a bad one is the end', async ({ client }) => {
+  let asked = 0;
+  const getToken = async () => gateway.token('ann', { exp: now() + (asked++ === 0 ? 2 : 3600) });
+  const ann = client({ token: gateway.token('ann', { exp: now() - 60 }), getToken });
+  const disconnected = new Heard(ann, 'disconnected');
+  ann.connect();
+  await bounded(ann.ready(), 'connected with a fresh token');
+  const refreshed = async () => { while (asked < 2) await new Promise((resolve) => setTimeout(resolve, 20)); };
+  await bounded(refreshed(), 'the token is refreshed');
+  assert.deepEqual([ann.state, disconnected.all], ['connected', []]);
+  const forger = client({ token: `${gateway.token('ann')}x` });
+  const out = new Heard(forger, 'disconnected');
+  forger.connect();
+  assert.equal((await out.first()).code, 3500);
+});
+
+each('a backend sends a client away, for good or to come back', async ({ connect }) => {
+  const ann = await connect({ token: gateway.token('sent-away') });
+  const connecting = new Heard(ann, 'connecting');
+  await api(gateway.internal, 'disconnect', { user: 'sent-away', code: 1001 });
+  assert.equal((await connecting.first()).code, 3001);
+  await bounded(ann.ready(), 'back');
+  const disconnected = new Heard(ann, 'disconnected');
+  await api(gateway.internal, 'disconnect', { user: 'sent-away' });
+  assert.equal((await disconnected.first()).code, 3503);
+});
+
+each('native clients and those of Centrifugo hear each other', async ({ connect }) => {
+  const channel = `room:cross-${Math.random()}`;
+  const ann = await connect({ token: gateway.token('ann') });
+  const subscription = await subscribed(ann, channel);
+  const heard = new Heard(subscription, 'publication');
+  const native = new WebSocket(`${gateway.url.replace('http', 'ws')}/ws`, 'fanfare.v1.json');
+  const told = [];
+  let tell;
+  const news = new Promise((resolve) => { tell = resolve; });
+  native.on('message', (text) => {
+    const event = JSON.parse(text);
+    told.push(event);
+    if (event.type === 'welcome') native.send(JSON.stringify({ type: 'subscribe', id: 1, channel }));
+    if (event.type === 'subscribed') native.send(JSON.stringify({ type: 'publish', id: 2, channel, data: { from: 'native' } }));
+    if (event.type === 'message' && event.data.from === 'centrifuge') tell(event);
+  });
+  assert.deepEqual(said((await heard.first()).data), { from: 'native' });
+  await subscription.publish(saying(ann, { from: 'centrifuge' }));
+  const message = await bounded(news, 'heard by the native client');
+  assert.deepEqual([message.from.user, message.offset], ['ann', 2]);
+  native.close();
+});
