@@ -195,7 +195,6 @@ export class FanfareError extends Error {
   readonly code: number;
   readonly reason: string;
   readonly retryAfterMs?: number;
-  readonly channel?: string;
   /** It was sent, and whether it was done nobody knows. */
   readonly isUncertain: boolean;
 }

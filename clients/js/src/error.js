@@ -3,12 +3,11 @@ export class FanfareError extends Error {
   name = 'FanfareError';
 
   /** `isUncertain`: it was sent, and whether it was done nobody here knows. */
-  constructor({ code = 0, reason, message = reason, retry_after, channel }, isUncertain = false) {
+  constructor({ code = 0, reason, message = reason, retry_after }, isUncertain = false) {
     super(message);
     this.code = code;
     this.reason = reason;
     this.retryAfterMs = retry_after;
-    this.channel = channel;
     this.isUncertain = isUncertain;
   }
 }
