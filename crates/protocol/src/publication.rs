@@ -159,13 +159,23 @@ impl Payload {
         }
     }
 
-    /// At least as many bytes as it has in either format.
+    /// At least as many bytes as it has in any dialect.
     pub fn bytes_at_most(&self) -> usize {
         match self.format {
-            Format::Json => self.bytes.len() + msgpack::growth_at_most(&self.bytes),
-            Format::MessagePack => self.bytes.len().max(self.json().len()),
+            Format::Json => {
+                self.bytes.len() + msgpack::growth_at_most(&self.bytes).max(growth_in_quotes(&self.bytes))
+            }
+            Format::MessagePack => {
+                let json = self.json();
+                self.bytes.len().max(json.len() + growth_in_quotes(&json))
+            }
         }
     }
+}
+
+/// What JSON grows by where it is told as a string of JSON.
+fn growth_in_quotes(json: &[u8]) -> usize {
+    2 + json.iter().filter(|byte| matches!(byte, b'"' | b'\\')).count()
 }
 
 /// The longest label, in bytes.
@@ -278,7 +288,7 @@ impl Draft {
 
     /// The same without a look at the data, so a multiple of it.
     pub fn bytes_at_worst(&self) -> usize {
-        self.bytes(|payload| msgpack::GROWTH_MAX * payload.as_bytes().len())
+        self.bytes(|payload| 2 * msgpack::GROWTH_MAX * payload.as_bytes().len())
     }
 
     fn bytes(&self, payload_bytes: impl Fn(&Payload) -> usize) -> usize {

@@ -202,7 +202,9 @@ impl<'a> Fields<'a> {
     fn label(&self) -> Result<Option<Label>, Failure> {
         let Some(raw) = self.label else { return Ok(None) };
         let label = text(raw).and_then(|label| Label::parse(&label));
-        label.map(Some).ok_or_else(|| bad(format!("`label` must be a string of 1 to {LABEL_BYTES_MAX} bytes")))
+        label
+            .map(Some)
+            .ok_or_else(|| bad(format!("`label` must be a string of 1 to {LABEL_BYTES_MAX} bytes")))
     }
 
     fn value(&self) -> Result<Payload, Failure> {

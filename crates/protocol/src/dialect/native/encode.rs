@@ -141,6 +141,8 @@ pub(super) fn fields(event: &Event) -> Fields<'_> {
             recovered: entry.map(|entry| entry.recovered),
             ..at("subscribed", channel.as_str(), entry.map(|entry| entry.position))
         },
+        Event::NothingKept { channel } => at("nothing_kept", channel.as_str(), None),
+        Event::Recognised => Fields { kind: "recognised", ..Fields::default() },
         // Nobody who speaks this dialect has a proof to renew.
         Event::Renewed { channel, .. } => at("renewed", channel.as_str(), None),
         Event::Unsubscribed { channel, cause } => Fields {
