@@ -6,7 +6,7 @@
 //   URL, CONNECTIONS (5000), NODES (at least so many must serve, 3), VUS (25), SIZE (members of a channel, 10),
 //   MESSAGES (of each channel, 10), INTERVAL (ms between two of a channel, 1000), RAMP (seconds, 10),
 //   LATENCY_P95_MS (1000), DEADLINE (seconds for the whole run), HANDSHAKE_P95_MS (2000), PREFIX ("load:"),
-//   SUMMARY (file)
+//   SUMMARY and REPORT (files)
 //
 // The order of events: members connect, each to its channel and to the roll; the conductor calls the roll
 // until all have answered, then calls "go"; the first member of each channel publishes; a member leaves when

@@ -3,7 +3,7 @@
 //   loadtest/k6/run connections -e URL=ws://127.0.0.1:8080/ws -e CONNECTIONS=5000
 //
 //   URL, CONNECTIONS (5000), VUS (25), RAMP (seconds to open them, 10), HOLD (seconds to keep them, 10),
-//   HANDSHAKE_P95_MS (2000), PREFIX (of channel names, "load:"), SUMMARY (file for the JSON summary)
+//   HANDSHAKE_P95_MS (2000), PREFIX (of channel names, "load:"), SUMMARY and REPORT (files)
 
 import exec from 'k6/execution';
 import { Counter } from 'k6/metrics';

@@ -3,7 +3,7 @@
 //   loadtest/k6/run fanout -e URL=ws://127.0.0.1:8000/ws -e SUBSCRIBERS=1000 -e RATE=20
 //
 //   URL, SUBSCRIBERS (500), VUS (20), MESSAGES (100), RATE (per second, 10), LATENCY_P95_MS (1000),
-//   DEADLINE (seconds for the whole run), HANDSHAKE_P95_MS (2000), PREFIX ("load:"), SUMMARY (file)
+//   DEADLINE (seconds for the whole run), HANDSHAKE_P95_MS (2000), PREFIX ("load:"), SUMMARY and REPORT (files)
 //
 // Latency has k6's grain of 1 ms and its own queueing in it: below 10 ms, ask `fanfare-loadtest fanout`.
 

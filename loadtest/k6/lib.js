@@ -5,15 +5,20 @@
 
 import { WebSocket } from 'k6/experimental/websockets';
 import { Counter, Trend } from 'k6/metrics';
+import { page } from './report.js';
 
 export const URL = __ENV.URL || 'ws://127.0.0.1:8000/ws';
 
 // What a summary needs of every Trend; k6 leaves out p(99) unless it is asked.
 export const STATS = ['avg', 'min', 'med', 'p(90)', 'p(95)', 'p(99)', 'max', 'count'];
 
+// What this run was started with, for the report.
+const asked = { URL };
+
 /** A whole number from the environment (`-e NAME=…`), or what it is without. */
 export function number(name, otherwise) {
   const value = __ENV[name] === undefined ? otherwise : Number(__ENV[name]);
+  asked[name] = value;
   if (!Number.isInteger(value) || value < 0) {
     throw new Error(`${name}=${__ENV[name]} is not a whole number`);
   }
@@ -38,7 +43,8 @@ export function connectionThresholds(connections) {
 }
 
 /**
- * One connection. `on` holds functions by what they are told of: open, subscribed, message.
+ * One connection. `on` holds functions by what they are told of: `open`, or an event's type; `closed` is for those who come
+ * back, to whom neither an end nor a failed attempt is an error.
  * Handshake time is from the call to `open`, k6's own queueing included.
  *
  * k6 drops a frame that it reads before it has told of `open`, now and then the `welcome` that a gateway sends
@@ -67,17 +73,20 @@ export class Client {
       }
     };
     this.socket.onerror = ({ error }) => {
-      if (!this.opened) {
+      if (!this.opened && !this.on.closed) {
         connectErrors.add(1);
         console.error(`cannot connect: ${error}`);
       }
     };
     this.socket.onclose = ({ code }) => {
-      if (this.opened && !this.leaving) {
+      const isExpected = this.leaving;
+      this.leaving = true;
+      if (this.on.closed) {
+        this.on.closed(this, { code, isExpected });
+      } else if (this.opened && !isExpected) {
         unexpectedCloses.add(1);
         console.error(`closed with ${code}`);
       }
-      this.leaving = true;
     };
   }
 
@@ -100,12 +109,13 @@ export class Client {
     }
   }
 
-  subscribe(channel) {
-    this.send({ type: 'subscribe', channel });
+  /** `more` may hold `since`, `presence`, `id`, … */
+  subscribe(channel, more = {}) {
+    this.send({ type: 'subscribe', channel, ...more });
   }
 
-  publish(channel, data) {
-    this.send({ type: 'publish', channel, data });
+  publish(channel, data, more = {}) {
+    this.send({ type: 'publish', channel, data, ...more });
   }
 
   /** Leaves, as intended. */
@@ -124,13 +134,13 @@ const reordered = new Counter('messages_reordered');
 const latency = new Trend('delivery_latency', true);
 
 /** Thresholds of a run in which `deliveries` messages must be heard, each exactly once and in order. */
-export function deliveryThresholds(deliveries) {
+export function deliveryThresholds(deliveries, latencyMs = 1000) {
   return {
     messages_delivered: [`count==${deliveries}`],
     messages_lost: ['count==0'],
     messages_doubled: ['count==0'],
     messages_reordered: ['count==0'],
-    delivery_latency: [`p(95)<${number('LATENCY_P95_MS', 1000)}`],
+    delivery_latency: [`p(95)<${number('LATENCY_P95_MS', latencyMs)}`],
   };
 }
 
@@ -143,7 +153,7 @@ export class Ledger {
     [delivered, lost, doubled, reordered].forEach((counter) => counter.add(0));
   }
 
-  /** Enters a message. True when it was the last one missing. */
+  /** Enters a message; `sent` is given where it is heard as it comes. True when it was the last one missing. */
   enter({ number: sequence, sent }) {
     if (this.heard.has(sequence)) {
       doubled.add(1);
@@ -151,7 +161,9 @@ export class Ledger {
     }
     this.heard.add(sequence);
     delivered.add(1);
-    latency.add(Date.now() - sent);
+    if (sent !== undefined) {
+      latency.add(Date.now() - sent);
+    }
     if (sequence < this.highest) {
       reordered.add(1);
     }
@@ -235,34 +247,51 @@ function count(number) {
 
 /**
  * What `handleSummary` returns: a table of `rows`, each a label, a metric and (for a Trend) the wanted values,
- * then the thresholds with their verdicts; `-e SUMMARY=file` writes all of it as JSON too.
+ * then the thresholds with their verdicts; `-e SUMMARY=file` writes all of it as JSON too, `-e REPORT=file.html` as a page.
  */
 export function summarise(title, rows, data) {
-  const lines = ['', title];
-  const line = (label, value) => lines.push(`  ${label.padEnd(36)}${value.padStart(14)}`);
+  const figures = [];
+  const distributions = [];
   for (const [label, metric, ...stats] of rows) {
     const values = data.metrics[metric] && data.metrics[metric].values;
     if (!values) {
-      line(label, 'none');
+      figures.push([label, 'none']);
     } else if (stats.length === 0) {
-      line(label, count(values.count === undefined ? values.value : values.count));
-    }
-    for (const stat of values ? stats : []) {
-      line(`${label} ${stat}, ms`, values[stat].toFixed(1));
-    }
-  }
-  lines.push('', '  thresholds');
-  let missed = 0;
-  for (const [metric, { thresholds }] of Object.entries(data.metrics).sort()) {
-    for (const [condition, { ok }] of Object.entries(thresholds || {})) {
-      missed += ok ? 0 : 1;
-      line(`${ok ? 'ok    ' : 'MISSED'} ${metric}`, ` ${condition}`);
+      figures.push([label, count(values.count === undefined ? values.value : values.count)]);
+    } else {
+      distributions.push([label, stats, values]);
     }
   }
-  lines.push('', missed ? `FAILED: ${missed} thresholds missed` : 'ok', '');
-  const outputs = { stdout: lines.join('\n') };
+  const verdicts = Object.entries(data.metrics)
+    .sort()
+    .flatMap(([metric, { thresholds }]) =>
+      Object.entries(thresholds || {}).map(([condition, { ok }]) => [metric, condition, ok]),
+    );
+  const outputs = { stdout: table(title, figures, distributions, verdicts) };
   if (__ENV.SUMMARY) {
     outputs[__ENV.SUMMARY] = JSON.stringify(data, null, 2);
   }
+  if (__ENV.REPORT) {
+    outputs[__ENV.REPORT] = page({ title, asked: Object.entries(asked), figures, distributions, verdicts });
+  }
   return outputs;
+}
+
+function table(title, figures, distributions, verdicts) {
+  const line = (label, value) => `  ${label.padEnd(36)}${value.padStart(14)}`;
+  const missed = verdicts.filter(([, , ok]) => !ok).length;
+  return [
+    '',
+    title,
+    ...figures.map(([label, value]) => line(label, value)),
+    ...distributions.flatMap(([label, stats, values]) =>
+      stats.map((stat) => line(`${label} ${stat}, ms`, values[stat].toFixed(1))),
+    ),
+    '',
+    '  thresholds',
+    ...verdicts.map(([metric, condition, ok]) => line(`${ok ? 'ok    ' : 'MISSED'} ${metric}`, ` ${condition}`)),
+    '',
+    missed ? `FAILED: ${missed} thresholds missed` : 'ok',
+    '',
+  ].join('\n');
 }

@@ -299,6 +299,7 @@ impl Hub {
             publications.sort_by_cached_key(|publication| hash(&publication.channel));
         }
         self.metrics.publications_received(publications.len() as u64);
+        self.metrics.publication_heard((self.options.now)().since(publications[0].received));
         self.notice_losses();
         let mut deliveries = 0;
         for run in publications.chunk_by(|one, next| one.channel == next.channel) {

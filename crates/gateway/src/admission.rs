@@ -48,6 +48,10 @@ use tally::Tally;
 /// Sockets beyond the connections: health checks, the page, and upgrades that will be told the node is full.
 const SPARE_SOCKETS: usize = 1024;
 
+/// How much of one address may wait for other nodes. An answer takes milliseconds, but a name that no node has is waited for
+/// in vain, and anybody can make one up.
+const ERRANDS_MAX: u32 = 128;
+
 /// When a client that found no place may try again: who has one keeps it for a while.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
@@ -68,6 +72,7 @@ struct Open {
     count: AtomicUsize,
     addresses: Tally,
     users: Headcount,
+    errands: Tally,
 }
 
 /// A place among the sockets, free again when dropped.
@@ -95,6 +100,19 @@ impl Drop for Place {
             self.open.addresses.leave(address);
         }
         self.leave_user();
+    }
+}
+
+/// A place among the errands of an address; free again when dropped.
+#[derive(Debug)]
+pub(crate) struct ErrandPlace {
+    open: Arc<Open>,
+    address: NonZeroU64,
+}
+
+impl Drop for ErrandPlace {
+    fn drop(&mut self) {
+        self.open.errands.leave(self.address);
     }
 }
 
@@ -288,6 +306,13 @@ impl Admission {
         let address = user.is_none().then(|| network(address, limits));
         let pace = Pace { per_second: rate, burst: rate };
         self.paces.take(self.key("post", (user, address, channel.namespace())), pace, now)
+    }
+
+    /// A place for what a client of this address has another node do, if it has fewer than [`ERRANDS_MAX`].
+    pub(crate) fn errand(&self, address: IpAddr, limits: &Limits) -> Option<ErrandPlace> {
+        let address = self.key("errand", network(address, limits));
+        self.open.errands.enter(address, ERRANDS_MAX).ok()?;
+        Some(ErrandPlace { open: self.open.clone(), address })
     }
 
     /// What is known of the connections of users.

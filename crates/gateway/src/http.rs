@@ -35,6 +35,7 @@ mod query;
 mod streams;
 
 use handshake::Purpose;
+pub(crate) use publish::say;
 
 /// What every route answers with.
 pub(crate) type Answer = Response<Body>;

@@ -11,6 +11,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod connection;
+mod errands;
 mod http;
 pub mod node;
 mod orders;

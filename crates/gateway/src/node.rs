@@ -35,6 +35,7 @@ use crate::auth::{Means, Revoked};
 use crate::clock::Clock;
 use crate::config::{self, BrokerKind, Config};
 use crate::connection::{Roster, Speakers, Wheel};
+use crate::errands::{self, Errands};
 use crate::http::Door;
 use crate::orders;
 use crate::outgoing::Dialer;
@@ -62,8 +63,8 @@ const REDIS_PING_INTERVAL: Duration = Duration::from_secs(3);
 /// The connections told of new settings before others run.
 const RUN: usize = 1024;
 
-/// How long the first clients wait for what was ordered before.
-const ORDERS_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long the first clients wait for what was ordered before, and for other nodes to be heard.
+const NODES_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long the first clients wait for the keys that their tokens are held against.
 const KEYS_TIMEOUT: Duration = Duration::from_secs(2);
@@ -83,6 +84,7 @@ pub(crate) struct Services {
     pub(crate) wheel: Wheel,
     pub(crate) roster: Roster,
     pub(crate) speakers: Speakers,
+    pub(crate) errands: Errands,
     pub(crate) revoked: Revoked,
     pub(crate) admission: Admission,
     pub(crate) readiness: Readiness,
@@ -191,8 +193,11 @@ impl Node {
         };
         tasks.spawn(orders::follow(services.clone(), stop.clone()));
         tasks.spawn(users::share(services.clone(), config.presence.heartbeat, stop.clone()));
-        // Without what was revoked no token is taken; with the broker away clients are let wait elsewhere than in the backlog.
-        let _ = timeout(ORDERS_TIMEOUT, services.revoked.completed()).await;
+        tasks.spawn(errands::follow(services.clone(), stop.clone()));
+        // Without what was revoked no token is taken, and a ticket that was given before this node hears others is worth little;
+        // but with the broker away clients are let wait elsewhere than in the backlog.
+        let nodes = async { tokio::join!(services.revoked.completed(), services.errands.listening()) };
+        let _ = timeout(NODES_TIMEOUT, nodes).await;
         let _ = timeout(KEYS_TIMEOUT, services.settings().auth.tried()).await;
         tasks.spawn(listener::serve(Door::Public, public, services.clone(), stop.clone()));
         tasks.spawn(listener::serve(Door::Internal, internal, services.clone(), stop.clone()));
@@ -227,6 +232,7 @@ impl Node {
             new.policy = before.policy.clone();
         }
         certificates::announce(&new, Some(&before), metrics, clock);
+        metrics.connections_limit(new.limits.connections.get());
         *settings.write() = Arc::new(new);
         if is_known {
             return;
@@ -319,6 +325,7 @@ fn services(
     let means = Means { dialer: &dialer, tasks: &tasks, metrics: &metrics, stop };
     let settings = Settings::of(config, None, &means);
     certificates::announce(&settings, None, &metrics, &clock);
+    metrics.connections_limit(config.limits.connections.get());
     Services {
         settings: RwLock::new(Arc::new(settings)),
         hub,
@@ -329,6 +336,7 @@ fn services(
         wheel: Wheel::new(clock),
         roster: Roster::default(),
         speakers: Speakers::default(),
+        errands: Errands::default(),
         revoked: Revoked::default(),
         admission: Admission::default(),
         readiness: Readiness::default(),

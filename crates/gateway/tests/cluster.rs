@@ -4,7 +4,9 @@
 use std::cell::Cell;
 use std::path::Path;
 
-use fanfare_testbed::{Client, Gateway, Nginx, RedisSentinels, RedisServer, Samples, eventually, http};
+use fanfare_testbed::{
+    Client, Gateway, LineStream, Nginx, RedisSentinels, RedisServer, Samples, eventually, http,
+};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
@@ -19,12 +21,17 @@ struct Cluster {
 impl Cluster {
     /// Starts everything and waits until every node is ready.
     async fn start() -> Self {
+        Self::configured(&[]).await
+    }
+
+    /// The same, with further settings for each node.
+    async fn configured(further: &[&str]) -> Self {
         let redis = RedisServer::start().await;
         let url = format!("redis.urls={}", redis.url());
         let mut nodes = Vec::new();
         for name in ["node.name=node-1", "node.name=node-2", "node.name=node-3"] {
             let shared = ["broker.kind=redis", "node.drain_seconds=1", "limits.messages_per_second=0"];
-            let settings = [&shared[..], &[&url, name]].concat();
+            let settings = [&shared[..], &[&url, name], further].concat();
             nodes.push(Gateway::start(Path::new(env!("CARGO_BIN_EXE_fanfare")), &settings).await);
         }
         let addresses: Vec<_> = nodes.iter().map(Gateway::public).collect();
@@ -230,6 +237,83 @@ async fn a_node_told_to_stop_lets_its_clients_go_and_exits_well() {
     assert!(publish(&cluster.nodes[1], &json!("after")).await);
     all_hear(&mut drained, &json!("after")).await;
     all_hear(&mut others, &json!("after")).await;
+}
+
+/// nginx brings requests to whatever node is least busy, and there is nothing in this repository's configuration that would bring
+/// those of one client to the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_hears_by_a_response_speaks_through_whatever_node_nginx_takes() {
+    const COUNT: u64 = 20;
+    let room = ["namespaces.room.publish=subscribers", "namespaces.room.history.size=100"];
+    let cluster = Cluster::configured(&room).await;
+    let mut streams = Vec::new();
+    // The third node is the least busy, so that is where most posts go.
+    for _ in 0..2 {
+        let path = format!("/stream?channel={CHANNEL}");
+        let mut stream = LineStream::open(cluster.nginx.address(), &path, &[]).await.unwrap();
+        let welcome = stream.json().await.unwrap();
+        assert_eq!(stream.json().await.unwrap()["type"], "subscribed");
+        streams.push((stream, format!("Authorization: Ticket {}", welcome["ticket"].as_str().unwrap())));
+    }
+    for number in 0..COUNT {
+        for (who, (_, ticket)) in streams.iter().enumerate() {
+            let body = json!({"channel": CHANNEL, "data": [number, who]}).to_string();
+            let answer = http::post(cluster.nginx.address(), "/publish", &[ticket], &body).await;
+            assert_eq!(answer.status, 200, "{}", answer.text());
+        }
+    }
+    let all: Vec<_> = (0..COUNT).flat_map(|number| (0..2).map(move |who| json!([number, who]))).collect();
+    for (stream, _) in &mut streams {
+        for data in &all {
+            assert_eq!(stream.json().await.unwrap()["data"], *data);
+        }
+    }
+    let mut handed_on = 0.0;
+    for node in &cluster.nodes {
+        let samples = Samples::of(node.internal()).await;
+        handed_on += samples.value("fanfare_errands_total{outcome=\"answered\"}");
+    }
+    assert!(handed_on >= 1.0, "nginx spreads the posts");
+}
+
+/// Each poll comes to another node, and asks for what came after the answer of the one before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_polls_through_nginx_misses_nothing_wherever_each_poll_goes() {
+    const COUNT: u64 = 60;
+    let cluster =
+        Cluster::configured(&["namespaces.room.history.size=100", "namespaces.room.publish=anyone"]).await;
+    let nginx = cluster.nginx.address();
+    let first = http::get(nginx, &format!("/poll?channel={CHANNEL}")).await.json();
+    let mut since = first["since"].as_str().unwrap().to_owned();
+    let publishing = async {
+        for number in 1..=COUNT {
+            let body = json!({"channel": CHANNEL, "data": number}).to_string();
+            let answer = http::post(nginx, "/publish", &[], &body).await;
+            assert_eq!(answer.json()["offset"], number, "{}", answer.text());
+        }
+    };
+    let polling = async {
+        let mut heard = Vec::new();
+        while heard.last() != Some(&COUNT) {
+            let answer = http::get(nginx, &format!("/poll?channel={CHANNEL}&since={since}")).await.json();
+            answer["since"].as_str().unwrap().clone_into(&mut since);
+            for event in answer["events"].as_array().unwrap() {
+                match event["type"].as_str() {
+                    Some("subscribed") => assert_eq!(event["recovered"], true, "{event}"),
+                    Some("message") => heard.push(event["data"].as_u64().unwrap()),
+                    _ => panic!("{event}"),
+                }
+            }
+        }
+        heard
+    };
+    let ((), heard) = tokio::join!(publishing, polling);
+    assert_eq!(heard, (1..=COUNT).collect::<Vec<_>>());
+    for node in &cluster.nodes {
+        let samples = Samples::of(node.internal()).await;
+        let polls = samples.value("fanfare_transport_connections_total{transport=\"poll\"}");
+        assert!(polls >= 1.0, "nginx spreads the polls");
+    }
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::process::Stdio;
 
-use fanfare_testbed::{PATIENCE, eventually, http};
+use fanfare_testbed::{PATIENCE, Samples, eventually, http};
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -93,6 +93,11 @@ impl Gateway {
     }
 
     /// The status of a publication through the server API.
+    /// What a series of the node's metrics says.
+    async fn counts(&self, series: &str) -> f64 {
+        Samples::of(self.internal.parse().unwrap()).await.value(series)
+    }
+
     async fn publish(&self, key: &str) -> u16 {
         let key = format!("Authorization: Bearer {key}");
         let body = json!({"channel": "room:1", "data": 1}).to_string();
@@ -140,9 +145,11 @@ async fn bounds_move_and_nobody_is_dropped() {
     assert_eq!(first.subscribe("room:1").await["type"], "subscribed");
     assert_eq!(first.subscribe("room:2").await["code"], 4422, "one channel is the most");
     assert_eq!(refusal(gateway.connect().await), 503);
+    assert_eq!(gateway.counts("fanfare_connections_limit").await, 1.0);
 
     let line = gateway.reload("[limits]\nconnections = 2\nchannels = 2\n", RELOADED).await;
     assert_eq!(line["applied"], "limits.connections, limits.channels");
+    assert_eq!(gateway.counts("fanfare_connections_limit").await, 2.0);
     let mut second = gateway.connect().await.unwrap();
     eventually("the session that exists has room for a channel", async || {
         first.subscribe("room:2").await["type"] == "subscribed"

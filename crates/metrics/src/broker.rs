@@ -8,7 +8,8 @@ use crate::Metrics;
 use crate::catalog::{By, Catalog, fact};
 use crate::labels::{BrokerCall, Failure, Outcome};
 
-const CALL_SECONDS: &[f64] =
+/// Of calls to the broker, and of publications on their way through it.
+const SECONDS: &[f64] =
     &[1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
 #[derive(Debug)]
@@ -18,6 +19,7 @@ pub(crate) struct Broker {
     connected: IntGauge,
     reconnects: IntCounter,
     received: IntCounter,
+    age: Histogram,
     dropped: IntCounter,
     watched: IntGauge,
     present: IntGauge,
@@ -30,7 +32,7 @@ impl Broker {
                 fact("fanfare_broker_call_seconds", "Round trip of a call to the broker, whatever its outcome.").query(
                     "histogram_quantile(0.99, sum(rate(fanfare_broker_call_seconds_bucket[5m])) by (le, call))",
                 ),
-                CALL_SECONDS,
+                SECONDS,
             ),
             errors: catalog.counters(
                 fact("fanfare_broker_call_errors_total", "Calls to the broker that failed, by how they failed.")
@@ -46,6 +48,14 @@ impl Broker {
                 "fanfare_broker_publications_received_total",
                 "Publications heard from the broker, this node's own among them.",
             )),
+            age: catalog.histogram(
+                fact(
+                    "fanfare_publish_to_heard_seconds",
+                    "Time from the publisher's node taking a publication in to this node's hub hearing it from the broker; one of each batch.",
+                )
+                .query("histogram_quantile(0.99, sum(rate(fanfare_publish_to_heard_seconds_bucket[5m])) by (le, instance))"),
+                SECONDS,
+            ),
             dropped: catalog.counter(
                 fact(
                     "fanfare_broker_publications_dropped_total",
@@ -84,6 +94,11 @@ impl Metrics {
     /// `count` publications were heard from the broker.
     pub fn publications_received(&self, count: u64) {
         self.broker.received.inc_by(count);
+    }
+
+    /// A batch of publications was heard whose first is of this age.
+    pub fn publication_heard(&self, age: Duration) {
+        self.broker.age.observe(age.as_secs_f64());
     }
 
     /// `count` publications were heard and thrown away.

@@ -9,6 +9,7 @@ use crate::labels::{Carrier, CloseCode, Command, Enforcement, HttpVersion, Limit
 #[derive(Debug)]
 pub(crate) struct Connections {
     pub(crate) open: IntGauge,
+    most: IntGauge,
     accepted: IntCounter,
     carried: By<Carrier, IntCounter>,
     closed: By<CloseCode, IntCounter>,
@@ -30,6 +31,13 @@ impl Connections {
             open: catalog.gauge(
                 fact("fanfare_connections", "Connections open now.")
                     .query("sum(fanfare_connections) by (instance)"),
+            ),
+            most: catalog.gauge(
+                fact(
+                    "fanfare_connections_limit",
+                    "Connections that may be open, by limits.connections as it is in force.",
+                )
+                .query("fanfare_connections / fanfare_connections_limit"),
             ),
             accepted: catalog.counter(
                 fact("fanfare_connections_accepted_total", "Connections that were let in.")
@@ -63,13 +71,7 @@ impl Connections {
                 )
                 .query("sum(rate(fanfare_handshakes_refused_total[5m])) by (reason)"),
             ),
-            exceeded: catalog.counters(
-                fact(
-                    "fanfare_limit_exceeded_total",
-                    "Times that a limit was met, by limit, and whether it was enforced or is in limits.dry_run.",
-                )
-                .query("sum(rate(fanfare_limit_exceeded_total[5m])) by (limit, mode)"),
-            ),
+            exceeded: exceeded(catalog),
             forwarded_malformed: catalog.counter(fact(
                 "fanfare_forwarded_malformed_total",
                 "Requests whose trusted proxy named a client that is no address; they count for the proxy's.",
@@ -97,6 +99,16 @@ impl Connections {
     }
 }
 
+fn exceeded(catalog: &mut Catalog) -> By<(Limit, Enforcement), IntCounter> {
+    catalog.counters(
+        fact(
+            "fanfare_limit_exceeded_total",
+            "Times that a limit was met, by limit, and whether it was enforced or is in limits.dry_run.",
+        )
+        .query("sum(rate(fanfare_limit_exceeded_total[5m])) by (limit, mode)"),
+    )
+}
+
 impl Metrics {
     /// A connection was let in and lives.
     pub fn connection_opened(&self, carrier: Carrier) {
@@ -109,6 +121,11 @@ impl Metrics {
     pub fn connection_closed(&self, code: u16) {
         self.connections.closed.of(CloseCode::of(code)).inc();
         self.connections.open.dec();
+    }
+
+    /// So many connections may be open from now on.
+    pub fn connections_limit(&self, most: usize) {
+        self.connections.most.set(i64::try_from(most).unwrap_or(i64::MAX));
     }
 
     /// A WebSocket handshake succeeded.

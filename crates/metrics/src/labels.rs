@@ -141,6 +141,18 @@ label! {
 }
 
 label! {
+    /// What came of handing a post on to the node of its ticket.
+    pub enum Errand as "outcome" {
+        /// That node has said what came of it.
+        Answered = "answered",
+        /// It has not in time, or it could not be asked.
+        Unanswered = "unanswered",
+        /// Too many of the client's, or of all, were waited for.
+        NoRoom = "no_room",
+    }
+}
+
+label! {
     /// A version of HTTP.
     pub enum HttpVersion as "http" {
         /// HTTP/1.1: the WebSocket has taken over the socket of its request.

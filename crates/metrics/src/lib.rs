@@ -27,8 +27,8 @@ use prometheus::process_collector::ProcessCollector;
 use crate::catalog::Catalog;
 pub use crate::document::document;
 pub use crate::labels::{
-    Answered, ApiMethod, BrokerCall, Carrier, Command, Enforcement, HttpVersion, Limit, Listener, Outcome,
-    Purpose, Refusal, Sacrifice, TlsHandshake, TokenRefusal,
+    Answered, ApiMethod, BrokerCall, Carrier, Command, Enforcement, Errand, HttpVersion, Limit, Listener,
+    Outcome, Purpose, Refusal, Sacrifice, TlsHandshake, TokenRefusal,
 };
 
 /// The content type of [`Metrics::render`].

@@ -1,10 +1,10 @@
-//! The node itself: what it is, whether it is leaving, what its backends ask, and its own bugs.
+//! The node itself: what it is, whether it is leaving, what its backends and other nodes ask, and its own bugs.
 
 use prometheus::{IntCounter, IntGauge};
 
 use crate::Metrics;
 use crate::catalog::{By, Catalog, fact};
-use crate::labels::{ApiMethod, Label, StatusClass};
+use crate::labels::{ApiMethod, Errand, Label, StatusClass};
 
 /// The version that every crate of the workspace shares.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +24,7 @@ impl Label for Version {
 #[derive(Debug)]
 pub(crate) struct Node {
     api: By<(ApiMethod, StatusClass), IntCounter>,
+    errands: By<Errand, IntCounter>,
     panics: IntCounter,
     draining: IntGauge,
 }
@@ -45,6 +46,13 @@ impl Node {
                 )
                 .query("sum(rate(fanfare_api_requests_total{status!=\"2xx\"}[5m])) by (method, status)"),
             ),
+            errands: catalog.counters(
+                fact(
+                    "fanfare_errands_total",
+                    "Posts that were handed on to the node whose ticket they came with, by what came of it.",
+                )
+                .query("sum(rate(fanfare_errands_total[5m])) by (outcome)"),
+            ),
             panics: catalog.counter(
                 fact("fanfare_panics_total", "Panics: each ended one connection and is a bug of ours.")
                     .query("increase(fanfare_panics_total[1h]) > 0"),
@@ -56,6 +64,11 @@ impl Node {
 }
 
 impl Metrics {
+    /// A post was handed on to the node of its ticket.
+    pub fn errand(&self, outcome: Errand) {
+        self.node.errands.of(outcome).inc();
+    }
+
     /// A request of a backend was answered with this HTTP status.
     pub fn api_request(&self, method: ApiMethod, status: u16) {
         self.node.api.of((method, StatusClass::of(status))).inc();

@@ -89,6 +89,9 @@ fn facts_move_the_series_they_name() {
     metrics.publish_to_write(Duration::from_secs(60));
     metrics.broker_call(BrokerCall::Publish, Outcome::Ok, Duration::from_millis(1));
     metrics.broker_call(BrokerCall::Publish, Outcome::Timeout, Duration::from_secs(2));
+    metrics.publications_received(7);
+    metrics.publication_heard(Duration::from_millis(30));
+    metrics.connections_limit(5_000);
     metrics.broker_connected(true);
     metrics.api_request(ApiMethod::Publish, 503);
 
@@ -118,6 +121,10 @@ fn facts_move_the_series_they_name() {
         ("fanfare_broker_call_errors_total{call=\"publish\",outcome=\"timeout\"}", 1.0),
         ("fanfare_broker_call_errors_total{call=\"publish\",outcome=\"unavailable\"}", 0.0),
         ("fanfare_broker_connected", 1.0),
+        ("fanfare_broker_publications_received_total", 7.0),
+        ("fanfare_publish_to_heard_seconds_bucket{le=\"0.025\"}", 0.0),
+        ("fanfare_publish_to_heard_seconds_bucket{le=\"0.05\"}", 1.0),
+        ("fanfare_connections_limit", 5_000.0),
         ("fanfare_api_requests_total{method=\"publish\",status=\"5xx\"}", 1.0),
         (concat!("fanfare_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"}"), 1.0),
     ] {

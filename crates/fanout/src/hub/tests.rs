@@ -456,6 +456,25 @@ async fn a_busy_lane_lets_others_run() {
     }
 }
 
+/// Whether or not anybody here subscribes: who waits for late news is not counted, how late it came is.
+#[tokio::test(start_paused = true)]
+async fn it_is_counted_how_late_a_batch_is_heard() {
+    let (lanes, ends) = Lanes::new(1, RUN_MAX);
+    let metrics = Arc::new(Metrics::new());
+    let options = HubOptions { now: || UnixMicros(5_000_000), ..OPTIONS };
+    let _hub = Hub::start(Arc::new(Mute), ends, metrics.clone(), &TaskTracker::new(), options);
+    for _ in 0..3 {
+        let draft = Draft { received: UnixMicros(2_000_000), ..draft(0, "1", None) };
+        let publication = Arc::new(Publication::new(draft, None));
+        lanes.lane(&channel(0)).try_send(Heard::Publication(publication)).unwrap();
+    }
+    tokio::task::yield_now().await;
+    let text = metrics.render();
+    for line in ["fanfare_publish_to_heard_seconds_count 1", "fanfare_publish_to_heard_seconds_sum 3"] {
+        assert!(text.lines().any(|it| it == line), "{line} is not in\n{text}");
+    }
+}
+
 /// Takes what waits in an outbox; whether that was anything.
 fn hears(outbox: &Outbox) -> bool {
     outbox.poll_take(&Context::from_waker(Waker::noop()), &mut Batch::default()).is_ready()

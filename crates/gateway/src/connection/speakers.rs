@@ -4,7 +4,9 @@
 //! under its name, with its permissions and on the channels that it hears, at its rate. The conversation itself is not asked, since
 //! a body that its client does not read is not polled; so what could have ended it meanwhile is looked at here.
 //!
-//! **Invariant.** A ticket is good from the first byte of the response until it is dropped, and on no other node.
+//! A request that comes to another node is handed on to this one: [`errands`](crate::errands).
+//!
+//! **Invariant.** A ticket is good from the first byte of the response until it is dropped.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -70,12 +72,8 @@ impl Speakers {
     /// Whose ticket it is.
     ///
     /// # Errors
-    /// 4404: it is of another node, or of a conversation that is over.
-    pub(crate) fn of(&self, ticket: &Ticket, node: &str) -> Result<Arc<Speaker>, Failure> {
-        if ticket.node() != node {
-            let text = "the ticket is of another node: have your balancer send it there, or try again";
-            return Err(Failure::new(ErrorCode::NotFound, text));
-        }
+    /// 4404: it is of a conversation that is over.
+    pub(crate) fn of(&self, ticket: &Ticket) -> Result<Arc<Speaker>, Failure> {
         self.0.lock().get(&ticket.secret()).cloned().ok_or_else(|| {
             let text =
                 "the conversation of this ticket is over: listen again, and take that of the new welcome";

@@ -2,10 +2,11 @@
 //!
 //! The body is the native `publish`, and the answer what a WebSocket would hear: a session that lives for one command
 //! judges it. Its client is who the token of the request says, which stands where that of a handshake may; or, with
-//! `Authorization: Ticket`, the one of the conversation that the ticket is for.
+//! `Authorization: Ticket`, the one of the conversation that the ticket is for, be it on this node or on another.
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ::http::{HeaderMap, Method, Request, StatusCode, header};
 use bytes::Bytes;
@@ -20,11 +21,14 @@ use fanfare_protocol::limits::Bound;
 use fanfare_protocol::session::{Effect, Input, Policy, Session};
 use fanfare_protocol::{Channel, RequestId, SessionId, Ticket, UserId};
 use hyper::body::Incoming;
+use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use super::cors::{Page, sender};
 use super::{Answer, Body, Peer, count_command, failure, json, use_instead};
 use crate::api;
 use crate::connection::{Speaker, broker_failure, exceeded, new_session_id};
+use crate::errands;
 use crate::node::Services;
 
 const METHODS: &str = "POST, OPTIONS";
@@ -41,14 +45,64 @@ pub(super) async fn answer(peer: &Peer, request: Request<Incoming>, services: &A
         _ => return page.answered(use_instead(METHODS)),
     }
     let client = peer.client(request.headers(), services);
-    let reply = match read(peer, request, services).await {
-        Ok((voice, body)) => perform(decode(&body, services), client, voice, services).await,
-        Err(failure) => Reply::unasked(Event::Refused { failure, channel: None }),
+    let answer = match read(peer, request, services).await {
+        Ok((Speaks::Here(voice), body)) => {
+            spell(&counted(perform(decode(&body, services), client, voice, services).await, services))
+        }
+        Ok((Speaks::Elsewhere(ticket), body)) => hand_on(&ticket, client, &body, services).await,
+        Err(failure) => spell(&counted(refused(failure), services)),
     };
+    page.answered(answer)
+}
+
+/// Says a command for whoever holds a ticket of this node, and answers with the event that comes of it: the request has come to another.
+pub(crate) async fn say(
+    ticket: &Ticket,
+    client: IpAddr,
+    command: &[u8],
+    services: &Services,
+) -> Box<RawValue> {
+    let voice = services.speakers.of(ticket).and_then(|speaker| Voice::of(speaker, services));
+    let reply = match voice {
+        Ok(voice) => perform(decode(command, services), client, voice, services).await,
+        Err(failure) => refused(failure),
+    };
+    RawValue::from_string(text(&counted(reply, services))).expect("an event is JSON")
+}
+
+/// Has the node of a ticket say it. What is no command is found out here.
+async fn hand_on(ticket: &Ticket, client: IpAddr, body: &[u8], services: &Services) -> Answer {
+    if let Err(rejection) = decode(body, services) {
+        services.metrics.command_received(Kind::Unknown);
+        return spell(&counted(rejected(rejection), services));
+    }
+    let command = serde_json::from_slice(body).expect("it has been read as JSON");
+    match errands::ask(services, ticket, client, command).await {
+        Ok(event) => handed_back(event.get()),
+        Err(failure) => spell(&counted(refused(failure), services)),
+    }
+}
+
+fn refused(failure: Failure) -> Reply {
+    Reply::unasked(Event::Refused { failure, channel: None })
+}
+
+fn rejected(Rejection { id, channel, failure, .. }: Rejection) -> Reply {
+    Reply { id, event: Event::Refused { failure, channel } }
+}
+
+fn counted(reply: Reply, services: &Services) -> Reply {
     if let Event::Refused { failure, .. } = &reply.event {
         services.metrics.command_refused(failure.code.number());
     }
-    page.answered(spell(&reply))
+    reply
+}
+
+/// Where something is said.
+enum Speaks {
+    Here(Voice),
+    /// By the node of this ticket.
+    Elsewhere(Ticket),
 }
 
 /// As whom something is said.
@@ -59,7 +113,7 @@ struct Voice {
     speaker: Option<Arc<Speaker>>,
 }
 
-impl Voice {
+impl Speaks {
     /// Who sends a request that the rate allows: that of the conversation for which it speaks, else that of its socket, which
     /// a proxy may share among many.
     fn of<B>(peer: &Peer, request: &Request<B>, services: &Services) -> Result<Self, Failure> {
@@ -67,16 +121,27 @@ impl Voice {
         let Some(ticket) = ticket(request.headers()) else {
             peer.within_rate(&policy.limits, services)?;
             let visitor = sender(request, services)?;
-            return Ok(Self { session: new_session_id(), visitor, speaker: None });
+            return Ok(Self::Here(Voice { session: new_session_id(), visitor, speaker: None }));
         };
         let ticket = ticket.ok_or_else(|| {
             let text = "this is no ticket: send Authorization: Ticket with that of welcome";
             Failure::new(ErrorCode::BadRequest, text)
         })?;
-        let speaker = services.speakers.of(&ticket, &policy.node);
+        if *ticket.node() != *policy.node {
+            // Whether it is a ticket at all is known elsewhere.
+            return peer.within_rate(&policy.limits, services).map(|()| Self::Elsewhere(ticket));
+        }
+        let speaker = services.speakers.of(&ticket);
         let speaker =
             speaker.or_else(|unknown| peer.within_rate(&policy.limits, services).and(Err(unknown)))?;
-        count_command(&speaker.rate, &policy.limits, services)?;
+        Voice::of(speaker, services).map(Self::Here)
+    }
+}
+
+impl Voice {
+    /// That of a conversation on this node, at its rate.
+    fn of(speaker: Arc<Speaker>, services: &Services) -> Result<Self, Failure> {
+        count_command(&speaker.rate, &services.settings().policy.limits, services)?;
         let visitor = speaker.visitor(services)?;
         Ok(Self { session: speaker.session(), visitor, speaker: Some(speaker) })
     }
@@ -89,17 +154,17 @@ fn ticket(headers: &HeaderMap) -> Option<Option<Ticket>> {
     scheme.eq_ignore_ascii_case("ticket").then(|| Ticket::parse(ticket.trim()))
 }
 
-/// The body of a command, and as whom it is said.
+/// The body of a command, and who says it where.
 async fn read(
     peer: &Peer,
     request: Request<Incoming>,
     services: &Services,
-) -> Result<(Voice, Bytes), Failure> {
+) -> Result<(Speaks, Bytes), Failure> {
     let settings = services.settings();
-    let voice = Voice::of(peer, &request, services)?;
+    let speaks = Speaks::of(peer, &request, services)?;
     let body =
         api::read(request.into_body(), settings.policy.limits.message_bytes, settings.header_timeout).await?;
-    Ok((voice, body))
+    Ok((speaks, body))
 }
 
 /// The command in a body, judged by its depth before it is parsed.
@@ -119,8 +184,7 @@ async fn perform(decoded: Decoded, client: IpAddr, voice: Voice, services: &Serv
         Ok(wish) => wish,
         Err(rejection) => {
             services.metrics.command_received(Kind::Unknown);
-            let event = Event::Refused { failure: rejection.failure, channel: rejection.channel };
-            return Reply { id: rejection.id, event };
+            return rejected(rejection);
         }
     };
     services.metrics.command_received(Kind::Publish);
@@ -184,9 +248,39 @@ fn within_rate(
 }
 
 fn spell(reply: &Reply) -> Answer {
+    let refusal = match &reply.event {
+        Event::Refused { failure, .. } => Some(failure),
+        _ => None,
+    };
+    dress(text(reply), refusal)
+}
+
+/// The answer of another node, which says of a refusal what HTTP has words for.
+fn handed_back(event: &str) -> Answer {
+    #[derive(Deserialize)]
+    struct Outcome {
+        code: Option<u16>,
+        /// Milliseconds.
+        retry_after: Option<u64>,
+    }
+    let outcome: Option<Outcome> = serde_json::from_str(event).ok();
+    let refusal = outcome.and_then(|Outcome { code, retry_after }| {
+        let code = ErrorCode::ALL.into_iter().find(|it| Some(it.number()) == code)?;
+        let retry_after = retry_after.map(Duration::from_millis);
+        Some(Failure { retry_after, ..Failure::new(code, "") })
+    });
+    dress(event.to_owned(), refusal.as_ref())
+}
+
+fn text(reply: &Reply) -> String {
     let text = Encoding::NativeJson.dialect().encode(reply).expect("it has a word for it").payload().to_vec();
-    let Event::Refused { failure: reason, .. } = &reply.event else { return json(StatusCode::OK, text) };
-    let mut refusal = failure(reason);
-    *refusal.body_mut() = Body::from(Bytes::from(text));
-    refusal
+    String::from_utf8(text).expect("JSON is text")
+}
+
+/// An event as an answer, under the status of what it refuses.
+fn dress(text: String, refusal: Option<&Failure>) -> Answer {
+    let Some(refusal) = refusal else { return json(StatusCode::OK, text.into_bytes()) };
+    let mut answer = failure(refusal);
+    *answer.body_mut() = Body::from(Bytes::from(text));
+    answer
 }

@@ -105,6 +105,28 @@ async fn a_connection_sends_as_many_commands_a_second_as_welcome_says() {
     }
 }
 
+/// Each ping costs an answer, and each pong a look, so they count as commands do: after as many, a command is one too many.
+#[tokio::test]
+async fn pings_and_pongs_of_websocket_count_against_the_rate() {
+    let node = node("[limits]\nmessages_per_second = 2").await;
+    for (control, expected) in [(opcode::PING, "error"), (opcode::PONG, "error"), (opcode::TEXT, "pong")] {
+        let mut peer = RawPeer::connect(node.public_addr()).await;
+        if control != opcode::TEXT {
+            peer.send_bytes(&frame(FIN | control, b"").repeat(2)).await;
+        }
+        peer.send_text(&ping(30)).await;
+        let answer = loop {
+            match peer.frame().await.expect("there is an answer") {
+                (opcode::PONG, _) => {}
+                (_, answer) => break answer,
+            }
+        };
+        let answer: Value = serde_json::from_slice(&answer).expect("answers are JSON");
+        assert_eq!(answer["type"], expected, "{answer}");
+        assert_eq!(answer.get("code"), (expected == "error").then_some(&json!(4429)), "{answer}");
+    }
+}
+
 /// The answers to one message are queued before any of them is written: so they are what waits, to the byte.
 #[tokio::test]
 async fn as_many_bytes_wait_for_a_connection_as_configured() {

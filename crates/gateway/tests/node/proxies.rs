@@ -11,6 +11,7 @@ use fanfare_gateway::node::Node;
 use fanfare_testbed::authority::GOOD;
 use fanfare_testbed::raw_peer::HANDSHAKE;
 use fanfare_testbed::{Authority, Client, Nginx, RawPeer, http};
+use serde_json::json;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
@@ -128,6 +129,34 @@ async fn behind_nginx_each_client_has_its_own_address() {
     // A place is given back through nginx as well.
     inside.truncate(4);
     fanfare_testbed::eventually("a place is free", async || enter("127.0.0.13").await.is_ok()).await;
+}
+
+/// What the gateway takes is not refused on the way to it: nginx's own bounds are no narrower, whatever they are for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nginx_refuses_nothing_that_the_gateway_would_take() {
+    let node = node(
+        "[auth]\nanonymous = true\n[auth.jwt]\nhmac_secret = \"a secret of thirty-two bytes and a few more\"",
+    )
+    .await;
+    let nginx = Nginx::start(&[node.public_addr()]).await;
+    let body = |length: usize| {
+        let (head, tail) = (r#"{"channel":"a","data":""#, "\"}");
+        format!("{head}{}{tail}", "x".repeat(length - head.len() - tail.len()))
+    };
+    // As long as a message may be, a token, and a list of channels.
+    let longest = http::post(nginx.address(), "/publish", &[], &body(65_536)).await;
+    assert_eq!(longest.status, 200, "{}", longest.text());
+    assert_eq!(http::post(nginx.address(), "/publish", &[], &body(65_537)).await.status, 413);
+    let token = |length: usize| format!("Authorization: Bearer {}", "t".repeat(length));
+    for length in [8_192, 8_193] {
+        let refused = http::post(nginx.address(), "/publish", &[&token(length)], &body(100)).await;
+        assert_eq!((refused.status, &refused.json()["code"]), (401, &json!(4401)), "{}", refused.text());
+        let says_length = refused.text().contains("8192");
+        assert_eq!(says_length, length > 8_192, "{}", refused.text());
+    }
+    let channels: String = (0..128).map(|it| format!("channel={it:0100}&")).collect();
+    let answer = http::get(nginx.address(), &format!("/poll?{channels}wait=0")).await;
+    assert_eq!(answer.json()["events"].as_array().unwrap().len(), 128);
 }
 
 const PROTOCOL: &str = "[proxy]\ntrusted = [\"127.0.0.1\", \"10.0.0.0/8\"]\nprotocol = true\n[limits]\nconnections_per_ip = 1\nheader_seconds = 1\n";

@@ -79,7 +79,7 @@ export class StandIn {
     const send = (headers) => this.#fetch(`${this.#base}/publish`, { method: 'POST', headers, body: JSON.stringify(command) });
     try {
       let answer = await send(this.#ticket ? { authorization: `Ticket ${this.#ticket}` } : {});
-      // Behind a balancer it may have come to a node that does not know us; then anybody's permissions have to do.
+      // Between two streams nobody knows us; then anybody's permissions have to do.
       if (answer.status === 404 && this.#ticket) answer = await send({});
       this.#tell(await answer.json());
     } catch {

@@ -1,0 +1,210 @@
+//! What one node asks of another: to say what was posted to it with a ticket that the other has given.
+//!
+//! ```text
+//!  POST /publish ─► node 2: ask ──► cluster::send ──► broker ──► node 1: Ear ─► publish::say
+//!         answer ◄─ node 2: Ear ◄── broker ◄── cluster::send ◄──────────────────────┘
+//! ```
+//!
+//! The conversation's own node judges, places and answers, as if the request had come to it: so the answer is the same
+//! wherever a balancer sends it. Nodes need to know nothing of each other but the name, which is in the ticket.
+//!
+//! **Invariants.** What is asked is heard once or not at all: whoever gets no answer in time is told that nobody knows, and nothing is
+//! asked twice. A client can have only so many errands under way, and each counts against the rate of the socket that
+//! it came by, so that one request costs the nodes two publications, and no client more requests than it may send
+//! anyway. A node runs only so many errands of others at a time; the rest wait in its ear, whose queue is bounded.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fanfare_fanout::broker::BrokerError;
+use fanfare_fanout::cluster::{self, Ear, Told};
+use fanfare_metrics::Errand as Outcome;
+use fanfare_protocol::Ticket;
+use fanfare_protocol::error::{ErrorCode, Failure};
+use fanfare_protocol::publication::Payload;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use crate::connection::broker_failure;
+use crate::http;
+use crate::node::Services;
+use crate::orders;
+
+/// How long an answer may take: longer than the broker of the other node may, and shorter than proxies wait.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The most errands that a node has sent out and waits for.
+const UNDER_WAY_MAX: usize = 4096;
+
+/// The most that it runs for others at a time.
+const RUNNING_MAX: usize = 64;
+
+/// When whoever finds no room may try again.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// What nodes say to each other.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Word {
+    /// Say this command for the holder of the ticket, and tell `from` what came of it.
+    Ask { id: u64, from: Box<str>, ticket: Box<str>, client: IpAddr, command: Box<RawValue> },
+    /// This came of it: an event, as the client is told it.
+    Answer { id: u64, event: Box<RawValue> },
+}
+
+/// The errands that this node waits for.
+#[derive(Debug, Default)]
+pub(crate) struct Errands {
+    under_way: Mutex<HashMap<u64, oneshot::Sender<Box<RawValue>>>>,
+    /// Whether answers can be heard.
+    is_listening: watch::Sender<bool>,
+}
+
+/// One that is waited for until this is dropped.
+struct UnderWay<'a> {
+    id: u64,
+    errands: &'a Errands,
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.errands.under_way.lock().remove(&self.id);
+    }
+}
+
+impl Errands {
+    /// Waits until answers can be heard.
+    pub(crate) async fn listening(&self) {
+        let waiting = self.is_listening.subscribe().wait_for(|it| *it).await.map(drop);
+        waiting.expect("the sender is this list's own");
+    }
+
+    fn begin(&self) -> Option<(UnderWay<'_>, oneshot::Receiver<Box<RawValue>>)> {
+        let mut under_way = self.under_way.lock();
+        if under_way.len() >= UNDER_WAY_MAX {
+            return None;
+        }
+        // Who guesses it could answer, and whoever may publish between nodes could do worse.
+        let id = fastrand::u64(..);
+        let (answer, answered) = oneshot::channel();
+        under_way.insert(id, answer);
+        Some((UnderWay { id, errands: self }, answered))
+    }
+
+    fn answered(&self, id: u64, event: Box<RawValue>) {
+        // Whoever asked may have given up, or be the node of this name before it was started again.
+        if let Some(asker) = self.under_way.lock().remove(&id) {
+            let _ = asker.send(event);
+        }
+    }
+}
+
+/// Has the node of a ticket say this command for the client who holds it; the answer is the event that the client is told.
+///
+/// # Errors
+/// There is no room for more; the broker is away; or there was no answer, and nobody knows.
+pub(crate) async fn ask(
+    services: &Services,
+    ticket: &Ticket,
+    client: IpAddr,
+    command: Box<RawValue>,
+) -> Result<Box<RawValue>, Failure> {
+    let outcome = try_asking(services, ticket, client, command).await;
+    services.metrics.errand(match &outcome {
+        Ok(_) => Outcome::Answered,
+        Err(Trouble::NoRoom(_)) => Outcome::NoRoom,
+        Err(Trouble::NotSent(_) | Trouble::Unanswered) => Outcome::Unanswered,
+    });
+    outcome.map_err(|trouble| match trouble {
+        Trouble::NoRoom(why) => Failure::retry(ErrorCode::Unavailable, why, RETRY_AFTER),
+        Trouble::NotSent(error) => broker_failure(&error),
+        Trouble::Unanswered => {
+            let text = "the node of this ticket does not answer: it may have been done or not";
+            Failure::retry(ErrorCode::Unavailable, text, RETRY_AFTER)
+        }
+    })
+}
+
+enum Trouble {
+    NoRoom(&'static str),
+    NotSent(BrokerError),
+    Unanswered,
+}
+
+async fn try_asking(
+    services: &Services,
+    ticket: &Ticket,
+    client: IpAddr,
+    command: Box<RawValue>,
+) -> Result<Box<RawValue>, Trouble> {
+    let settings = services.settings();
+    let place = services.admission.errand(client, &settings.limits);
+    let _place = place.ok_or(Trouble::NoRoom("too much of your address waits for other nodes: try again"))?;
+    let (waiting, answered) =
+        services.errands.begin().ok_or(Trouble::NoRoom("too much waits for other nodes: try again"))?;
+    let from = settings.policy.node.clone();
+    let word = Word::Ask { id: waiting.id, from, ticket: ticket.to_string().into(), client, command };
+    let asking = async {
+        send(services, ticket.node(), &word).await.map_err(Trouble::NotSent)?;
+        drop(word);
+        answered.await.map_err(|_| Trouble::Unanswered)
+    };
+    timeout(PATIENCE, asking).await.unwrap_or(Err(Trouble::Unanswered))
+}
+
+async fn send(services: &Services, node: &str, word: &Word) -> Result<(), BrokerError> {
+    let word = serde_json::to_string(word).expect("plain fields are JSON");
+    let word = Payload::parse(&word).expect("it was just written");
+    cluster::send(&services.hub, node, word, services.clock.unix()).await
+}
+
+/// Hears what other nodes ask and answer, until told to stop.
+pub(crate) async fn follow(services: Arc<Services>, stop: CancellationToken) {
+    let node = services.settings().policy.node.clone();
+    stop.run_until_cancelled(async {
+        loop {
+            match Ear::of_node(&services.hub, &services.metrics, &node).await {
+                Ok(ear) => {
+                    services.errands.is_listening.send_replace(true);
+                    listen(&ear, &services).await;
+                }
+                Err(error) => debug!(%error, "other nodes cannot be heard yet"),
+            }
+            sleep(orders::RETRY).await;
+        }
+    })
+    .await;
+}
+
+/// Until the queue has overflowed: those who asked what was in it get no answer.
+async fn listen(ear: &Ear, services: &Arc<Services>) {
+    let running = Arc::new(Semaphore::new(RUNNING_MAX));
+    while let Told::Said(events) = ear.next().await {
+        for event in events {
+            match orders::read(&event) {
+                Some(Word::Answer { id, event }) => services.errands.answered(id, event),
+                Some(Word::Ask { id, from, ticket, client, command }) => {
+                    let Some(ticket) = Ticket::parse(&ticket) else { continue };
+                    let room = running.clone().acquire_owned().await.expect("it is not closed");
+                    let services = services.clone();
+                    services.clone().spawn_guarded(async move {
+                        let event = http::say(&ticket, client, command.get().as_bytes(), &services).await;
+                        let answer = Word::Answer { id, event };
+                        if let Err(error) = send(&services, &from, &answer).await {
+                            debug!(%error, "an answer could not be sent");
+                        }
+                        drop(room);
+                    });
+                }
+                None => warn!("a node cannot be understood: is it of another version?"),
+            }
+        }
+    }
+}
