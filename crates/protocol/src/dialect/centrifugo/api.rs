@@ -32,7 +32,7 @@ pub struct Shape(Kind);
 enum Kind {
     One,
     Broadcast(usize),
-    Batch(Vec<(&'static str, Kind)>),
+    Batch(Vec<(&'static str, Self)>),
 }
 
 impl Shape {
@@ -87,6 +87,7 @@ const fn status(code: ErrorCode) -> u16 {
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
+#[expect(clippy::struct_excessive_bools, reason = "as it comes")]
 struct Fields<'a> {
     #[serde(borrow)]
     channel: Cow<'a, str>,
@@ -256,7 +257,7 @@ fn bad(explanation: impl Into<Box<str>>) -> Failure {
 const RESULT: Field = Field::new("result", 2);
 
 /// Writes the answer of one command; takes as many answers as it had calls.
-fn write<'a>(sink: &mut Json, kind: &Kind, answers: &mut dyn Iterator<Item = &'a Result<ApiReply, Failure>>) {
+fn write(sink: &mut Json, kind: &Kind, answers: &mut dyn Iterator<Item = &Result<ApiReply, Failure>>) {
     match kind {
         Kind::One => match answers.next().expect("each call has an answer") {
             Ok(reply) => sink.message(RESULT, |sink| result(sink, reply)),
