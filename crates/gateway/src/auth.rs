@@ -120,7 +120,7 @@ impl Auth {
 
     /// Has the key fetched that the token of a request names, if it is not at hand. To be awaited before [`visitor`](Self::visitor).
     pub(crate) async fn prepare_request<B>(&self, request: &Request<B>) {
-        let Some(verifier) = &self.verifier else { return };
+        let Some(verifier) = self.verifier.as_ref().filter(|verifier| verifier.has_servers()) else { return };
         if let Some(presented) = presented::find(&self.places, request.headers(), request.uri().query()) {
             verifier.prepare(&presented.token).await;
         }
