@@ -227,7 +227,7 @@ impl Fields<'_> {
             "" => None,
             key => Some(IdempotencyKey::parse(key).ok_or_else(|| bad("`idempotency_key` is too long"))?),
         };
-        Ok(ApiCall::Publish { channel: named(channel)?, payload, key })
+        Ok(ApiCall::Publish { channel: named(channel)?, payload, key, exclude: None })
     }
 
     fn disconnect(&self) -> Call {
@@ -305,7 +305,8 @@ fn result(sink: &mut Json, reply: &ApiReply) {
             }
             None => presence_stats(sink, crowd),
         },
-        ApiReply::Published { position: None, .. } | ApiReply::Done => {}
+        // No call that is read here is answered with channels.
+        ApiReply::Published { position: None, .. } | ApiReply::Channels { .. } | ApiReply::Done => {}
     }
 }
 
