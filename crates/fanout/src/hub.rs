@@ -211,6 +211,11 @@ impl Hub {
         }
     }
 
+    /// Whether anything of the past is to follow when this subscriber, which has entered, goes live.
+    pub fn replays(&self, channel: &Channel, outbox: &Outbox) -> bool {
+        self.registry.replays(channel, outbox.id())
+    }
+
     /// Reads a part of a channel's history.
     ///
     /// # Errors

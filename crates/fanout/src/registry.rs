@@ -261,6 +261,14 @@ impl Registry {
         Some(queued)
     }
 
+    /// Whether a subscriber that has entered is to be replayed anything.
+    pub(crate) fn replays(&self, channel: &Channel, id: SubscriberId) -> bool {
+        let Some(subscribers) = self.find(channel) else { return false };
+        let crowd = subscribers.0.lock();
+        let gate = crowd.members.get(&id).map(|member| &member.gate);
+        matches!(gate, Some(Gate::Entered(entered)) if !(entered.replay.is_empty() && entered.since.is_empty()))
+    }
+
     /// Removes a subscriber. From the return on nothing of this channel is queued for it.
     pub(crate) fn leave(&self, channel: &Channel, id: SubscriberId) -> Left {
         let Some(subscribers) = self.find(channel) else { return Left::WasNotThere };

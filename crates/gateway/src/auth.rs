@@ -178,7 +178,9 @@ impl Auth {
         grant: Option<&Grant>,
         services: &Services,
     ) -> Result<Pass, Failure> {
-        let Proof::Token(token) = proof;
+        let Proof::Token(token) = proof else {
+            return Err(Failure::new(ErrorCode::Forbidden, "no signatures are taken here"));
+        };
         // Nobody but a client that shows another's token is thrown out for it.
         let proven = self.judged(token, services).map_err(|failure| match failure.code {
             ErrorCode::Unauthorized => Failure { code: ErrorCode::Forbidden, ..failure },
@@ -190,7 +192,7 @@ impl Auth {
             return Err(Failure::new(ErrorCode::Unauthorized, text));
         }
         let expires = proven.expires.map(|expires| UnixMicros(expires.saturating_mul(1_000_000)));
-        Ok(Pass { profile: proven.profile.clone(), expires })
+        Ok(Pass { profile: proven.profile.clone(), expires, ..Pass::default() })
     }
 
     fn judged(&self, token: &Token, services: &Services) -> Result<Arc<Grant>, Failure> {

@@ -17,10 +17,11 @@ use fanfare_fanout::broker::BrokerError;
 use fanfare_fanout::presence::Desk;
 use fanfare_fanout::{Hub, Outbox, Queued};
 use fanfare_metrics::Metrics;
+use fanfare_protocol::command::Start;
 use fanfare_protocol::dialect::Dialect;
 use fanfare_protocol::error::{ErrorCode, Failure};
 use fanfare_protocol::event::{Crowd, Event, Member, Reply};
-use fanfare_protocol::grant::Grant;
+use fanfare_protocol::grant::{Grant, Pass, Proof, Token};
 use fanfare_protocol::rules::Consent;
 use fanfare_protocol::session::{Effect, Input, Stage};
 use fanfare_protocol::websocket::Frame;
@@ -66,21 +67,13 @@ impl<T: Transport> Connection<T> {
                     self.answer(placed);
                 }
             }
-            if let Effect::Join { .. } | Effect::Read { .. } | Effect::Count { .. } = effect {
+            if let Effect::Join { .. } | Effect::Survey { .. } | Effect::Read { .. } | Effect::Count { .. } =
+                effect
+            {
                 is_patient = is_patient && self.has_made_room().await;
             }
             match effect {
-                Effect::Authenticate { id, token } => {
-                    let settings = services.settings();
-                    self.while_writing(settings.auth.prepare(&token)).await;
-                    let outcome = settings.auth.verify(&token, &services);
-                    let before = self.session.shared_grant().cloned();
-                    let outcome = match outcome {
-                        Ok(grant) => self.introduced(Some(grant)).await,
-                        Err(failure) => Err(failure),
-                    };
-                    self.let_in(id, outcome, before.as_ref());
-                }
+                Effect::Authenticate { id, token } => self.authenticate(id, &token).await,
                 Effect::Introduce { id, presumed } => {
                     let outcome = self.introduced(presumed).await;
                     self.let_in(id, outcome, None);
@@ -111,8 +104,7 @@ impl<T: Transport> Connection<T> {
                     }
                 }
                 Effect::Admit { id, channel, start, proof } => {
-                    let grant = self.session.grant();
-                    let outcome = services.settings().auth.admit(&proof, &channel, grant, &services);
+                    let outcome = self.admit(&channel, &proof);
                     self.answer(Input::Admitted { id, channel, start, outcome });
                 }
                 Effect::Join { id, channel, terms } => {
@@ -126,6 +118,12 @@ impl<T: Transport> Connection<T> {
                         Err(failure) => Err(failure),
                     };
                     self.answer(Input::Joined { id, channel, start, outcome });
+                }
+                Effect::Survey { channel, member } => {
+                    services.desk.enter_unaware(&channel, member, &self.outbox);
+                    let most = self.session.limits().queue_bytes / 2;
+                    let outcome = self.while_writing(count(&services.desk, &channel, true, most)).await;
+                    self.answer(Input::Surveyed { channel, outcome });
                 }
                 Effect::Read { id, channel, excerpt } => {
                     let answer = self.while_writing(services.hub.history(&channel, excerpt.query())).await;
@@ -142,6 +140,40 @@ impl<T: Transport> Connection<T> {
         }
         while let Some(placed) = self.while_writing(placing.next()).await {
             self.answer(placed);
+        }
+    }
+
+    /// Finds out whose a token is: by the application whose client this is, or by the keys that are configured.
+    async fn authenticate(&mut self, id: Option<RequestId>, token: &Token) {
+        let services = self.services.clone();
+        let outcome = match self.session.realm() {
+            Some(realm) => self.dialect().recognise(realm, self.session.id(), token).map(Arc::new),
+            None => {
+                let settings = services.settings();
+                self.while_writing(settings.auth.prepare(token)).await;
+                settings.auth.verify(token, &services)
+            }
+        };
+        let before = self.session.shared_grant().cloned();
+        let outcome = match outcome {
+            // Who its clients are an application with a realm has signed.
+            Ok(grant) if self.session.realm().is_some() => self.belong(grant),
+            Ok(grant) => self.introduced(Some(grant)).await,
+            Err(failure) => Err(failure),
+        };
+        self.let_in(id, outcome, before.as_ref());
+    }
+
+    /// Judges what is to let the client on a channel.
+    fn admit(&self, channel: &Channel, proof: &Proof) -> Result<Pass, Failure> {
+        match (proof, self.session.realm()) {
+            (Proof::Signed(signed), Some(realm)) => {
+                self.dialect().admit(realm, self.session.id(), channel, signed)
+            }
+            _ => {
+                let settings = self.services.settings();
+                settings.auth.admit(proof, channel, self.session.grant(), &self.services)
+            }
         }
     }
 
@@ -187,7 +219,17 @@ impl<T: Transport> Connection<T> {
                 {
                     self.transport.entering(&channel, *entry, frame);
                 }
+                let is_empty = matches!(
+                    &reply,
+                    Some(Reply { event: Event::Subscribed { start: Start::Rewind(_), .. }, .. })
+                ) && !services.hub.replays(&channel, &self.outbox);
                 services.hub.go_live(&channel, &self.outbox, frame);
+                if is_empty {
+                    self.send(&Reply::unasked(Event::NothingKept { channel }));
+                }
+            }
+            Effect::Heed { channel, crowd } => {
+                services.desk.heed(&channel, self.session.id(), &crowd);
             }
             Effect::Enter { channel, member, is_told } => {
                 services.desk.enter(&channel, member, is_told.then_some(&self.outbox));
@@ -218,6 +260,7 @@ impl<T: Transport> Connection<T> {
             | Effect::Tell { .. }
             | Effect::Admit { .. }
             | Effect::Join { .. }
+            | Effect::Survey { .. }
             | Effect::Publish { .. }
             | Effect::Read { .. }
             | Effect::Count { .. } => unreachable!("what asks is performed where its answer is waited for"),
@@ -268,6 +311,7 @@ pub(super) fn asks_hub(effect: &Effect) -> bool {
             | Effect::Tell { .. }
             | Effect::Admit { .. }
             | Effect::Join { .. }
+            | Effect::Survey { .. }
             | Effect::Publish { .. }
             | Effect::Read { .. }
             | Effect::Count { .. }

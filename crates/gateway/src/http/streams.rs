@@ -13,7 +13,7 @@ use fanfare_protocol::error::{ErrorCode, Failure};
 use super::cors::{Page, sender};
 use super::{Answer, Body, Peer, failure, json, query, use_instead, with_type};
 use crate::admission::NoRoom;
-use crate::connection::{Guest, Streaming, new_session_id};
+use crate::connection::{Guest, Membership, Streaming, new_session_id};
 use crate::node::Services;
 use crate::transport::lines::Form;
 
@@ -59,7 +59,8 @@ async fn open<B>(
     let sender = sender(peer, request, session, transport, services).await;
     let (visitor, caller) = sender.inspect_err(|why| services.metrics.handshake_refused(label(why)))?;
     services.belong(&mut place, &visitor).map_err(refused)?;
-    let guest = Guest { visitor, place, session, caller };
+    let membership = Membership::Common;
+    let guest = Guest { visitor, place, session, caller, membership };
     let mut streaming = Streaming::open(form, asked.listening, guest, services);
     streaming.opened().await?;
     if form == Form::Answer {

@@ -18,6 +18,7 @@ use crate::manners::{Absence, Manners, Opening, Refusal, SignOfLife};
 use crate::publication::{Delivery, Publication};
 use crate::websocket::{Frame, FrameKind};
 
+pub mod api;
 mod codes;
 mod encode;
 mod sink;
@@ -44,6 +45,7 @@ const MANNERS: Manners = Manners {
     refusal: Refusal::Final,
     absence: Absence::Fine,
     token_grace: std::time::Duration::from_secs(25),
+    ..Manners::PLAIN
 };
 
 /// In text frames.

@@ -167,6 +167,7 @@ fn policy() -> impl Strategy<Value = Policy> {
             },
             rules: rules(closed),
             takes_calls: false,
+            realm: None,
         }
     })
 }
@@ -353,6 +354,9 @@ impl Play {
             }
             Effect::EchoClose(_) => self.closed = true,
             Effect::Ping | Effect::Reaffirm => {}
+            Effect::Survey { .. } | Effect::Heed { .. } => {
+                panic!("these manners ask for no crowd: {effect:?}")
+            }
             Effect::Admit { .. } => unreachable!("nobody here shows a proof"),
             Effect::Authenticate { id, token } => self.verify(number.expect("a command asks"), id, &token),
             Effect::Introduce { .. } | Effect::Call { .. } | Effect::Tell { .. } => {
