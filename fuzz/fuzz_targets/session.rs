@@ -280,7 +280,7 @@ impl Shell {
                     assert!(!self.has_closed, "something is said after the Close: {effect:?}");
                     spell(reply);
                 }
-                Effect::Ping | Effect::Enter { .. } => {
+                Effect::Ping | Effect::Enter { .. } | Effect::Heed { .. } => {
                     assert!(!self.has_closed, "after the Close: {effect:?}")
                 }
                 Effect::GoLive { reply: None, .. }
@@ -289,6 +289,7 @@ impl Shell {
                 | Effect::Join { .. }
                 | Effect::Read { .. }
                 | Effect::Count { .. }
+                | Effect::Survey { .. }
                 | Effect::Leave { .. }
                 | Effect::Exceeded(_)
                 | Effect::Publish { .. } => {}
@@ -344,7 +345,12 @@ impl Shell {
                 let crowd = Arc::new(Crowd { users: 1, connections: 1, members: None });
                 Input::Counted { id, channel, outcome: if is_there { Ok(crowd) } else { Err(away()) } }
             }
-            Effect::GoLive { channel, .. } | Effect::Enter { channel, .. } => {
+            Effect::Survey { channel, .. } => {
+                assert!(self.joined.contains(&channel), "surveyed without having joined: {channel:?}");
+                let crowd = Arc::new(Crowd { users: 1, connections: 1, members: Some(Vec::new()) });
+                Input::Surveyed { channel, outcome: if is_there { Ok(crowd) } else { Err(away()) } }
+            }
+            Effect::GoLive { channel, .. } | Effect::Enter { channel, .. } | Effect::Heed { channel, .. } => {
                 assert!(self.joined.contains(&channel), "live without having joined: {channel:?}");
                 return None;
             }
@@ -378,6 +384,7 @@ fn asks_hub(effect: &Effect) -> bool {
             | Effect::Join { .. }
             | Effect::Publish { .. }
             | Effect::Read { .. }
+            | Effect::Survey { .. }
             | Effect::Count { .. }
     )
 }
@@ -401,5 +408,5 @@ fn policy(closes: bool, channels: usize) -> Arc<Policy> {
     }
     let rules = Rules::of(rules.into_iter().map(|(name, rule)| (name.into(), rule)));
     let limits = Limits { channels, messages_per_second: 50, errors: 4, ..Limits::default() };
-    Arc::new(Policy { node: "node".into(), limits, heartbeat: Default::default(), rules })
+    Arc::new(Policy { node: "node".into(), limits, heartbeat: Default::default(), rules, realm: None })
 }

@@ -193,12 +193,12 @@ export function channels() {
 /**
  * Calls the roll on one channel until `count` different members have answered on another, then calls
  * `ready(client, nodes)` once, with the number of members by node, as far as known. VUs of k6 share nothing, so the system
- * under test is what they meet through.
+ * under test is what they meet through. `-e CONDUCTOR_URL=…` is for runs in which nodes are taken away: one that stays.
  */
 export function conduct(names, count, ready) {
   const answered = new Set();
   const nodes = {};
-  const conductor = new Client({
+  const on = {
     open: (client) => client.subscribe(names.answers),
     subscribed: (_, client) => {
       const calling = setInterval(() => {
@@ -221,8 +221,8 @@ export function conduct(names, count, ready) {
         ready(client, nodes);
       }
     },
-  });
-  return conductor;
+  };
+  return new Client(on, __ENV.CONDUCTOR_URL || URL);
 }
 
 /** Answers the first call that a member hears. */

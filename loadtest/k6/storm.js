@@ -3,9 +3,9 @@
 //   loadtest/k6/run storm -e URL=ws://127.0.0.1:8000/ws -e CLIENTS=5000
 //
 //   URL, CLIENTS (1000), VUS (20), MESSAGES (60), RATE (per second, 5), STORM (seconds of publishing before it, 4; 0: no
-//   client goes by itself, you take nodes away), RAMP (seconds to open them, 5), BACKOFF_MS (at most, before the first
-//   attempt; doubled with each that fails, 1000), BACK_P95_MS (5000), LATENCY_P95_MS (10000), HANDSHAKE_P95_MS (5000),
-//   DEADLINE (seconds for the whole run), PREFIX ("load:"), SUMMARY and REPORT (files)
+//   client goes by itself, you take nodes away, and CONDUCTOR_URL is of one that stays), RAMP (seconds to open them, 5),
+//   BACKOFF_MS (at most, before the first attempt; doubled with each that fails, 1000), BACK_P95_MS (5000), LATENCY_P95_MS
+//   (10000), HANDSHAKE_P95_MS (5000), DEADLINE (seconds for the whole run), PREFIX ("load:"), SUMMARY and REPORT (files)
 //
 // A publisher goes on all the while on a channel with history, of at least MESSAGES. Who was away asks for what came since:
 // the ledger shows whether that was all, and once.
@@ -156,7 +156,7 @@ export function publisher(names) {
 
 export function handleSummary(data) {
   return summarise(
-    `${CLIENTS} clients, cut off after ${STORM} s, while ${RATE} messages a second are published`,
+    `${CLIENTS} clients, ${STORM ? `cut off after ${STORM} s` : 'whose nodes are taken away'}, while ${RATE} messages a second are published`,
     [
       ['came back', 'clients_back'],
       ['attempts that failed', 'attempts_failed'],

@@ -211,6 +211,11 @@ impl Hub {
         }
     }
 
+    /// Whether anything of the past is to follow when this subscriber, which has entered, goes live.
+    pub fn replays(&self, channel: &Channel, outbox: &Outbox) -> bool {
+        self.registry.replays(channel, outbox.id())
+    }
+
     /// Reads a part of a channel's history.
     ///
     /// # Errors
@@ -338,8 +343,12 @@ impl Pending {
         self.wakes.is_empty() && self.walks.is_empty()
     }
 
-    /// How many more publications may be taken: a channel that is spoken on faster than its crowd can hear holds up its lane.
+    /// How many more publications may be taken: channels that are spoken on faster than their crowds can hear hold up their
+    /// lane.
     fn room(&self) -> usize {
+        if self.wakes.is_behind() {
+            return 0;
+        }
         RUN_MAX.saturating_sub(self.walks.iter().map(Walk::on_their_way).max().unwrap_or(0))
     }
 
@@ -350,10 +359,11 @@ impl Pending {
         }
     }
 
-    /// Wakes some writers, whose number follows from that of the deliveries to small crowds, and goes a step further round
-    /// one of the large ones.
+    /// Sees to some writers of small crowds, to which there were so many deliveries, and goes a step further round one of the
+    /// large ones.
     fn go_on(&mut self, hub: &Hub, deliveries: u64) {
-        self.wakes.wake_some(deliveries);
+        self.wakes.delivered(deliveries);
+        self.wakes.go_on(&hub.metrics, hub.options.now);
         let Some(mut walk) = self.walks.pop_front() else { return };
         if walk.step(&mut self.slice) {
             self.walks.push_back(walk);

@@ -17,10 +17,10 @@
 //! The lock is held for a few instructions and never across an await; the hub's walk and the writer are the only two
 //! that contend for it.
 //!
-//! **Past the queue.** Where the writer sleeps because nothing waits, and the transport has shown its [`Socket`], the hub
-//! need not queue anything nor wake anybody: it *claims* the outbox, writes to the socket itself what it writes to the rest
-//! of a crowd, and lets go of it. What comes to the outbox meanwhile is queued behind the claim and neither taken nor woken
-//! for; what the socket did not take waits in front of it, and is the writer's.
+//! **Past the task.** Where the writer sleeps because nothing waits, and the transport has shown its [`Socket`], the hub need
+//! not queue anything nor wake anybody: it *claims* the outbox, writes to the socket itself what it writes to the rest of a
+//! crowd, and lets go of it. What comes to the outbox meanwhile is queued behind the claim and neither taken nor woken for,
+//! and goes along if the hub takes its time; what the socket did not take waits in front of it, and is the writer's.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -39,10 +39,12 @@ use fanfare_protocol::websocket::Frame;
 use fanfare_protocol::{Channel, CloseReason, Encoding, Form, Publication, SessionId};
 use parking_lot::{Mutex, MutexGuard};
 
+mod claim;
 mod queue;
 mod sheaf;
 
-pub(crate) use sheaf::Sheaf;
+pub(crate) use claim::{Asleep, Claim, Row};
+pub(crate) use sheaf::{Sheaf, Sheaves};
 
 use queue::{Losses, NoRoom, Popped, Queue};
 
@@ -310,8 +312,8 @@ impl Outbox {
         (queued, if is_news { state.take_waker(Wants::Frames) } else { None })
     }
 
-    /// Claims the socket for whoever is about to write to it, if nothing waits and the writer sleeps for want of it. What is
-    /// written then has its place before all that comes after the claim; [`Claim::write`] has to follow at once.
+    /// Claims the socket for whoever has something to write to it, if nothing waits and the writer sleeps for want of it. What
+    /// is written then has its place before all that comes after the claim.
     pub(crate) fn claim(self: &Arc<Self>) -> Option<Claim> {
         let mut state = self.state.lock();
         // A task that waits for frames has found the queue empty, and all that it took before is written.
@@ -322,7 +324,7 @@ impl Outbox {
         debug_assert!(state.queue.is_empty(), "what comes takes the waker");
         let socket = state.socket.take()?;
         state.claimed = true;
-        Some(Claim { outbox: self.clone(), socket })
+        Some(Claim::new(self.clone(), socket))
     }
 
     /// How many of these, counted from the newest, may be replayed together: half of what may wait.
@@ -474,33 +476,6 @@ impl Outbox {
     }
 }
 
-/// The right to write to an idle connection's socket, and the duty to do it.
-#[derive(Debug)]
-pub(crate) struct Claim {
-    outbox: Arc<Outbox>,
-    socket: Arc<dyn Socket>,
-}
-
-impl Claim {
-    /// Writes, and lets go of the socket; returns how many bytes it took. The rest is left to the connection's writer, which
-    /// is woken for it as for whatever has come meanwhile.
-    pub(crate) fn write(self, sheaf: &Sheaf) -> usize {
-        let Self { outbox, socket } = self;
-        // Whatever is wrong with the socket, its writer will be told.
-        let written = socket.try_write(sheaf.bytes()).unwrap_or(0);
-        let mut state = outbox.state.lock();
-        state.claimed = false;
-        if state.phase != Phase::Discarded {
-            state.socket = Some(socket);
-            state.left_over = (written < sheaf.bytes().len()).then(|| Box::new(sheaf.after(written)));
-        }
-        if !state.queue.is_empty() || state.left_over.is_some() || state.phase != Phase::Open {
-            wake(state, Wants::Frames);
-        }
-        written
-    }
-}
-
 impl State {
     fn overflow(&mut self) {
         self.queue.clear();
@@ -508,10 +483,15 @@ impl State {
         self.orders.push(Order::Overflowed);
     }
 
-    fn poll_pop(&mut self, cx: &Context<'_>, mut take: impl FnMut(Popped)) -> Poll<usize> {
+    fn poll_pop(&mut self, cx: &Context<'_>, take: impl FnMut(Popped)) -> Poll<usize> {
         if self.queue.is_empty() || self.claimed {
             return self.sleep(cx, Wants::Frames);
         }
+        Poll::Ready(self.pop_batch(take))
+    }
+
+    /// Takes out a batch of what waits, and returns by how many bytes the queue shrank.
+    fn pop_batch(&mut self, mut take: impl FnMut(Popped)) -> usize {
         let before = self.queue.bytes();
         let (mut frames, mut bytes) = (0, 0);
         while frames < BATCH_FRAMES && bytes < BATCH_BYTES {
@@ -520,7 +500,7 @@ impl State {
             bytes += popped.bytes.len();
             take(popped);
         }
-        Poll::Ready(before - self.queue.bytes())
+        before - self.queue.bytes()
     }
 
     fn next_order(&mut self) -> Option<Order> {

@@ -82,6 +82,9 @@ pub trait Presence: fmt::Debug + Send + Sync + 'static {
     /// Clears a bounded part of a seat that has gone cold, unless another node is at it. Answers whether there is more to do.
     fn sweep(&self) -> BoxFuture<'_, Result<bool, BrokerError>>;
 
+    /// The channels that anybody is on, in any order.
+    fn channels(&self) -> BoxFuture<'_, Result<Vec<Channel>, BrokerError>>;
+
     /// Who is there. Without `members`, or beyond [`MEMBERS_MAX`] connections, nobody is named.
     fn crowd(&self, channel: Channel, members: bool) -> BoxFuture<'_, Result<Crowd, BrokerError>>;
 }

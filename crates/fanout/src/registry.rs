@@ -1,8 +1,8 @@
 //! Who hears which channel on this node.
 //!
 //! Channels are spread over shards by hash; a shard's lock is held to find a channel, a channel's lock to walk or change
-//! its subscribers. Both are short and synchronous, and the walk does nothing per subscriber but push shared references
-//! into its outbox.
+//! its subscribers. Both are short and synchronous, and the walk does nothing per subscriber but claim its outbox or push
+//! shared references into it.
 //!
 //! A crowd of up to [`SMALL`] is walked in one go. A larger one is walked by the lane's task in slices, with everybody else's
 //! turn between them: [`round`] tells how.
@@ -42,7 +42,7 @@ use tokio::sync::oneshot;
 
 use crate::broker::BrokerError;
 use crate::follower::{Entrance, Follower, Reading};
-use crate::outbox::{Order, Outbox, Queued, SubscriberId};
+use crate::outbox::{Asleep, Order, Outbox, Queued, Sheaves, SubscriberId};
 use crate::wakes::Wakes;
 
 mod round;
@@ -259,6 +259,14 @@ impl Registry {
             Gate::Joining | Gate::Live => {}
         }
         Some(queued)
+    }
+
+    /// Whether a subscriber that has entered is to be replayed anything.
+    pub(crate) fn replays(&self, channel: &Channel, id: SubscriberId) -> bool {
+        let Some(subscribers) = self.find(channel) else { return false };
+        let crowd = subscribers.0.lock();
+        let gate = crowd.members.get(&id).map(|member| &member.gate);
+        matches!(gate, Some(Gate::Entered(entered)) if !(entered.replay.is_empty() && entered.since.is_empty()))
     }
 
     /// Removes a subscriber. From the return on nothing of this channel is queued for it.
@@ -522,19 +530,25 @@ fn fitting(
 
 type Members = IndexMap<SubscriberId, Member>;
 
-/// The hot path: nothing here depends on the receiver but its gate, its encoding and its policy.
+/// The hot path: nothing here depends on the receiver but its gate, its encoding and its policy. Whoever is idle is claimed,
+/// to be written to past its outbox when its turn comes; for the others it is queued.
 fn walk(members: &mut Members, publications: &[Arc<Publication>], wakes: &mut Wakes) -> Delivered {
     let mut delivered = Delivered::default();
     if publications.is_empty() {
         return delivered;
     }
+    let mut sheaves = Sheaves::of(publications);
     for member in members.values_mut() {
         match &mut member.gate {
             Gate::Live => {
                 delivered.receivers += 1;
+                if let Some(asleep) = sheaves.claim(&member.outbox, member.overflow) {
+                    wakes.add(asleep);
+                    continue;
+                }
                 let (queued, waker) = member.outbox.offer_asleep(publications, member.overflow);
                 delivered.queued += queued;
-                wakes.extend(waker);
+                waker.into_iter().for_each(|waker| wakes.add(Asleep::Task(waker)));
             }
             Gate::Entered(entered) => entered.since.extend_from_slice(publications),
             Gate::Joining | Gate::Lost => {}

@@ -73,15 +73,20 @@ async fn call(
     perform(native::api::decode(method, &body)?, &settings.policy, services).await
 }
 
-async fn perform(call: ApiCall, policy: &Policy, services: &Services) -> Result<ApiReply, Failure> {
+/// Does what a backend asks.
+pub(crate) async fn perform(
+    call: ApiCall,
+    policy: &Policy,
+    services: &Services,
+) -> Result<ApiReply, Failure> {
     match call {
-        ApiCall::Publish { channel, payload, key } => {
+        ApiCall::Publish { channel, payload, key, exclude } => {
             let retention = policy.rules.rule(&channel)?.check(&payload, key.as_ref())?;
             let draft = Draft {
                 channel: channel.clone(),
                 payload,
                 sender: None,
-                exclude: None,
+                exclude,
                 received: services.clock.unix(),
                 retention,
                 key,
@@ -106,6 +111,10 @@ async fn perform(call: ApiCall, policy: &Policy, services: &Services) -> Result<
             policy.rules.rule(&channel)?.knows_presence()?;
             let crowd = count(&services.desk, &channel, members, usize::MAX).await?;
             Ok(ApiReply::Present { channel, crowd })
+        }
+        ApiCall::Channels { within } => {
+            let channels = services.desk.channels(&within).await.map_err(|error| broker_failure(&error))?;
+            Ok(ApiReply::Channels { channels })
         }
         ApiCall::Disconnect { whom, reason } => {
             orders::disconnect(services, &whom, reason).await.map_err(|error| broker_failure(&error))?;

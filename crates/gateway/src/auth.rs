@@ -120,7 +120,7 @@ impl Auth {
 
     /// Has the key fetched that the token of a request names, if it is not at hand. To be awaited before [`visitor`](Self::visitor).
     pub(crate) async fn prepare_request<B>(&self, request: &Request<B>) {
-        let Some(verifier) = &self.verifier else { return };
+        let Some(verifier) = self.verifier.as_ref().filter(|verifier| verifier.has_servers()) else { return };
         if let Some(presented) = presented::find(&self.places, request.headers(), request.uri().query()) {
             verifier.prepare(&presented.token).await;
         }
@@ -173,7 +173,9 @@ impl Auth {
         grant: Option<&Grant>,
         services: &Services,
     ) -> Result<Pass, Failure> {
-        let Proof::Token(token) = proof;
+        let Proof::Token(token) = proof else {
+            return Err(Failure::new(ErrorCode::Forbidden, "no signatures are taken here"));
+        };
         // Nobody but a client that shows another's token is thrown out for it.
         let proven = self.judged(token, services).map_err(|failure| match failure.code {
             ErrorCode::Unauthorized => Failure { code: ErrorCode::Forbidden, ..failure },
@@ -185,7 +187,7 @@ impl Auth {
             return Err(Failure::new(ErrorCode::Unauthorized, text));
         }
         let expires = proven.expires.map(|expires| UnixMicros(expires.saturating_mul(1_000_000)));
-        Ok(Pass { profile: proven.profile.clone(), expires })
+        Ok(Pass { profile: proven.profile.clone(), expires, ..Pass::default() })
     }
 
     fn judged(&self, token: &Token, services: &Services) -> Result<Arc<Grant>, Failure> {

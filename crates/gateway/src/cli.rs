@@ -9,7 +9,10 @@ use crate::config::{self, Flag, Mistakes, Source};
 
 mod health;
 mod logging;
+mod publish;
+mod remote;
 mod serve;
+mod subscribe;
 mod token;
 
 use serve::Extra;
@@ -50,6 +53,10 @@ enum Command {
     DefaultConfig,
     /// Make a token with `auth.jwt.hmac_secret`, to try things with.
     Token(token::Claims),
+    /// Print what channels carry, over lost connections and restarts, until ^C.
+    Subscribe(subscribe::Wishes),
+    /// Publish on a channel, and wait until the broker has taken it.
+    Publish(publish::Publication),
     /// Ask a node whether it is alive; exit 0 when it is.
     Health {
         /// What to ask.
@@ -78,6 +85,8 @@ pub fn main() -> ExitCode {
             print(&format!("{}\n", token::make(&config, claims)?));
             Ok(())
         }),
+        Some(Command::Subscribe(wishes)) => subscribe::run(wishes),
+        Some(Command::Publish(publication)) => publish::run(publication),
         Some(Command::Health { url }) => health::check(url),
     };
     match outcome {

@@ -59,7 +59,7 @@ pub use source::{File, Flag, Source};
 pub use tokens::{Issuer, Jwt, KeyFetching};
 pub use typed::{
     Api, Auth, Centrifugo, Compression, Config, Console, DryRun, Heartbeat, History, Limits, Listen, Log,
-    Namespace, Node, Origin, Pace, Presence, Proxy, Redis, Tls, TokenPlaces, WebSocket,
+    Namespace, Node, Origin, Pace, Presence, Proxy, PusherApp, Redis, Tls, TokenPlaces, WebSocket,
 };
 
 /// Reads the layers, the later over the earlier: defaults, file, environment, flags.

@@ -64,6 +64,19 @@ pub(crate) struct Guest {
     pub(crate) visitor: Visitor,
     /// What it takes up.
     pub(crate) place: Place,
+    /// Whose client it is.
+    pub(crate) membership: Membership,
+}
+
+/// Whose client somebody is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Membership {
+    /// The node's.
+    Common,
+    /// That of the application with this namespace, and nobody else's.
+    Of(Box<str>),
+    /// Nobody's: it is told why, in its own dialect, and nothing else.
+    Refused(CloseReason),
 }
 
 /// See the [module's essay](self).
@@ -90,9 +103,13 @@ impl<T> Connection<T> {
         ticket: Option<Ticket>,
         services: Arc<Services>,
     ) -> Self {
-        let Guest { visitor, place } = guest;
+        let Guest { visitor, place, membership } = guest;
         let (form, mut effects) = (form.into(), Vec::new());
-        let policy = services.settings().policy.clone();
+        let policy = match &membership {
+            Membership::Of(namespace) => services.settings().policy_of(Some(namespace)),
+            Membership::Common | Membership::Refused(_) => None,
+        };
+        let policy = policy.unwrap_or_else(|| services.settings().policy.clone());
         let limits = &policy.limits;
         let (message_bytes, queue_bytes) = (limits.message_bytes, limits.queue_bytes);
         let (id, now) = (new_session_id(), services.clock.now());
@@ -120,6 +137,9 @@ impl<T> Connection<T> {
         connection.become_known(None);
         // Whoever swapped the settings after our look at them, and before the roster had us, did not find us there.
         connection.take_policy();
+        if let Membership::Refused(reason) = membership {
+            connection.take(Input::Dismissed(reason));
+        }
         connection
     }
 
@@ -170,8 +190,12 @@ impl<T> Connection<T> {
 
     /// Goes on by the policy that is in force now. The socket and the outbox keep their bounds: the client was told them.
     fn take_policy(&mut self) {
-        let policy = self.services.settings().policy.clone();
-        self.take(Input::PolicyChanged(policy));
+        let namespace = self.session.realm().map(|realm| &*realm.namespace);
+        let input = match self.services.settings().policy_of(namespace) {
+            Some(policy) => Input::PolicyChanged(policy),
+            None => Input::Dismissed(CloseReason::NotFound),
+        };
+        self.take(input);
     }
 
     /// Sees to it that the session's next deadline rings.

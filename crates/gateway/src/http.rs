@@ -22,7 +22,7 @@ use hyper::body::{Frame, Incoming, SizeHint};
 use parking_lot::Mutex;
 
 use crate::admission::{Drawn, NoRoom, Place};
-use crate::connection::Streaming;
+use crate::connection::{Membership, Streaming};
 use crate::node::Services;
 use crate::proxy::Unreadable;
 use crate::transport::lines::Form;
@@ -31,6 +31,7 @@ use crate::{admin, api};
 mod cors;
 mod handshake;
 mod publish;
+pub(crate) mod pusher;
 mod query;
 mod streams;
 
@@ -162,15 +163,18 @@ pub(crate) async fn answer(
     }
     match (door, path) {
         (Door::Public, "/ws") => {
-            handshake::upgrade(peer, request, Purpose::Session(&Offer::NATIVE), services)
+            handshake::upgrade(peer, request, Purpose::Session(&Offer::NATIVE), Membership::Common, services)
         }
         (Door::Public, "/connection/websocket") => match services.settings().centrifugo {
-            Some(offer) => handshake::upgrade(peer, request, Purpose::Session(offer), services),
+            Some(offer) => {
+                handshake::upgrade(peer, request, Purpose::Session(offer), Membership::Common, services)
+            }
             None => not_found(path),
         },
         (Door::Public, "/echo") if services.echo => {
-            handshake::upgrade(peer, request, Purpose::Echo, services)
+            handshake::upgrade(peer, request, Purpose::Echo, Membership::Common, services)
         }
+        (Door::Public, _) if path.starts_with("/app/") => pusher::upgrade(peer, request, services),
         (Door::Public, "/sse") => streams::answer(Form::Events, peer, request, services).await,
         (Door::Public, "/stream") => streams::answer(Form::Lines, peer, request, services).await,
         (Door::Public, "/poll") => streams::answer(Form::Answer, peer, request, services).await,
@@ -178,6 +182,7 @@ pub(crate) async fn answer(
         (Door::Internal, _) if path.starts_with("/api/") => {
             api::answer(peer.address, request, services).await
         }
+        (Door::Internal, _) if path.starts_with("/apps/") => pusher::answer(request, services).await,
         (Door::Internal, "/metrics") => only_get(request.method(), || admin::metrics(services)),
         (_, "/health") => only_get(request.method(), admin::health),
         (_, "/ready") => only_get(request.method(), || admin::ready(services)),

@@ -227,7 +227,7 @@ impl Node {
         let before = self.services.settings();
         let means = Means { dialer, tasks, metrics, stop: &self.stop };
         let mut new = Settings::of(config, Some(&before), &means);
-        let is_known = before.policy == new.policy;
+        let is_known = before.decides_as(&new);
         if is_known {
             new.policy = before.policy.clone();
         }

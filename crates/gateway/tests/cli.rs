@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use fanfare_testbed::raw_peer::RawPeer;
 use fanfare_testbed::{Gateway, free_port, http};
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::Command;
 use tokio::time::{Instant, timeout};
 
@@ -213,4 +215,48 @@ async fn the_log_says_how_open_the_node_is_and_no_secret() {
         "{log}"
     );
     assert!(!log.contains("hunter2") && !log.contains("open-sesame"), "{log}");
+}
+
+/// A listener, and publishers by argument, by line and by key, in people's words and in JSON.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_published_in_one_terminal_is_printed_in_another() {
+    let gateway = Gateway::start(Path::new(PROGRAM), &[]).await;
+    let url = format!("ws://{}/ws", gateway.public());
+    let mut listening = Command::new(PROGRAM);
+    listening.args(["subscribe", "room:1", "room:2", "--json", "--url", &url]).env_clear();
+    let mut listening = listening.stdout(Stdio::piped()).kill_on_drop(true).spawn().expect("it starts");
+    let mut lines = BufReader::new(listening.stdout.take().expect("it is piped")).lines();
+    let mut next = async || {
+        let line = timeout(Duration::from_secs(20), lines.next_line()).await.expect("it prints").unwrap();
+        serde_json::from_str::<Value>(&line.expect("it goes on")).unwrap()
+    };
+    for _ in 0..2 {
+        assert_eq!(next().await["type"], "subscribed");
+    }
+    let published = run(&["publish", "room:1", "{\"n\": 1.50}", "--key", "k", "--url", &url], &[]).await;
+    assert!(printed(&published).starts_with("room:1 #1 of "), "{} {}", printed(&published), told(&published));
+    let again = run(&["publish", "room:1", "2", "--key", "k", "--json", "--url", &url], &[]).await;
+    let again: Value = serde_json::from_str(printed(&again)).unwrap();
+    assert_eq!(again["position"]["offset"], 1, "the same key is published once");
+    let heard = next().await;
+    assert_eq!((&heard["channel"], &heard["offset"]), (&json!("room:1"), &json!(1)), "{heard}");
+    assert_eq!(heard["data"], json!({"n": 1.5}));
+
+    let mut typing = Command::new(PROGRAM);
+    typing.args(["publish", "room:2", "-", "--url", &url]).env_clear().stdin(Stdio::piped());
+    let mut typing = typing.stdout(Stdio::null()).spawn().expect("it starts");
+    typing.stdin.take().expect("it is piped").write_all(b"hello\n[1]\n").await.unwrap();
+    assert!(typing.wait().await.unwrap().success());
+    assert_eq!((next().await["data"].clone(), next().await["data"].clone()), (json!("hello"), json!([1])));
+
+    let people = run(&["subscribe", "room:1", "--rewind", "1", "--since", "e:1", "--url", &url], &[]).await;
+    assert!(told(&people).contains("cannot be used with"), "{}", told(&people));
+    let refused = run(&["publish", "no name", "1", "--url", &url], &[]).await;
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(told(&refused).contains("4400 bad_request"), "{}", told(&refused));
+    let nobody = format!("ws://127.0.0.1:{}/ws", free_port());
+    let alone = run(&["publish", "a", "1", "--timeout", "1", "--url", &nobody], &[]).await;
+    assert!(told(&alone).contains("is a node running there?"), "{}", told(&alone));
+    let bad = run(&["subscribe", "a", "--url", "http://127.0.0.1:8000/ws"], &[]).await;
+    assert!(told(&bad).contains("ws://127.0.0.1:8000/ws or wss://"), "{}", told(&bad));
 }

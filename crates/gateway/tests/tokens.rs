@@ -72,6 +72,9 @@ async fn no_token_gets_into_the_log_the_metrics_or_an_answer() {
         "auth.token_in_url=true",
         "origin.allow=http://page",
         "log.level=trace",
+        // A key server that is away, in whose URL there is a secret too.
+        "auth.issuers.far.issuer=far",
+        "auth.issuers.far.jwks_url=http://127.0.0.1:1/keys?key=hunter2",
     ];
     let mut gateway = Gateway::start(Path::new(PROGRAM), &settings).await;
     let good = token(&["--set", &secret, "--user", "ann"]).await.unwrap();
@@ -119,7 +122,10 @@ async fn no_token_gets_into_the_log_the_metrics_or_an_answer() {
             assert!(!told.contains(part), "a part of a token is told: {part}\n{told}");
         }
     }
-    assert!(!log.contains(SECRET), "{log}");
+    assert!(log.contains("keys of tokens cannot be fetched"), "{log}");
+    for secret in [SECRET, "hunter2"] {
+        assert!(!log.contains(secret) && !told.contains(secret), "{log}");
+    }
 }
 
 /// Three processes and a real Redis: what is revoked on one is revoked on the others, also when their link was lost meanwhile, and on

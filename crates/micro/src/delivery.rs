@@ -86,6 +86,7 @@ impl Node {
             entry,
             start: Start::Live,
             lasts: None,
+            crowd: None,
         });
         self.hub.go_live(channel, outbox, Encoding::NativeJson.dialect().encode(&reply));
         let taken = outbox.poll_take(&Context::from_waker(Waker::noop()), &mut Batch::default());

@@ -138,6 +138,7 @@ fn encode_subscribed() -> Operation {
         entry: Some(entry),
         start: Start::Live,
         lasts: None,
+        crowd: None,
     })
 }
 

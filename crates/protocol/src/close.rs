@@ -34,6 +34,8 @@ pub enum CloseReason {
     Expired,
     /// Disconnected by the application for good.
     Forbidden,
+    /// What it has come for is not here.
+    NotFound,
     /// No answer to a heartbeat in time.
     HeartbeatTimeout,
     /// Its user has too many connections.
@@ -57,7 +59,7 @@ pub enum Reconnect {
 
 impl CloseReason {
     /// Every reason, in the order of their numbers.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Normal,
         Self::GoingAway,
         Self::ProtocolError,
@@ -72,6 +74,7 @@ impl CloseReason {
         Self::Late,
         Self::Expired,
         Self::Forbidden,
+        Self::NotFound,
         Self::HeartbeatTimeout,
         Self::LimitReached,
         Self::RateLimited,
@@ -122,7 +125,7 @@ impl CloseReason {
             Self::Unauthorized | Self::Late | Self::Expired => {
                 (4401, "unauthorized", WithNewToken, "a valid token is needed")
             }
-            Self::Forbidden => (4403, "forbidden", No, "disconnected by the application"),
+            Self::Forbidden | Self::NotFound => (4403, "forbidden", No, "disconnected by the application"),
             Self::HeartbeatTimeout => (4408, "heartbeat_timeout", Yes, "no pong in time"),
             Self::LimitReached => (4422, "limit_reached", Yes, "this user has too many connections"),
             Self::RateLimited => (4429, "rate_limited", Yes, "over the rate for too long"),
@@ -144,7 +147,7 @@ mod tests {
             let sharing = CloseReason::ALL.into_iter().filter(|it| it.number() == reason.number());
             let expected = match reason.slug() {
                 "unauthorized" => 3,
-                "bad_request" => 2,
+                "bad_request" | "forbidden" => 2,
                 _ => 1,
             };
             assert_eq!(sharing.count(), expected, "{reason:?}");

@@ -84,6 +84,34 @@ pub enum Command {
     Pong,
 }
 
+impl Command {
+    /// The channel that it is about, if it is about one.
+    pub const fn channel(&self) -> Option<&Channel> {
+        match self {
+            Self::Subscribe { channel, .. }
+            | Self::Renew { channel, .. }
+            | Self::Unsubscribe { channel }
+            | Self::Publish { channel, .. }
+            | Self::History { channel, .. }
+            | Self::Presence { channel, .. } => Some(channel),
+            Self::Open(_) | Self::Authenticate { .. } | Self::Ping | Self::Pong => None,
+        }
+    }
+
+    /// The same, to put another in its place.
+    pub const fn channel_mut(&mut self) -> Option<&mut Channel> {
+        match self {
+            Self::Subscribe { channel, .. }
+            | Self::Renew { channel, .. }
+            | Self::Unsubscribe { channel }
+            | Self::Publish { channel, .. }
+            | Self::History { channel, .. }
+            | Self::Presence { channel, .. } => Some(channel),
+            Self::Open(_) | Self::Authenticate { .. } | Self::Ping | Self::Pong => None,
+        }
+    }
+}
+
 /// What a client says of itself when it opens a conversation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Introduction {

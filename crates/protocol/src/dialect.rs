@@ -5,15 +5,21 @@
 //! module knows which dialects there are. A new one is a folder here, an [`Encoding`] or two, and a line in each table
 //! below.
 
+use crate::channel::Channel;
 use crate::close::CloseReason;
 use crate::command::Decoded;
+use crate::error::{ErrorCode, Failure};
 use crate::event::Reply;
+use crate::grant::{Grant, Pass, Signed, Token};
+use crate::id::SessionId;
 use crate::manners::Manners;
 use crate::publication::{Delivery, Publication};
+use crate::realm::Realm;
 use crate::websocket::{Frame, Shape};
 
 pub mod centrifugo;
 pub mod native;
+pub mod pusher;
 #[cfg(test)]
 mod theatre;
 
@@ -28,12 +34,19 @@ pub enum Encoding {
     CentrifugoJson,
     /// `centrifuge-protobuf`.
     CentrifugoProtobuf,
+    /// Pusher Channels, version 7.
+    Pusher,
 }
 
 impl Encoding {
     /// Every encoding, in the order of their discriminants.
-    pub const ALL: [Self; 4] =
-        [Self::NativeJson, Self::NativeMessagePack, Self::CentrifugoJson, Self::CentrifugoProtobuf];
+    pub const ALL: [Self; 5] = [
+        Self::NativeJson,
+        Self::NativeMessagePack,
+        Self::CentrifugoJson,
+        Self::CentrifugoProtobuf,
+        Self::Pusher,
+    ];
 
     /// The name of the WebSocket subprotocol.
     pub const fn subprotocol(self) -> &'static str {
@@ -42,6 +55,7 @@ impl Encoding {
             Self::NativeMessagePack => "fanfare.v1.msgpack",
             Self::CentrifugoJson => "centrifuge-json",
             Self::CentrifugoProtobuf => "centrifuge-protobuf",
+            Self::Pusher => "pusher",
         }
     }
 
@@ -52,6 +66,7 @@ impl Encoding {
             Self::NativeMessagePack => &native::MessagePack,
             Self::CentrifugoJson => &centrifugo::Json,
             Self::CentrifugoProtobuf => &centrifugo::Protobuf,
+            Self::Pusher => &pusher::Pusher,
         }
     }
 }
@@ -141,6 +156,28 @@ pub trait Dialect: Sync {
     /// Asks a client for a sign of life.
     fn ping(&self) -> Frame {
         Frame::ping(&[])
+    }
+
+    /// Judges what an application has signed, so that this client may hear a channel.
+    ///
+    /// # Errors
+    /// It has not, or the dialect knows of no applications.
+    fn admit(
+        &self,
+        _realm: &Realm,
+        _session: SessionId,
+        _channel: &Channel,
+        _signed: &Signed,
+    ) -> Result<Pass, Failure> {
+        Err(Failure::new(ErrorCode::Forbidden, "no signatures are taken here"))
+    }
+
+    /// Finds out by its application who a client is.
+    ///
+    /// # Errors
+    /// As [`Dialect::admit`].
+    fn recognise(&self, _realm: &Realm, _session: SessionId, _token: &Token) -> Result<Grant, Failure> {
+        Err(Failure::new(ErrorCode::Unauthorized, "no signatures are taken here"))
     }
 
     /// The code and the words of the Close frame that says why a conversation ends.

@@ -53,7 +53,16 @@ pub enum Event {
         start: Start,
         /// How long the proof is good that let the client in, where it ends.
         lasts: Option<Duration>,
+        /// Who is there, the client among them, where it is told that with this.
+        crowd: Option<Arc<Crowd>>,
     },
+    /// What was asked for of the past, some of the newest, is not kept.
+    NothingKept {
+        /// On which channel.
+        channel: Channel,
+    },
+    /// The client is who it says.
+    Recognised,
     /// The proof that let the client in was replaced by one that is good for longer.
     Renewed {
         /// Where.

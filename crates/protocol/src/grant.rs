@@ -114,11 +114,24 @@ pub struct Grant {
 pub enum Proof {
     /// A token that names the channel.
     Token(Token),
+    /// A signature of the application that the client belongs to.
+    Signed(Signed),
+}
+
+/// What an application has signed for one client and one channel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Signed {
+    /// The signature.
+    pub token: Token,
+    /// What the application says of the client, where it does.
+    pub statement: Option<Box<str>>,
 }
 
 /// What a good [`Proof`] says: its holder may hear the one channel.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pass {
+    /// Who the holder is there, where that is said: instead of who it is elsewhere.
+    pub user: Option<UserId>,
     /// What others are shown of the holder there, instead of what its own token says.
     pub profile: Option<Payload>,
     /// When it is good no longer by its own word; none where it does not end.

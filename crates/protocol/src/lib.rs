@@ -22,6 +22,7 @@ pub mod limits;
 pub mod manners;
 pub mod msgpack;
 pub mod publication;
+pub mod realm;
 pub mod rules;
 pub mod server_api;
 pub mod session;

@@ -13,6 +13,12 @@ pub struct Manners {
     pub refusal: Refusal,
     /// Whether a client may unsubscribe from what it is not subscribed to.
     pub absence: Absence,
+    /// When a client may say who it is.
+    pub naming: Naming,
+    /// Who a client that is told who joins and leaves learns to be there already.
+    pub arrival: Arrival,
+    /// What becomes of a client that may have missed something on a channel.
+    pub loss: Loss,
     /// How long after its token has ended a client may take to bring another.
     pub token_grace: Duration,
 }
@@ -54,6 +60,33 @@ pub enum Absence {
     Fine,
 }
 
+/// When a client that has come as nobody may say who it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Naming {
+    /// Before it subscribes. It is greeted, and subscribed to what its token lists.
+    First,
+    /// At any time. It is told that it was recognised, and may hear what its token lists.
+    AtAnyTime,
+}
+
+/// Who a client that is told who joins and leaves learns to be there already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arrival {
+    /// Nobody: it may ask.
+    Unseen,
+    /// Everybody, in the answer to its subscription; and then who joins and leaves, none of them missed.
+    WithCrowd,
+}
+
+/// What becomes of a client that may have missed something on a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// It is told, and subscribes anew.
+    Told,
+    /// It cannot be told: the conversation is over, and it comes back.
+    Final,
+}
+
 impl Manners {
     /// Those of the native dialect.
     pub const PLAIN: Self = Self {
@@ -61,6 +94,9 @@ impl Manners {
         life: SignOfLife::Anything,
         refusal: Refusal::Told,
         absence: Absence::Refused,
+        naming: Naming::First,
+        arrival: Arrival::Unseen,
+        loss: Loss::Told,
         token_grace: Duration::ZERO,
     };
 }

@@ -31,10 +31,13 @@ pub enum Format {
 ///
 /// In JSON line breaks between tokens are turned into spaces on the way in, so that line-oriented transports may carry it
 /// as it is.
+///
+/// A publisher may say of what kind it is: that is a [`Label`], and no part of the value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Payload {
     format: Format,
     bytes: Bytes,
+    label: Option<Label>,
 }
 
 impl Payload {
@@ -52,7 +55,7 @@ impl Payload {
 
     /// Takes the bytes of a JSON payload that another node has checked.
     pub const fn from_trusted(json: Bytes) -> Self {
-        Self { format: Format::Json, bytes: json }
+        Self { format: Format::Json, bytes: json, label: None }
     }
 
     /// Checks that `json` is one JSON value and takes it.
@@ -79,12 +82,23 @@ impl Payload {
     pub fn binary(bytes: &[u8]) -> Self {
         let mut value = Vec::with_capacity(bytes.len() + 5);
         rmp::encode::write_bin(&mut value, bytes).expect("a vector takes every byte");
-        Self { format: Format::MessagePack, bytes: value.into() }
+        Self { format: Format::MessagePack, bytes: value.into(), label: None }
     }
 
     /// Takes a value of MessagePack that has been checked already.
     pub(crate) fn from_checked_msgpack(value: &[u8]) -> Self {
-        Self { format: Format::MessagePack, bytes: Bytes::copy_from_slice(value) }
+        Self { format: Format::MessagePack, bytes: Bytes::copy_from_slice(value), label: None }
+    }
+
+    /// The same value, of this kind.
+    #[must_use]
+    pub fn labelled(self, label: Option<Label>) -> Self {
+        Self { label, ..self }
+    }
+
+    /// Of which kind it is, where its publisher says so.
+    pub const fn label(&self) -> Option<&Label> {
+        self.label.as_ref()
     }
 
     /// How it was sent.
@@ -145,12 +159,41 @@ impl Payload {
         }
     }
 
-    /// At least as many bytes as it has in either format.
+    /// At least as many bytes as it has in any dialect.
     pub fn bytes_at_most(&self) -> usize {
         match self.format {
-            Format::Json => self.bytes.len() + msgpack::growth_at_most(&self.bytes),
-            Format::MessagePack => self.bytes.len().max(self.json().len()),
+            Format::Json => {
+                self.bytes.len() + msgpack::growth_at_most(&self.bytes).max(growth_in_quotes(&self.bytes))
+            }
+            Format::MessagePack => {
+                let json = self.json();
+                self.bytes.len().max(json.len() + growth_in_quotes(&json))
+            }
         }
+    }
+}
+
+/// What JSON grows by where it is told as a string of JSON.
+fn growth_in_quotes(json: &[u8]) -> usize {
+    2 + json.iter().filter(|byte| matches!(byte, b'"' | b'\\')).count()
+}
+
+/// The longest label, in bytes.
+pub const LABEL_BYTES_MAX: usize = 200;
+
+/// What a publisher calls the kind of what it publishes: 1 to [`LABEL_BYTES_MAX`] bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Label(Arc<str>);
+
+impl Label {
+    /// Takes a label; `None` when it is empty or too long.
+    pub fn parse(text: &str) -> Option<Self> {
+        (1..=LABEL_BYTES_MAX).contains(&text.len()).then(|| Self(text.into()))
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
     }
 }
 
@@ -245,7 +288,7 @@ impl Draft {
 
     /// The same without a look at the data, so a multiple of it.
     pub fn bytes_at_worst(&self) -> usize {
-        self.bytes(|payload| msgpack::GROWTH_MAX * payload.as_bytes().len())
+        self.bytes(|payload| 2 * msgpack::GROWTH_MAX * payload.as_bytes().len())
     }
 
     fn bytes(&self, payload_bytes: impl Fn(&Payload) -> usize) -> usize {
@@ -256,7 +299,8 @@ impl Draft {
         let sender = self.sender.as_ref().map_or(0, |sender| {
             6 * sender.user.as_str().len() + sender.profile.as_ref().map_or(0, &payload_bytes)
         });
-        ENVELOPE_BYTES + channel + sender + payload_bytes(&self.payload)
+        let label = self.payload.label().map_or(0, |label| 6 * label.as_str().len());
+        ENVELOPE_BYTES + channel + sender + label + payload_bytes(&self.payload)
     }
 }
 

@@ -147,12 +147,17 @@ impl NameRules {
     }
 }
 
+/// Rules by the beginnings of names: the first counts that a name has.
+pub type ByPrefix = Vec<(Box<str>, Rule)>;
+
 /// The rules of all namespaces.
 ///
-/// With no namespace configured every channel is open; with any configured, the others do not exist.
+/// With no namespace configured every channel is open; with any configured, the others do not exist. A realm has a namespace of
+/// its own, whose rules go by how the rest of a name begins, and makes no difference to others.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rules {
     namespaces: HashMap<Box<str>, Rule>,
+    realms: HashMap<Box<str>, ByPrefix>,
     open: Option<Rule>,
     names: Option<NameRules>,
 }
@@ -160,16 +165,24 @@ pub struct Rules {
 impl Rules {
     /// Every channel open to everyone: the development default.
     pub fn open() -> Self {
-        Self { namespaces: HashMap::new(), open: Some(Rule::OPEN), names: None }
+        let (namespaces, realms) = Default::default();
+        Self { namespaces, realms, open: Some(Rule::OPEN), names: None }
     }
 
     /// These namespaces and no others; none at all is [`Rules::open`].
     pub fn of(namespaces: impl IntoIterator<Item = (Box<str>, Rule)>) -> Self {
         let namespaces: HashMap<_, _> = namespaces.into_iter().collect();
-        if namespaces.is_empty() { Self::open() } else { Self { namespaces, open: None, names: None } }
+        if namespaces.is_empty() { Self::open() } else { Self { namespaces, open: None, ..Self::open() } }
     }
 
-    /// The same, and what names state holds too.
+    /// The same, and a realm whose channels follow the first of these rules whose beginning their names have.
+    #[must_use]
+    pub fn with_realm(mut self, namespace: &str, rules: ByPrefix) -> Self {
+        self.realms.insert(namespace.into(), rules);
+        self
+    }
+
+    /// The same, and what names state holds too, but for those of a realm.
     #[must_use]
     pub fn with_names(self, names: Option<NameRules>) -> Self {
         Self { names, ..self }
@@ -180,6 +193,11 @@ impl Rules {
     /// # Errors
     /// 4404 when there is no such namespace.
     pub fn rule(&self, channel: &Channel) -> Result<&Rule, Failure> {
+        if let Some((rules, name)) = self.realm(channel) {
+            let ours = rules.iter().find(|(prefix, _)| name.starts_with(&**prefix));
+            let none = || Failure::new(ErrorCode::NotFound, "the application has no such channels");
+            return ours.map(|(_, rule)| rule).ok_or_else(none);
+        }
         if let Some(open) = &self.open
             && channel.within(RESERVED_NAMESPACE).is_none()
         {
@@ -193,6 +211,15 @@ impl Rules {
             .ok_or_else(|| Failure::new(ErrorCode::NotFound, format!("there is no namespace {namespace:?}")))
     }
 
+    /// The rules of the realm that a channel lies in, and its name there.
+    fn realm<'a>(&self, channel: &'a Channel) -> Option<(&ByPrefix, &'a str)> {
+        if self.realms.is_empty() {
+            return None;
+        }
+        let (namespace, name) = channel.as_str().split_once(':')?;
+        Some((self.realms.get(namespace)?, name))
+    }
+
     /// The rule of a channel that this client may hear.
     ///
     /// # Errors
@@ -203,7 +230,7 @@ impl Rules {
             return Ok(rule);
         }
         let user = grant.and_then(|grant| grant.user.as_ref());
-        if let Some(names) = self.names {
+        if let Some(names) = self.names.filter(|_| self.realm(channel).is_none()) {
             if names.is_private(channel) {
                 return Err(forbidden("subscribing here takes a token that names the channel"));
             }

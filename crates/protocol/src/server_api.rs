@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::channel::Channel;
 use crate::close::CloseReason;
 use crate::event::Crowd;
+use crate::grant::Pattern;
 use crate::history::Page;
 use crate::id::{SessionId, UserId};
 use crate::publication::{IdempotencyKey, Payload, Position};
@@ -32,6 +33,8 @@ pub enum ApiCall {
         payload: Payload,
         /// What makes it the same publication when it is sent again.
         key: Option<IdempotencyKey>,
+        /// The session that is not to hear it.
+        exclude: Option<SessionId>,
     },
     /// Read a part of a channel's past.
     History {
@@ -50,6 +53,11 @@ pub enum ApiCall {
         channel: Channel,
         /// Whether to name them, or only to count.
         members: bool,
+    },
+    /// List the channels that anybody is subscribed to, as far as it is known who is.
+    Channels {
+        /// Those that this names.
+        within: Pattern,
     },
     /// Close the connections of a user, or one of them.
     Disconnect {
@@ -95,6 +103,11 @@ pub enum ApiReply {
         channel: Channel,
         /// Whom it was found to have.
         crowd: Arc<Crowd>,
+    },
+    /// Channels that somebody is subscribed to.
+    Channels {
+        /// Each with its crowd, of which nobody is named.
+        channels: Vec<(Channel, Arc<Crowd>)>,
     },
     /// Done, and there is nothing more to say.
     Done,

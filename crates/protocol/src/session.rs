@@ -39,6 +39,7 @@ use crate::id::{RequestId, SessionId, Ticket};
 use crate::limits::{Bound, Heartbeat, Limits};
 use crate::manners::{Manners, Opening, SignOfLife};
 use crate::publication::{Draft, Position};
+use crate::realm::Realm;
 use crate::rules::{Overflow, Rules};
 use crate::time::{Moment, Now};
 
@@ -67,6 +68,8 @@ pub struct Policy {
     pub heartbeat: Heartbeat,
     /// What the namespaces allow.
     pub rules: Rules,
+    /// The application whose clients these are, where they know of no other.
+    pub realm: Option<Realm>,
 }
 
 /// What happened.
@@ -137,6 +140,13 @@ pub enum Input {
     Counted {
         /// The request that asked for it.
         id: Option<RequestId>,
+        /// Which channel.
+        channel: Channel,
+        /// Who is there, or why that is not known.
+        outcome: Result<Arc<Crowd>, Failure>,
+    },
+    /// The answer to [`Effect::Survey`].
+    Surveyed {
         /// Which channel.
         channel: Channel,
         /// Who is there, or why that is not known.
@@ -228,6 +238,21 @@ pub enum Effect {
         member: Member,
         /// Whether it is told who joins and leaves.
         is_told: bool,
+    },
+    /// As [`Effect::Enter`], before [`Effect::GoLive`]; and ask who is there, and answer with [`Input::Surveyed`]. Who joins and
+    /// leaves from then on is told after [`Effect::Heed`].
+    Survey {
+        /// Which.
+        channel: Channel,
+        /// As whom others see it.
+        member: Member,
+    },
+    /// Tell the client who has joined and left since this was the crowd, and who does from now on.
+    Heed {
+        /// Where.
+        channel: Channel,
+        /// Who it has been told is there.
+        crowd: Arc<Crowd>,
     },
     /// Ask who is on the channel, and answer with [`Input::Counted`].
     Count {
@@ -339,6 +364,8 @@ struct Subscription {
     unanswered: u32,
     /// What let the client in, where the channel is not open to it anyway.
     pass: Option<Box<Held>>,
+    /// What it is answered once it is known who is there.
+    arriving: Option<Box<Arriving>>,
 }
 
 /// A pass that the client has shown.
@@ -347,6 +374,15 @@ struct Held {
     pass: Pass,
     /// When it is good no longer, by the clock that does not jump.
     ends: Option<Moment>,
+}
+
+/// A subscription whose answer waits for the crowd.
+#[derive(Debug)]
+struct Arriving {
+    id: Option<RequestId>,
+    entry: Option<Entry>,
+    start: Start,
+    lasts: Option<Duration>,
 }
 
 /// A channel, and the point of its stream from which it is to be heard.
@@ -469,7 +505,8 @@ impl Session {
                 self.read(id, channel, excerpt, outcome, effects)
             }
             Input::Counted { id, channel, outcome } => self.counted(id, channel, outcome, effects),
-            Input::Lost { channel } => self.lost(channel, effects),
+            Input::Surveyed { channel, outcome } => self.surveyed(channel, outcome, effects),
+            Input::Lost { channel } => self.lost(now, channel, effects),
             Input::Tick => self.tick(now, effects),
             Input::Overflowed => self.close(now, CloseReason::SlowConsumer, Duration::ZERO, effects),
             Input::Dismissed(reason) => self.close(now, reason, Duration::ZERO, effects),
@@ -516,6 +553,11 @@ impl Session {
         self.id
     }
 
+    /// The application whose client this is, where it knows of no other.
+    pub fn realm(&self) -> Option<&Realm> {
+        self.policy.realm.as_ref()
+    }
+
     /// The bounds it enforces.
     pub fn limits(&self) -> &Limits {
         &self.policy.limits
@@ -543,7 +585,7 @@ impl Session {
     }
 
     fn request(&mut self, now: Now, request: Request, effects: &mut Vec<Effect>) {
-        if self.within_rate(now, request.id.as_ref(), channel_of(&request.command), effects) {
+        if self.within_rate(now, request.id.as_ref(), request.command.channel(), effects) {
             self.command(now, request, effects);
         }
     }
@@ -552,7 +594,7 @@ impl Session {
         if let State::Prelude(_) = self.state {
             return self.during_prelude(now, request, effects);
         }
-        let Request { id, command } = request;
+        let Request { id, command } = self.within_realm(request);
         if let (State::Authenticating(_), false) =
             (&self.state, matches!(command, Command::Authenticate { .. }))
         {
@@ -560,7 +602,7 @@ impl Session {
                 ErrorCode::Unauthorized,
                 "present a token first: send auth, and wait for welcome",
             );
-            return refuse(id, channel_of(&command).cloned(), failure, effects);
+            return refuse(id, command.channel().cloned(), failure, effects);
         }
         match command {
             Command::Authenticate { token } => effects.push(Effect::Authenticate { id, token }),
@@ -574,7 +616,7 @@ impl Session {
             Command::Unsubscribe { channel } => self.unsubscribe(id, channel, effects),
             Command::Publish { channel, payload, echo, key } => {
                 let exclude = (!echo).then_some(self.id);
-                let sender = self.grant().and_then(Grant::sender);
+                let sender = self.sender(&channel);
                 let retention = None;
                 let draft = Draft { channel, payload, sender, exclude, received: now.unix, retention, key };
                 self.publish(now, id, draft, effects);
@@ -592,6 +634,17 @@ impl Session {
             Command::Pong => self.ponged(now, effects),
             Command::Ping => effects.push(Effect::Send(Reply { id, event: Event::Pong { time: now.unix } })),
         }
+    }
+
+    /// What a client of a realm names lies in its namespace.
+    fn within_realm(&self, mut request: Request) -> Request {
+        if let Some(realm) = &self.policy.realm
+            && let Some(channel) = request.command.channel_mut()
+            && let Some(placed) = realm.channel(channel.as_str())
+        {
+            *channel = placed;
+        }
+        request
     }
 
     /// An answer to a ping that was a message.
@@ -735,18 +788,6 @@ impl State {
 
 fn refuse(id: Option<RequestId>, channel: Option<Channel>, failure: Failure, effects: &mut Vec<Effect>) {
     effects.push(Effect::Send(Reply { id, event: Event::Refused { failure, channel } }));
-}
-
-fn channel_of(command: &Command) -> Option<&Channel> {
-    match command {
-        Command::Subscribe { channel, .. }
-        | Command::Renew { channel, .. }
-        | Command::Unsubscribe { channel }
-        | Command::Publish { channel, .. }
-        | Command::History { channel, .. }
-        | Command::Presence { channel, .. } => Some(channel),
-        Command::Open(_) | Command::Authenticate { .. } | Command::Ping | Command::Pong => None,
-    }
 }
 
 #[cfg(test)]

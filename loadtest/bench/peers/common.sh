@@ -7,7 +7,8 @@
 #     peer serve      becomes the server, in the foreground, until SIGTERM
 #
 # `serve` is told by the environment: $PORT and $INTERNAL_PORT, loopback ports to listen on (the first for
-# clients); $SCRATCH, an empty directory of its own; $REDIS_PORT, when it is a node of a cluster.
+# clients); $SCRATCH, an empty directory of its own; $REDIS_PORT, when it is a node of a cluster; $TLS_CERT and
+# $TLS_KEY, files in PEM, when it is spoken to over TLS.
 
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[1]}")" && pwd)
 cache=${BENCH_CACHE:?where downloads go}/$(basename -- "$here")

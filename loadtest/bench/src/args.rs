@@ -64,6 +64,9 @@ pub(crate) struct Common {
     /// WebSocket address; repeat it to spread connections over several
     #[arg(long, required = true, value_name = "ws://HOST:PORT/PATH")]
     pub(crate) url: Vec<String>,
+    /// Whom to trust behind `wss://`: a certificate in PEM
+    #[arg(long, value_name = "FILE")]
+    pub(crate) authority: Option<PathBuf>,
     /// Process to read memory and CPU time of; repeat it to sum over several
     #[arg(long)]
     pub(crate) pid: Vec<u32>,

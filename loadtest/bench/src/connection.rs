@@ -1,10 +1,10 @@
 //! One client connection, as cheap as a load generator needs it.
 //!
 //! The handshake is tungstenite's: an independent peer of the gateway's own codec checks it. After it, the
-//! socket is taken back and frames are scanned in place, in a buffer that all connections of the thread
-//! share; a connection owns memory for bytes only while a frame is split over two reads, or while the socket
-//! does not take what it has to say. So one read is one system call, and a message in it costs a header
-//! parse and a comparison: the gateway, not its peer, is what a run measures.
+//! socket is taken back, with the keys of TLS where that is spoken, and frames are scanned in place, in a buffer
+//! that all connections of the thread share; a connection owns memory for bytes only while a frame is split over
+//! two reads, or while the socket does not take what it has to say. So one read is one system call, and a message
+//! in it costs a header parse and a comparison: the gateway, not its peer, is what a run measures.
 //!
 //! Pings are answered where they are met, the WebSocket's and those that a protocol has of its own. Everything
 //! else is handed to the caller as [`Heard`].
@@ -13,23 +13,28 @@ use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
 use tungstenite::client::IntoClientRequest as _;
+use tungstenite::handshake::client::Request;
 use tungstenite::http::HeaderValue;
 use tungstenite::http::header::SEC_WEBSOCKET_PROTOCOL;
 use tungstenite::protocol::WebSocketConfig;
 use tungstenite::protocol::frame::coding::{Control, OpCode};
 
 use crate::protocol::{Aside, Greeting, Protocol};
+use crate::secure::{self, Tls};
 use crate::stamp::{Finder, Stamp};
 use crate::wire::{Scanned, WireError, scan, write_pong, write_text};
 
@@ -40,41 +45,61 @@ const CONNECTIONS_PER_SOURCE: usize = 10_000;
 const SCRATCH_BYTES: usize = 256 << 10;
 
 /// A WebSocket address, resolved once, and what is spoken there.
-#[derive(Debug)]
 pub(crate) struct Target {
     url: String,
     address: SocketAddr,
     protocol: &'static dyn Protocol,
+    /// For `wss://`.
+    tls: Option<(TlsConnector, ServerName<'static>)>,
+}
+
+/// A connection after its handshakes.
+struct Dialed {
+    stream: TcpStream,
+    tls: Option<Tls>,
+    /// What came behind the response.
+    after: Vec<u8>,
 }
 
 impl Target {
-    /// Resolves a `ws://` URL.
-    pub(crate) async fn resolve(url: &str, protocol: &'static dyn Protocol) -> Result<Self> {
+    /// Resolves a URL; one that begins with `wss://` needs an authority to trust.
+    pub(crate) async fn resolve(
+        url: &str,
+        protocol: &'static dyn Protocol,
+        authority: Option<&Path>,
+    ) -> Result<Self> {
         let request = url.into_client_request().with_context(|| format!("not a WebSocket URL: {url}"))?;
         let uri = request.uri();
-        if uri.scheme_str() != Some("ws") {
-            bail!("{url}: only ws:// is supported, put TLS in front and measure it apart");
-        }
         let host = uri.host().with_context(|| format!("{url} names no host"))?;
         let host = host.trim_start_matches('[').trim_end_matches(']');
-        let address = tokio::net::lookup_host((host, uri.port_u16().unwrap_or(80)))
+        let (tls, port) = match (uri.scheme_str(), authority) {
+            (Some("wss"), Some(authority)) => {
+                let name = ServerName::try_from(host.to_owned())?;
+                (Some((secure::connector(authority)?, name)), 443)
+            }
+            (Some("wss"), None) => bail!("{url}: wss:// needs --authority, the certificate to trust"),
+            (Some("ws"), _) => (None, 80),
+            _ => bail!("{url}: only ws:// and wss:// are spoken"),
+        };
+        let address = tokio::net::lookup_host((host, uri.port_u16().unwrap_or(port)))
             .await
             .with_context(|| format!("cannot resolve {host}"))?
             .next()
             .with_context(|| format!("{host} has no address"))?;
-        Ok(Self { url: url.to_owned(), address, protocol })
+        Ok(Self { url: url.to_owned(), address, protocol, tls })
     }
 
     /// The URL with the path that the protocol wants for these channels.
     fn url_for(&self, path: Option<&str>) -> String {
         let Some(path) = path else { return self.url.clone() };
-        let authority = self.url["ws://".len()..].split('/').next().unwrap_or_default();
-        format!("ws://{authority}{path}")
+        let (scheme, rest) = self.url.split_once("://").unwrap_or_default();
+        let authority = rest.split('/').next().unwrap_or_default();
+        format!("{scheme}://{authority}{path}")
     }
 
     /// Opens the `index`th connection of this process. On loopback, each 10,000 have a source address of
     /// their own: one address runs out of ports, and slows down well before.
-    async fn dial(&self, index: usize, channels: &[&str]) -> Result<(TcpStream, Vec<u8>)> {
+    async fn dial(&self, index: usize, channels: &[&str]) -> Result<Dialed> {
         let socket = if self.address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         let source = u8::try_from(index / CONNECTIONS_PER_SOURCE).context("too many connections")?;
         if source > 0 && matches!(self.address.ip(), IpAddr::V4(address) if address.is_loopback()) {
@@ -88,26 +113,39 @@ impl Target {
         if let Some(subprotocol) = endpoint.subprotocol {
             request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(subprotocol));
         }
-        let config = WebSocketConfig::default().read_buffer_size(1024);
-        let (socket, _response) =
-            tokio_tungstenite::client_async_with_config(request, Head::new(stream), Some(config))
-                .await
-                .context("the handshake failed")?;
-        let head = socket.into_inner();
-        Ok((head.stream, head.after))
+        let Some((connector, name)) = &self.tls else {
+            let Head { stream, after, .. } = upgrade(request, stream).await?;
+            return Ok(Dialed { stream, tls: None, after });
+        };
+        let secure = connector.connect(name.clone(), stream).await.context("the TLS handshake failed")?;
+        let Head { stream: secure, mut after, .. } = upgrade(request, secure).await?;
+        let (stream, session) = secure.into_inner();
+        Ok(Dialed { stream, tls: Some(Tls::new(session, &mut after)?), after })
     }
+}
+
+async fn upgrade<S: AsyncRead + AsyncWrite + Unpin>(request: Request, stream: S) -> Result<Head<S>> {
+    let config = WebSocketConfig::default().read_buffer_size(1024);
+    let (socket, _response) =
+        tokio_tungstenite::client_async_with_config(request, Head::new(stream), Some(config))
+            .await
+            .context("the handshake failed")?;
+    Ok(socket.into_inner())
 }
 
 /// The memory that the connections of the thread share.
 #[derive(Debug)]
 pub(crate) struct Scratch {
     bytes: RefCell<Vec<u8>>,
+    /// What came over the wire, where that is TLS.
+    sealed: RefCell<Vec<u8>>,
     finder: Finder,
 }
 
 impl Default for Scratch {
     fn default() -> Self {
-        Self { bytes: RefCell::new(vec![0; SCRATCH_BYTES]), finder: Finder::default() }
+        let buffer = || RefCell::new(vec![0; SCRATCH_BYTES]);
+        Self { bytes: buffer(), sealed: buffer(), finder: Finder::default() }
     }
 }
 
@@ -144,14 +182,23 @@ pub(crate) enum Ended {
 #[derive(Debug)]
 pub(crate) struct Line {
     socket: OwnedWriteHalf,
-    /// Whole frames that the socket has not taken yet, but for the bytes that it has.
+    tls: Option<Tls>,
+    /// Whole frames, as they go over the wire, that the socket has not taken yet, but for the bytes that it has.
     unsent: RefCell<Vec<u8>>,
 }
 
 impl Line {
     /// Adds a text frame to what is to be sent; [`Line::flush`] sends it.
     pub(crate) fn queue(&self, text: &str) {
-        write_text(text, &mut self.unsent.borrow_mut());
+        self.say(|output| write_text(text, output));
+    }
+
+    fn say(&self, write: impl FnOnce(&mut Vec<u8>)) {
+        let mut unsent = self.unsent.borrow_mut();
+        let Some(tls) = &self.tls else { return write(&mut unsent) };
+        let mut plain = Vec::new();
+        write(&mut plain);
+        tls.seal(&plain, &mut unsent).expect("a Vec takes everything");
     }
 
     /// Hands the socket what it takes. True when nothing is left.
@@ -208,12 +255,12 @@ impl Connection {
         scratch: &Scratch,
     ) -> Result<Self> {
         let opening = async {
-            let (stream, after_head) = target.dial(index, channels).await?;
+            let Dialed { stream, tls, after } = target.dial(index, channels).await?;
             let (socket, write_half) = stream.into_split();
-            let line = Rc::new(Line { socket: write_half, unsent: RefCell::default() });
+            let line = Rc::new(Line { socket: write_half, tls, unsent: RefCell::default() });
             let (protocol, node) = (target.protocol, String::new());
             let mut connection = Self { protocol, line, socket, carried: Vec::new(), node };
-            connection.greet(channels, &after_head, scratch).await?;
+            connection.greet(channels, &after, scratch).await?;
             Ok(connection)
         };
         timeout(OPENING_TIMEOUT, opening)
@@ -291,6 +338,9 @@ impl Connection {
         self.line.poll_flush(context)?;
         let mut bytes = scratch.bytes.borrow_mut();
         let start = self.carried.len();
+        if self.line.tls.is_some() {
+            return self.poll_read_sealed(&mut scratch.sealed.borrow_mut(), &mut bytes, context);
+        }
         if bytes.len() < start + SCRATCH_BYTES {
             bytes.resize(start + SCRATCH_BYTES, 0);
         }
@@ -305,6 +355,29 @@ impl Connection {
         bytes[..start].copy_from_slice(&self.carried);
         self.carried.clear();
         Poll::Ready(Ok(start + count))
+    }
+
+    /// The same over TLS: until something comes that is more than TLS's own.
+    fn poll_read_sealed(
+        &mut self,
+        sealed: &mut [u8],
+        bytes: &mut Vec<u8>,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<usize, Ended>> {
+        let line = Rc::clone(&self.line);
+        let tls = line.tls.as_ref().expect("the caller has looked");
+        bytes.clear();
+        bytes.extend_from_slice(&self.carried);
+        while bytes.len() == self.carried.len() {
+            let mut output = ReadBuf::new(sealed);
+            ready!(Pin::new(&mut self.socket).poll_read(context, &mut output))?;
+            if output.filled().is_empty() {
+                return Poll::Ready(Err(Ended::Eof));
+            }
+            tls.open(output.filled(), bytes)?;
+        }
+        self.carried.clear();
+        Poll::Ready(Ok(bytes.len()))
     }
 
     /// Hands on what whole frames carry, answers pings, and keeps the rest for later.
@@ -334,7 +407,7 @@ impl Connection {
     fn control(&self, control: Control, payload: &[u8]) -> Result<(), Ended> {
         match control {
             Control::Ping => {
-                write_pong(payload, &mut self.line.unsent.borrow_mut());
+                self.line.say(|output| write_pong(payload, output));
                 self.line.flush()?;
             }
             Control::Close => {
@@ -351,17 +424,17 @@ impl Connection {
 /// Lets a handshake read no further than the blank line that ends the response, and keeps what followed it in
 /// the same segment, which tungstenite would otherwise take with it into a buffer nobody can reach.
 #[derive(Debug)]
-struct Head {
-    stream: TcpStream,
+struct Head<S> {
+    stream: S,
     /// How much of the blank line has passed.
     matched: usize,
     after: Vec<u8>,
 }
 
-impl Head {
+impl<S> Head<S> {
     const END: &[u8] = b"\r\n\r\n";
 
-    fn new(stream: TcpStream) -> Self {
+    fn new(stream: S) -> Self {
         Self { stream, matched: 0, after: Vec::new() }
     }
 
@@ -381,7 +454,7 @@ impl Head {
     }
 }
 
-impl AsyncRead for Head {
+impl<S: AsyncRead + Unpin> AsyncRead for Head<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -399,7 +472,7 @@ impl AsyncRead for Head {
     }
 }
 
-impl AsyncWrite for Head {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Head<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

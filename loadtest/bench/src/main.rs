@@ -14,6 +14,7 @@ mod publisher;
 mod report;
 mod scale;
 mod scenario;
+mod secure;
 mod stamp;
 mod suite;
 mod wire;

@@ -22,7 +22,8 @@ const UNACKNOWLEDGED: Duration = Duration::from_secs(1);
 /// Resolves the addresses of the command line.
 async fn targets(common: &Common) -> Result<Vec<Target>> {
     let protocol = common.protocol.protocol();
-    stream::iter(&common.url).then(|url| Target::resolve(url, protocol)).try_collect().await
+    let authority = common.authority.as_deref();
+    stream::iter(&common.url).then(|url| Target::resolve(url, protocol, authority)).try_collect().await
 }
 
 /// A word that no other run has, so that channels of one run are not those of the last.

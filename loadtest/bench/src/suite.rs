@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use fanfare_testbed::Authority;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
 
@@ -130,7 +131,7 @@ async fn rounds(arguments: &Bench) -> Result<Results> {
 
 fn is_chosen(name: &str, arguments: &Bench) -> bool {
     match arguments.only.as_slice() {
-        [] if arguments.quick => ["fanfare", "floor1", "floor8"].contains(&name),
+        [] if arguments.quick => ["fanfare", "fanfare-tls", "floor1", "floor8"].contains(&name),
         [] => true,
         only => only.iter().any(|it| it == name),
     }
@@ -210,6 +211,7 @@ async fn play_on(
     let protocol = peer.dialect.protocol();
     let common = Common {
         url: server.urls.clone(),
+        authority: server.authority.as_ref().map(Authority::file),
         pid: server.pids.clone(),
         concurrency: CONNECTIONS_OPENING,
         json: None,

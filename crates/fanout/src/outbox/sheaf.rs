@@ -1,11 +1,13 @@
 //! Publications of one channel as many subscribers are written them: their frames in a row, for one write each.
 
-use bytes::Bytes;
-use fanfare_protocol::time::UnixMicros;
-use fanfare_protocol::{Form, Publication};
 use std::sync::Arc;
 
-use super::{BATCH_BYTES, Batch};
+use bytes::Bytes;
+use fanfare_protocol::rules::Overflow;
+use fanfare_protocol::time::UnixMicros;
+use fanfare_protocol::{Form, Publication, SessionId};
+
+use super::{Asleep, BATCH_BYTES, Batch, Outbox};
 
 /// See the [module's note](self).
 #[derive(Debug)]
@@ -44,6 +46,11 @@ impl Sheaf {
         &self.bytes
     }
 
+    /// One by one.
+    pub(super) fn frames(&self) -> &[Bytes] {
+        &self.frames
+    }
+
     /// How many frames it has.
     pub(crate) fn len(&self) -> usize {
         self.frames.len()
@@ -79,5 +86,46 @@ impl Sheaf {
         };
         batch.advance(written);
         batch
+    }
+}
+
+/// The sheaves of a run of publications, each put together for the first subscriber of its form.
+#[derive(Debug)]
+pub(crate) struct Sheaves<'a> {
+    publications: &'a [Arc<Publication>],
+    /// The sessions that some of them are not for.
+    excluded: Vec<SessionId>,
+    known: Vec<(Form, Option<Arc<Sheaf>>)>,
+}
+
+impl<'a> Sheaves<'a> {
+    pub(crate) fn of(publications: &'a [Arc<Publication>]) -> Self {
+        let excluded = publications.iter().filter_map(|publication| publication.exclude).collect();
+        Self { publications, excluded, known: Vec::new() }
+    }
+
+    /// Claims the outbox for its sheaf, if it is idle and is to have what all have.
+    pub(crate) fn claim(&mut self, outbox: &Arc<Outbox>, overflow: Overflow) -> Option<Asleep> {
+        // A conflating channel's are counted for each receiver.
+        if overflow == Overflow::Conflate || self.excluded.contains(&outbox.session()) {
+            return None;
+        }
+        let claim = outbox.claim()?;
+        match self.get(outbox.form()) {
+            Some(sheaf) => Some(Asleep::Claimed(claim, sheaf)),
+            None => {
+                claim.give_back();
+                None
+            }
+        }
+    }
+
+    fn get(&mut self, form: Form) -> Option<Arc<Sheaf>> {
+        if let Some((_, sheaf)) = self.known.iter().find(|(known, _)| *known == form) {
+            return sheaf.clone();
+        }
+        let sheaf = Sheaf::of(self.publications, form).map(Arc::new);
+        self.known.push((form, sheaf.clone()));
+        sheaf
     }
 }

@@ -1,26 +1,47 @@
 //! Who on this node has asked to be told who joins and leaves.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use fanfare_metrics::Metrics;
-use fanfare_protocol::event::{Event, Reply};
+use fanfare_protocol::event::{Crowd, Event, Member, Reply};
 use fanfare_protocol::websocket::Frame;
 use fanfare_protocol::{Channel, Encoding, SessionId};
 use indexmap::IndexMap;
 use parking_lot::Mutex;
 use tokio::task::yield_now;
 
-use crate::outbox::{Outbox, Queued};
+use crate::outbox::{Order, Outbox, Queued};
 use crate::presence::{Notice, Turn, TurnKind};
+
+/// The most turns that are held for a listener that does not know yet who is there. More can only come in while it waits for an
+/// answer of the book; whoever has more to be told than that comes back instead.
+const HELD_MAX: usize = 4096;
 
 /// The listeners of every channel.
 #[derive(Debug, Default)]
-pub(super) struct Audience(Mutex<HashMap<Channel, IndexMap<SessionId, Arc<Outbox>>>>);
+pub(super) struct Audience(Mutex<HashMap<Channel, IndexMap<SessionId, Listener>>>);
+
+#[derive(Debug)]
+struct Listener {
+    outbox: Arc<Outbox>,
+    /// What it is to be told once it knows who was there before.
+    held: Option<Vec<Turn>>,
+}
+
+/// Whether a listener is told at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Telling {
+    AtOnce,
+    /// Not before [`Audience::heed`].
+    Later,
+}
 
 impl Audience {
-    pub(super) fn add(&self, channel: &Channel, session: SessionId, outbox: Arc<Outbox>) {
-        self.0.lock().entry(channel.clone()).or_default().insert(session, outbox);
+    pub(super) fn add(&self, channel: &Channel, session: SessionId, outbox: Arc<Outbox>, telling: Telling) {
+        let held = (telling == Telling::Later).then(Vec::new);
+        let listener = Listener { outbox, held };
+        self.0.lock().entry(channel.clone()).or_default().insert(session, listener);
     }
 
     /// From the return on nothing is queued for it.
@@ -34,27 +55,66 @@ impl Audience {
         }
     }
 
+    /// A listener has been told that this is the crowd: queues what has changed since it listens, and is not in that, and tells it
+    /// at once from now on.
+    pub(super) fn heed(&self, channel: &Channel, session: SessionId, crowd: &Crowd, metrics: &Metrics) {
+        let mut channels = self.0.lock();
+        let listener = channels.get_mut(channel).and_then(|listeners| listeners.get_mut(&session));
+        let Some(Listener { outbox, held }) = listener else { return };
+        for turn in news(held.take().unwrap_or_default(), crowd) {
+            if let Some(frame) = outbox.encoding().dialect().encode(&event(channel, turn)) {
+                outbox.push(frame).unwrap_or_else(Queued::from).count(metrics);
+            }
+        }
+    }
+
     /// Queues a notice for everyone who listens. The lock is held for one turn at a time, and writers come between.
-    pub(super) async fn tell(&self, notice: Notice, metrics: &Metrics) {
-        for turn in notice.turns {
+    pub(super) async fn tell(&self, notice: &Notice, metrics: &Metrics) {
+        for turn in &notice.turns {
             self.tell_turn(&notice.channel, turn, metrics);
             yield_now().await;
         }
     }
 
-    fn tell_turn(&self, channel: &Channel, turn: Turn, metrics: &Metrics) {
-        let channels = self.0.lock();
-        let Some(listeners) = channels.get(channel) else { return };
+    fn tell_turn(&self, channel: &Channel, turn: &Turn, metrics: &Metrics) {
+        let mut channels = self.0.lock();
+        let Some(listeners) = channels.get_mut(channel) else { return };
         let session = turn.member.session;
-        let event = event(channel, turn);
+        let event = event(channel, turn.clone());
         let mut frames: [Option<Option<Frame>>; Encoding::ALL.len()] = Default::default();
-        for (_, outbox) in listeners.iter().filter(|(listener, _)| **listener != session) {
-            let encoding = outbox.encoding();
-            let frame = frames[encoding as usize].get_or_insert_with(|| encoding.dialect().encode(&event));
-            let Some(frame) = frame else { continue };
-            outbox.push(frame.clone()).unwrap_or_else(Queued::from).count(metrics);
+        for (_, listener) in listeners.iter_mut().filter(|(listener, _)| **listener != session) {
+            let Listener { outbox, held } = listener;
+            match held {
+                Some(held) if held.len() < HELD_MAX => held.push(turn.clone()),
+                Some(_) => outbox.order(Order::Overflowed),
+                None => {
+                    let encoding = outbox.encoding();
+                    let frame =
+                        frames[encoding as usize].get_or_insert_with(|| encoding.dialect().encode(&event));
+                    let Some(frame) = frame else { continue };
+                    outbox.push(frame.clone()).unwrap_or_else(Queued::from).count(metrics);
+                }
+            }
         }
     }
+}
+
+/// What of these turns whoever knows the crowd does not know. Some may have happened before it was read.
+fn news(turns: Vec<Turn>, crowd: &Crowd) -> Vec<Turn> {
+    if turns.is_empty() {
+        return turns;
+    }
+    let key = |member: &Member| match &member.user {
+        Some(user) => Ok(user.clone()),
+        None => Err(member.session),
+    };
+    let mut there: HashSet<_> = crowd.members.iter().flatten().map(key).collect();
+    let mut news = turns;
+    news.retain(|turn| match turn.kind {
+        TurnKind::Joined => there.insert(key(&turn.member)),
+        TurnKind::Left => there.remove(&key(&turn.member)),
+    });
+    news
 }
 
 fn event(channel: &Channel, Turn { kind, member }: Turn) -> Reply {
@@ -63,4 +123,66 @@ fn event(channel: &Channel, Turn { kind, member }: Turn) -> Reply {
         TurnKind::Joined => Event::Joined { channel, member },
         TurnKind::Left => Event::Left { channel, member },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::{Context, Waker};
+
+    use fanfare_protocol::UserId;
+
+    use super::*;
+    use crate::outbox::Batch;
+
+    fn member(session: u8, user: &str) -> Member {
+        let session = SessionId::from_random([session; 16]);
+        Member { user: Some(UserId::new(user)), session, profile: None }
+    }
+
+    fn told(outbox: &Outbox) -> Vec<String> {
+        let mut batch = Batch::default();
+        let _ = outbox.poll_take(&Context::from_waker(Waker::noop()), &mut batch);
+        let texts = batch.frames.iter().map(|frame| String::from_utf8_lossy(frame).into_owned());
+        texts.map(|text| text[text.find('{').expect("a frame of JSON")..].to_owned()).collect()
+    }
+
+    /// Whatever happens between coming in and being told who is there: each change is told once, or is in that.
+    #[test]
+    fn who_learns_who_is_there_misses_nobody_and_is_told_of_nobody_twice() {
+        let (audience, metrics) = (Audience::default(), Metrics::new());
+        let (channel, ann) = (Channel::parse("a").unwrap(), member(1, "ann"));
+        let outbox = Outbox::new(ann.session, Encoding::NativeJson, 1024 * 1024);
+        audience.add(&channel, ann.session, outbox.clone(), Telling::Later);
+        let turn = |kind, member: &Member| Turn { kind, member: member.clone() };
+        let (bob, eve, kim) = (member(2, "bob"), member(3, "eve"), member(4, "kim"));
+        // What the crowd knows already, and what it does not.
+        audience.tell_turn(&channel, &turn(TurnKind::Joined, &bob), &metrics);
+        audience.tell_turn(&channel, &turn(TurnKind::Left, &eve), &metrics);
+        audience.tell_turn(&channel, &turn(TurnKind::Joined, &kim), &metrics);
+        assert_eq!(told(&outbox), Vec::<String>::new(), "it does not know who is there");
+        let crowd = Crowd { users: 2, connections: 2, members: Some(vec![ann.clone(), bob.clone()]) };
+        audience.heed(&channel, ann.session, &crowd, &metrics);
+        let [joined] = &told(&outbox)[..] else { panic!("one is news") };
+        assert!(joined.contains("joined") && joined.contains("kim"), "{joined}");
+        audience.tell_turn(&channel, &turn(TurnKind::Left, &bob), &metrics);
+        let [left] = &told(&outbox)[..] else { panic!("it is told at once") };
+        assert!(left.contains("left") && left.contains("bob"), "{left}");
+    }
+
+    /// What nobody waits for has a bound, and who would exceed it comes back.
+    #[test]
+    fn what_is_held_is_bounded() {
+        let (audience, metrics) = (Audience::default(), Metrics::new());
+        let channel = Channel::parse("a").unwrap();
+        let outbox = Outbox::new(SessionId::from_random([1; 16]), Encoding::NativeJson, 1024 * 1024);
+        audience.add(&channel, SessionId::from_random([1; 16]), outbox.clone(), Telling::Later);
+        let cx = Context::from_waker(Waker::noop());
+        for _ in 0..HELD_MAX {
+            let turn = Turn { kind: TurnKind::Joined, member: member(2, "bob") };
+            audience.tell_turn(&channel, &turn, &metrics);
+        }
+        assert!(outbox.poll_order(&cx).is_pending());
+        audience.tell_turn(&channel, &Turn { kind: TurnKind::Left, member: member(2, "bob") }, &metrics);
+        assert!(matches!(outbox.poll_order(&cx), std::task::Poll::Ready(Order::Overflowed)));
+    }
 }

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use fanfare_metrics::{BrokerCall, Metrics, Outcome};
 use fanfare_protocol::event::{Crowd, Member};
+use fanfare_protocol::grant::Pattern;
 use fanfare_protocol::{Channel, SessionId};
+use futures_util::{StreamExt, TryStreamExt, stream};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -17,7 +19,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::broker::BrokerError;
 use crate::outbox::Outbox;
-use crate::presence::audience::Audience;
+use crate::presence::audience::{Audience, Telling};
 use crate::presence::crowds::Crowds;
 use crate::presence::table::{Batch, Table};
 use crate::presence::{After, Notice, Presence, Seat};
@@ -30,6 +32,9 @@ const GATHER: Duration = Duration::from_millis(3);
 
 /// How long to wait before what was refused is tried again.
 const RETRY: Duration = Duration::from_millis(250);
+
+/// The most crowds that are read at the same time for one list of channels.
+const CROWDS_AT_ONCE: usize = 32;
 
 /// The longest that a reader waits for what this node has yet to write.
 const CATCH_UP: Duration = Duration::from_millis(500);
@@ -113,9 +118,41 @@ impl Desk {
     /// itself excepted. Never waits.
     pub fn enter(&self, channel: &Channel, member: Member, listener: Option<&Arc<Outbox>>) {
         if let Some(outbox) = listener {
-            self.inner.audience.add(channel, member.session, outbox.clone());
+            self.inner.audience.add(channel, member.session, outbox.clone(), Telling::AtOnce);
         }
         self.inner.change(|table| table.enter(channel, member));
+    }
+
+    /// The same for who is told first who is there: nobody who joins or leaves meanwhile is missed, and [`Desk::heed`] tells of
+    /// them.
+    pub fn enter_unaware(&self, channel: &Channel, member: Member, listener: &Arc<Outbox>) {
+        self.inner.audience.add(channel, member.session, listener.clone(), Telling::Later);
+        self.inner.change(|table| table.enter(channel, member));
+    }
+
+    /// Who has entered unaware has been told that this is the crowd.
+    pub fn heed(&self, channel: &Channel, session: SessionId, crowd: &Crowd) {
+        self.inner.audience.heed(channel, session, crowd, &self.inner.metrics);
+    }
+
+    /// The channels that this pattern names and that anybody is on, each with its crowd, of which nobody is named; on all
+    /// nodes, and with everything that was told to this desk before.
+    ///
+    /// # Errors
+    /// [`BrokerError`], within a few times the deadline.
+    pub async fn channels(&self, within: &Pattern) -> Result<Vec<(Channel, Arc<Crowd>)>, BrokerError> {
+        let inner = &*self.inner;
+        inner.catch_up().await;
+        let mut channels = inner.call(inner.book.channels()).await?;
+        channels.retain(|channel| within.matches(channel));
+        channels.sort_unstable();
+        let counted = stream::iter(channels).map(|channel| async move {
+            let read = || inner.call(inner.book.crowd(channel.clone(), false));
+            let crowd = inner.crowds.ask(&channel, false, read).await?;
+            Ok((channel, crowd))
+        });
+        let counted: Vec<_> = counted.buffered(CROWDS_AT_ONCE).try_collect().await?;
+        Ok(counted.into_iter().filter(|(_, crowd)| crowd.connections > 0).collect())
     }
 
     /// A subscription has ended, however that came. Never waits, and does no harm where [`Desk::enter`] was not called. From
@@ -299,7 +336,7 @@ async fn sweep(inner: Arc<Inner>) {
 /// The crier.
 async fn cry(inner: Arc<Inner>, mut notices: mpsc::Receiver<Notice>) {
     while let Some(notice) = notices.recv().await {
-        inner.audience.tell(notice, &inner.metrics).await;
+        inner.audience.tell(&notice, &inner.metrics).await;
     }
 }
 

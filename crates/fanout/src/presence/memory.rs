@@ -219,6 +219,10 @@ impl Presence for MemoryPresence {
         .boxed()
     }
 
+    fn channels(&self) -> BoxFuture<'_, Result<Vec<Channel>, BrokerError>> {
+        async move { Ok(self.0.book().await.channels.keys().cloned().collect()) }.boxed()
+    }
+
     fn crowd(&self, channel: Channel, members: bool) -> BoxFuture<'_, Result<Crowd, BrokerError>> {
         async move {
             let book = self.0.book().await;

@@ -282,6 +282,10 @@ impl Presence for RedisPresence {
         .boxed()
     }
 
+    fn channels(&self) -> BoxFuture<'_, Result<Vec<Channel>, BrokerError>> {
+        async move { self.list_channels().await }.boxed()
+    }
+
     fn crowd(&self, channel: Channel, members: bool) -> BoxFuture<'_, Result<Crowd, BrokerError>> {
         async move {
             let (users, connections, named): (u64, u64, Vec<Vec<Vec<u8>>>) =

@@ -69,6 +69,14 @@ impl Presence for Faulty {
         .boxed()
     }
 
+    fn channels(&self) -> BoxFuture<'_, Result<Vec<Channel>, BrokerError>> {
+        async move {
+            self.pass().await?;
+            self.book.channels().await
+        }
+        .boxed()
+    }
+
     fn beat(&self, seat: Seat, ttl: Duration, new: bool) -> BoxFuture<'_, Result<Beat, BrokerError>> {
         async move {
             self.pass().await?;

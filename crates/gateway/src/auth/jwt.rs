@@ -67,9 +67,14 @@ impl Verifier {
         }
     }
 
+    /// Whether keys come from anywhere.
+    pub(crate) fn has_servers(&self) -> bool {
+        self.issuers.iter().any(|issuer| issuer.server().is_some())
+    }
+
     /// Has the key fetched that a token names, if it is not at hand. To be awaited before the token is [judged](Self::verify).
     pub(crate) async fn prepare(&self, token: &Token) {
-        if self.issuers.iter().all(|issuer| issuer.server().is_none()) {
+        if !self.has_servers() {
             return;
         }
         let Ok(parts) = Parts::of(token.expose()) else { return };

@@ -691,6 +691,47 @@ pub(super) const SECTIONS: &[Section] = &[
         .reloadable()],
     },
     Section {
+        name: "pusher.apps",
+        help: "Applications whose clients speak the Pusher protocol at `/app/<key>`. `<name>` is the id of the application, and the \
+               namespace of its channels: what its clients call `news` is `<name>:news` to others. See docs/protocol/pusher.md.",
+        keys: &[
+            unset("pusher.apps.*.key", NAME, "an application takes one", "\"app-key\"", "Names the application to its clients.")
+                .reloadable(),
+            unset(
+                "pusher.apps.*.secret",
+                Kind::Secret,
+                "an application takes one",
+                "\"…\"",
+                "What the application's backends sign with: what clients may hear, and requests of the HTTP API.",
+            )
+            .reloadable(),
+            key(
+                "pusher.apps.*.event_bytes",
+                whole(1, 1 << 30),
+                "10240",
+                "Bytes of the data of one event; more is refused with 413.",
+            )
+            .reloadable(),
+            key(
+                "pusher.apps.*.client_events_per_second",
+                whole(0, 1_000_000),
+                "10",
+                "Events that one client may publish in a second, on private and presence channels; more are refused with 4301. 0: \
+                 clients may not publish.",
+            )
+            .reloadable(),
+            key(
+                "pusher.apps.*.counts",
+                Kind::Switch,
+                "true",
+                "Whether it is known how many hear a channel that is not a presence channel: for `occupied` and \
+                 `subscription_count` of the HTTP API. Each subscription is then written down in the broker, as those to presence \
+                 channels are anyway.",
+            )
+            .reloadable(),
+        ],
+    },
+    Section {
         name: "centrifugo",
         help: "Clients of Centrifugo, by its protocol at `/connection/websocket`.",
         keys: &[key(

@@ -17,6 +17,7 @@ pub(super) fn check(config: &Config, merged: &Merged, mistakes: &mut Mistakes) {
     rules.redis(config);
     rules.bounds(config);
     rules.history(config);
+    rules.applications(config);
 }
 
 /// The keys that make tokens be taken.
@@ -151,6 +152,42 @@ impl Rules<'_> {
             let Some(bytes) = namespace.max_bytes else { continue };
             self.require(bytes <= message, &[&path, "limits.message_bytes"], || {
                 format!("{path} = {bytes}: more than limits.message_bytes = {message}")
+            });
+        }
+    }
+
+    /// An application is told from others by its key, and its channels are nobody else's.
+    fn applications(&mut self, config: &Config) {
+        for (id, app) in &config.pusher {
+            let path = |key: &str| format!("pusher.apps.{id}.{key}");
+            let given =
+                [("key", "secret", !app.key.is_empty()), ("secret", "key", !app.secret.expose().is_empty())];
+            for (key, other, is_there) in given {
+                let (key, table) = (path(key), format!("pusher.apps.{id}"));
+                self.require(is_there, &[&key, &path(other), &table], || {
+                    format!("{key}: an application takes a key and a secret")
+                });
+            }
+            let same = config.pusher.iter().find(|(other, it)| *other < id && it.key == app.key);
+            self.require(same.is_none() || app.key.is_empty(), &[&path("key")], || {
+                format!(
+                    "{}: the application {} has this key already",
+                    path("key"),
+                    same.map_or("", |it| it.0)
+                )
+            });
+            self.require(id != "user", &[&path("key")], || {
+                "pusher.apps.user: channels that begin with user: are the personal ones of users: give the application another id"
+                    .into()
+            });
+            let taken = config.namespaces.contains_key(id);
+            self.require(!taken, &[&format!("namespaces.{id}"), &path("key")], || {
+                format!("namespaces.{id}: these are the channels of pusher.apps.{id}, whose rules are the protocol's")
+            });
+            let message = config.limits.message_bytes;
+            self.require(app.event_bytes <= message, &[&path("event_bytes"), "limits.message_bytes"], || {
+                let bytes = app.event_bytes;
+                format!("{} = {bytes}: more than limits.message_bytes = {message}", path("event_bytes"))
             });
         }
     }

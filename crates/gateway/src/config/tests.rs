@@ -257,6 +257,10 @@ fn unknown_keys_are_refused_with_the_nearest_name() {
             "heartbeat.interval: no such key; did you mean heartbeat.interval_seconds? (fanfare.toml, line 1)",
         ),
         (
+            "[pusher.apps.shop]\nkey = \"k\"\nsecret = \"s\"\nsecrets = 1",
+            "pusher.apps.shop.secrets: no such key; did you mean pusher.apps.shop.secret? (fanfare.toml, line 4)",
+        ),
+        (
             "[namespaces.room]\npublisch = \"none\"",
             "namespaces.room.publisch: no such key; did you mean namespaces.room.publish? (fanfare.toml, line 2)",
         ),
@@ -411,6 +415,18 @@ fn keys_that_must_agree_are_held_to_it() {
         (
             "[namespaces.room.history]\n",
             "namespaces.room.history: no history is kept without namespaces.room.history.size (fanfare.toml, line 1)",
+        ),
+        (
+            "[pusher.apps.shop]\nkey = \"k\"",
+            "pusher.apps.shop.secret: an application takes a key and a secret (fanfare.toml, line 2)",
+        ),
+        (
+            "[pusher.apps.a]\nkey = \"k\"\nsecret = \"s\"\n[pusher.apps.b]\nkey = \"k\"\nsecret = \"t\"",
+            "pusher.apps.b.key: the application a has this key already (fanfare.toml, line 5)",
+        ),
+        (
+            "[pusher.apps.shop]\nkey = \"k\"\nsecret = \"s\"\n[namespaces.shop]\npresence = true",
+            "namespaces.shop: these are the channels of pusher.apps.shop, whose rules are the protocol's (fanfare.toml, line 2)",
         ),
     ] {
         refused(text, &[message]);

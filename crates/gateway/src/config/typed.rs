@@ -53,6 +53,8 @@ pub struct Config {
     pub centrifugo: Centrifugo,
     /// Whom the node believes where it is the client.
     pub authorities: Authorities,
+    /// Applications whose clients speak the Pusher protocol, by their ids.
+    pub pusher: BTreeMap<String, PusherApp>,
     /// The page at `/`.
     pub console: Console,
     /// What is logged, and how.
@@ -294,6 +296,21 @@ pub struct Centrifugo {
     pub enabled: bool,
 }
 
+/// An application whose clients speak the Pusher protocol.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PusherApp {
+    /// Names it to its clients.
+    pub key: String,
+    /// What its backends sign with.
+    pub secret: Secret,
+    /// The most bytes of the data of one event.
+    pub event_bytes: NonZeroUsize,
+    /// The most events that one client publishes in a second. None: clients do not publish.
+    pub client_events_per_second: Option<NonZeroU32>,
+    /// Whether it is known how many hear a channel that is not a presence channel.
+    pub counts: bool,
+}
+
 /// The page at `/`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Console {
@@ -398,6 +415,7 @@ pub(super) fn build(merged: &Merged, default_name: &str) -> Config {
         api: Api { keys: merged.list("api.keys").into_iter().map(Secret::new).collect() },
         centrifugo: Centrifugo { enabled: merged.switch("centrifugo.enabled").unwrap_or(true) },
         authorities: Authorities::default(),
+        pusher: merged.names("pusher.apps").map(|id| (id.clone(), pusher_app(merged, id))).collect(),
         console: Console { enabled: merged.switch("console.enabled").unwrap_or(loopback) },
         log: Log { format: LogFormat::of(&text(merged, "log.format")), level: text(merged, "log.level") },
         echo: false,
@@ -464,6 +482,17 @@ fn namespace(merged: &Merged, name: &str) -> Namespace {
             ttl: seconds(merged, &path("history.ttl_seconds")),
             idempotency_ttl: seconds(merged, &path("history.idempotency_ttl_seconds")),
         }),
+    }
+}
+
+fn pusher_app(merged: &Merged, id: &str) -> PusherApp {
+    let path = |key| format!("pusher.apps.{id}.{key}");
+    PusherApp {
+        key: merged.text(&path("key")).unwrap_or_default(),
+        secret: Secret::new(merged.text(&path("secret")).unwrap_or_default()),
+        event_bytes: positive(merged, &path("event_bytes")),
+        client_events_per_second: small(merged, &path("client_events_per_second")),
+        counts: merged.switch(&path("counts")).expect("the key has a default"),
     }
 }
 

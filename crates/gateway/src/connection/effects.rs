@@ -17,10 +17,11 @@ use fanfare_fanout::broker::BrokerError;
 use fanfare_fanout::presence::Desk;
 use fanfare_fanout::{Hub, Outbox, Queued};
 use fanfare_metrics::Metrics;
+use fanfare_protocol::command::Start;
 use fanfare_protocol::dialect::Dialect;
 use fanfare_protocol::error::{ErrorCode, Failure};
 use fanfare_protocol::event::{Crowd, Event, Member, Reply};
-use fanfare_protocol::grant::Grant;
+use fanfare_protocol::grant::{Grant, Pass, Proof, Token};
 use fanfare_protocol::session::{Effect, Input, Stage};
 use fanfare_protocol::websocket::Frame;
 use fanfare_protocol::{Channel, Draft, RequestId};
@@ -62,26 +63,16 @@ impl<T: Transport> Connection<T> {
                     self.answer(placed);
                 }
             }
-            if let Effect::Join { .. } | Effect::Read { .. } | Effect::Count { .. } = effect {
+            if let Effect::Join { .. } | Effect::Survey { .. } | Effect::Read { .. } | Effect::Count { .. } =
+                effect
+            {
                 is_patient = is_patient && self.has_made_room().await;
             }
             match effect {
-                Effect::Authenticate { id, token } => {
-                    let settings = services.settings();
-                    self.while_writing(settings.auth.prepare(&token)).await;
-                    let outcome = settings.auth.verify(&token, &services);
-                    let before = self.session.shared_grant().cloned();
-                    let outcome = outcome.and_then(|grant| self.belong(grant));
-                    self.answer(Input::Authenticated { id, outcome });
-                    self.become_known(before.as_ref());
-                    if self.session.grant().is_none_or(|grant| grant.user.is_none()) {
-                        self.place.belong_to_nobody();
-                    }
-                }
+                Effect::Authenticate { id, token } => self.authenticate(id, &token).await,
                 Effect::Publish { id, draft } => placing.push_back(place(&services.hub, id, draft).boxed()),
                 Effect::Admit { id, channel, start, proof } => {
-                    let grant = self.session.grant();
-                    let outcome = services.settings().auth.admit(&proof, &channel, grant, &services);
+                    let outcome = self.admit(&channel, &proof);
                     self.answer(Input::Admitted { id, channel, start, outcome });
                 }
                 Effect::Join { id, channel, terms } => {
@@ -90,6 +81,12 @@ impl<T: Transport> Connection<T> {
                     let answer = self.while_writing(services.hub.subscribe(&channel, &outbox, terms)).await;
                     let outcome = answer.map_err(|error| failure(&error));
                     self.answer(Input::Joined { id, channel, start, outcome });
+                }
+                Effect::Survey { channel, member } => {
+                    services.desk.enter_unaware(&channel, member, &self.outbox);
+                    let most = self.session.limits().queue_bytes / 2;
+                    let outcome = self.while_writing(count(&services.desk, &channel, true, most)).await;
+                    self.answer(Input::Surveyed { channel, outcome });
                 }
                 Effect::Read { id, channel, excerpt } => {
                     let answer = self.while_writing(services.hub.history(&channel, excerpt.query())).await;
@@ -106,6 +103,39 @@ impl<T: Transport> Connection<T> {
         }
         while let Some(placed) = self.while_writing(placing.next()).await {
             self.answer(placed);
+        }
+    }
+
+    /// Finds out whose a token is: by the application whose client this is, or by the keys that are configured.
+    async fn authenticate(&mut self, id: Option<RequestId>, token: &Token) {
+        let services = self.services.clone();
+        let outcome = match self.session.realm() {
+            Some(realm) => self.dialect().recognise(realm, self.session.id(), token).map(Arc::new),
+            None => {
+                let settings = services.settings();
+                self.while_writing(settings.auth.prepare(token)).await;
+                settings.auth.verify(token, &services)
+            }
+        };
+        let before = self.session.shared_grant().cloned();
+        let outcome = outcome.and_then(|grant| self.belong(grant));
+        self.answer(Input::Authenticated { id, outcome });
+        self.become_known(before.as_ref());
+        if self.session.grant().is_none_or(|grant| grant.user.is_none()) {
+            self.place.belong_to_nobody();
+        }
+    }
+
+    /// Judges what is to let the client on a channel.
+    fn admit(&self, channel: &Channel, proof: &Proof) -> Result<Pass, Failure> {
+        match (proof, self.session.realm()) {
+            (Proof::Signed(signed), Some(realm)) => {
+                self.dialect().admit(realm, self.session.id(), channel, signed)
+            }
+            _ => {
+                let settings = self.services.settings();
+                settings.auth.admit(proof, channel, self.session.grant(), &self.services)
+            }
         }
     }
 
@@ -149,7 +179,17 @@ impl<T: Transport> Connection<T> {
                 {
                     self.transport.entering(&channel, *entry, frame);
                 }
+                let is_empty = matches!(
+                    &reply,
+                    Some(Reply { event: Event::Subscribed { start: Start::Rewind(_), .. }, .. })
+                ) && !services.hub.replays(&channel, &self.outbox);
                 services.hub.go_live(&channel, &self.outbox, frame);
+                if is_empty {
+                    self.send(&Reply::unasked(Event::NothingKept { channel }));
+                }
+            }
+            Effect::Heed { channel, crowd } => {
+                services.desk.heed(&channel, self.session.id(), &crowd);
             }
             Effect::Enter { channel, member, is_told } => {
                 services.desk.enter(&channel, member, is_told.then_some(&self.outbox));
@@ -172,6 +212,7 @@ impl<T: Transport> Connection<T> {
             Effect::Authenticate { .. }
             | Effect::Admit { .. }
             | Effect::Join { .. }
+            | Effect::Survey { .. }
             | Effect::Publish { .. }
             | Effect::Read { .. }
             | Effect::Count { .. } => unreachable!("what asks is performed where its answer is waited for"),
@@ -219,6 +260,7 @@ pub(super) fn asks_hub(effect: &Effect) -> bool {
         Effect::Authenticate { .. }
             | Effect::Admit { .. }
             | Effect::Join { .. }
+            | Effect::Survey { .. }
             | Effect::Publish { .. }
             | Effect::Read { .. }
             | Effect::Count { .. }

@@ -11,6 +11,7 @@ use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Ve
 use bytes::Bytes;
 use fanfare_metrics::{HttpVersion, Refusal};
 use fanfare_protocol::dialect::{Negotiated, Offer};
+use fanfare_protocol::grant::Visitor;
 use fanfare_protocol::websocket::{Agreement, Malformed, agree};
 use hyper::body::Incoming;
 use hyper::ext::Protocol;
@@ -24,7 +25,7 @@ use tungstenite::handshake::derive_accept_key;
 use super::{Answer, Peer, seconds, text, with_type};
 use crate::admission::NoRoom;
 use crate::auth::{Unwelcome, is_bearer};
-use crate::connection::{Connection, Guest};
+use crate::connection::{Connection, Guest, Membership};
 use crate::node::Services;
 use crate::transport::echo::Echo;
 use crate::transport::http2::Http2Stream;
@@ -73,13 +74,14 @@ pub(super) fn upgrade(
     peer: &Peer,
     mut request: Request<Incoming>,
     purpose: Purpose,
+    membership: Membership,
     services: &Arc<Services>,
 ) -> Answer {
     let offer = match purpose {
         Purpose::Session(offer) => offer,
         Purpose::Echo => &Offer::NATIVE,
     };
-    let accepted = match examine(peer, &request, offer, services) {
+    let accepted = match examine(peer, &request, offer, membership, services) {
         Ok(accepted) => accepted,
         Err(refused) => {
             services.metrics.handshake_refused(refused.reason);
@@ -148,6 +150,7 @@ fn examine(
     peer: &Peer,
     request: &Request<Incoming>,
     offer: &Offer,
+    membership: Membership,
     services: &Services,
 ) -> Result<Accepted, Refused> {
     let headers = request.headers();
@@ -192,9 +195,17 @@ fn examine(
         .map_err(|Malformed| bad("Sec-WebSocket-Extensions is no list of extensions and parameters\n"))?;
     let mut place = peer.enter(headers, services).map_err(full)?;
     // Last, since it is what costs most.
-    let visitor = settings.auth.visitor(headers, request.uri().query(), services).map_err(unwelcome)?;
+    let visitor = match &membership {
+        Membership::Common => {
+            settings.auth.visitor(headers, request.uri().query(), services).map_err(unwelcome)?
+        }
+        // Who it is only its application knows.
+        Membership::Of(_) => Visitor::Anonymous,
+        // So it is not greeted.
+        Membership::Refused(_) => Visitor::Unknown,
+    };
     services.belong(&mut place, &visitor).map_err(full)?;
-    Ok(Accepted { asked, negotiated, compression, guest: Guest { visitor, place } })
+    Ok(Accepted { asked, negotiated, compression, guest: Guest { visitor, place, membership } })
 }
 
 fn unwelcome(why: Unwelcome) -> Refused {

@@ -13,7 +13,7 @@ use fanfare_protocol::error::Failure;
 use super::cors::{Page, sender};
 use super::{Answer, Body, Peer, failure, json, query, use_instead, with_type};
 use crate::admission::NoRoom;
-use crate::connection::{Guest, Streaming};
+use crate::connection::{Guest, Membership, Streaming};
 use crate::node::Services;
 use crate::transport::lines::Form;
 
@@ -58,7 +58,7 @@ async fn open<B>(
     let visitor = sender(request, services);
     let visitor = visitor.inspect_err(|_| services.metrics.handshake_refused(Refusal::Unauthorized))?;
     services.belong(&mut place, &visitor).map_err(refused)?;
-    let guest = Guest { visitor, place };
+    let guest = Guest { visitor, place, membership: Membership::Common };
     let mut streaming = Streaming::open(form, asked.listening, guest, services);
     streaming.opened().await?;
     if form == Form::Answer {

@@ -34,6 +34,9 @@ use preface::Version;
 /// second; a reconnect storm brings thousands.
 const BACKLOG: u32 = 4096;
 
+/// What the kernel may hold of a socket beyond what is on its way to the peer.
+const UNSENT_BYTES: u32 = 16 * 1024;
+
 /// The most bytes in the head of a request.
 const HEAD_BYTES: usize = 16 * 1024;
 
@@ -76,6 +79,9 @@ pub(super) async fn serve(
                 }
                 if let Err(error) = bound_silence(&socket, &settings) {
                     debug!(%error, "a peer that acknowledges nothing will be noticed late");
+                }
+                if let Err(error) = bound_unsent(&socket) {
+                    debug!(%error, "a peer that does not read will be noticed late");
                 }
                 let (services, stop) = (services.clone(), stop.clone());
                 let visit = Visit { door, address: peer.ip(), drawn: None, place, services, stop };
@@ -246,4 +252,10 @@ impl Visit {
 fn bound_silence(socket: &TcpStream, settings: &Settings) -> io::Result<()> {
     let heartbeat = settings.policy.heartbeat;
     SockRef::from(socket).set_tcp_user_timeout(Some(heartbeat.interval + heartbeat.timeout))
+}
+
+/// Has the kernel take no more than it can send soon: what else waits for a peer that does not read would be megabytes, which
+/// no bound of ours knows of and no policy for slow subscribers sees.
+fn bound_unsent(socket: &TcpStream) -> io::Result<()> {
+    SockRef::from(socket).set_tcp_notsent_lowat(UNSENT_BYTES)
 }

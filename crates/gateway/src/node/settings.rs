@@ -3,6 +3,7 @@
 //! Whoever needs settings takes them once per socket, request or connection, under a lock that is held for one clone. The
 //! fast lane needs none: a session carries the policy, and is told when there is another.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use crate::config::{
     Compression, Config, Identity, Limits, Namespace, PublishBy, Secret, SlowSubscriber, SubscribeBy, Trial,
     WebSocket,
 };
-use crate::http::Door;
+use crate::http::{Door, pusher};
 use crate::proxy::Proxies;
 use crate::tls::Tls;
 
@@ -27,6 +28,8 @@ use crate::tls::Tls;
 #[derive(Debug)]
 pub(crate) struct Settings {
     pub(crate) policy: Arc<Policy>,
+    /// That of the clients of each application, by its namespace.
+    realms: HashMap<Box<str>, Arc<Policy>>,
     pub(crate) auth: Auth,
     pub(crate) origins: Origins,
     pub(crate) websocket: WebSocket,
@@ -57,6 +60,7 @@ impl Settings {
         Self {
             tls: (tls(Door::Public, &config.tls.public), tls(Door::Internal, &config.tls.internal)),
             policy: Arc::new(policy(config)),
+            realms: realms(config),
             auth: Auth::of(&config.auth, before.map(|before| &before.auth), means),
             origins: Origins::new(&config.origin.allow),
             websocket: config.websocket.clone(),
@@ -69,6 +73,22 @@ impl Settings {
             header_timeout: config.limits.header_timeout,
             drain_window: config.node.drain,
         }
+    }
+
+    /// What holds for the clients of an application, or for those of none; none where there is no such application.
+    pub(crate) fn policy_of(&self, namespace: Option<&str>) -> Option<Arc<Policy>> {
+        namespace.map_or(Some(&self.policy), |namespace| self.realms.get(namespace)).cloned()
+    }
+
+    /// The namespace of the application with this key.
+    pub(crate) fn realm_of_key(&self, key: &str) -> Option<&str> {
+        let mut realms = self.realms.values().filter_map(|policy| policy.realm.as_ref());
+        realms.find(|realm| realm.credentials.key() == key).map(|realm| &*realm.namespace)
+    }
+
+    /// Whether no session is to know of the difference.
+    pub(super) fn decides_as(&self, other: &Self) -> bool {
+        self.policy == other.policy && self.realms == other.realms
     }
 
     /// TLS on a listener. None: it serves in clear.
@@ -118,8 +138,15 @@ fn policy(config: &Config) -> Policy {
     let namespaces =
         config.namespaces.iter().map(|(name, namespace)| (name.as_str().into(), rule(namespace)));
     let names = config.centrifugo.enabled.then_some(NameRules::DOLLAR_AND_HASH);
-    let rules = Rules::of(namespaces).with_names(names);
-    Policy { node: config.node.name.as_str().into(), limits, heartbeat, rules }
+    let rules = pusher::realms(config).fold(Rules::of(namespaces).with_names(names), |all, (realm, its)| {
+        all.with_realm(&realm.namespace, its)
+    });
+    Policy { node: config.node.name.as_str().into(), limits, heartbeat, rules, realm: None }
+}
+
+fn realms(config: &Config) -> HashMap<Box<str>, Arc<Policy>> {
+    let of_realm = |realm| Arc::new(Policy { realm: Some(realm), ..policy(config) });
+    pusher::realms(config).map(|(realm, _)| (realm.namespace.clone(), of_realm(realm))).collect()
 }
 
 fn rule(namespace: &Namespace) -> Rule {

@@ -208,6 +208,27 @@ async fn an_answer_has_a_bound_whether_it_is_announced_or_not() {
     assert!(matches!(error, OutgoingError::Transport(_)), "a head without end: {error}");
 }
 
+/// To the byte, though the server says nothing more and does not hang up.
+#[tokio::test]
+async fn the_bound_of_an_answer_is_exact() {
+    for (length, is_taken) in [(1000, true), (1001, false)] {
+        let (address, _server) = backend::accept(move |mut socket| async move {
+            let _ = socket.read(&mut [0; 4096]).await;
+            let body = "x".repeat(length);
+            let end = if is_taken { "0\r\n\r\n" } else { "" };
+            let answer =
+                format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{length:x}\r\n{body}\r\n{end}");
+            let _ = socket.write_all(answer.as_bytes()).await;
+            silence(socket).await;
+        })
+        .await;
+        match get(&outgoing(POLICY), &format!("http://{address}/")).await {
+            Ok(answer) => assert!(is_taken && answer.body.len() == length),
+            Err(error) => assert!(!is_taken && matches!(error, OutgoingError::TooLarge(1000)), "{error}"),
+        }
+    }
+}
+
 #[tokio::test]
 async fn who_hangs_up_or_talks_nonsense_has_not_answered() {
     for answer in

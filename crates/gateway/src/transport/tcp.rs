@@ -53,7 +53,8 @@ impl ByteStream for Tcp {
 
 impl Socket for Writes {
     fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.try_write(bytes)
+        // Not by way of tokio, whose word of the socket's readiness has gone cold; the task finds out what it is not told.
+        SockRef::from(self.0.as_ref()).send(bytes)
     }
 }
 

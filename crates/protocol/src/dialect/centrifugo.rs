@@ -44,6 +44,7 @@ const MANNERS: Manners = Manners {
     refusal: Refusal::Final,
     absence: Absence::Fine,
     token_grace: std::time::Duration::from_secs(25),
+    ..Manners::PLAIN
 };
 
 /// In text frames.

@@ -8,7 +8,7 @@ use crate::close::CloseReason;
 use crate::command::Decoded;
 use crate::depth;
 use crate::dialect::{Dialect, Incoming};
-use crate::event::Reply;
+use crate::event::{Event, Reply};
 use crate::publication::{Delivery, Publication};
 use crate::websocket::Frame;
 
@@ -42,7 +42,7 @@ impl Dialect for Json {
     }
 
     fn encode(&self, reply: &Reply) -> Option<Frame> {
-        Some(encode::reply(reply))
+        (!is_unspoken(&reply.event)).then(|| encode::reply(reply))
     }
 
     fn encode_publication(&self, publication: &Publication, delivery: Delivery) -> Frame {
@@ -75,12 +75,17 @@ impl Dialect for MessagePack {
     }
 
     fn encode(&self, reply: &Reply) -> Option<Frame> {
-        Some(msgpack::reply(reply))
+        (!is_unspoken(&reply.event)).then(|| msgpack::reply(reply))
     }
 
     fn encode_publication(&self, publication: &Publication, delivery: Delivery) -> Frame {
         msgpack::publication(publication, delivery)
     }
+}
+
+/// What a client that rewinds sees for itself; and what is said to one that names itself late, which is not done here.
+const fn is_unspoken(event: &Event) -> bool {
+    matches!(event, Event::NothingKept { .. } | Event::Recognised)
 }
 
 #[cfg(test)]

@@ -6,12 +6,14 @@
 //! | `# …` | a remark |
 //! | `! limit <name> <n>` | sets a bound of the conversations that are opened from here on; times in seconds |
 //! | `! namespace <name> key=value …` | configures a namespace (`publish`, `subscribe`, `max_bytes`, `rate`, `history`, `presence`) for them |
+//! | `! realm <namespace> <key> <secret>` | from here on clients are of this application, which has the rules of its dialect |
 //! | `! open`, `! open <token>` | a client connects, anonymous or with a token in its request; what was published before is still the past |
 //! | `! anonymous off` | from here on a client without a token in its request has to present one |
 //! | `! token <name> <json>` | the token of this name is signed as it ought to be, and these are its claims |
 //! | `! crowded <user>` | from here on this user has as many connections as it may have |
 //! | `! +500ms`, `! +30s` | time passes; the session ticks at its deadlines |
 //! | `! published <channel> <json>` | somebody else publishes |
+//! | `! event <channel> <label> <json>` | the same, with a label |
 //! | `! conflated <n> <channel> <json>` | the same, when for this client so many older ones gave way |
 //! | `! joined <channel> <n> [<user> [<json>]]`, `! left …` | so does a user, as a member whose session is this number |
 //! | `! broker away`, `! broker back` | what the hub answers from here on |
@@ -33,13 +35,15 @@ use std::time::Duration;
 
 use crate::channel::Channel;
 use crate::close::CloseReason;
-use crate::dialect::{Dialect, Encoding, Incoming};
+use crate::command::Start;
+use crate::dialect::{Dialect, Encoding, Incoming, pusher};
 use crate::error::{ErrorCode, Failure};
 use crate::event::{Event, Member, Reply};
 use crate::grant::claims::{self, Expected};
 use crate::grant::{Grant, Pass, Proof, TokenFault, Visitor};
 use crate::id::{SessionId, UserId};
-use crate::publication::{Delivery, Draft, Payload, Publication, Retention};
+use crate::publication::{Delivery, Draft, Label, Payload, Publication, Retention};
+use crate::realm::{Credentials, Realm};
 use crate::rules::{MayPublish, MaySubscribe, Rule, Rules};
 use crate::session::{Effect, Input, Policy, Session, Stage};
 use crate::time::{Moment, Now, UnixMicros};
@@ -206,6 +210,7 @@ impl Theatre {
         match verb {
             "limit" => self.limit(rest),
             "namespace" => self.namespace(rest),
+            "realm" => self.realm(rest),
             "token" => {
                 let (name, claims) = rest.split_once(' ').unwrap();
                 self.tokens.insert(name.into(), claims.into());
@@ -213,10 +218,14 @@ impl Theatre {
             "anonymous" => self.is_anonymous_off = rest == "off",
             "crowded" => self.crowded = Some(UserId::new(rest)),
             "open" => self.open(rest),
-            "published" => self.publish_elsewhere(rest, Delivery::Live),
+            "published" => self.publish_elsewhere(rest, None, Delivery::Live),
+            "event" => {
+                let [channel, label, json] = rest.splitn(3, ' ').collect::<Vec<_>>().try_into().unwrap();
+                self.publish_elsewhere(&format!("{channel} {json}"), Label::parse(label), Delivery::Live);
+            }
             "conflated" => {
                 let (dropped, rest) = rest.split_once(' ').unwrap();
-                self.publish_elsewhere(rest, Delivery::Conflated(dropped.parse().unwrap()));
+                self.publish_elsewhere(rest, None, Delivery::Conflated(dropped.parse().unwrap()));
             }
             "joined" | "left" => self.turn(rest, verb == "joined"),
             "broker" => self.hub.is_away = rest == "away",
@@ -273,6 +282,12 @@ impl Theatre {
         self.namespaces.insert(name.into(), rule);
     }
 
+    fn realm(&mut self, rest: &str) {
+        let [namespace, key, secret] = rest.splitn(3, ' ').collect::<Vec<_>>().try_into().unwrap();
+        let credentials = Credentials::new(key, secret);
+        self.policy.realm = Some(Realm { namespace: namespace.into(), credentials });
+    }
+
     fn read(&self, token: &str) -> Result<Grant, Failure> {
         let expected = Expected::default();
         let claims = self.tokens.get(token).ok_or(TokenFault::Signature);
@@ -296,7 +311,7 @@ impl Theatre {
             return Err(Failure::new(ErrorCode::Unauthorized, text));
         }
         let expires = proven.expires.map(|expires| UnixMicros(expires * 1_000_000));
-        Ok(Pass { profile: proven.profile, expires })
+        Ok(Pass { profile: proven.profile, expires, ..Pass::default() })
     }
 
     fn verify(&self, token: &str) -> Result<Arc<Grant>, Failure> {
@@ -312,6 +327,15 @@ impl Theatre {
         self.hub.forget_client();
         self.policy.node = "node-1".into();
         self.policy.rules = Rules::of(self.namespaces.clone());
+        if let Some(realm) = &self.policy.realm {
+            let terms = pusher::rules::Terms {
+                client_events: NonZeroU32::new(2),
+                event_bytes: 10_240,
+                counts: false,
+            };
+            let rules = pusher::rules::rules(terms);
+            self.policy.rules = self.policy.rules.clone().with_realm(&realm.namespace, rules);
+        }
         let mut effects = Vec::new();
         let visitor = match token {
             "" if self.is_anonymous_off => Visitor::Unknown,
@@ -391,12 +415,20 @@ impl Theatre {
                 }
             }
             Effect::Admit { id, channel, start, proof } => {
-                let Proof::Token(token) = proof;
-                let outcome = self.admit(token.expose(), &channel);
+                let outcome = match (&proof, &self.policy.realm) {
+                    (Proof::Token(token), _) => self.admit(token.expose(), &channel),
+                    (Proof::Signed(signed), Some(realm)) => {
+                        self.spelling.dialect().admit(realm, SESSION, &channel, signed)
+                    }
+                    (Proof::Signed(_), None) => panic!("there is no realm"),
+                };
                 self.feed(Input::Admitted { id, channel, start, outcome });
             }
             Effect::Authenticate { id, token } => {
-                let outcome = self.verify(token.expose());
+                let outcome = match &self.policy.realm {
+                    Some(realm) => self.spelling.dialect().recognise(realm, SESSION, &token).map(Arc::new),
+                    None => self.verify(token.expose()),
+                };
                 self.feed(Input::Authenticated { id, outcome });
             }
             Effect::Join { id, channel, terms } => {
@@ -407,12 +439,13 @@ impl Theatre {
                 let outcome = self.hub.history(&channel, excerpt.query());
                 self.feed(Input::Read { id, channel, excerpt, outcome });
             }
-            Effect::GoLive { channel, reply } => {
-                reply.iter().for_each(|reply| self.say_event(reply));
-                for missed in self.hub.go_live(&channel) {
-                    self.say(missed.replayed(self.spelling.encoding()).payload());
-                }
+            Effect::GoLive { channel, reply } => self.go_live(channel, reply.as_ref()),
+            Effect::Survey { channel, member } => {
+                self.hub.attend(&channel, member, false);
+                let outcome = self.hub.crowd(&channel, true);
+                self.feed(Input::Surveyed { channel, outcome });
             }
+            Effect::Heed { channel, .. } => self.hub.heed(&channel),
             Effect::Enter { channel, member, is_told } => self.hub.attend(&channel, member, is_told),
             Effect::Count { id, channel, members } => {
                 let outcome = self.hub.crowd(&channel, members);
@@ -438,10 +471,25 @@ impl Theatre {
         }
     }
 
+    fn go_live(&mut self, channel: Channel, reply: Option<&Reply>) {
+        reply.into_iter().for_each(|reply| self.say_event(reply));
+        let replay = self.hub.go_live(&channel);
+        if let Some(Reply { event: Event::Subscribed { start: Start::Rewind(_), .. }, .. }) = reply
+            && replay.is_empty()
+        {
+            self.say_event(&Reply::unasked(Event::NothingKept { channel }));
+        }
+        for missed in replay {
+            self.say(missed.replayed(self.spelling.encoding()).payload());
+        }
+    }
+
     /// Somebody else's publication, after those that it makes superfluous for this client.
-    fn publish_elsewhere(&mut self, what: &str, delivery: Delivery) {
+    fn publish_elsewhere(&mut self, what: &str, label: Option<Label>, delivery: Delivery) {
         let (channel, json) = what.split_once(' ').unwrap();
         let draft = draft(channel, json);
+        let payload = draft.payload.clone().labelled(label);
+        let draft = Draft { payload, ..draft };
         let retention = self.policy.rules.rule(&draft.channel).unwrap().history;
         let draft = Draft { retention, ..draft };
         if let Delivery::Conflated(dropped) = delivery {

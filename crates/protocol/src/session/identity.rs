@@ -21,7 +21,7 @@ use crate::error::{ErrorCode, Failure};
 use crate::event::{Entered, Event, Reply, Welcome};
 use crate::grant::Grant;
 use crate::id::{RequestId, Ticket};
-use crate::manners::Refusal;
+use crate::manners::{Naming, Refusal};
 use crate::time::{Moment, Now, UnixMicros};
 
 /// What is known of a client that has presented a token.
@@ -109,6 +109,12 @@ impl Session {
 
     /// Takes a token in an open conversation.
     fn renew(&mut self, now: Now, id: Option<RequestId>, grant: Arc<Grant>, effects: &mut Vec<Effect>) {
+        if self.manners.naming == Naming::AtAnyTime
+            && self.identity.as_ref().is_none_or(|known| known.grant.user == grant.user)
+        {
+            self.identity = Some(Identity::new(grant, now, self.manners.token_grace));
+            return effects.push(Effect::Send(Reply { id, event: Event::Recognised }));
+        }
         let Some(identity) = &self.identity else {
             if self.subscriptions.is_empty() {
                 return self.introduce(now, id, grant, effects);

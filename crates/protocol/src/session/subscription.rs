@@ -6,18 +6,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Effect, Entering, Held, Notices, Policy, Session, State, Subscription, Terms, refuse};
+use super::{Arriving, Effect, Entering, Held, Notices, Policy, Session, State, Subscription, Terms, refuse};
 use crate::channel::Channel;
 use crate::close::CloseReason;
 use crate::command::Start;
 use crate::error::{ErrorCode, Failure};
 use crate::event::{Crowd, Entry, Event, Member, Reply};
-use crate::grant::{Pass, Proof};
+use crate::grant::{Grant, Pass, Proof};
 use crate::history::{Excerpt, Page};
 use crate::id::RequestId;
 use crate::limits::Bound;
-use crate::manners::{Absence, Refusal};
-use crate::publication::{Draft, Position, Retention};
+use crate::manners::{Absence, Arrival, Loss, Refusal};
+use crate::publication::{Draft, Position, Retention, Sender};
 use crate::time::Now;
 
 impl Session {
@@ -259,8 +259,11 @@ impl Session {
         }
     }
 
-    pub(super) fn lost(&mut self, channel: Channel, effects: &mut Vec<Effect>) {
+    pub(super) fn lost(&mut self, now: Now, channel: Channel, effects: &mut Vec<Effect>) {
         let State::Open(_) = self.state else { return };
+        if self.manners.loss == Loss::Final && self.is_wanted(&channel) {
+            return self.close(now, CloseReason::TryAgainLater, Duration::ZERO, effects);
+        }
         if self.let_go(&channel) {
             effects.push(Effect::Leave { channel: channel.clone() });
             let event = Event::Unsubscribed { channel, cause: Some(ErrorCode::Gap) };
@@ -290,8 +293,11 @@ impl Session {
                     effects.push(Effect::Leave { channel: channel.clone() });
                     return refuse(id, Some(channel), failure, effects);
                 }
+                if self.is_shown_crowd(&channel, notices) {
+                    return self.survey(channel, Arriving { id, entry, start, lasts }, effects);
+                }
                 // It may be unwanted by now; then the Leave that was decided meanwhile comes right after this.
-                let event = Event::Subscribed { channel: channel.clone(), entry, start, lasts };
+                let event = Event::Subscribed { channel: channel.clone(), entry, start, lasts, crowd: None };
                 let reply = Some(Reply { id, event });
                 effects.push(Effect::GoLive { channel: channel.clone(), reply });
                 self.enter(channel, notices, effects);
@@ -300,26 +306,92 @@ impl Session {
         }
     }
 
+    /// Whether the client learns with the answer to its subscription who is there.
+    fn is_shown_crowd(&self, channel: &Channel, notices: Notices) -> bool {
+        self.manners.arrival == Arrival::WithCrowd
+            && notices == Notices::Wanted
+            && self.policy.rules.rule(channel).is_ok_and(|rule| rule.presence)
+    }
+
+    /// Enters the channel and asks who is there. That asks the hub, so what was decided meanwhile comes first: the client may have
+    /// left by then, and come back.
+    fn survey(&mut self, channel: Channel, arriving: Arriving, effects: &mut Vec<Effect>) {
+        let member = self.member(&channel);
+        let subscription = self.subscriptions.entry(channel.clone()).or_default();
+        subscription.arriving = Some(Box::new(arriving));
+        subscription.unanswered += 1;
+        effects.push(Effect::Survey { channel, member });
+    }
+
+    pub(super) fn surveyed(
+        &mut self,
+        channel: Channel,
+        outcome: Result<Arc<Crowd>, Failure>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(subscription) = self.subscriptions.get_mut(&channel) else { return };
+        let (is_wanted, arriving) = (subscription.is_wanted, subscription.arriving.take());
+        self.answered(&channel, outcome.is_ok());
+        let State::Open(_) = self.state else { return };
+        if !is_wanted {
+            return effects.push(Effect::Leave { channel }); // It has entered since it left.
+        }
+        let Some(arriving) = arriving else { return }; // It has been answered by the crowd that another attempt found.
+        let Arriving { id, entry, start, lasts } = *arriving;
+        match outcome.and_then(|crowd| self.still_hears(&channel).map(|()| crowd)) {
+            Ok(crowd) => {
+                let shown = Some(crowd.clone());
+                let event = Event::Subscribed { channel: channel.clone(), entry, start, lasts, crowd: shown };
+                effects.push(Effect::GoLive { channel: channel.clone(), reply: Some(Reply { id, event }) });
+                effects.push(Effect::Heed { channel, crowd });
+            }
+            Err(failure) => {
+                self.let_go(&channel);
+                effects.push(Effect::Leave { channel: channel.clone() });
+                refuse(id, Some(channel), failure, effects);
+            }
+        }
+    }
+
+    /// As whom others see the client on a channel.
+    fn member(&self, channel: &Channel) -> Member {
+        let pass = self.subscriptions.get(channel).and_then(|it| it.pass.as_ref()).map(|held| &held.pass);
+        let (user, profile) = match (pass, self.grant()) {
+            (Some(Pass { user: Some(user), profile, .. }), _) => (Some(user.clone()), profile.clone()),
+            (pass, grant) => {
+                let profile = pass.and_then(|pass| pass.profile.clone());
+                let of_grant = || grant.and_then(|grant| grant.profile.clone());
+                (grant.and_then(|grant| grant.user.clone()), profile.or_else(of_grant))
+            }
+        };
+        Member { user, session: self.id, profile }
+    }
+
+    /// As whom the client publishes on a channel; nobody in particular where it has not said who it is.
+    pub(super) fn sender(&self, channel: &Channel) -> Option<Sender> {
+        let pass = self.subscriptions.get(channel).and_then(|it| it.pass.as_ref()).map(|held| &held.pass);
+        match pass {
+            Some(Pass { user: Some(user), profile, .. }) => {
+                Some(Sender { user: user.clone(), profile: profile.clone() })
+            }
+            _ => self.grant().and_then(Grant::sender),
+        }
+    }
+
     /// Tells the cluster that the client is on the channel, where it is known who is.
     pub(super) fn enter(&self, channel: Channel, notices: Notices, effects: &mut Vec<Effect>) {
         if !self.policy.rules.rule(&channel).is_ok_and(|rule| rule.presence) {
             return;
         }
-        let (user, profile) = match self.grant() {
-            Some(grant) => (grant.user.clone(), grant.profile.clone()),
-            None => (None, None),
-        };
-        let held = self.subscriptions.get(&channel).and_then(|it| it.pass.as_ref());
-        let profile = held.and_then(|held| held.pass.profile.clone()).or(profile);
-        let member = Member { user, session: self.id, profile };
+        let member = self.member(&channel);
         effects.push(Effect::Enter { channel, member, is_told: notices == Notices::Wanted });
     }
 
     pub(super) fn unsubscribe(&mut self, id: Option<RequestId>, channel: Channel, effects: &mut Vec<Effect>) {
         if !self.let_go(&channel) {
-            if self.manners.absence == Absence::Fine && id.is_some() {
+            if self.manners.absence == Absence::Fine {
                 let event = Event::Unsubscribed { channel, cause: None };
-                return effects.push(Effect::Send(Reply { id, event }));
+                return effects.extend(id.map(|id| Effect::Send(Reply { id: Some(id), event })));
             }
             let failure = Failure::new(ErrorCode::NotFound, "not subscribed to this channel");
             return refuse(id, Some(channel), failure, effects);

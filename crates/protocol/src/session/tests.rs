@@ -166,6 +166,7 @@ fn policy() -> impl Strategy<Value = Policy> {
                 timeout: Duration::from_millis(timeout),
             },
             rules: rules(closed),
+            realm: None,
         }
     })
 }
@@ -348,6 +349,9 @@ impl Play {
                 self.closed = true;
             }
             Effect::EchoClose(_) => self.closed = true,
+            Effect::Survey { .. } | Effect::Heed { .. } => {
+                panic!("these manners ask for no crowd: {effect:?}")
+            }
             Effect::Ping => {}
             Effect::Admit { .. } => unreachable!("nobody here shows a proof"),
             Effect::Authenticate { id, token } => self.verify(number.expect("a command asks"), id, &token),

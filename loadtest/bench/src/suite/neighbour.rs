@@ -39,6 +39,9 @@ impl Neighbour {
         let mut command = Command::new("/proc/self/exe");
         command.args(["fanout", "--url", &server.urls[0], "--api", &server.http]);
         command.args(["--protocol", protocol.get_name(), "--prefix", &common.prefix]);
+        if let Some(authority) = &common.authority {
+            command.arg("--authority").arg(authority);
+        }
         command.args(["--subscribers", &SUBSCRIBERS.to_string()]);
         command.args(["--rate", &PUBLICATIONS_PER_SECOND.to_string()]);
         command.args(["--payload", &PAYLOAD_BYTES.to_string()]);

@@ -19,10 +19,28 @@ pub(super) struct Peer {
     pub(super) environment: &'static [(&'static str, &'static str)],
     /// Whether it can run as several nodes that share a Redis.
     pub(super) clusters: bool,
+    pub(super) wire: Wire,
+}
+
+/// What it is spoken to over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wire {
+    Clear,
+    /// It is given a certificate.
+    Tls,
 }
 
 const fn peer(name: &'static str, title: &'static str, dialect: Dialect) -> Peer {
-    Peer { name, title, folder: name, dialect, prefix: "load:", environment: &[], clusters: true }
+    Peer {
+        name,
+        title,
+        folder: name,
+        dialect,
+        prefix: "load:",
+        environment: &[],
+        clusters: true,
+        wire: Wire::Clear,
+    }
 }
 
 /// Floors first, then ours, then the others.
@@ -44,6 +62,12 @@ pub(super) const PEERS: &[Peer] = &[
         folder: "fanfare",
         prefix: "kept:",
         ..peer("fanfare-history", "Fanfare, history and presence", Dialect::Fanfare)
+    },
+    Peer {
+        folder: "fanfare",
+        wire: Wire::Tls,
+        clusters: false,
+        ..peer("fanfare-tls", "Fanfare, TLS", Dialect::Fanfare)
     },
     peer("centrifugo", "Centrifugo", Dialect::Centrifugo),
     peer("nchan", "nchan", Dialect::Nchan),

@@ -7,11 +7,13 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use fanfare_testbed::Authority;
+use fanfare_testbed::authority::GOOD;
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
 
-use super::plan::Peer;
+use super::plan::{Peer, Wire};
 use crate::process;
 
 /// Below the range from which Linux takes ports for outgoing connections.
@@ -65,6 +67,8 @@ pub(super) struct Server {
     pub(super) http: String,
     /// All processes, children and Redis included.
     pub(super) pids: Vec<u32>,
+    /// Who vouches for it, where it speaks TLS.
+    pub(super) authority: Option<Authority>,
     processes: Vec<Family>,
     _scratch: Vec<TempDir>,
 }
@@ -80,12 +84,18 @@ impl Server {
             command.stderr(workshop.log("redis")?);
             processes.push(Family::start(command, redis).await.context("redis-server")?);
         }
+        let authority = (peer.wire == Wire::Tls).then(Authority::new);
+        let certificate = authority.as_ref().map(|authority| authority.issue("server", GOOD));
+        let scheme = if authority.is_some() { "wss" } else { "ws" };
         for node in 1..=nodes {
             let (port, internal) = (free_port()?, free_port()?);
             let directory = TempDir::with_prefix("fanfare-bench-")?;
             let mut command = workshop.command(peer, "serve");
             command.env("PORT", port.to_string()).env("INTERNAL_PORT", internal.to_string());
             command.env("SCRATCH", directory.path());
+            if let Some(certificate) = &certificate {
+                command.env("TLS_CERT", &certificate.cert).env("TLS_KEY", &certificate.key);
+            }
             if nodes > 1 {
                 command.env("REDIS_PORT", redis.to_string());
             }
@@ -94,7 +104,7 @@ impl Server {
             let start = Family::start(command, port).await;
             processes.push(start.with_context(|| format!("{log}.log in --cache may say why"))?);
             scratch.push(directory);
-            urls.push(format!("ws://127.0.0.1:{port}/ws"));
+            urls.push(format!("{scheme}://127.0.0.1:{port}/ws"));
         }
         sleep(SETTLING).await;
         let mut pids = Vec::new();
@@ -102,8 +112,8 @@ impl Server {
             family.pids = process::family(family.child.id())?;
             pids.extend_from_slice(&family.pids);
         }
-        let http = urls[0].replace("ws://", "http://").replace("/ws", "");
-        Ok(Self { urls, http, pids, processes, _scratch: scratch })
+        let http = urls[0].replacen("ws", "http", 1).replace("/ws", "");
+        Ok(Self { urls, http, pids, authority, processes, _scratch: scratch })
     }
 
     /// Asks every node to end, waits for it, and ends what does not.

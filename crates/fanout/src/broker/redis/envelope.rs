@@ -5,11 +5,13 @@
 //!  u64 the epoch, 0 without a position ┐ the position
 //!  u64 the offset, only with an epoch  ┘
 //!  u8  flags: 1 exclude, 2 sender, 4 profile,       ┐
-//!             8 the payload is MessagePack         │
+//!             8 the payload is MessagePack,        │
+//!             16 label                             │
 //!  u64 received, µs since the Unix epoch            │
 //!  16  the session that must not hear it, if flag 1 │ the body: what a publisher knows
 //!  u32 length, the user, UTF-8, if flag 2           │
 //!  u32 length, the user's profile, JSON, if flag 4  │
+//!  u32 length, the payload's label, UTF-8, if 16    │
 //!  …   the payload to the end: JSON unless flag 8   ┘
 //! ```
 //!
@@ -29,7 +31,7 @@
 use std::io::{self, Write};
 
 use bytes::Bytes;
-use fanfare_protocol::publication::{Draft, Epoch, Format, Offset, Payload, Position, Sender};
+use fanfare_protocol::publication::{Draft, Epoch, Format, Label, Offset, Payload, Position, Sender};
 use fanfare_protocol::time::UnixMicros;
 use fanfare_protocol::{Channel, Publication, SessionId, UserId};
 use redis::{RedisWrite, ToRedisArgs};
@@ -50,7 +52,8 @@ mod flag {
     pub(super) const SENDER: u8 = 2;
     pub(super) const PROFILE: u8 = 4;
     pub(super) const MESSAGE_PACK: u8 = 8;
-    pub(super) const ALL: u8 = EXCLUDE | SENDER | PROFILE | MESSAGE_PACK;
+    pub(super) const LABEL: u8 = 16;
+    pub(super) const ALL: u8 = EXCLUDE | SENDER | PROFILE | MESSAGE_PACK | LABEL;
 }
 
 /// A draft, and its position when that is known to the sender, on their way out.
@@ -72,7 +75,8 @@ impl Envelope<'_> {
         let sender = self.draft.sender.as_ref().map_or(0, |it| {
             4 + it.user.as_str().len() + it.profile.as_ref().map_or(0, |profile| 4 + profile.as_bytes().len())
         });
-        1 + position + 9 + exclude + sender + self.draft.payload.as_bytes().len()
+        let label = self.draft.payload.label().map_or(0, |label| 4 + label.as_str().len());
+        1 + position + 9 + exclude + sender + label + self.draft.payload.as_bytes().len()
     }
 
     fn write(&self, out: &mut impl Write) -> io::Result<()> {
@@ -96,13 +100,15 @@ impl Body<'_> {
         out.write_all(&[exclude.map_or(0, |_| flag::EXCLUDE)
             | sender.as_ref().map_or(0, |_| flag::SENDER)
             | profile.map_or(0, |_| flag::PROFILE)
+            | payload.label().map_or(0, |_| flag::LABEL)
             | if payload.format() == Format::MessagePack { flag::MESSAGE_PACK } else { 0 }])?;
         out.write_all(&received.0.to_be_bytes())?;
         if let Some(session) = exclude {
             out.write_all(&session.to_bytes())?;
         }
         let user = sender.as_ref().map(|it| it.user.as_str().as_bytes());
-        for text in [user, profile.map(Payload::as_bytes)].into_iter().flatten() {
+        let label = payload.label().map(|label| label.as_str().as_bytes());
+        for text in [user, profile.map(Payload::as_bytes), label].into_iter().flatten() {
             out.write_all(&u32::try_from(text.len()).expect("an envelope is bounded").to_be_bytes())?;
             out.write_all(text)?;
         }
@@ -161,10 +167,15 @@ pub(super) fn open(channel: Channel, envelope: &[u8]) -> Result<Publication, Mal
             },
         }),
     };
+    let label = match flags & flag::LABEL {
+        0 => None,
+        _ => Some(Label::parse(rest.text_with_length()?).ok_or(Malformed)?),
+    };
     let payload = match flags & flag::MESSAGE_PACK {
         0 => payload(rest.text(rest.0.len())?)?,
         _ => Payload::parse_msgpack(rest.0).map_err(|_| Malformed)?,
     };
+    let payload = payload.labelled(label);
     Ok(Publication::new(
         Draft { channel, payload, sender, exclude, received, retention: None, key: None },
         position,
@@ -235,11 +246,14 @@ mod tests {
             sender in proptest::option::of((".{0,20}", proptest::option::of("\\{\\}|[0-9]{1,9}"))),
             exclude in proptest::option::of(any::<[u8; 16]>()),
             received in any::<u64>(),
+            label in proptest::option::of(".{1,20}"),
         ) -> Draft {
             let json = |text: String| Payload::from_trusted(Bytes::from(text));
             Draft {
                 channel: Channel::parse("room:1").unwrap(),
-                payload: bin.map_or_else(|| json(text), |bin| binary(&bin)),
+                payload: bin
+                    .map_or_else(|| json(text), |bin| binary(&bin))
+                    .labelled(label.and_then(|label| Label::parse(&label))),
                 sender: sender.map(|(user, profile)| Sender { user: UserId::new(&user), profile: profile.map(json) }),
                 exclude: exclude.map(SessionId::from_random),
                 received: UnixMicros(received),
@@ -301,7 +315,8 @@ mod tests {
             ("empty", vec![]),
             ("another version", with(0, 2)),
             ("an epoch that is cut off", with(1, 200)),
-            ("an unknown flag", with(9, 16)),
+            ("an unknown flag", with(9, 32)),
+            ("a label that is cut off", with(9, flag::LABEL)),
             ("MessagePack that is none", with(9, flag::MESSAGE_PACK).into_iter().chain([b'1']).collect()),
             ("a profile without a user", with(9, flag::PROFILE)),
             ("no payload", good[..last].to_vec()),

@@ -123,6 +123,40 @@ impl RedisPresence {
         Ok(Life { process: line.process(), witness, number: read(number)? })
     }
 
+    /// The channels on which any seat holds members: from the halls to the pages, and from those to the channels.
+    pub(super) async fn list_channels(&self) -> Result<Vec<Channel>, BrokerError> {
+        let lines = &*self.switchboard.now();
+        let keys = self.switchboard.keys();
+        let mut found = HashSet::new();
+        for hall in halls(lines) {
+            let line = &lines.all()[hall].connected().await?;
+            let mut seats = cmd("SMEMBERS");
+            seats.arg(keys.seats("list"));
+            let seats: Vec<String> = read(self.ask_one(line, seats).await?)?;
+            for seat in seats {
+                let mut pages = cmd("SMEMBERS");
+                pages.arg(keys.seats(&format!("pages:{seat}")));
+                let pages: Vec<u16> = read(self.ask_one(line, pages).await?)?;
+                let on = format!("on:{seat}");
+                for some in pages.chunks(AUDIT_PAGES) {
+                    let some = some.iter().map(|page| Page::read(lines, hall, *page));
+                    let mut by_place: BTreeMap<usize, Pipeline> = BTreeMap::new();
+                    for (page, at) in some.filter_map(|page| Some((page, page.at(lines)?))) {
+                        by_place.entry(at).or_default().cmd("SMEMBERS").arg(page.key(keys, &on));
+                    }
+                    for (at, pipeline) in by_place {
+                        let answers = self.ask(&lines.all()[at].connected().await?, &pipeline).await?;
+                        for answer in answers {
+                            let names: Vec<String> = read(answer)?;
+                            found.extend(names.iter().filter_map(|name| Channel::parse(name).ok()));
+                        }
+                    }
+                }
+            }
+        }
+        Ok(found.into_iter().collect())
+    }
+
     async fn warm(
         &self,
         lines: &Lines,

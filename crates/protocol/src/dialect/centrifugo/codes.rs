@@ -49,7 +49,7 @@ pub(super) const fn disconnect(reason: CloseReason) -> (u16, &'static str) {
         CloseReason::Late => (3502, "stale"),
         CloseReason::Forbidden => (3503, "force disconnect"),
         CloseReason::LimitReached => (3504, "connection limit"),
-        CloseReason::NotOffered => (3508, "not available"),
+        CloseReason::NotOffered | CloseReason::NotFound => (3508, "not available"),
     }
 }
 

@@ -82,9 +82,12 @@ fn answer(sink: &mut impl Sink, id: u64, event: &Event) -> Option<()> {
             sink.text(Field::new("message", 2), &format!("{words}: {}", failure.explanation));
             sink.switch(Field::new("temporary", 3), is_temporary);
         }),
-        Event::Joined { .. } | Event::Left { .. } | Event::Pong { .. } | Event::Closing { .. } => {
-            return None;
-        }
+        Event::Joined { .. }
+        | Event::Left { .. }
+        | Event::NothingKept { .. }
+        | Event::Recognised
+        | Event::Pong { .. }
+        | Event::Closing { .. } => return None,
     }
     Some(())
 }

@@ -17,7 +17,9 @@ use crate::grant::Token;
 use crate::history::PAGE_MAX;
 use crate::id::{REQUEST_ID_BYTES_MAX, RequestId};
 use crate::limits::Bound;
-use crate::publication::{Epoch, IDEMPOTENCY_KEY_BYTES_MAX, IdempotencyKey, Offset, Payload, Position};
+use crate::publication::{
+    Epoch, IDEMPOTENCY_KEY_BYTES_MAX, IdempotencyKey, LABEL_BYTES_MAX, Label, Offset, Payload, Position,
+};
 
 /// What a page of history holds when the client does not say.
 const PAGE_DEFAULT: usize = 100;
@@ -36,6 +38,8 @@ pub(super) struct Fields<'a> {
     data: Option<Data<'a>>,
     #[serde(borrow, deserialize_with = "present")]
     data_base64: Option<&'a RawValue>,
+    #[serde(borrow, deserialize_with = "present")]
+    label: Option<&'a RawValue>,
     #[serde(borrow, deserialize_with = "present")]
     token: Option<&'a RawValue>,
     #[serde(borrow, deserialize_with = "present")]
@@ -192,6 +196,18 @@ impl<'a> Fields<'a> {
     }
 
     pub(super) fn payload(&self) -> Result<Payload, Failure> {
+        Ok(self.value()?.labelled(self.label()?))
+    }
+
+    fn label(&self) -> Result<Option<Label>, Failure> {
+        let Some(raw) = self.label else { return Ok(None) };
+        let label = text(raw).and_then(|label| Label::parse(&label));
+        label
+            .map(Some)
+            .ok_or_else(|| bad(format!("`label` must be a string of 1 to {LABEL_BYTES_MAX} bytes")))
+    }
+
+    fn value(&self) -> Result<Payload, Failure> {
         match (self.data, self.data_base64) {
             (Some(Data::Json(raw)), None) => Ok(Payload::from_raw(raw)),
             (Some(Data::MessagePack(value)), None) => Ok(Payload::from_checked_msgpack(value)),

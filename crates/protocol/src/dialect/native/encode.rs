@@ -15,7 +15,7 @@ use crate::error::Failure;
 use crate::event::{Crowd, Event, Member, Reply, Welcome};
 use crate::history::Page;
 use crate::id::{RequestId, Ticket};
-use crate::publication::{Delivery, Payload, Position, Publication};
+use crate::publication::{Delivery, Label, Payload, Position, Publication};
 use crate::websocket::{Frame, FrameKind};
 
 /// The fields of any event, in the order they are written; what does not apply is left out.
@@ -96,6 +96,8 @@ struct PastFields<'a> {
     offset: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     from: Option<SenderFields<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    label: Option<&'a str>,
     data: Cow<'a, RawValue>,
 }
 
@@ -139,6 +141,8 @@ pub(super) fn fields(event: &Event) -> Fields<'_> {
             recovered: entry.map(|entry| entry.recovered),
             ..at("subscribed", channel.as_str(), entry.map(|entry| entry.position))
         },
+        Event::NothingKept { channel } => at("nothing_kept", channel.as_str(), None),
+        Event::Recognised => Fields { kind: "recognised", ..Fields::default() },
         // Nobody who speaks this dialect has a proof to renew.
         Event::Renewed { channel, .. } => at("renewed", channel.as_str(), None),
         Event::Unsubscribed { channel, cause } => Fields {
@@ -216,6 +220,7 @@ fn past_fields(publication: &Publication) -> PastFields<'_> {
             user: sender.user.as_str(),
             info: sender.profile.as_ref().map(raw),
         }),
+        label: publication.payload.label().map(Label::as_str),
         data: raw(&publication.payload),
     }
 }
@@ -297,6 +302,10 @@ pub(super) fn publication(publication: &Publication, delivery: Delivery) -> Fram
                 out.extend_from_slice(br#","conflated":"#);
                 out.extend_from_slice(dropped.to_string().as_bytes());
             }
+        }
+        if let Some(label) = publication.payload.label() {
+            out.extend_from_slice(br#","label":"#);
+            write_string(out, label.as_str());
         }
         out.extend_from_slice(br#","data":"#);
         publication.payload.write_json(out);

@@ -93,6 +93,9 @@ fn past(mut event: Map<'_>, page: &Page) {
         if let Some(from) = &publication.sender {
             sender(message.field("from"), from);
         }
+        if let Some(label) = publication.payload.label() {
+            text(message.field("label"), label.as_str());
+        }
         publication.payload.write_msgpack(message.field("data"));
     }
 }
@@ -113,6 +116,9 @@ pub(super) fn publication(publication: &Publication, delivery: Delivery) -> Fram
             Delivery::Live => {}
             Delivery::Replayed => write::write_bool(message.field("recovered"), true).expect(NEVER_FULL),
             Delivery::Conflated(dropped) => number(message.field("conflated"), dropped),
+        }
+        if let Some(label) = publication.payload.label() {
+            text(message.field("label"), label.as_str());
         }
         publication.payload.write_msgpack(message.field("data"));
     })

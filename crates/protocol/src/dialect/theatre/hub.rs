@@ -149,6 +149,11 @@ impl Hub {
         self.crowds.entry(channel.clone()).or_default().push(member);
     }
 
+    /// From now on the client is told of others.
+    pub(super) fn heed(&mut self, channel: &Channel) {
+        self.told.insert(channel.clone());
+    }
+
     pub(super) fn depart(&mut self, channel: &Channel, session: SessionId) {
         if let Some(crowd) = self.crowds.get_mut(channel) {
             crowd.retain(|member| member.session != session);

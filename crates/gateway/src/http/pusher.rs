@@ -1,0 +1,89 @@
+//! What is Pusher's of the routes: `/app/<key>` for clients, `/apps/<id>/…` for backends, and the applications themselves.
+
+use std::sync::Arc;
+
+use ::http::{Request, StatusCode};
+use fanfare_metrics::ApiMethod;
+use fanfare_protocol::CloseReason;
+use fanfare_protocol::dialect::pusher;
+use fanfare_protocol::error::{ErrorCode, Failure};
+use fanfare_protocol::realm::{Credentials, Realm};
+use fanfare_protocol::rules::Rule;
+use fanfare_protocol::server_api::ApiReply;
+use futures_util::{StreamExt, stream};
+use hyper::body::Incoming;
+
+use super::handshake::{self, Purpose};
+use super::{Answer, Peer, json, text};
+use crate::api;
+use crate::config::Config;
+use crate::connection::Membership;
+use crate::node::Services;
+
+/// How a client says which version of the protocol it speaks: the one that is spoken here.
+const VERSION: &str = "protocol=7";
+
+/// The most calls of one request that are made at the same time.
+const CALLS_AT_ONCE: usize = 32;
+
+/// The applications that are configured, each with the rules of its channels.
+pub(crate) fn realms(config: &Config) -> impl Iterator<Item = (Realm, Vec<(Box<str>, Rule)>)> {
+    config.pusher.iter().map(|(id, app)| {
+        let credentials = Credentials::new(&app.key, app.secret.expose());
+        let terms = pusher::rules::Terms {
+            client_events: app.client_events_per_second,
+            event_bytes: app.event_bytes.get(),
+            counts: app.counts,
+        };
+        (Realm { namespace: id.as_str().into(), credentials }, pusher::rules::rules(terms))
+    })
+}
+
+/// Opens a conversation. A client that cannot have one is told so in it: the code of a Close is all that it understands.
+pub(super) fn upgrade(peer: &Peer, request: Request<Incoming>, services: &Arc<Services>) -> Answer {
+    let key = request.uri().path().trim_start_matches("/app/");
+    let is_spoken = |query: &str| query.split('&').any(|pair| pair == VERSION);
+    let membership = match services.settings().realm_of_key(key) {
+        None => Membership::Refused(CloseReason::NotFound),
+        Some(_) if !request.uri().query().is_some_and(is_spoken) => {
+            Membership::Refused(CloseReason::NotOffered)
+        }
+        Some(namespace) => Membership::Of(namespace.into()),
+    };
+    handshake::upgrade(peer, request, Purpose::Session(&pusher::OFFER), membership, services)
+}
+
+/// Answers one call of a backend.
+pub(super) async fn answer(request: Request<Incoming>, services: &Arc<Services>) -> Answer {
+    let answer = match call(request, services).await {
+        Ok(reply) => json(StatusCode::OK, reply),
+        Err(failure) => {
+            let status = StatusCode::from_u16(failure.code.http_status());
+            text(status.expect("the table holds HTTP statuses"), format!("{}\n", failure.explanation))
+        }
+    };
+    services.metrics.api_request(ApiMethod::Other, answer.status().as_u16());
+    answer
+}
+
+async fn call(request: Request<Incoming>, services: &Services) -> Result<Vec<u8>, Failure> {
+    let settings = services.settings();
+    let (head, body) = request.into_parts();
+    let path = head.uri.path();
+    let policy = pusher::api::application(path).and_then(|id| settings.policy_of(Some(id)));
+    let policy = policy.ok_or_else(|| Failure::new(ErrorCode::NotFound, "there is no such application"))?;
+    let realm = policy.realm.as_ref().expect("the policy of a realm");
+    let most = pusher::api::BATCH_MAX * policy.limits.message_bytes;
+    let body = api::read(body, most, settings.header_timeout).await?;
+    let query = head.uri.query().unwrap_or_default();
+    let asked = pusher::api::Asked { method: head.method.as_str(), path, query, body: &body };
+    pusher::api::verify(realm, asked, services.clock.unix())?;
+    let plan = pusher::api::plan(realm, asked)?;
+    let calls = plan.calls.iter().cloned().map(|call| api::perform(call, &policy, services));
+    let replies: Vec<_> = stream::iter(calls).buffered(CALLS_AT_ONCE).collect().await;
+    let replies = replies.into_iter().enumerate().map(|(call, reply)| match reply {
+        Err(_) if !plan.needs(call) => Ok(ApiReply::Done),
+        reply => reply,
+    });
+    Ok(plan.encode(&replies.collect::<Result<Vec<_>, _>>()?))
+}

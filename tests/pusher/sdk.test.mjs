@@ -1,0 +1,266 @@
+// The unmodified client and backend libraries of Pusher, and Laravel Echo, against a cluster; and messages that cross to and from
+// clients of other dialects.
+
+import assert from "node:assert/strict";
+import { afterEach, test } from "node:test";
+import Echo from "laravel-echo";
+import Pusher from "pusher-js";
+import WebSocket from "ws";
+import { app, backend, client, closeAll, connecting, fresh, gathered, heard, options, other, subscribed, url } from "./scene.mjs";
+
+afterEach(closeAll);
+
+test("an event reaches the subscribers of its channel on every node, under its name", async () => {
+  const name = fresh("news-");
+  const heardBy = [];
+  for (let i = 0; i < 6; i++) heardBy.push(gathered(await subscribed(await client(), name), "headline"));
+  for (const data of [{ text: "é" }, "plain", [1, 2], 7]) await backend().trigger(name, "headline", data);
+  for (const { until } of heardBy) {
+    assert.deepEqual((await until(4)).map(({ data }) => data), [{ text: "é" }, "plain", [1, 2], 7]);
+  }
+});
+
+test("who triggers an event with its socket id does not hear it itself", async () => {
+  const name = fresh("news-");
+  const [ann, bob] = [await client(), await client()];
+  const [byAnn, byBob] = [gathered(await subscribed(ann, name), "e"), gathered(await subscribed(bob, name), "e")];
+  await backend().trigger(name, "e", 1, { socket_id: ann.connection.socket_id });
+  await backend().trigger(name, "e", 2);
+  assert.deepEqual((await byBob.until(2)).map((it) => it.data), [1, 2]);
+  assert.deepEqual((await byAnn.until(1)).map((it) => it.data), [2]);
+});
+
+test("a private channel takes the application's signature", async () => {
+  const name = fresh("private-");
+  const channel = await subscribed(await client(), name);
+  const heardIt = gathered(channel, "e");
+  await backend().trigger(name, "e", { a: 1 });
+  assert.deepEqual((await heardIt.until(1))[0].data, { a: 1 });
+
+  const forger = connecting(app.key, {
+    ...options(),
+    channelAuthorization: { customHandler: (_, done) => done(null, { auth: `${app.key}:${"0".repeat(64)}` }) },
+  });
+  await heard(forger.connection, "connected");
+  const error = await heard(forger.subscribe(name), "pusher:subscription_error");
+  assert.equal(error.type, "AuthError");
+  assert.equal(error.status, 401);
+});
+
+test("clients publish to the others of a private channel, and not to themselves", async () => {
+  const name = fresh("private-");
+  const [ann, bob] = [await subscribed(await client(), name), await subscribed(await client(), name)];
+  const [byAnn, byBob] = [gathered(ann, "client-typing"), gathered(bob, "client-typing")];
+  ann.trigger("client-typing", { by: "ann" });
+  assert.deepEqual((await byBob.until(1))[0].data, { by: "ann" });
+  bob.trigger("client-typing", { by: "bob" });
+  assert.deepEqual((await byAnn.until(1)).map((it) => it.data), [{ by: "bob" }]);
+  assert.equal(byBob.all.length, 1);
+});
+
+test("a client that publishes faster than it may is told so with 4301", async () => {
+  const name = fresh("private-");
+  const ann = await client();
+  const channel = await subscribed(ann, name);
+  const error = heard(ann.connection, "error");
+  for (let i = 0; i < 30; i++) channel.trigger("client-typing", i);
+  assert.equal((await error).data.code, 4301);
+  assert.equal(ann.connection.state, "connected");
+});
+
+test("a presence channel names its members, each user once, and tells who comes and goes", async () => {
+  const name = fresh("presence-");
+  const ann = await client({ user: "ann" });
+  const anns = await subscribed(ann, name);
+  assert.deepEqual([anns.members.count, anns.members.myID], [1, "ann"]);
+  const [added, removed] = [gathered(anns, "pusher:member_added"), gathered(anns, "pusher:member_removed")];
+  const bob = await client({ user: "bob" });
+  const bobs = await subscribed(bob, name);
+  assert.deepEqual(bobs.members.members, { ann: { name: "ann" }, bob: { name: "bob" } });
+  assert.deepEqual((await added.until(1))[0].data, { id: "bob", info: { name: "bob" } });
+  const again = await client({ user: "bob" });
+  const second = await subscribed(again, name);
+  assert.equal(second.members.count, 2);
+  const waved = gathered(anns, "client-wave");
+  second.trigger("client-wave", {});
+  assert.equal((await waved.until(1))[0].user, "bob");
+  bob.disconnect();
+  second.trigger("client-wave", {});
+  await waved.until(2);
+  assert.equal(removed.all.length, 0, "bob is still there");
+  again.disconnect();
+  assert.equal((await removed.until(1))[0].data.id, "bob");
+  assert.equal(added.all.length, 1);
+});
+
+test("who subscribes to a cache channel hears what was published last", async () => {
+  const name = fresh("cache-");
+  const early = (await client()).subscribe(name);
+  await heard(early, "pusher:cache_miss");
+  const byEarly = gathered(early, "price");
+  await backend().trigger(name, "price", { eur: 1 });
+  await backend().trigger(name, "price", { eur: 2 });
+  await byEarly.until(2);
+  const late = gathered((await client()).subscribe(name), "price");
+  assert.deepEqual((await late.until(1))[0].data, { eur: 2 });
+});
+
+test("a user who has signed in hears what is meant for it, and can be sent away", async () => {
+  const user = fresh("user-");
+  const ann = await client({ user });
+  const welcome = heard(ann.user, "hello");
+  ann.signin();
+  await ann.user.signinDonePromise;
+  // Its channel is subscribed to by the library, which tells nobody when that is done.
+  const repeat = setInterval(() => backend().sendToUser(user, "hello", { a: 1 }), 100);
+  assert.deepEqual(await welcome, { a: 1 });
+  clearInterval(repeat);
+  const error = heard(ann.connection, "error");
+  await backend().terminateUserConnections(user);
+  assert.equal((await error).data.code, 4009);
+});
+
+test("a backend asks who is where", async () => {
+  const [presence, news] = [fresh("presence-"), fresh("news-")];
+  await subscribed(await client({ user: "ann" }), presence);
+  await subscribed(await client({ user: "bob" }), presence);
+  await subscribed(await client(), news);
+  const ask = async (path, params = {}) => (await backend().get({ path, params })).json();
+  assert.deepEqual(await ask(`/channels/${presence}`, { info: "user_count,subscription_count" }), {
+    occupied: true,
+    user_count: 2,
+    subscription_count: 2,
+  });
+  assert.deepEqual(await ask(`/channels/${fresh("news-")}`), { occupied: false });
+  assert.deepEqual(await ask(`/channels/${presence}/users`), { users: [{ id: "ann" }, { id: "bob" }] });
+  const { channels } = await ask("/channels", { filter_by_prefix: "presence-", info: "user_count" });
+  assert.deepEqual(channels[presence], { user_count: 2 });
+  assert.equal(channels[news], undefined);
+  assert.ok(news in (await ask("/channels")).channels);
+});
+
+test("applications of one cluster do not hear each other", async () => {
+  const name = fresh("news-");
+  const mine = gathered(await subscribed(await client(), name), "e");
+  const theirs = gathered(await subscribed(await client({ application: other }), name), "e");
+  await backend(other).trigger(name, "e", "theirs");
+  await backend().trigger(name, "e", "mine");
+  assert.deepEqual((await mine.until(1)).map((it) => it.data), ["mine"]);
+  assert.deepEqual((await theirs.until(1)).map((it) => it.data), ["theirs"]);
+});
+
+test("a request that is not signed as it must be is refused", async () => {
+  const forger = backend({ ...app, secret: "another" });
+  await assert.rejects(forger.trigger("news", "e", 1), (error) => error.status === 401);
+  const stranger = backend({ ...app, id: "nobody" });
+  await assert.rejects(stranger.trigger("news", "e", 1), (error) => error.status === 404);
+  await assert.rejects(backend().trigger("news", "e", "x".repeat(11_000)), (error) => error.status === 413);
+});
+
+test("a client of no application is told so, and does not come back", async () => {
+  const stranger = connecting("nobody", options());
+  const gone = heard(stranger.connection, "disconnected");
+  const { error } = await heard(stranger.connection, "error");
+  assert.equal(error.data.code, 4001);
+  await gone;
+});
+
+test("Laravel Echo hears public, private and presence channels, and whispers", async () => {
+  const [news, room, hall] = [fresh("news-"), fresh("room-"), fresh("hall-")];
+  const echo = (user) => new Echo({ broadcaster: "pusher", key: app.key, Pusher, client: connecting(app.key, options({ user })) });
+  const [ann, bob] = [echo("ann"), echo("bob")];
+  const on = (subscribe) => new Promise((resolve) => subscribe(resolve));
+  const shipped = on((done) => ann.channel(news).subscribed(() => done("there")).error(done));
+  assert.equal(await shipped, "there");
+  const order = on((done) => ann.channel(news).listen(".OrderShipped", done));
+  await backend().trigger(news, "OrderShipped", { id: 1 });
+  assert.deepEqual(await order, { id: 1 });
+
+  const whispered = on((done) => ann.private(room).listenForWhisper("typing", done));
+  await on((done) => ann.private(room).subscribed(done));
+  await on((done) => bob.private(room).subscribed(done));
+  bob.private(room).whisper("typing", { by: "bob" });
+  assert.deepEqual(await whispered, { by: "bob" });
+
+  const here = await on((done) => ann.join(hall).here(done));
+  assert.deepEqual(here, [{ name: "ann" }]);
+  const joining = on((done) => ann.join(hall).joining(done));
+  bob.join(hall);
+  assert.deepEqual(await joining, { name: "bob" });
+});
+
+test("what a backend triggers is heard by the native client and by SSE, and the other way round", async () => {
+  const name = fresh("news-");
+  const native = new WebSocket(`ws://${url.host}/ws`, "fanfare.v1.json");
+  const frames = gatheredFrames(native);
+  await frames.until((it) => it.type === "welcome");
+  native.send(JSON.stringify({ type: "subscribe", id: 1, channel: `${app.id}:${name}` }));
+  await frames.until((it) => it.type === "subscribed");
+  const stop = new AbortController();
+  const stream = await fetch(`${url.origin}/sse?channel=${app.id}:${name}`, { signal: stop.signal });
+  const lines = eventsOf(stream.body);
+  await lines.until((it) => it.type === "subscribed");
+  const byPusher = gathered(await subscribed(await client(), name), "order");
+
+  await backend().trigger(name, "order", { id: 7 });
+  const expected = { type: "message", channel: `${app.id}:${name}`, label: "order", data: { id: 7 } };
+  assert.deepEqual(await frames.until((it) => it.type === "message"), expected);
+  assert.deepEqual(await lines.until((it) => it.type === "message"), expected);
+  assert.deepEqual((await byPusher.until(1))[0].data, { id: 7 });
+
+  const published = await fetch(`${process.env.FANFARE_INTERNAL_URL}/api/publish`, {
+    method: "POST",
+    body: JSON.stringify({ channel: `${app.id}:${name}`, label: "order", data: { id: 8 } }),
+  });
+  assert.equal(published.status, 200);
+  assert.deepEqual((await byPusher.until(2))[1].data, { id: 8 });
+  stop.abort();
+  native.close();
+});
+
+/** The objects of a WebSocket, the first that a test likes. */
+function gatheredFrames(socket) {
+  const waiting = [];
+  const all = [];
+  socket.on("message", (frame) => {
+    all.push(JSON.parse(frame));
+    for (const look of waiting) look();
+  });
+  const until = (likes) =>
+    new Promise((resolve, reject) => {
+      const timer = setTimeout(() => reject(new Error("nothing of the kind came")), 10_000);
+      const look = () => {
+        const found = all.find(likes);
+        if (found) {
+          clearTimeout(timer);
+          resolve(found);
+        }
+      };
+      waiting.push(look);
+      look();
+    });
+  return { until };
+}
+
+/** The same for a stream of events. */
+function eventsOf(body) {
+  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+  let text = "";
+  const until = async (likes) => {
+    for (;;) {
+      const events = text.split("\n").filter((line) => line.startsWith("data: ")).flatMap((line) => {
+        try {
+          return [JSON.parse(line.slice(6))];
+        } catch {
+          return [];
+        }
+      });
+      const found = events.find(likes);
+      if (found) return found;
+      const { value, done } = await reader.read();
+      if (done) throw new Error("the stream has ended");
+      text += value;
+    }
+  };
+  return { until };
+}

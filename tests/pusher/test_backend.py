@@ -1,0 +1,41 @@
+"""Pusher's HTTP library for Python against a gateway: what it triggers, asks and signs is understood."""
+
+import os
+import unittest
+from urllib.parse import urlsplit
+
+import pusher
+from pusher.errors import PusherBadAuth
+
+INTERNAL = urlsplit(os.environ["FANFARE_INTERNAL_URL"])
+
+
+def backend(secret="shop-secret"):
+    return pusher.Pusher(
+        app_id="4711", key="shop-key", secret=secret, ssl=False, host=INTERNAL.hostname, port=INTERNAL.port
+    )
+
+
+class Backend(unittest.TestCase):
+    def test_events_are_triggered_one_by_one_and_in_batches(self):
+        self.assertEqual(backend().trigger(["news-py", "private-py"], "e", {"text": "é"}), {})
+        events = [{"channel": "news-py", "name": "e", "data": number} for number in range(10)]
+        self.assertEqual(backend().trigger_batch(events), {})
+
+    def test_channels_are_told_of(self):
+        answer = backend().channel_info("presence-nobody", ["user_count", "subscription_count"])
+        self.assertEqual(answer, {"occupied": False, "user_count": 0, "subscription_count": 0})
+        self.assertIn("channels", backend().channels_info("presence-", ["user_count"]))
+        self.assertEqual(backend().users_info("presence-nobody"), {"users": []})
+
+    def test_users_are_spoken_to(self):
+        # Its `terminate_user_connections` leaves the application out of the path, and fails at Pusher as well.
+        self.assertEqual(backend().send_to_user("ann", "hello", {"a": 1}), {})
+
+    def test_another_secret_is_refused(self):
+        with self.assertRaises(PusherBadAuth):
+            backend(secret="another").trigger("news-py", "e", 1)
+
+
+if __name__ == "__main__":
+    unittest.main()
