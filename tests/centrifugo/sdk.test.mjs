@@ -157,6 +157,36 @@ each('a backend sends a client away, for good or to come back', async ({ connect
   assert.equal((await disconnected.first()).code, 3503);
 });
 
+each("the HTTP API of Centrifugo reaches its clients", async ({ connect }) => {
+  const call = async (method, body, headers = { 'X-API-Key': 'any, where there are none' }) => {
+    const answer = await fetch(`${gateway.internal}/api/${method}`, { method: 'POST', headers, body: JSON.stringify(body) });
+    return [answer.status, await answer.json()];
+  };
+  const ann = await connect({ token: gateway.token('by-api') });
+  const [one, two] = [`room:${Math.random()}`, `room:${Math.random()}`];
+  const heard = new Heard(await subscribed(ann, one), 'publication');
+  const others = new Heard(await subscribed(ann, two), 'publication');
+  const [status, published] = await call('publish', { channel: one, data: { n: 1 } });
+  assert.deepEqual([status, published.result.offset], [200, 1]);
+  const [, broadcast] = await call('broadcast', { channels: [one, two, 'no such:x'], data: { n: 2 } });
+  assert.deepEqual(broadcast.result.responses.map((it) => it.result?.offset ?? it.error.code), [2, 1, 107]);
+  await heard.count(2);
+  await others.count(1);
+  assert.deepEqual(heard.all.map((it) => said(it.data).n), [1, 2]);
+  const [, batch] = await call('batch', { commands: [{ history: { channel: one, limit: 10 } }, { presence_stats: { channel: one } }, { presence: { channel: one } }] });
+  assert.deepEqual(batch.replies[0].history.result.publications.map((it) => it.data.n), [1, 2]);
+  assert.deepEqual(batch.replies[1].presence_stats.result, { num_clients: 1, num_users: 1 });
+  assert.deepEqual(Object.values(batch.replies[2].presence.result.presence).map((it) => it.user), ['by-api']);
+  assert.deepEqual(await call('history_remove', { channel: one }), [200, { result: {} }]);
+  const [, unknown] = await call('publish', { channel: 'other:1', data: 1 });
+  assert.equal(unknown.error.code, 102);
+  const [transport] = await call('publish', { channel: 'other:1', data: 1 }, { 'Authorization': 'apikey x', 'X-Centrifugo-Error-Mode': 'transport' });
+  assert.equal(transport, 404);
+  const disconnected = new Heard(ann, 'disconnected');
+  await call('disconnect', { user: 'by-api' });
+  assert.equal((await disconnected.first()).code, 3503);
+});
+
 each('native clients and those of Centrifugo hear each other', async ({ connect }) => {
   const channel = `room:cross-${Math.random()}`;
   const ann = await connect({ token: gateway.token('ann') });

@@ -29,18 +29,15 @@ use crate::orders;
 /// What the JSON around the data may add to `limits.message_bytes`.
 const ENVELOPE_BYTES: usize = 4096;
 
+mod keyed;
+
 /// Answers one call.
 pub(crate) async fn answer(peer: IpAddr, request: Request<Incoming>, services: &Arc<Services>) -> Answer {
+    if services.settings().centrifugo.is_some() && keyed::presents_key(&request) {
+        return keyed::answer(peer, request, services).await;
+    }
     let method = request.uri().path().trim_start_matches("/api/").to_owned();
-    let label = match method.as_str() {
-        "publish" => ApiMethod::Publish,
-        "presence" => ApiMethod::Presence,
-        "history" => ApiMethod::History,
-        "history/remove" => ApiMethod::RemoveHistory,
-        "disconnect" => ApiMethod::Disconnect,
-        "revoke" => ApiMethod::Revoke,
-        _ => ApiMethod::Other,
-    };
+    let label = label(&method);
     let answer = if request.method() == Method::POST {
         match call(peer, &method, request, services).await {
             Ok(reply) => http::json(StatusCode::OK, native::api::encode_reply(&reply)),
@@ -53,6 +50,18 @@ pub(crate) async fn answer(peer: IpAddr, request: Request<Incoming>, services: &
     answer
 }
 
+fn label(method: &str) -> ApiMethod {
+    match method {
+        "publish" | "broadcast" => ApiMethod::Publish,
+        "presence" | "presence_stats" => ApiMethod::Presence,
+        "history" => ApiMethod::History,
+        "history/remove" | "history_remove" => ApiMethod::RemoveHistory,
+        "disconnect" => ApiMethod::Disconnect,
+        "revoke" => ApiMethod::Revoke,
+        _ => ApiMethod::Other,
+    }
+}
+
 async fn call(
     peer: IpAddr,
     method: &str,
@@ -60,7 +69,14 @@ async fn call(
     services: &Services,
 ) -> Result<ApiReply, Failure> {
     let settings = services.settings();
-    authorise(peer, request.headers(), &settings.api_keys)?;
+    authorise(peer, bearer(request.headers()), &settings.api_keys)?;
+    let body = body(request, services).await?;
+    perform(native::api::decode(method, &body)?, &settings.policy, services).await
+}
+
+/// The body of a call, which is no larger and no deeper than it may be.
+async fn body(request: Request<Incoming>, services: &Services) -> Result<Bytes, Failure> {
+    let settings = services.settings();
     let most = settings.policy.limits.message_bytes + ENVELOPE_BYTES;
     let body = read(request.into_body(), most, settings.header_timeout).await?;
     let limits = &settings.policy.limits;
@@ -70,7 +86,14 @@ async fn call(
             return Err(Rejection::too_deep(limits.depth).failure);
         }
     }
-    perform(native::api::decode(method, &body)?, &settings.policy, services).await
+    Ok(body)
+}
+
+/// The key of `Authorization: Bearer`.
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let presented = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, key) = presented.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
 }
 
 /// Does what a backend asks.
@@ -133,7 +156,7 @@ pub(crate) async fn perform(
 }
 
 /// Whether the caller may call: with one of the keys, or from this machine where there are none.
-fn authorise(peer: IpAddr, headers: &HeaderMap, keys: &[Secret]) -> Result<(), Failure> {
+fn authorise(peer: IpAddr, presented: Option<&str>, keys: &[Secret]) -> Result<(), Failure> {
     if keys.is_empty() {
         return if peer.to_canonical().is_loopback() {
             Ok(())
@@ -142,11 +165,6 @@ fn authorise(peer: IpAddr, headers: &HeaderMap, keys: &[Secret]) -> Result<(), F
             Err(Failure::new(ErrorCode::Forbidden, text))
         };
     }
-    let presented = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let presented = presented.and_then(|value| {
-        let (scheme, key) = value.split_once(' ')?;
-        scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
-    });
     // Every key is compared, each in the same time wherever it differs: what is learnt from the clock is their lengths.
     let known = presented.is_some_and(|presented| {
         keys.iter().fold(false, |known, key| known | equal(key.expose().as_bytes(), presented.as_bytes()))
@@ -195,7 +213,6 @@ mod tests {
 
     #[test]
     fn without_keys_callers_of_this_machine_alone_may_call() {
-        let headers = HeaderMap::new();
         for (peer, outcome) in [
             ("127.0.0.1", Ok(())),
             ("127.9.9.9", Ok(())),
@@ -205,7 +222,7 @@ mod tests {
             ("2001:db8::1", Err(ErrorCode::Forbidden)),
             ("::ffff:192.0.2.1", Err(ErrorCode::Forbidden)),
         ] {
-            let judged = authorise(peer.parse().unwrap(), &headers, &[]).map_err(|failure| failure.code);
+            let judged = authorise(peer.parse().unwrap(), None, &[]).map_err(|failure| failure.code);
             assert_eq!(judged, outcome, "{peer}");
         }
     }

@@ -254,5 +254,7 @@ pub(crate) fn with_type(status: StatusCode, content_type: &'static str, body: By
     let headers = answer.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    // There is what clients have said in it, and it is what its type says and nothing else.
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     answer
 }

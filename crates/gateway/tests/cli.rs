@@ -5,7 +5,7 @@ use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use fanfare_testbed::raw_peer::RawPeer;
-use fanfare_testbed::{Gateway, free_port};
+use fanfare_testbed::{Gateway, free_port, http};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::Command;
@@ -107,6 +107,37 @@ async fn it_does_not_open_itself_to_the_world_unless_told_so() {
     }
     let told_so = ["check-config", "--listen", "0.0.0.0:0", "--set", "auth.anonymous=true"];
     assert!(run(&told_so, &[]).await.status.success());
+}
+
+/// Whoever opens a node to the world opens what clients need, and nothing else.
+#[tokio::test]
+async fn what_is_open_to_the_world_shows_no_page_and_nothing_internal() {
+    let open = ["listen.public=0.0.0.0:0", "auth.anonymous=true"];
+    let gateway = Gateway::start(Path::new(PROGRAM), &open).await;
+    for path in ["/", "/console/app.js", "/metrics", "/api/publish", "/echo", "//metrics", "/api/../metrics"]
+    {
+        assert_eq!(http::get(gateway.public(), path).await.status, 404, "{path}");
+        let published = http::post(gateway.public(), path, &[], r#"{"channel":"a","data":1}"#).await;
+        assert_eq!(published.status, 404, "{path}");
+    }
+    assert!(gateway.internal().ip().is_loopback());
+}
+
+/// The page may load from its own origin and be framed by nobody; and no answer is taken for something else than it says it is.
+#[tokio::test]
+async fn answers_tell_browsers_what_not_to_do() {
+    let gateway = Gateway::start(Path::new(PROGRAM), &[]).await;
+    let page = http::get(gateway.public(), "/").await;
+    let policy = page.header("Content-Security-Policy").expect("a policy");
+    for rule in ["default-src 'none'", "script-src 'self'", "base-uri 'none'", "frame-ancestors 'none'"] {
+        assert!(policy.split("; ").any(|it| it == rule), "{rule} in {policy}");
+    }
+    assert!(!policy.contains("unsafe"), "{policy}");
+    assert_eq!(page.header("Referrer-Policy"), Some("no-referrer"));
+    for path in ["/", "/status", "/health", "/poll?channel=a", "/poll", "/nowhere"] {
+        let answer = http::get(gateway.public(), path).await;
+        assert_eq!(answer.header("X-Content-Type-Options"), Some("nosniff"), "{path}");
+    }
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ mod frames;
 mod handshakes;
 mod http2;
 mod scene;
+mod smuggling;
 
 use scene::Scene;
 

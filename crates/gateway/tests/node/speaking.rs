@@ -82,14 +82,9 @@ async fn a_ticket_is_good_for_its_conversation_alone_and_as_long_as_that_lasts()
     let node = node("[limits]\nmessages_per_second = 0").await;
     let address = node.public_addr();
     let (lines, ticket) = listen(address, &[]).await;
-    let guess = format!("{}0", &ticket[..ticket.len() - 1]);
-    for (ticket, status) in [
-        ("", 400),
-        ("a.b", 400),
-        (&ticket[..ticket.len() - 1], 400),
-        (if guess == ticket { "n.00000000000000000000000000000000" } else { &guess }, 404),
-        (&ticket, 200),
-    ] {
+    let (known, last) = ticket.split_at(ticket.len() - 1);
+    let guess = format!("{known}{}", if last == "0" { "1" } else { "0" });
+    for (ticket, status) in [("", 400), ("a.b", 400), (known, 400), (&guess, 404), (&ticket, 200)] {
         let answer = post(address, ticket, &message("room:1")).await;
         assert_eq!(answer.status, status, "{ticket}: {}", answer.json());
     }

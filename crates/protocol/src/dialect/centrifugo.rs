@@ -18,6 +18,7 @@ use crate::manners::{Absence, Manners, Opening, Refusal, SignOfLife};
 use crate::publication::{Delivery, Publication};
 use crate::websocket::{Frame, FrameKind};
 
+pub mod api;
 mod codes;
 mod encode;
 mod sink;

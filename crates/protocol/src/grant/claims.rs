@@ -1,8 +1,11 @@
 //! The claims of a token whose signature is good: read, held against what is expected, and turned into a [`Grant`].
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use data_encoding::BASE64;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
@@ -52,6 +55,15 @@ struct Claims<'a> {
     allow: Option<Vec<Allow<'a>>>,
     #[serde(borrow, deserialize_with = "present")]
     channel: Option<Cow<'a, str>>,
+    /// When what the token opens ends, where that is not when the token does; 0: never.
+    #[serde(deserialize_with = "present")]
+    expire_at: Option<f64>,
+    /// `info`, where that is no JSON.
+    #[serde(borrow, deserialize_with = "present")]
+    b64info: Option<Cow<'a, str>>,
+    /// The same as `channels`, with terms that are not read.
+    #[serde(borrow, deserialize_with = "present")]
+    subs: Option<BTreeMap<Cow<'a, str>, IgnoredAny>>,
 }
 
 /// One audience or several (RFC 7519 section 4.1.3).
@@ -93,6 +105,14 @@ pub fn read(json: &[u8], expected: &Expected, now: UnixMicros) -> Result<Grant, 
     if ends.is_some_and(|ends| ends <= now) {
         return Err(TokenFault::Expired);
     }
+    let until = match claims.expire_at {
+        None => claims.exp,
+        Some(seconds) => Some(seconds).filter(|seconds| *seconds != 0.0),
+    };
+    let ends = until.map(time).transpose()?.map(|until| UnixMicros(until.0.saturating_add(leeway)));
+    if ends.is_some_and(|ends| ends <= now) {
+        return Err(TokenFault::Expired);
+    }
     if claims.nbf.map(time).transpose()?.is_some_and(|nbf| nbf.0.saturating_sub(leeway) > now.0) {
         return Err(TokenFault::NotYetValid);
     }
@@ -114,10 +134,12 @@ pub fn read(json: &[u8], expected: &Expected, now: UnixMicros) -> Result<Grant, 
         user,
         token: id(jti, "`jti` has 1 to 255 bytes")?.map(Into::into),
         issued: claims.iat.map(time).transpose()?.map(|iat| iat.0 / 1_000_000),
-        profile: claims.info.map(Payload::from_raw),
-        expires: claims.exp.map(time).transpose()?.map(|exp| exp.0 / 1_000_000),
+        profile: profile(claims.info, claims.b64info.as_deref())?,
+        expires: until.map(time).transpose()?.map(|until| until.0 / 1_000_000),
         ends,
-        channels: channels(claims.channels.unwrap_or_default())?,
+        channels: channels(
+            claims.channels.into_iter().flatten().chain(claims.subs.into_iter().flatten().map(|it| it.0)),
+        )?,
         proves: claims
             .channel
             .map(|name| Channel::parse(&name))
@@ -160,8 +182,18 @@ fn id<'a>(text: Option<&'a str>, wrong: &'static str) -> Result<Option<&'a str>,
     }
 }
 
-fn channels(names: Vec<Cow<'_, str>>) -> Result<Vec<Channel>, TokenFault> {
-    let mut channels = Vec::with_capacity(names.len());
+fn profile(info: Option<&RawValue>, encoded: Option<&str>) -> Result<Option<Payload>, TokenFault> {
+    let Some(encoded) = encoded.filter(|_| info.is_none()) else { return Ok(info.map(Payload::from_raw)) };
+    let bytes = BASE64.decode(encoded.as_bytes());
+    let bytes = bytes.map_err(|_| TokenFault::Claims("`b64info` is base64 with its padding"))?;
+    let json = str::from_utf8(&bytes).ok().and_then(|text| Payload::parse(text).ok());
+    // What is shown of a user is JSON, whatever it is.
+    let spelt = || Payload::from_trusted(Payload::binary(&bytes).json().into_owned().into());
+    Ok(Some(json.unwrap_or_else(spelt)))
+}
+
+fn channels<'a>(names: impl Iterator<Item = Cow<'a, str>>) -> Result<Vec<Channel>, TokenFault> {
+    let mut channels = Vec::new();
     for name in names {
         let channel = Channel::parse(&name);
         let channel = channel.map_err(|_| TokenFault::Claims("`channels` holds names of channels"))?;
@@ -218,6 +250,39 @@ mod tests {
         assert_eq!(grant, expected);
         assert_eq!(read_anyhow("{}").unwrap(), Grant::default());
         assert_eq!(read_anyhow(r#"{"sub":""}"#).unwrap(), Grant::default(), "nobody, as some issuers say it");
+    }
+
+    #[test]
+    fn what_a_token_opens_may_end_sooner_or_later_than_it_does() {
+        let at = |seconds: u64| (Some(seconds), Some(UnixMicros(seconds * 1_000_000)));
+        for (json, until) in [
+            (r#"{"exp":1767225601,"expire_at":1767229999}"#, at(1_767_229_999)),
+            (r#"{"exp":1767229999,"expire_at":1767225601}"#, at(1_767_225_601)),
+            (r#"{"exp":1767225601,"expire_at":0}"#, (None, None)),
+            (r#"{"expire_at":1767225601}"#, at(1_767_225_601)),
+        ] {
+            let grant = read_anyhow(json).unwrap();
+            assert_eq!((grant.expires, grant.ends), until, "{json}");
+        }
+        for over in [r#"{"exp":1767225599,"expire_at":0}"#, r#"{"exp":1767229999,"expire_at":1767225599}"#] {
+            assert_eq!(read_anyhow(over), Err(TokenFault::Expired), "{over}");
+        }
+    }
+
+    #[test]
+    fn other_words_for_what_others_see_and_for_channels() {
+        let grant = read_anyhow(
+            r#"{"b64info":"eyJhIjoxfQ==","subs":{"news":{"info":1},"more":{}},"channels":["news"]}"#,
+        );
+        let grant = grant.unwrap();
+        assert_eq!(grant.profile, Some(Payload::parse(r#"{"a":1}"#).unwrap()));
+        let names: Vec<_> = grant.channels.iter().map(Channel::as_str).collect();
+        assert_eq!(names, ["news", "more"]);
+        let bytes = read_anyhow(r#"{"b64info":"AP8="}"#).unwrap();
+        assert_eq!(bytes.profile, Some(Payload::parse(r#"{"$binary":"AP8="}"#).unwrap()));
+        let both = read_anyhow(r#"{"info":7,"b64info":"AP8="}"#).unwrap();
+        assert_eq!(both.profile, Some(Payload::parse("7").unwrap()));
+        assert!(read_anyhow(r#"{"b64info":"?"}"#).is_err());
     }
 
     /// The boundary to the second, on both sides, with and without leeway.

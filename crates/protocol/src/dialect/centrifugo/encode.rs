@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::codes;
 use super::sink::{Field, Sink};
 use crate::command::Start;
-use crate::event::{Entered, Entry, Event, Member, Reply, Welcome};
+use crate::event::{Crowd, Entered, Entry, Event, Member, Reply, Welcome};
+use crate::history::Page;
 use crate::id::{RequestId, SessionId};
 use crate::publication::{Offset, Publication, Sender};
 
@@ -57,17 +58,9 @@ fn answer(sink: &mut impl Sink, id: u64, event: &Event) -> Option<()> {
                 let members = members.iter().map(|it| (it.session.to_string(), it));
                 sink.map(Field::always("presence", 1), members, member);
             }),
-            None => sink.message(Field::new("presence_stats", 10), |sink| {
-                sink.number(Field::always("num_clients", 1), crowd.connections);
-                sink.number(Field::always("num_users", 2), crowd.users);
-            }),
+            None => sink.message(Field::new("presence_stats", 10), |sink| presence_stats(sink, crowd)),
         },
-        Event::Past { page, .. } => sink.message(Field::new("history", 11), |sink| {
-            let publications = page.publications.iter();
-            sink.list(Field::always("publications", 1), publications, |sink, it| publication(sink, it));
-            sink.text(Field::always("epoch", 2), &page.epoch.to_string());
-            sink.number(Field::always("offset", 3), page.top.0);
-        }),
+        Event::Past { page, .. } => sink.message(Field::new("history", 11), |sink| history(sink, page)),
         Event::Refreshed { session, lasts, .. } => sink.message(Field::new("refresh", 14), |sink| {
             sink.text(Field::new("client", 1), &session.to_string());
             sink.text(Field::new("version", 2), VERSION);
@@ -161,6 +154,20 @@ fn expiry(sink: &mut impl Sink, lasts: Option<Duration>, [expires, ttl]: [Field;
     }
 }
 
+/// A page of history, for clients and callers of the server API alike.
+pub(super) fn history(sink: &mut impl Sink, page: &Page) {
+    let publications = page.publications.iter();
+    sink.list(Field::always("publications", 1), publications, |sink, it| publication(sink, it));
+    sink.text(Field::always("epoch", 2), &page.epoch.to_string());
+    sink.number(Field::always("offset", 3), page.top.0);
+}
+
+/// How many are there.
+pub(super) fn presence_stats(sink: &mut impl Sink, crowd: &Crowd) {
+    sink.number(Field::always("num_clients", 1), crowd.connections);
+    sink.number(Field::always("num_users", 2), crowd.users);
+}
+
 fn publication(sink: &mut impl Sink, of: &Publication) {
     sink.data(Field::new("data", 4), &of.payload);
     if let Some(Sender { user, profile }) = &of.sender {
@@ -174,7 +181,7 @@ fn publication(sink: &mut impl Sink, of: &Publication) {
     sink.number(Field::new("offset", 6), of.offset().0);
 }
 
-fn member(sink: &mut impl Sink, of: &Member) {
+pub(super) fn member(sink: &mut impl Sink, of: &Member) {
     client(sink, of.user.as_ref().map_or("", |user| user.as_str()), Some(of.session));
     if let Some(profile) = &of.profile {
         sink.data(Field::new("conn_info", 3), profile);

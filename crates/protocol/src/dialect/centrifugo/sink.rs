@@ -70,6 +70,16 @@ impl Json {
         })
     }
 
+    /// A field that is an object already; without a name, its fields.
+    pub(super) fn whole(&mut self, name: &str, object: &[u8]) {
+        if name.is_empty() {
+            self.out.extend_from_slice(&object[1..object.len() - 1]);
+        } else {
+            self.name(name);
+            self.out.extend_from_slice(object);
+        }
+    }
+
     fn name(&mut self, name: &str) {
         if self.has_begun {
             self.out.push(b',');

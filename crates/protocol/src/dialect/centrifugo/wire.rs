@@ -158,7 +158,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Data<'a> {
 }
 
 impl Data<'_> {
-    fn payload(self) -> Payload {
+    pub(super) fn payload(self) -> Payload {
         match self {
             Self::Json(json) => Payload::from_raw(json),
             Self::Bytes(bytes) => {
@@ -281,11 +281,17 @@ impl Publish<'_> {
     }
 }
 
+impl Since<'_> {
+    pub(super) fn position(&self) -> Position {
+        position(&self.epoch, self.offset)
+    }
+}
+
 impl History<'_> {
     fn command(self) -> Result<Result<Command, Failure>, CloseReason> {
         // What is below nothing is as much as there is.
         let limit = usize::try_from(self.limit).map_or(HISTORY_MAX, |limit| limit.min(HISTORY_MAX));
-        let since = self.since.map(|since| position(&since.epoch, since.offset));
+        let since = self.since.as_ref().map(Since::position);
         let reverse = self.reverse;
         Ok(named(&self.channel)?.map(|channel| Command::History { channel, since, limit, reverse }))
     }

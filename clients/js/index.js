@@ -1,0 +1,2 @@
+export { Fanfare } from './src/client.js';
+export { FanfareError } from './src/error.js';
