@@ -293,6 +293,10 @@ impl Shell {
                 | Effect::Leave { .. }
                 | Effect::Exceeded(_)
                 | Effect::Publish { .. } => {}
+                Effect::Introduce { .. }
+                | Effect::Reaffirm
+                | Effect::Call { .. }
+                | Effect::Tell { .. } => unreachable!("there is no backend: {effect:?}"),
             }
         }
     }
@@ -302,11 +306,16 @@ impl Shell {
         while let Some(effect) = self.to_perform.pop_front() {
             if let Some(answer) = self.perform(effect) {
                 self.feed(answer);
-                let (asking, prompt): (Vec<_>, Vec<_>) = self.decided.drain(..).partition(asks_hub);
-                for effect in prompt {
-                    assert!(self.perform(effect).is_none());
+                let decided: Vec<_> = self.decided.drain(..).collect();
+                let first = decided.iter().position(asks_hub).unwrap_or(decided.len());
+                for (place, effect) in decided.into_iter().enumerate() {
+                    // What asks in its turn comes after all that was decided before, and so does what follows it.
+                    if place >= first {
+                        self.to_perform.push_back(effect);
+                    } else {
+                        assert!(self.perform(effect).is_none());
+                    }
                 }
-                self.to_perform.extend(asking);
             }
         }
         let listed: HashSet<Channel> = self.session.channels().cloned().collect();
@@ -332,7 +341,7 @@ impl Shell {
                 };
                 Input::Joined { id, channel, start: terms.start, outcome }
             }
-            Effect::Publish { id, draft } => {
+            Effect::Publish { id, draft, .. } => {
                 let outcome = if is_there { Ok(draft.retention.map(|_| TOP)) } else { Err(away()) };
                 Input::Placed { id, channel: draft.channel, outcome }
             }
@@ -359,6 +368,9 @@ impl Shell {
                 return None;
             }
             Effect::Admit { .. } => unreachable!("nobody here shows a proof"),
+            Effect::Introduce { .. } | Effect::Reaffirm | Effect::Call { .. } | Effect::Tell { .. } => {
+                unreachable!("there is no backend")
+            }
             Effect::Send(_)
             | Effect::Ping
             | Effect::Exceeded(_)
@@ -392,7 +404,7 @@ fn asks_hub(effect: &Effect) -> bool {
 fn spell(reply: &fanfare_protocol::event::Reply) {
     for encoding in Encoding::ALL {
         let frame = encoding.dialect().encode(reply);
-        assert!(!frame.payload().is_empty());
+        assert!(frame.is_none_or(|frame| !frame.payload().is_empty()));
     }
     if let Event::Welcome(welcome) = &reply.event {
         assert!(welcome.subscribed.len() <= CHANNELS_MAX + 1, "no more than the policy allows");
@@ -408,5 +420,5 @@ fn policy(closes: bool, channels: usize) -> Arc<Policy> {
     }
     let rules = Rules::of(rules.into_iter().map(|(name, rule)| (name.into(), rule)));
     let limits = Limits { channels, messages_per_second: 50, errors: 4, ..Limits::default() };
-    Arc::new(Policy { node: "node".into(), limits, heartbeat: Default::default(), rules, realm: None })
+    Arc::new(Policy { node: "node".into(), limits, heartbeat: Default::default(), rules, takes_calls: false, realm: None })
 }

@@ -22,7 +22,7 @@ use bytes::Bytes;
 use fanfare_metrics::Metrics;
 use fanfare_protocol::command::Start;
 use fanfare_protocol::publication::{Draft, Payload, Retention};
-use fanfare_protocol::rules::{Overflow, RESERVED_NAMESPACE};
+use fanfare_protocol::rules::RESERVED_NAMESPACE;
 use fanfare_protocol::session::Terms;
 use fanfare_protocol::time::UnixMicros;
 use fanfare_protocol::websocket::Frame;
@@ -122,7 +122,7 @@ impl Ear {
     /// # Errors
     /// Those of [`Hub::subscribe`].
     pub async fn open(hub: &Arc<Hub>, metrics: &Arc<Metrics>) -> Result<Self, BrokerError> {
-        let terms = Terms { start: Start::Rewind(u32::MAX), history: true, overflow: Overflow::Disconnect };
+        let terms = Terms { start: Start::Rewind(u32::MAX), history: true, ..Terms::default() };
         Self::on(channel(), ORDERS_BYTES, terms, hub, metrics).await
     }
 
@@ -131,7 +131,7 @@ impl Ear {
     /// # Errors
     /// Those of [`Hub::subscribe`].
     pub async fn of_all(hub: &Arc<Hub>, metrics: &Arc<Metrics>) -> Result<Self, BrokerError> {
-        let terms = Terms { start: Start::Live, history: false, overflow: Overflow::Disconnect };
+        let terms = Terms { start: Start::Live, history: false, ..Terms::default() };
         Self::on(channel_of_news(), WORDS_BYTES, terms, hub, metrics).await
     }
 
@@ -143,7 +143,7 @@ impl Ear {
     /// # Panics
     /// When the name is none of a node: 64 letters, digits, dots, hyphens and underscores at most.
     pub async fn of_node(hub: &Arc<Hub>, metrics: &Arc<Metrics>, node: &str) -> Result<Self, BrokerError> {
-        let terms = Terms { start: Start::Live, history: false, overflow: Overflow::Disconnect };
+        let terms = Terms { start: Start::Live, history: false, ..Terms::default() };
         let channel = channel_of(node).expect("the name of a node is printable");
         Self::on(channel, WORDS_BYTES, terms, hub, metrics).await
     }

@@ -111,6 +111,11 @@ impl Auth {
         }
     }
 
+    /// Whether a client can present a token at all.
+    pub(crate) fn takes_tokens(&self) -> bool {
+        self.verifier.is_some()
+    }
+
     /// Waits until every key server has been asked once, whatever comes of it.
     pub(crate) async fn tried(&self) {
         if let Some(verifier) = &self.verifier {

@@ -24,6 +24,7 @@
 mod authorities;
 mod check;
 mod choice;
+mod hooks;
 mod identity;
 mod keys;
 mod layer;
@@ -44,9 +45,10 @@ mod tests;
 
 pub use authorities::Authorities;
 pub use choice::{
-    BrokerKind, ClientCertificates, ForwardedBy, LogFormat, PublishBy, RedisMode, SlowSubscriber,
+    BrokerKind, ClientCertificates, ForwardedBy, LogFormat, OnFailure, PublishBy, RedisMode, SlowSubscriber,
     SubscribeBy, TlsVersion, Trial,
 };
+pub use hooks::Hooks;
 pub(crate) use identity::provider;
 pub use identity::{Identity, Standing, Validity};
 pub use keys::reloadable;

@@ -34,15 +34,18 @@ use fanfare_protocol::session::{Effect, Input, Session, Stage};
 use fanfare_protocol::time::{Moment, Now};
 use fanfare_protocol::websocket::{Event, Frame, Violation};
 use fanfare_protocol::{CloseReason, Form, SessionId, Ticket};
+use futures_util::FutureExt;
 use tracing::debug;
 
 use crate::admission::Place;
 use crate::auth::Standing;
 use crate::clock::Clock;
+use crate::hooks::{Caller, Renewal};
 use crate::node::Services;
 use crate::transport::websocket::{Agreed, Read, WebSocket};
 use crate::transport::{ByteStream, Transport};
 
+mod asking;
 mod effects;
 mod facts;
 mod roster;
@@ -50,12 +53,16 @@ mod speakers;
 mod streaming;
 mod wheel;
 
+pub(crate) use asking::agreed;
 pub(crate) use effects::{count, failure as broker_failure};
 pub(crate) use facts::exceeded;
 pub(crate) use roster::Roster;
 pub(crate) use speakers::{Speaker, Speakers};
 pub(crate) use streaming::{Listening, Streaming};
 pub(crate) use wheel::Wheel;
+
+/// The effects that are decided ahead of an answer before the client is read no more.
+const AHEAD_MAX: usize = 256;
 
 /// For whom a connection is opened.
 #[derive(Debug)]
@@ -64,6 +71,10 @@ pub(crate) struct Guest {
     pub(crate) visitor: Visitor,
     /// What it takes up.
     pub(crate) place: Place,
+    /// What it will be called.
+    pub(crate) session: SessionId,
+    /// What the backend is told of it, where one is asked.
+    pub(crate) caller: Option<Arc<Caller>>,
     /// Whose client it is.
     pub(crate) membership: Membership,
 }
@@ -91,6 +102,10 @@ pub(crate) struct Connection<T> {
     tick_due: Option<Moment>,
     services: Arc<Services>,
     place: Place,
+    /// What the backend is told of the client.
+    caller: Option<Arc<Caller>>,
+    /// What the backend says of it next, while it is being asked.
+    renewal: Option<Renewal>,
 }
 
 impl<T> Connection<T> {
@@ -103,7 +118,7 @@ impl<T> Connection<T> {
         ticket: Option<Ticket>,
         services: Arc<Services>,
     ) -> Self {
-        let Guest { visitor, place, membership } = guest;
+        let Guest { visitor, place, session: id, caller, membership } = guest;
         let (form, mut effects) = (form.into(), Vec::new());
         let policy = match &membership {
             Membership::Of(namespace) => services.settings().policy_of(Some(namespace)),
@@ -112,7 +127,7 @@ impl<T> Connection<T> {
         let policy = policy.unwrap_or_else(|| services.settings().policy.clone());
         let limits = &policy.limits;
         let (message_bytes, queue_bytes) = (limits.message_bytes, limits.queue_bytes);
-        let (id, now) = (new_session_id(), services.clock.now());
+        let now = services.clock.now();
         let session = match carrier {
             Carrier::WebSocket => {
                 let manners = form.encoding().dialect().manners();
@@ -133,6 +148,8 @@ impl<T> Connection<T> {
             tick_due: None,
             services,
             place,
+            caller,
+            renewal: None,
         };
         connection.become_known(None);
         // Whoever swapped the settings after our look at them, and before the roster had us, did not find us there.
@@ -196,6 +213,19 @@ impl<T> Connection<T> {
             None => Input::Dismissed(CloseReason::NotFound),
         };
         self.take(input);
+    }
+
+    /// Hands the session what the backend says of its client, once it does.
+    fn take_renewal(&mut self, cx: &mut Context<'_>) {
+        let Some(renewal) = &mut self.renewal else { return };
+        let Poll::Ready(answer) = renewal.poll_unpin(cx) else { return };
+        self.renewal = None;
+        // Whoever was to ask has ended without: the session is told nothing, and its word ends when it ends.
+        let Ok(outcome) = answer else { return };
+        let before = self.session.shared_grant().cloned();
+        self.take(Input::Reaffirmed { outcome });
+        self.become_known(before.as_ref());
+        self.schedule_tick();
     }
 
     /// Sees to it that the session's next deadline rings.
@@ -263,6 +293,45 @@ impl<T: Transport> Connection<T> {
         self.take(Input::Violated(reason));
     }
 
+    /// Waits for the backend, and lives on meanwhile: orders are taken, pings sent, and what the client says is decided ahead,
+    /// to be performed later. `None` when the conversation ends before; then the question is dropped.
+    async fn while_asking<A>(&mut self, answer: impl Future<Output = A>) -> Option<A> {
+        // What was decided together with the end of the conversation is not asked about any more.
+        if self.session.stage() != Stage::Open {
+            return None;
+        }
+        let mut answer = pin!(answer);
+        self.schedule_tick();
+        poll_fn(|cx| {
+            if let Poll::Ready(answer) = answer.as_mut().poll(cx) {
+                return Poll::Ready(Some(answer));
+            }
+            // Who only hears is looked after by whoever polls it, and gone when it is dropped.
+            if T::IS_READ {
+                self.live_on(cx);
+            }
+            self.write_what_waits(cx);
+            if self.session.stage() == Stage::Open { Poll::Pending } else { Poll::Ready(None) }
+        })
+        .await
+    }
+
+    fn live_on(&mut self, cx: &mut Context<'_>) {
+        while let Poll::Ready(order) = self.outbox.poll_order(cx) {
+            self.take_order(order);
+        }
+        self.take_renewal(cx);
+        let is_ping = |effect: &mut Effect| matches!(effect, Effect::Ping);
+        for ping in self.effects.extract_if(.., is_ping).collect::<Vec<_>>() {
+            self.perform(ping);
+        }
+        while self.session.stage() == Stage::Open
+            && !self.session.holds()
+            && self.effects.len() < AHEAD_MAX
+            && self.poll_read(cx).is_ready()
+        {}
+    }
+
     /// Waits for something, and goes on writing meanwhile.
     async fn while_writing<A>(&mut self, answer: impl Future<Output = A>) -> A {
         let mut answer = pin!(answer);
@@ -315,6 +384,7 @@ impl<S: ByteStream> Connection<WebSocket<S>> {
         while let Poll::Ready(order) = self.outbox.poll_order(cx) {
             self.take_order(order);
         }
+        self.take_renewal(cx);
         self.write_what_waits(cx);
         loop {
             match self.session.stage() {

@@ -12,6 +12,7 @@ pub mod clock;
 pub mod config;
 pub mod connection;
 mod errands;
+mod hooks;
 mod http;
 pub mod node;
 mod orders;

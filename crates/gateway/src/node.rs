@@ -36,6 +36,7 @@ use crate::clock::Clock;
 use crate::config::{self, BrokerKind, Config};
 use crate::connection::{Roster, Speakers, Wheel};
 use crate::errands::{self, Errands};
+use crate::hooks::Renewals;
 use crate::http::Door;
 use crate::orders;
 use crate::outgoing::Dialer;
@@ -90,6 +91,8 @@ pub(crate) struct Services {
     pub(crate) readiness: Readiness,
     /// For requests of the node's own.
     pub(crate) dialer: Dialer,
+    /// Those about whom the backend is to be asked again.
+    pub(crate) renewals: Renewals,
     /// Whether `/echo` is served.
     pub(crate) echo: bool,
     pub(crate) tasks: TaskTracker,
@@ -108,7 +111,7 @@ impl Services {
     pub(crate) fn belong(&self, place: &mut Place, visitor: &Visitor) -> Result<(), NoRoom> {
         match visitor {
             Visitor::Known(grant) => self.belong_to(place, grant),
-            Visitor::Anonymous | Visitor::Unknown => Ok(()),
+            Visitor::Anonymous | Visitor::Presumed(_) | Visitor::Unknown => Ok(()),
         }
     }
 
@@ -331,6 +334,7 @@ fn services(
         hub,
         desk,
         dialer,
+        renewals: Renewals::default(),
         metrics,
         clock,
         wheel: Wheel::new(clock),

@@ -34,6 +34,9 @@ use websocket::Read;
 /// The rest is for transports that tell their client, outside the frames, what a frame means to it; others
 /// ignore it.
 pub(crate) trait Transport: Send {
+    /// Whether its client is heard on it.
+    const IS_READ: bool = false;
+
     /// Makes one write of what waits. Pending when nothing waits or no more is taken; the task is woken when that changes.
     ///
     /// # Errors

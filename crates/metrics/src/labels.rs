@@ -245,6 +245,8 @@ label! {
         Presence = "presence",
         /// Asks what was said.
         History = "history",
+        /// Has the backend do something, or tells it something.
+        Call = "call",
         /// Asks for a sign of life.
         Ping = "ping",
         /// A type that the protocol does not know.
@@ -464,6 +466,40 @@ label! {
         Hook = "hook",
         /// To take note of something.
         Webhook = "webhook",
+    }
+}
+
+label! {
+    /// What the backend is asked about.
+    pub enum Hook as "hook" {
+        /// Who a client is.
+        Connect = "connect",
+        /// Whether clients are still welcome; one for many of them.
+        Refresh = "refresh",
+        /// A subscription.
+        Subscribe = "subscribe",
+        /// A publication.
+        Publish = "publish",
+        /// What a client wants to be done.
+        Call = "call",
+    }
+}
+
+label! {
+    /// What came of a question to the backend.
+    pub enum HookOutcome as "outcome" {
+        /// It has nothing against it.
+        Allowed = "allowed",
+        /// It has.
+        Refused = "refused",
+        /// Its answer cannot be understood, or contradicts itself.
+        Unreadable = "unreadable",
+        /// It has not answered, or not with success.
+        Failed = "failed",
+        /// It was not asked: it had failed too often, or too many questions were under way.
+        NotAsked = "not_asked",
+        /// The client has gone meanwhile.
+        Abandoned = "abandoned",
     }
 }
 

@@ -14,6 +14,7 @@ mod broker;
 mod catalog;
 mod connections;
 mod document;
+mod hooks;
 mod labels;
 mod node;
 mod outgoing;
@@ -27,8 +28,8 @@ use prometheus::process_collector::ProcessCollector;
 use crate::catalog::Catalog;
 pub use crate::document::document;
 pub use crate::labels::{
-    Answered, ApiMethod, BrokerCall, Carrier, Command, Enforcement, Errand, HttpVersion, Limit, Listener,
-    Outcome, Purpose, Refusal, Sacrifice, TlsHandshake, TokenRefusal,
+    Answered, ApiMethod, BrokerCall, Carrier, Command, Enforcement, Errand, Hook, HookOutcome, HttpVersion,
+    Limit, Listener, Outcome, Purpose, Refusal, Sacrifice, TlsHandshake, TokenRefusal,
 };
 
 /// The content type of [`Metrics::render`].
@@ -44,6 +45,7 @@ pub struct Metrics {
     auth: auth::Auth,
     node: node::Node,
     outgoing: outgoing::Outgoing,
+    hooks: hooks::Hooks,
     catalog: Catalog,
 }
 
@@ -58,12 +60,13 @@ impl Metrics {
         let tls = tls::Tls::declare(&mut catalog);
         let auth = auth::Auth::declare(&mut catalog);
         let outgoing = outgoing::Outgoing::declare(&mut catalog);
+        let hooks = hooks::Hooks::declare(&mut catalog);
         let node = node::Node::declare(&mut catalog);
         catalog
             .registry
             .register(Box::new(ProcessCollector::for_self()))
             .expect("process metrics have a prefix of their own");
-        Self { connections, traffic, broker, tls, auth, node, outgoing, catalog }
+        Self { connections, traffic, broker, tls, auth, node, outgoing, hooks, catalog }
     }
 
     /// Every metric in Prometheus' text format 0.0.4, sorted by name.

@@ -17,7 +17,6 @@ use fanfare_metrics::Metrics;
 use fanfare_protocol::command::Start;
 use fanfare_protocol::event::{Event, Reply};
 use fanfare_protocol::publication::Retention;
-use fanfare_protocol::rules::Overflow;
 use fanfare_protocol::session::Terms;
 use fanfare_protocol::time::UnixMicros;
 use fanfare_protocol::{Channel, Draft, Encoding, SessionId};
@@ -79,7 +78,7 @@ impl Node {
 
     /// Subscribes, and takes the reply.
     async fn join(&self, channel: &Channel, outbox: &Arc<Outbox>, history: bool) {
-        let terms = Terms { start: Start::Live, history, overflow: Overflow::Disconnect };
+        let terms = Terms { start: Start::Live, history, ..Terms::default() };
         let entry = self.hub.subscribe(channel, outbox, terms).await.expect("memory watches");
         let reply = Reply::unasked(Event::Subscribed {
             channel: channel.clone(),

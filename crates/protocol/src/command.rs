@@ -7,6 +7,9 @@ use crate::id::RequestId;
 use crate::limits::Bound;
 use crate::publication::{IdempotencyKey, Payload, Position};
 
+/// The longest name of what an application is to do, in bytes.
+pub const METHOD_BYTES_MAX: usize = 255;
+
 /// One command and the name its sender gave it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
@@ -78,6 +81,18 @@ pub enum Command {
         /// Whether to name them, or only to count.
         members: bool,
     },
+    /// Have the application do something, and hear what came of it.
+    Call {
+        /// What to do, in the application's words.
+        method: Box<str>,
+        /// With what.
+        payload: Payload,
+    },
+    /// Let the application know something.
+    Tell {
+        /// What.
+        payload: Payload,
+    },
     /// Is anyone there, and what time is it?
     Ping,
     /// The answer to a ping, where that is a message.
@@ -94,7 +109,12 @@ impl Command {
             | Self::Publish { channel, .. }
             | Self::History { channel, .. }
             | Self::Presence { channel, .. } => Some(channel),
-            Self::Open(_) | Self::Authenticate { .. } | Self::Ping | Self::Pong => None,
+            Self::Open(_)
+            | Self::Authenticate { .. }
+            | Self::Call { .. }
+            | Self::Tell { .. }
+            | Self::Ping
+            | Self::Pong => None,
         }
     }
 
@@ -107,7 +127,12 @@ impl Command {
             | Self::Publish { channel, .. }
             | Self::History { channel, .. }
             | Self::Presence { channel, .. } => Some(channel),
-            Self::Open(_) | Self::Authenticate { .. } | Self::Ping | Self::Pong => None,
+            Self::Open(_)
+            | Self::Authenticate { .. }
+            | Self::Call { .. }
+            | Self::Tell { .. }
+            | Self::Ping
+            | Self::Pong => None,
         }
     }
 }

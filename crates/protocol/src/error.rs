@@ -1,6 +1,7 @@
 //! The one table of what can go wrong with a command while the connection lives on.
 
-use std::num::NonZeroU32;
+use std::num::{NonZeroU16, NonZeroU32};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// Why a command was refused. Numbers are 4000 + the HTTP status that means the same. Some codes share theirs: other dialects
@@ -81,6 +82,9 @@ impl ErrorCode {
     }
 }
 
+/// The numbers that an application may give to its own refusals: none of them will ever be in the table.
+pub const APPLICATION_NUMBERS: RangeInclusive<u16> = 4600..=4999;
+
 /// A refusal in full: the code, the sentence for people, and whether waiting helps.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
@@ -90,17 +94,24 @@ pub struct Failure {
     pub explanation: Box<str>,
     /// Try again after this long.
     pub retry_after: Option<Duration>,
+    /// What the application calls it, where it was the application that refused; one of [`APPLICATION_NUMBERS`].
+    pub application: Option<NonZeroU16>,
 }
 
 impl Failure {
     /// A refusal that waiting does not mend.
     pub fn new(code: ErrorCode, explanation: impl Into<Box<str>>) -> Self {
-        Self { code, explanation: explanation.into(), retry_after: None }
+        Self { code, explanation: explanation.into(), retry_after: None, application: None }
     }
 
     /// A refusal that may be gone after `retry_after`.
     pub fn retry(code: ErrorCode, explanation: impl Into<Box<str>>, retry_after: Duration) -> Self {
-        Self { code, explanation: explanation.into(), retry_after: Some(retry_after) }
+        Self { retry_after: Some(retry_after), ..Self::new(code, explanation) }
+    }
+
+    /// The number that the client is told: the application's own, or that of the table.
+    pub fn number(&self) -> u16 {
+        self.application.map_or(self.code.number(), NonZeroU16::get)
     }
 
     /// More publications of one client than a namespace takes.

@@ -112,6 +112,11 @@ pub enum Event {
         /// Who.
         member: Member,
     },
+    /// What came of a call.
+    Returned {
+        /// What the application says.
+        payload: Payload,
+    },
     /// The answer to a ping.
     Pong {
         /// The node's wall clock.

@@ -86,7 +86,7 @@ pub enum TokenFault {
     Claims(&'static str),
 }
 
-/// What a verified token says. See the [module's essay](self).
+/// What a verified token says, or a backend instead of one. See the [module's essay](self).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Grant {
     /// Who the holder is (`sub`); a token may be good for permissions alone.
@@ -101,6 +101,8 @@ pub struct Grant {
     pub expires: Option<u64>,
     /// When it is good no longer: [`Grant::expires`], and what clocks may disagree by.
     pub ends: Option<UnixMicros>,
+    /// Whether the backend that said all this is asked again before it ends.
+    pub is_renewable: bool,
     /// What its holder is subscribed to without asking (`channels`).
     pub channels: Vec<Channel>,
     /// What it allows (`allow`).
@@ -247,6 +249,8 @@ pub enum Visitor {
     Anonymous,
     /// The holder of a token that came with the request, and was found good.
     Known(Arc<Grant>),
+    /// Somebody of whom a backend says who it is, whatever has been shown so far: nothing, or a token that was found good.
+    Presumed(Option<Arc<Grant>>),
     /// Somebody who has to present a token before anything else.
     Unknown,
 }

@@ -17,6 +17,7 @@ pub mod error;
 pub mod event;
 pub mod grant;
 pub mod history;
+pub mod hook;
 pub mod id;
 pub mod limits;
 pub mod manners;

@@ -45,6 +45,16 @@ pub enum Overflow {
     Conflate,
 }
 
+/// Whether what the rules allow takes the word of a backend as well.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Consent {
+    /// The rules are enough.
+    #[default]
+    Given,
+    /// The backend has to be asked first.
+    Needed,
+}
+
 /// The rules of one namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
@@ -62,6 +72,10 @@ pub struct Rule {
     pub presence: bool,
     /// What becomes of slow subscribers.
     pub overflow: Overflow,
+    /// For a client to subscribe.
+    pub consent_to_subscribe: Consent,
+    /// For each publication of a client.
+    pub consent_to_publish: Consent,
 }
 
 impl Rule {
@@ -74,6 +88,8 @@ impl Rule {
         history: Some(Retention::SHORT),
         presence: true,
         overflow: Overflow::Disconnect,
+        consent_to_subscribe: Consent::Given,
+        consent_to_publish: Consent::Given,
     };
 
     /// Whether there is a past to ask for.

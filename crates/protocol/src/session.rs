@@ -2,16 +2,18 @@
 //!
 //! ```text
 //!              Input                        Effect
-//!  socket ──► Request, Rejected ──►┌─────────┐──► Send, Ping, Close ──► socket
-//!  sweep  ──► Tick             ──►│ Session │
-//!  hub    ──► Joined, Placed   ──►└─────────┘──► Join, GoLive, Leave, Publish ──► hub
-//!  node   ──► Drain, Overflowed, PolicyChanged
+//!  socket  ──► Request, Rejected ──►┌─────────┐──► Send, Ping, Close ──► socket
+//!  sweep   ──► Tick             ──►│         │
+//!  hub     ──► Joined, Placed   ──►│ Session │──► Join, GoLive, Leave, Publish ──► hub
+//!  backend ──► Called           ──►└─────────┘──► Introduce, Reaffirm, Call ──► backend
+//!  node    ──► Drain, Overflowed, PolicyChanged
 //! ```
 //!
 //! The shell that owns a session feeds it inputs and performs its effects one after the other. Effects that ask the hub
 //! something ([`Effect::Join`], [`Effect::Publish`]) come back as an input with the answer, and what follows from the
 //! answer is performed before effects that were decided after the question: so replies keep the order of the commands.
 //! Commands may be decided ahead of answers to earlier ones; a session therefore counts the joins that are unanswered.
+//! Only while it is being found out who says them, they are held until that is known.
 //! Publications are *not* an input: they go from the hub to the outbox without waking the session.
 //!
 //! **Invariants.**
@@ -22,7 +24,8 @@
 //!   down leaves exactly those, and leaving what was not joined does no harm.
 //! - [`Session::deadline`] never lies in the past after a [`Input::Tick`] at that time: ticking always makes progress.
 //!
-//! Deliberately absent: whether a token is good, which takes keys; it is asked by [`Effect::Authenticate`].
+//! Deliberately absent: whether a token is good, which takes keys, and what a backend thinks, which takes a network. It is
+//! asked by [`Effect::Authenticate`], and where an effect says that consent is [`Consent::Needed`].
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -38,11 +41,12 @@ use crate::history::{Excerpt, Page};
 use crate::id::{RequestId, SessionId, Ticket};
 use crate::limits::{Bound, Heartbeat, Limits};
 use crate::manners::{Manners, Opening, SignOfLife};
-use crate::publication::{Draft, Position};
+use crate::publication::{Draft, Payload, Position};
 use crate::realm::Realm;
-use crate::rules::{Overflow, Rules};
+use crate::rules::{Consent, Overflow, Rules};
 use crate::time::{Moment, Now};
 
+mod calls;
 mod identity;
 mod keepalive;
 mod prelude;
@@ -68,6 +72,8 @@ pub struct Policy {
     pub heartbeat: Heartbeat,
     /// What the namespaces allow.
     pub rules: Rules,
+    /// Whether there is a backend that clients may call.
+    pub takes_calls: bool,
     /// The application whose clients these are, where they know of no other.
     pub realm: Option<Realm>,
 }
@@ -87,11 +93,11 @@ pub enum Input {
     Opening(Request),
     /// A command that could not be understood.
     Rejected(Rejection),
-    /// The answer to [`Effect::Authenticate`].
+    /// The answer to [`Effect::Authenticate`] and [`Effect::Introduce`].
     Authenticated {
         /// The request that asked for it.
         id: Option<RequestId>,
-        /// What the token says, or why it is not taken.
+        /// What is known of the client, or why it is not let in.
         outcome: Result<Arc<Grant>, Failure>,
     },
     /// The answer to [`Effect::Join`].
@@ -145,6 +151,18 @@ pub enum Input {
         /// Who is there, or why that is not known.
         outcome: Result<Arc<Crowd>, Failure>,
     },
+    /// The answer to [`Effect::Call`].
+    Called {
+        /// The request that asked for it.
+        id: Option<RequestId>,
+        /// What the backend says, or why it says nothing.
+        outcome: Result<Payload, Failure>,
+    },
+    /// The answer to [`Effect::Reaffirm`].
+    Reaffirmed {
+        /// What is known of the client from now on, or why not.
+        outcome: Result<Arc<Grant>, Failure>,
+    },
     /// The answer to [`Effect::Survey`].
     Surveyed {
         /// Which channel.
@@ -192,6 +210,30 @@ pub enum Effect {
         id: Option<RequestId>,
         /// Which.
         token: Token,
+    },
+    /// Ask the backend who this is, and answer with [`Input::Authenticated`], like [`Effect::Authenticate`].
+    Introduce {
+        /// To be repeated in the answer.
+        id: Option<RequestId>,
+        /// What its token says, if it came with one.
+        presumed: Option<Arc<Grant>>,
+    },
+    /// Ask the backend again what it said of this client, and answer with [`Input::Reaffirmed`]. The answer is not waited for:
+    /// what was decided after this is performed meanwhile.
+    Reaffirm,
+    /// Have the backend do something, and answer with [`Input::Called`].
+    Call {
+        /// To be repeated in the answer.
+        id: Option<RequestId>,
+        /// What to do.
+        method: Box<str>,
+        /// With what.
+        payload: Payload,
+    },
+    /// Let the backend know something. Nothing answers.
+    Tell {
+        /// What.
+        payload: Payload,
     },
     /// Judge what is to let the client on a channel, and answer with [`Input::Admitted`].
     Admit {
@@ -272,8 +314,10 @@ pub enum Effect {
     Publish {
         /// To be repeated in the answer.
         id: Option<RequestId>,
-        /// What.
+        /// What; the backend, where it is asked, may say it otherwise.
         draft: Draft,
+        /// Whether the backend is asked before.
+        consent: Consent,
     },
     /// Queue the farewell and a Close frame with this reason, even over the bound, and nothing after them.
     Close {
@@ -295,6 +339,8 @@ pub struct Terms {
     pub history: bool,
     /// What becomes of it when it is slow.
     pub overflow: Overflow,
+    /// Whether the backend is asked before.
+    pub consent: Consent,
 }
 
 /// How far a conversation has come.
@@ -413,12 +459,17 @@ impl Session {
         now: Now,
         effects: &mut Vec<Effect>,
     ) -> Self {
+        let presumed = if let Visitor::Presumed(presumed) = &visitor { Some(presumed.clone()) } else { None };
         let mut session = Self::begin(id, policy, visitor, now);
         session.manners = manners;
         if manners.opening == Opening::Client {
-            session.await_opening(now);
-        } else if let State::Open(_) = session.state {
-            session.greet(now, None, effects);
+            session.await_opening(now, presumed);
+            return session;
+        }
+        match presumed {
+            Some(presumed) => effects.push(Effect::Introduce { id: None, presumed }),
+            None if matches!(session.state, State::Open(_)) => session.greet(now, None, effects),
+            None => {}
         }
         session
     }
@@ -465,8 +516,9 @@ impl Session {
         let deadline = now.moment + policy.limits.auth_timeout;
         let (state, identity) = match visitor {
             Visitor::Anonymous => (State::Open(open), None),
-            Visitor::Known(grant) => (State::Open(open), Some(Identity::new(grant, now, Duration::ZERO))),
-            Visitor::Unknown => (State::Authenticating(Box::new(Authenticating { open, deadline })), None),
+            Visitor::Known(grant) => (State::Open(open), Some(Identity::new(grant, id, now, Duration::ZERO))),
+            Visitor::Presumed(_) => (Authenticating::state(open, deadline, Some(Vec::new())), None),
+            Visitor::Unknown => (Authenticating::state(open, deadline, None), None),
         };
         let subscriptions = HashMap::new();
         Self {
@@ -485,6 +537,7 @@ impl Session {
 
     /// Takes one input and appends what is to be done, in order.
     pub fn handle(&mut self, now: Now, input: Input, effects: &mut Vec<Effect>) {
+        let Some(input) = self.hold(input) else { return };
         match input {
             Input::Heard if self.manners.life == SignOfLife::Anything => self.heard(),
             Input::Heard => {}
@@ -505,6 +558,8 @@ impl Session {
                 self.read(id, channel, excerpt, outcome, effects)
             }
             Input::Counted { id, channel, outcome } => self.counted(id, channel, outcome, effects),
+            Input::Called { id, outcome } => self.called(id, outcome, effects),
+            Input::Reaffirmed { outcome } => self.reaffirmed(now, outcome, effects),
             Input::Surveyed { channel, outcome } => self.surveyed(channel, outcome, effects),
             Input::Lost { channel } => self.lost(now, channel, effects),
             Input::Tick => self.tick(now, effects),
@@ -525,8 +580,8 @@ impl Session {
             State::Prelude(it) => Some(it.deadline),
             State::Open(open) => {
                 let keepalive = open.keepalive.deadline(self.policy.heartbeat);
-                let ends = self.identity.as_ref().and_then(|identity| identity.ends);
-                [Some(keepalive), ends, self.passes_end].into_iter().flatten().min()
+                let due = self.identity.as_ref().and_then(|identity| identity.due());
+                [Some(keepalive), due, self.passes_end].into_iter().flatten().min()
             }
             State::Closing { deadline } | State::Finishing { deadline } => Some(*deadline),
             State::Over => None,
@@ -605,7 +660,7 @@ impl Session {
             return refuse(id, command.channel().cloned(), failure, effects);
         }
         match command {
-            Command::Authenticate { token } => effects.push(Effect::Authenticate { id, token }),
+            Command::Authenticate { token } => self.authenticate(id, token, effects),
             // A conversation is opened once, and only where that is the client's to do.
             Command::Open(_) => self.close(now, CloseReason::BadRequest, Duration::ZERO, effects),
             Command::Subscribe { channel, start, presence, proof } => {
@@ -631,6 +686,8 @@ impl Session {
                 Ok(()) => effects.push(Effect::Count { id, channel, members }),
                 Err(failure) => refuse(id, Some(channel), failure, effects),
             },
+            Command::Call { method, payload } => self.call(id, method, payload, effects),
+            Command::Tell { payload } => self.tell(id, payload, effects),
             Command::Pong => self.ponged(now, effects),
             Command::Ping => effects.push(Effect::Send(Reply { id, event: Event::Pong { time: now.unix } })),
         }
@@ -718,13 +775,14 @@ impl Session {
     }
 
     fn tick(&mut self, now: Now, effects: &mut Vec<Effect>) {
-        if matches!(self.state, State::Open(_)) && self.is_expired(now) {
-            return self.close(now, CloseReason::Expired, Duration::ZERO, effects);
+        if self.has_expired(now, effects) {
+            return;
         }
         self.end_passes(now, effects);
         match &mut self.state {
             State::Authenticating(it) if it.deadline <= now.moment => {
-                self.close(now, CloseReason::Late, Duration::ZERO, effects);
+                let reason = it.lateness();
+                self.close(now, reason, Duration::ZERO, effects);
             }
             State::Prelude(it) if it.deadline <= now.moment => {
                 self.close(now, CloseReason::Late, Duration::ZERO, effects);

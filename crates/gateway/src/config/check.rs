@@ -40,6 +40,8 @@ pub(super) enum Kind {
     /// Any of a few words.
     Choices(&'static [&'static str]),
     Networks,
+    /// Names of headers that may be shown to a backend.
+    Headers,
     /// A URL of HTTP, without a user or a password.
     Url,
 }
@@ -68,7 +70,15 @@ impl Kind {
     }
 
     fn is_list(self) -> bool {
-        matches!(self, Self::Origins | Self::RedisUrls | Self::Secrets | Self::Choices(_) | Self::Networks)
+        matches!(
+            self,
+            Self::Origins
+                | Self::RedisUrls
+                | Self::Secrets
+                | Self::Choices(_)
+                | Self::Networks
+                | Self::Headers
+        )
     }
 
     /// The value with its type, None if it is not one of ours.
@@ -112,6 +122,7 @@ impl Kind {
             Self::Whole { .. } | Self::Switch => false,
             Self::Choice(words) | Self::Choices(words) => words.contains(&text),
             Self::Url => is_url(text),
+            Self::Headers => super::hooks::is_forwardable(text),
             Self::Networks => text.parse::<Network>().is_ok(),
             Self::Text { max, also } => is_name(text, max, also),
             Self::Address => text.parse::<SocketAddr>().is_ok(),
@@ -152,6 +163,9 @@ impl fmt::Display for Kind {
             Self::Filter => {
                 f.write_str("a level such as \"info\", or directives such as \"info,fanfare_fanout=debug\"")
             }
+            Self::Headers => f.write_str(
+                "a list of names of headers such as \"cookie\", of none that speak of a hop or a body",
+            ),
             Self::Origins => f.write_str(
                 "a list of origins such as \"https://app.example.com\" or \"https://*.example.com\"",
             ),

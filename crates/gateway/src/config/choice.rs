@@ -79,6 +79,16 @@ choice! {
 }
 
 choice! {
+    /// What holds while a backend does not answer.
+    pub enum OnFailure {
+        /// Nobody may do what it would have been asked about.
+        Refuse = "refuse",
+        /// Whoever may by the rules and by its token.
+        Allow = "allow",
+    }
+}
+
+choice! {
     /// What becomes of a subscriber that reads too slowly.
     pub enum SlowSubscriber {
         /// It is disconnected, and may recover what it missed.

@@ -2,7 +2,7 @@
 
 use super::check::Kind;
 use super::choice::{
-    BrokerKind, ClientCertificates, ForwardedBy, LogFormat, PublishBy, RedisMode, SlowSubscriber,
+    BrokerKind, ClientCertificates, ForwardedBy, LogFormat, OnFailure, PublishBy, RedisMode, SlowSubscriber,
     SubscribeBy, TlsVersion, Trial,
 };
 
@@ -277,9 +277,9 @@ pub(super) const SECTIONS: &[Section] = &[
             unset(
                 "auth.anonymous",
                 Kind::Switch,
-                "`true` while `listen.public` is a loopback address and there is no `auth.jwt`; elsewhere it has to be written down",
+                "`true` while `listen.public` is a loopback address, and there is neither `auth.jwt` nor `hooks.connect`; elsewhere it has to be written down",
                 "true",
-                "Whether clients without a token may connect.",
+                "Whether clients without a token may connect; and with `hooks.connect`, whether those may of whom it names no user.",
             )
             .reloadable(),
             key(
@@ -691,6 +691,71 @@ pub(super) const SECTIONS: &[Section] = &[
         .reloadable()],
     },
     Section {
+        name: "hooks",
+        help: "A backend of yours that is asked, by POST of a JSON body, about clients and what they do. docs/hooks.md has the \
+               questions and the answers.",
+        keys: &[
+            unset(
+                "hooks.connect",
+                Kind::Url,
+                "who a client is its token says, or nobody",
+                "\"https://app.example.com/fanfare/connect\"",
+                "Who is this, and what may it do? Asked once for each connection, after its token has been found good if it has one.",
+            )
+            .reloadable(),
+            unset(
+                "hooks.refresh",
+                Kind::Url,
+                "an answer to `connect` that `expires` ends like a token",
+                "\"https://app.example.com/fanfare/refresh\"",
+                "Are these still welcome? Asked for many clients at once, before what `connect` has said of them expires.",
+            )
+            .reloadable(),
+            unset(
+                "hooks.call",
+                Kind::Url,
+                "clients cannot call the backend",
+                "\"https://app.example.com/fanfare/call\"",
+                "What clients `call` goes here, and the answer goes back to them.",
+            )
+            .reloadable(),
+            unset(
+                "hooks.secret",
+                Kind::Secret,
+                "questions are not signed",
+                "\"(32 bytes or more)\"",
+                "The key of HMAC-SHA256 over each body, by which the backend knows who asks: `Fanfare-Signature: sha256=…`.",
+            )
+            .reloadable(),
+            key(
+                "hooks.headers",
+                Kind::Headers,
+                "[]",
+                "Headers of the client's own request that are handed on, such as `cookie`. No others are.",
+            )
+            .reloadable(),
+            key("hooks.timeout_ms", whole(10, 60_000), "3000", "Milliseconds for a whole answer, waiting for a place included.")
+                .reloadable(),
+            key("hooks.concurrency", whole(1, 10_000), "64", "Questions of one URL under way at once, and so connections to it.")
+                .reloadable(),
+            key(
+                "hooks.queue",
+                whole(0, 1_000_000),
+                "1024",
+                "Questions of one URL that wait for others to be answered. What comes on top of them fails at once.",
+            )
+            .reloadable(),
+            key(
+                "hooks.on_failure",
+                Kind::Choice(OnFailure::WORDS),
+                "\"refuse\"",
+                "What holds while the backend does not answer, or not sensibly: `refuse` what it would have been asked, for the client \
+                 to try again; or `allow` what rules and tokens allow without it. Calls always fail.",
+            )
+            .reloadable(),
+        ],
+    },
+    Section {
         name: "pusher.apps",
         help: "Applications whose clients speak the Pusher protocol at `/app/<key>`. `<name>` is the id of the application, and the \
                namespace of its channels: what its clients call `news` is `<name>:news` to others. See docs/protocol/pusher.md.",
@@ -819,6 +884,23 @@ pub(super) const SECTIONS: &[Section] = &[
             .reloadable(),
             key("namespaces.*.presence", Kind::Switch, "false", "Whether clients may ask and be told who is subscribed.")
                 .reloadable(),
+            unset(
+                "namespaces.*.hooks.subscribe",
+                Kind::Url,
+                "the backend is not asked",
+                "\"https://app.example.com/fanfare/subscribe\"",
+                "May this client subscribe? Asked of what `subscribe` allows, unless the client's token, or the answer to `connect`, \
+                 names the channel.",
+            )
+            .reloadable(),
+            unset(
+                "namespaces.*.hooks.publish",
+                Kind::Url,
+                "the backend is not asked",
+                "\"https://app.example.com/fanfare/publish\"",
+                "May this client publish that? Asked of what `publish` allows, one publication of a connection after the other.",
+            )
+            .reloadable(),
             key(
                 "namespaces.*.overflow",
                 Kind::Choice(SlowSubscriber::WORDS),

@@ -94,8 +94,8 @@ impl Loaded {
         config.tls.internal = identity::read("tls.internal", &merged, &mut mistakes);
         config.authorities = authorities::read(&merged, &mut mistakes);
         config.auth.jwt = tokens::read(&merged, &mut mistakes);
-        config.auth.anonymous =
-            merged.switch("auth.anonymous").unwrap_or(config.is_loopback() && config.auth.jwt.is_none());
+        let is_open = config.is_loopback() && config.auth.jwt.is_none() && config.hooks.connect.is_none();
+        config.auth.anonymous = merged.switch("auth.anonymous").unwrap_or(is_open);
         rules::check(&config, &merged, &mut mistakes);
         mistakes.or(Self { config, merged, default_name })
     }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::choice::{BrokerKind, RedisMode};
+use super::choice::{BrokerKind, RedisMode, SubscribeBy};
 use super::merge::Merged;
 use super::mistake::Mistakes;
 use super::tokens::{Jwt, SECRET_BYTES_MIN};
@@ -17,6 +17,7 @@ pub(super) fn check(config: &Config, merged: &Merged, mistakes: &mut Mistakes) {
     rules.redis(config);
     rules.bounds(config);
     rules.history(config);
+    rules.hooks(config);
     rules.applications(config);
 }
 
@@ -60,7 +61,8 @@ impl Rules<'_> {
         let anonymous = self.merged.switch("auth.anonymous");
         let public = config.listen.public;
         let jwt = config.auth.jwt.as_deref();
-        let decided = config.is_loopback() || anonymous.is_some() || jwt.is_some();
+        let connect = config.hooks.connect.is_some();
+        let decided = config.is_loopback() || anonymous.is_some() || jwt.is_some() || connect;
         self.require(decided, &["listen.public", "auth.anonymous", HMAC_SECRET, PUBLIC_KEY, JWKS_URL], || {
             format!(
                 "listen.public = \"{public}\": beyond loopback anyone could connect; configure auth.jwt, so that clients need a \
@@ -68,7 +70,7 @@ impl Rules<'_> {
             )
         });
         let keys = ["auth.anonymous", HMAC_SECRET, PUBLIC_KEY, JWKS_URL];
-        self.require(anonymous != Some(false) || jwt.is_some(), &keys, || {
+        self.require(anonymous != Some(false) || jwt.is_some() || connect, &keys, || {
             "auth.anonymous = false: nobody could connect, since there is no key that tokens are held against: set \
              auth.jwt.hmac_secret, auth.jwt.public_key or auth.jwt.jwks_url"
                 .into()
@@ -203,6 +205,27 @@ impl Rules<'_> {
                     format!("{path}: no history is kept without {size}")
                 });
             }
+        }
+    }
+}
+
+impl Rules<'_> {
+    /// A hook that is never asked is a mistake of whoever relies on it.
+    fn hooks(&mut self, config: &Config) {
+        let paths = ["hooks.refresh", "hooks.connect"];
+        self.require(config.hooks.refresh.is_none() || config.hooks.connect.is_some(), &paths, || {
+            "hooks.refresh: what expires is what hooks.connect has said, and it is not asked".into()
+        });
+        for (name, namespace) in &config.namespaces {
+            let path = format!("namespaces.{name}.hooks.subscribe");
+            let subscribe = format!("namespaces.{name}.subscribe");
+            let is_idle = namespace.subscribe_hook.is_some() && namespace.subscribe == SubscribeBy::Token;
+            self.require(!is_idle, &[&path, &subscribe], || {
+                format!(
+                    "{path}: nobody is asked about, since with {subscribe} = \"token\" the token has said it: set it to \"anyone\" for \
+                     the backend to decide alone"
+                )
+            });
         }
     }
 }

@@ -101,6 +101,8 @@ fn a_namespace_exists_by_being_written_down() {
         publish: PublishBy::Subscribers,
         subscribe: SubscribeBy::Anyone,
         max_bytes: None,
+        subscribe_hook: None,
+        publish_hook: None,
         presence: false,
         overflow: SlowSubscriber::Disconnect,
         history: None,

@@ -10,6 +10,7 @@ use super::authorities::Authorities;
 use super::choice::{
     BrokerKind, ForwardedBy, LogFormat, PublishBy, RedisMode, SlowSubscriber, SubscribeBy, TlsVersion, Trial,
 };
+use super::hooks::Hooks;
 use super::identity::Identity;
 use super::merge::Merged;
 use super::network::Network;
@@ -57,6 +58,8 @@ pub struct Config {
     pub pusher: BTreeMap<String, PusherApp>,
     /// The page at `/`.
     pub console: Console,
+    /// What a backend is asked.
+    pub hooks: Hooks,
     /// What is logged, and how.
     pub log: Log,
     /// Whether `/echo` is served, for conformance suites. No key sets it: `fanfare echo` does, on loopback.
@@ -265,6 +268,10 @@ pub struct Namespace {
     pub rate: Option<NonZeroU32>,
     /// Whether it is known who is subscribed.
     pub presence: bool,
+    /// Where a backend is asked about each subscription of a client.
+    pub subscribe_hook: Option<String>,
+    /// Where it is asked about each of their publications.
+    pub publish_hook: Option<String>,
     /// What becomes of subscribers that read too slowly.
     pub overflow: SlowSubscriber,
     /// What is kept of each channel. None: nothing.
@@ -344,6 +351,7 @@ impl Config {
         let clients = match (&self.auth.jwt, self.auth.anonymous) {
             (Some(_), true) => "clients with a token and anonymous ones",
             (Some(_), false) => "clients with a token",
+            (None, _) if self.hooks.connect.is_some() => "clients whom the backend knows",
             (None, _) => "anonymous clients",
         };
         let channels = match self.namespaces.len() {
@@ -415,6 +423,7 @@ pub(super) fn build(merged: &Merged, default_name: &str) -> Config {
         api: Api { keys: merged.list("api.keys").into_iter().map(Secret::new).collect() },
         centrifugo: Centrifugo { enabled: merged.switch("centrifugo.enabled").unwrap_or(true) },
         authorities: Authorities::default(),
+        hooks: Hooks::of(merged),
         pusher: merged.names("pusher.apps").map(|id| (id.clone(), pusher_app(merged, id))).collect(),
         console: Console { enabled: merged.switch("console.enabled").unwrap_or(loopback) },
         log: Log { format: LogFormat::of(&text(merged, "log.format")), level: text(merged, "log.level") },
@@ -476,6 +485,8 @@ fn namespace(merged: &Merged, name: &str) -> Namespace {
             .whole(&path("rate"))
             .map(|it| u32::try_from(it).ok().and_then(NonZeroU32::new).expect("bounded from both sides")),
         presence: merged.switch(&path("presence")).expect("the key has a default"),
+        subscribe_hook: merged.text(&path("hooks.subscribe")),
+        publish_hook: merged.text(&path("hooks.publish")),
         overflow: SlowSubscriber::of(&text(merged, &path("overflow"))),
         history: merged.whole(&path("history.size")).map(|size| History {
             size: u32::try_from(size).ok().and_then(NonZeroU32::new).expect("bounded from both sides"),

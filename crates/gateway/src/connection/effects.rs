@@ -22,6 +22,7 @@ use fanfare_protocol::dialect::Dialect;
 use fanfare_protocol::error::{ErrorCode, Failure};
 use fanfare_protocol::event::{Crowd, Event, Member, Reply};
 use fanfare_protocol::grant::{Grant, Pass, Proof, Token};
+use fanfare_protocol::rules::Consent;
 use fanfare_protocol::session::{Effect, Input, Stage};
 use fanfare_protocol::websocket::Frame;
 use fanfare_protocol::{Channel, Draft, RequestId};
@@ -30,7 +31,9 @@ use futures_util::stream::FuturesOrdered;
 use futures_util::{FutureExt, StreamExt};
 use tokio::time::timeout;
 
+use super::asking::gone;
 use super::{Connection, facts, mem};
+use crate::hooks::Renewals;
 use crate::transport::Transport;
 
 /// The most publications of one connection that the broker has not answered yet.
@@ -58,7 +61,8 @@ impl<T: Transport> Connection<T> {
         let mut placing = FuturesOrdered::new();
         let mut is_patient = true;
         for effect in effects {
-            if !matches!(effect, Effect::Publish { .. }) || placing.len() == PLACING_MAX {
+            let is_free = matches!(effect, Effect::Publish { consent: Consent::Given, .. });
+            if !is_free || placing.len() == PLACING_MAX {
                 while let Some(placed) = self.while_writing(placing.next()).await {
                     self.answer(placed);
                 }
@@ -70,16 +74,49 @@ impl<T: Transport> Connection<T> {
             }
             match effect {
                 Effect::Authenticate { id, token } => self.authenticate(id, &token).await,
-                Effect::Publish { id, draft } => placing.push_back(place(&services.hub, id, draft).boxed()),
+                Effect::Introduce { id, presumed } => {
+                    let outcome = self.introduced(presumed).await;
+                    self.let_in(id, outcome, None);
+                }
+                Effect::Call { id, method, payload } => {
+                    let (caller, grant) = (self.caller.clone(), self.session.shared_grant().cloned());
+                    let about = self.about(caller.as_deref(), grant.as_deref());
+                    let settings = services.settings();
+                    let asked = settings.hooks.call(about, &method, &payload, &services);
+                    let outcome = self.while_asking(asked).await.unwrap_or_else(|| Err(gone()));
+                    self.answer(Input::Called { id, outcome });
+                }
+                Effect::Tell { payload } => {
+                    let (caller, grant) = (self.caller.clone(), self.session.shared_grant().cloned());
+                    let about = self.about(caller.as_deref(), grant.as_deref());
+                    let settings = services.settings();
+                    // Whether it arrives nobody is told.
+                    let _ = self.while_asking(settings.hooks.tell(about, &payload, &services)).await;
+                }
+                Effect::Publish { id, draft, consent: Consent::Given } => {
+                    placing.push_back(place(&services.hub, id, draft).boxed());
+                }
+                Effect::Publish { id, draft, consent: Consent::Needed } => {
+                    let channel = draft.channel.clone();
+                    match self.agreed(draft).await {
+                        Ok(draft) => placing.push_back(place(&services.hub, id, draft).boxed()),
+                        Err(failure) => self.answer(Input::Placed { id, channel, outcome: Err(failure) }),
+                    }
+                }
                 Effect::Admit { id, channel, start, proof } => {
                     let outcome = self.admit(&channel, &proof);
                     self.answer(Input::Admitted { id, channel, start, outcome });
                 }
                 Effect::Join { id, channel, terms } => {
                     let start = terms.start;
-                    let outbox = self.outbox.clone();
-                    let answer = self.while_writing(services.hub.subscribe(&channel, &outbox, terms)).await;
-                    let outcome = answer.map_err(|error| failure(&error));
+                    let outcome = match self.consent(&channel, terms.consent).await {
+                        Ok(()) => {
+                            let outbox = self.outbox.clone();
+                            let joining = services.hub.subscribe(&channel, &outbox, terms);
+                            self.while_writing(joining).await.map_err(|error| failure(&error))
+                        }
+                        Err(failure) => Err(failure),
+                    };
                     self.answer(Input::Joined { id, channel, start, outcome });
                 }
                 Effect::Survey { channel, member } => {
@@ -118,12 +155,13 @@ impl<T: Transport> Connection<T> {
             }
         };
         let before = self.session.shared_grant().cloned();
-        let outcome = outcome.and_then(|grant| self.belong(grant));
-        self.answer(Input::Authenticated { id, outcome });
-        self.become_known(before.as_ref());
-        if self.session.grant().is_none_or(|grant| grant.user.is_none()) {
-            self.place.belong_to_nobody();
-        }
+        let outcome = match outcome {
+            // Who its clients are an application with a realm has signed.
+            Ok(grant) if self.session.realm().is_some() => self.belong(grant),
+            Ok(grant) => self.introduced(Some(grant)).await,
+            Err(failure) => Err(failure),
+        };
+        self.let_in(id, outcome, before.as_ref());
     }
 
     /// Judges what is to let the client on a channel.
@@ -153,17 +191,19 @@ impl<T: Transport> Connection<T> {
     }
 
     /// Gives the session an answer and performs what follows from it at once, before effects that were decided later than
-    /// the question. What asks the hub in its turn, since a token lists channels, comes after them.
-    fn answer(&mut self, input: Input) {
+    /// the question. What asks in its turn, since a token lists channels, comes after them, and so does what follows that.
+    pub(super) fn answer(&mut self, input: Input) {
         let later = mem::take(&mut self.effects);
         self.take(input);
+        let mut asked = false;
         for effect in mem::replace(&mut self.effects, later) {
-            if asks_hub(&effect) { self.effects.push(effect) } else { self.perform(effect) }
+            asked |= asks_hub(&effect);
+            if asked { self.effects.push(effect) } else { self.perform(effect) }
         }
     }
 
     /// Performs an effect that waits for nothing.
-    fn perform(&mut self, effect: Effect) {
+    pub(super) fn perform(&mut self, effect: Effect) {
         let services = &self.services;
         match effect {
             Effect::Send(reply) => self.send(&reply),
@@ -209,7 +249,15 @@ impl<T: Transport> Connection<T> {
             Effect::EchoClose(code) => {
                 self.conclude([code.map_or_else(Frame::close_without_code, |code| Frame::close(code, ""))]);
             }
+            Effect::Reaffirm => {
+                let grant = self.session.shared_grant().cloned();
+                let session = self.session.id();
+                self.renewal = grant.map(|grant| Renewals::ask(session, grant, &self.services));
+            }
             Effect::Authenticate { .. }
+            | Effect::Introduce { .. }
+            | Effect::Call { .. }
+            | Effect::Tell { .. }
             | Effect::Admit { .. }
             | Effect::Join { .. }
             | Effect::Survey { .. }
@@ -221,7 +269,7 @@ impl<T: Transport> Connection<T> {
 
     /// Takes one of the places of the user that a client turns out to be, unless it is somebody already: a conversation keeps
     /// its user. Where there is none it may come back when those of its connections that are dead have been found out.
-    fn belong(&mut self, grant: Arc<Grant>) -> Result<Arc<Grant>, Failure> {
+    pub(super) fn belong(&mut self, grant: Arc<Grant>) -> Result<Arc<Grant>, Failure> {
         if self.session.grant().is_some() {
             return Ok(grant);
         }
@@ -253,11 +301,14 @@ impl<T: Transport> Connection<T> {
     }
 }
 
-/// Whether an effect waits for the hub.
+/// Whether an effect waits for the hub, or for the backend.
 pub(super) fn asks_hub(effect: &Effect) -> bool {
     matches!(
         effect,
         Effect::Authenticate { .. }
+            | Effect::Introduce { .. }
+            | Effect::Call { .. }
+            | Effect::Tell { .. }
             | Effect::Admit { .. }
             | Effect::Join { .. }
             | Effect::Survey { .. }

@@ -27,6 +27,7 @@ pub(super) fn kind(command: &Decoded) -> Kind {
         Ok(Command::Publish { .. }) => Kind::Publish,
         Ok(Command::History { .. }) => Kind::History,
         Ok(Command::Presence { .. }) => Kind::Presence,
+        Ok(Command::Call { .. } | Command::Tell { .. }) => Kind::Call,
         Ok(Command::Ping | Command::Pong) => Kind::Ping,
         Err(_) => Kind::Unknown,
     }

@@ -20,6 +20,7 @@ use parking_lot::Mutex;
 
 use super::random_bytes;
 use crate::auth::Standing;
+use crate::hooks::Caller;
 use crate::node::Services;
 
 /// The tickets that are out.
@@ -31,6 +32,8 @@ pub(crate) struct Speakers(Mutex<HashMap<u128, Arc<Speaker>>>);
 pub(crate) struct Speaker {
     pub(crate) outbox: Arc<Outbox>,
     grant: Option<Arc<Grant>>,
+    /// What a backend is told of it, where one is asked.
+    pub(crate) caller: Option<Arc<Caller>>,
     /// What has been said so far.
     pub(crate) rate: Mutex<Rate>,
 }
@@ -48,10 +51,12 @@ impl Issued {
         ticket: &Ticket,
         outbox: &Arc<Outbox>,
         grant: Option<&Arc<Grant>>,
+        caller: Option<&Arc<Caller>>,
         services: &Arc<Services>,
     ) -> Self {
         let rate = Mutex::new(Rate::new(services.clock.moment()));
-        let speaker = Arc::new(Speaker { outbox: outbox.clone(), grant: grant.cloned(), rate });
+        let (outbox, grant, caller) = (outbox.clone(), grant.cloned(), caller.cloned());
+        let speaker = Arc::new(Speaker { outbox, grant, caller, rate });
         services.speakers.0.lock().insert(ticket.secret(), speaker);
         Self { secret: ticket.secret(), services: services.clone() }
     }

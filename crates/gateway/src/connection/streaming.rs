@@ -101,7 +101,8 @@ impl Streaming {
         let mut connection =
             Connection::begin(lines, carrier, encoding, guest, ticket.clone(), services.clone());
         let grant = connection.session.shared_grant();
-        let issued = ticket.map(|ticket| Issued::new(&ticket, &connection.outbox, grant, services));
+        let caller = connection.caller.as_ref();
+        let issued = ticket.map(|ticket| Issued::new(&ticket, &connection.outbox, grant, caller, services));
         if form == Form::Answer {
             // The answer to a poll is no conversation: the client would be greeted each time.
             connection.effects.clear();
@@ -180,6 +181,7 @@ impl Streaming {
             ready!(self.poll_asking(cx));
             let State::Here(connection) = &mut self.state else { return Poll::Ready(Turn::Over) };
             connection.take_orders(cx);
+            connection.take_renewal(cx);
             if self.begin_asking() {
                 continue;
             }

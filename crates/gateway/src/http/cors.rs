@@ -4,15 +4,19 @@
 //! same, and also tells the browser that the page may read the answer. Credentials are not allowed: a page
 //! of another origin presents its token in `Authorization`.
 
+use std::sync::Arc;
+
 use ::http::{HeaderMap, HeaderValue, Request, StatusCode, header};
 use bytes::Bytes;
 use fanfare_metrics::Refusal;
+use fanfare_protocol::SessionId;
 use fanfare_protocol::error::{ErrorCode, Failure};
 use fanfare_protocol::grant::Visitor;
 
-use super::{Answer, failure, with_type};
+use super::{Answer, Peer, failure, with_type};
 use crate::auth::Unwelcome;
-use crate::node::Services;
+use crate::hooks::Caller;
+use crate::node::{Services, Settings};
 
 /// How long a browser may remember what [`Page::preflight`] has said, in seconds.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("600");
@@ -69,14 +73,36 @@ impl Page {
     }
 }
 
-/// Who sends a request that is answered whole: there is no later moment in which it could present a token.
+/// Who sends a request that is answered whole, and what is kept of it for questions to a backend: there is no later moment in
+/// which it could present a token, or the backend say who it is.
 ///
 /// # Errors
-/// Its token is not taken, or it has none and needs one.
-pub(super) fn sender<B>(request: &Request<B>, services: &Services) -> Result<Visitor, Failure> {
-    let auth = &services.settings().auth;
+/// Its token is not taken, or it has none and needs one; the backend does not let it in, or does not answer.
+pub(super) async fn sender<B>(
+    peer: &Peer,
+    request: &Request<B>,
+    session: SessionId,
+    transport: &'static str,
+    services: &Services,
+) -> Result<(Visitor, Option<Arc<Caller>>), Failure> {
+    let settings = services.settings();
+    let headers = request.headers();
+    let caller = settings.hooks.caller(peer.client(headers, services), transport, headers);
+    let visitor = match visitor(request, &settings, services)? {
+        Visitor::Presumed(presumed) => {
+            let asked = settings.hooks.introduce(session, caller.as_deref(), presumed, None, services);
+            Visitor::Known(asked.await?)
+        }
+        visitor => visitor,
+    };
+    Ok((visitor, caller))
+}
+
+fn visitor<B>(request: &Request<B>, settings: &Settings, services: &Services) -> Result<Visitor, Failure> {
+    let auth = &settings.auth;
     let (headers, query) = (request.headers(), request.uri().query());
-    match auth.visitor(headers, query, services) {
+    let visitor = auth.visitor(headers, query, services);
+    match visitor.map(|visitor| settings.hooks.presume(visitor, auth.takes_tokens())) {
         Ok(Visitor::Unknown) => {
             let text = "this takes a token: send Authorization: Bearer with one";
             Err(Failure::new(ErrorCode::Unauthorized, text))

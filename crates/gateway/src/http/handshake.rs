@@ -25,7 +25,7 @@ use tungstenite::handshake::derive_accept_key;
 use super::{Answer, Peer, seconds, text, with_type};
 use crate::admission::NoRoom;
 use crate::auth::{Unwelcome, is_bearer};
-use crate::connection::{Connection, Guest, Membership};
+use crate::connection::{Connection, Guest, Membership, new_session_id};
 use crate::node::Services;
 use crate::transport::echo::Echo;
 use crate::transport::http2::Http2Stream;
@@ -197,7 +197,9 @@ fn examine(
     // Last, since it is what costs most.
     let visitor = match &membership {
         Membership::Common => {
-            settings.auth.visitor(headers, request.uri().query(), services).map_err(unwelcome)?
+            let visitor =
+                settings.auth.visitor(headers, request.uri().query(), services).map_err(unwelcome)?;
+            settings.hooks.presume(visitor, settings.auth.takes_tokens())
         }
         // Who it is only its application knows.
         Membership::Of(_) => Visitor::Anonymous,
@@ -205,7 +207,9 @@ fn examine(
         Membership::Refused(_) => Visitor::Unknown,
     };
     services.belong(&mut place, &visitor).map_err(full)?;
-    Ok(Accepted { asked, negotiated, compression, guest: Guest { visitor, place, membership } })
+    let caller = settings.hooks.caller(peer.client(headers, services), "websocket", headers);
+    let guest = Guest { visitor, place, session: new_session_id(), caller, membership };
+    Ok(Accepted { asked, negotiated, compression, guest })
 }
 
 fn unwelcome(why: Unwelcome) -> Refused {

@@ -27,8 +27,9 @@ use serde_json::value::RawValue;
 use super::cors::{Page, sender};
 use super::{Answer, Body, Peer, count_command, failure, json, use_instead};
 use crate::api;
-use crate::connection::{Speaker, broker_failure, exceeded, new_session_id};
+use crate::connection::{Speaker, agreed, broker_failure, exceeded, new_session_id};
 use crate::errands;
+use crate::hooks::Caller;
 use crate::node::Services;
 
 const METHODS: &str = "POST, OPTIONS";
@@ -111,17 +112,20 @@ struct Voice {
     visitor: Visitor,
     /// The conversation that is spoken for, where it is one.
     speaker: Option<Arc<Speaker>>,
+    /// What a backend is told of it, where one is asked.
+    caller: Option<Arc<Caller>>,
 }
 
 impl Speaks {
     /// Who sends a request that the rate allows: that of the conversation for which it speaks, else that of its socket, which
     /// a proxy may share among many.
-    fn of<B>(peer: &Peer, request: &Request<B>, services: &Services) -> Result<Self, Failure> {
+    async fn of<B>(peer: &Peer, request: &Request<B>, services: &Services) -> Result<Self, Failure> {
         let policy = services.settings().policy.clone();
         let Some(ticket) = ticket(request.headers()) else {
             peer.within_rate(&policy.limits, services)?;
-            let visitor = sender(request, services)?;
-            return Ok(Self::Here(Voice { session: new_session_id(), visitor, speaker: None }));
+            let session = new_session_id();
+            let (visitor, caller) = sender(peer, request, session, "publish", services).await?;
+            return Ok(Self::Here(Voice { session, visitor, speaker: None, caller }));
         };
         let ticket = ticket.ok_or_else(|| {
             let text = "this is no ticket: send Authorization: Ticket with that of welcome";
@@ -143,7 +147,8 @@ impl Voice {
     fn of(speaker: Arc<Speaker>, services: &Services) -> Result<Self, Failure> {
         count_command(&speaker.rate, &services.settings().policy.limits, services)?;
         let visitor = speaker.visitor(services)?;
-        Ok(Self { session: speaker.session(), visitor, speaker: Some(speaker) })
+        let caller = speaker.caller.clone();
+        Ok(Self { session: speaker.session(), visitor, speaker: Some(speaker), caller })
     }
 }
 
@@ -161,7 +166,7 @@ async fn read(
     services: &Services,
 ) -> Result<(Speaks, Bytes), Failure> {
     let settings = services.settings();
-    let speaks = Speaks::of(peer, &request, services)?;
+    let speaks = Speaks::of(peer, &request, services).await?;
     let body =
         api::read(request.into_body(), settings.policy.limits.message_bytes, settings.header_timeout).await?;
     Ok((speaks, body))
@@ -190,7 +195,7 @@ async fn perform(decoded: Decoded, client: IpAddr, voice: Voice, services: &Serv
     services.metrics.command_received(Kind::Publish);
     let (now, mut effects) = (services.clock.now(), Vec::new());
     let policy = services.settings().policy.clone();
-    let Voice { session, visitor, speaker } = voice;
+    let Voice { session: id_of_session, visitor, speaker, caller } = voice;
     let heard = match (&wish.command, speaker) {
         (Command::Publish { channel, .. }, Some(speaker)) if services.hub.hears(channel, &speaker.outbox) => {
             Some(channel.clone())
@@ -199,17 +204,23 @@ async fn perform(decoded: Decoded, client: IpAddr, voice: Voice, services: &Serv
     };
     let user = match &visitor {
         Visitor::Known(grant) => grant.user.clone(),
-        Visitor::Anonymous | Visitor::Unknown => None,
+        Visitor::Anonymous | Visitor::Presumed(_) | Visitor::Unknown => None,
     };
-    let mut session = Session::for_one_command(session, policy.clone(), visitor, heard, now);
+    let mut session = Session::for_one_command(id_of_session, policy.clone(), visitor, heard, now);
     let id = wish.id;
     // To a command without an id success is not told, and here it is the answer.
     let named = Wish { id: Some(RequestId::Number(0)), command: wish.command };
     session.handle(now, Input::Opening(named), &mut effects);
-    if let Some(Effect::Publish { draft, .. }) = effects.pop_if(|it| matches!(it, Effect::Publish { .. })) {
+    if let Some(Effect::Publish { draft, consent, .. }) =
+        effects.pop_if(|it| matches!(it, Effect::Publish { .. }))
+    {
         let channel = draft.channel.clone();
         let outcome = match within_rate(&channel, &policy, client, user.as_ref(), services) {
-            Ok(()) => services.hub.publish(draft).await.map_err(|error| broker_failure(&error)),
+            Ok(()) => agreed(&session, draft, consent, caller.as_deref(), services).await,
+            Err(failure) => Err(failure),
+        };
+        let outcome = match outcome {
+            Ok(draft) => services.hub.publish(draft).await.map_err(|error| broker_failure(&error)),
             Err(failure) => Err(failure),
         };
         let placed = Input::Placed { id: Some(RequestId::Number(0)), channel, outcome };

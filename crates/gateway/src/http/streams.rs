@@ -8,12 +8,12 @@ use std::sync::Arc;
 use ::http::{HeaderName, HeaderValue, Method, Request, StatusCode, header};
 use bytes::Bytes;
 use fanfare_metrics::Refusal;
-use fanfare_protocol::error::Failure;
+use fanfare_protocol::error::{ErrorCode, Failure};
 
 use super::cors::{Page, sender};
 use super::{Answer, Body, Peer, failure, json, query, use_instead, with_type};
 use crate::admission::NoRoom;
-use crate::connection::{Guest, Membership, Streaming};
+use crate::connection::{Guest, Membership, Streaming, new_session_id};
 use crate::node::Services;
 use crate::transport::lines::Form;
 
@@ -55,10 +55,12 @@ async fn open<B>(
     };
     let mut place = peer.enter(request.headers(), services).map_err(refused)?;
     // Last, since it is what costs most.
-    let visitor = sender(request, services);
-    let visitor = visitor.inspect_err(|_| services.metrics.handshake_refused(Refusal::Unauthorized))?;
+    let (session, transport) = (new_session_id(), name(form));
+    let sender = sender(peer, request, session, transport, services).await;
+    let (visitor, caller) = sender.inspect_err(|why| services.metrics.handshake_refused(label(why)))?;
     services.belong(&mut place, &visitor).map_err(refused)?;
-    let guest = Guest { visitor, place, membership: Membership::Common };
+    let membership = Membership::Common;
+    let guest = Guest { visitor, place, session, caller, membership };
     let mut streaming = Streaming::open(form, asked.listening, guest, services);
     streaming.opened().await?;
     if form == Form::Answer {
@@ -69,6 +71,22 @@ async fn open<B>(
     let mut answer = head(form);
     *answer.body_mut() = Body::Stream(Box::new(streaming));
     Ok(answer)
+}
+
+/// What a backend is told of how the client is connected.
+fn name(form: Form) -> &'static str {
+    match form {
+        Form::Events => "sse",
+        Form::Lines => "stream",
+        Form::Answer => "poll",
+    }
+}
+
+fn label(why: &Failure) -> Refusal {
+    match why.code {
+        ErrorCode::Unavailable => Refusal::NotReady,
+        _ => Refusal::Unauthorized,
+    }
 }
 
 /// The answer to a request for a stream, without the stream.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use fanfare_protocol::dialect::{Offer, centrifugo};
 use fanfare_protocol::limits::{self, Bound};
 use fanfare_protocol::publication::Retention;
-use fanfare_protocol::rules::{MayPublish, MaySubscribe, NameRules, Overflow, Rule, Rules};
+use fanfare_protocol::rules::{Consent, MayPublish, MaySubscribe, NameRules, Overflow, Rule, Rules};
 use fanfare_protocol::session::Policy;
 use fanfare_protocol::websocket::{Context, Shape, Willingness};
 
@@ -20,6 +20,7 @@ use crate::config::{
     Compression, Config, Identity, Limits, Namespace, PublishBy, Secret, SlowSubscriber, SubscribeBy, Trial,
     WebSocket,
 };
+use crate::hooks::Hooks;
 use crate::http::{Door, pusher};
 use crate::proxy::Proxies;
 use crate::tls::Tls;
@@ -31,6 +32,8 @@ pub(crate) struct Settings {
     /// That of the clients of each application, by its namespace.
     realms: HashMap<Box<str>, Arc<Policy>>,
     pub(crate) auth: Auth,
+    /// What the backend is asked.
+    pub(crate) hooks: Hooks,
     pub(crate) origins: Origins,
     pub(crate) websocket: WebSocket,
     /// What is agreed to with clients that offer compression.
@@ -62,6 +65,7 @@ impl Settings {
             policy: Arc::new(policy(config)),
             realms: realms(config),
             auth: Auth::of(&config.auth, before.map(|before| &before.auth), means),
+            hooks: Hooks::of(config, before.map(|before| &before.hooks), means.dialer),
             origins: Origins::new(&config.origin.allow),
             websocket: config.websocket.clone(),
             compression: config.compression.as_ref().map(willingness),
@@ -141,7 +145,8 @@ fn policy(config: &Config) -> Policy {
     let rules = pusher::realms(config).fold(Rules::of(namespaces).with_names(names), |all, (realm, its)| {
         all.with_realm(&realm.namespace, its)
     });
-    Policy { node: config.node.name.as_str().into(), limits, heartbeat, rules, realm: None }
+    let (node, takes_calls) = (config.node.name.as_str().into(), config.hooks.call.is_some());
+    Policy { node, limits, heartbeat, rules, takes_calls, realm: None }
 }
 
 fn realms(config: &Config) -> HashMap<Box<str>, Arc<Policy>> {
@@ -150,6 +155,7 @@ fn realms(config: &Config) -> HashMap<Box<str>, Arc<Policy>> {
 }
 
 fn rule(namespace: &Namespace) -> Rule {
+    let consent = |hook: &Option<String>| if hook.is_some() { Consent::Needed } else { Consent::Given };
     Rule {
         publish: match namespace.publish {
             PublishBy::None => MayPublish::Nobody,
@@ -169,6 +175,8 @@ fn rule(namespace: &Namespace) -> Rule {
             idempotency_ttl: history.idempotency_ttl,
         }),
         presence: namespace.presence,
+        consent_to_subscribe: consent(&namespace.subscribe_hook),
+        consent_to_publish: consent(&namespace.publish_hook),
         overflow: match namespace.overflow {
             SlowSubscriber::Disconnect => Overflow::Disconnect,
             SlowSubscriber::DropOldest => Overflow::DropOldest,

@@ -180,6 +180,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Transport for WebSocket<S> {
+    const IS_READ: bool = true;
+
     fn poll_read(
         &mut self,
         cx: &mut Context<'_>,

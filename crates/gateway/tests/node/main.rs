@@ -22,6 +22,7 @@ mod handshake;
 mod headcount;
 mod heartbeat;
 mod history;
+mod hooks;
 mod hygiene;
 mod issuers;
 mod limits;

@@ -5,11 +5,12 @@
 //! |---|---|
 //! | `# …` | a remark |
 //! | `! limit <name> <n>` | sets a bound of the conversations that are opened from here on; times in seconds |
-//! | `! namespace <name> key=value …` | configures a namespace (`publish`, `subscribe`, `max_bytes`, `rate`, `history`, `presence`) for them |
+//! | `! namespace <name> key=value …` | configures a namespace (`publish`, `subscribe`, `max_bytes`, `rate`, `history`, `presence`, `asks`) for them |
 //! | `! realm <namespace> <key> <secret>` | from here on clients are of this application, which has the rules of its dialect |
 //! | `! open`, `! open <token>` | a client connects, anonymous or with a token in its request; what was published before is still the past |
 //! | `! anonymous off` | from here on a client without a token in its request has to present one |
 //! | `! token <name> <json>` | the token of this name is signed as it ought to be, and these are its claims |
+//! | `! backend <json>` | what a backend answers to whatever it is asked from here on; `away` that it does not, `none` that there is none |
 //! | `! crowded <user>` | from here on this user has as many connections as it may have |
 //! | `! +500ms`, `! +30s` | time passes; the session ticks at its deadlines |
 //! | `! published <channel> <json>` | somebody else publishes |
@@ -41,10 +42,11 @@ use crate::error::{ErrorCode, Failure};
 use crate::event::{Event, Member, Reply};
 use crate::grant::claims::{self, Expected};
 use crate::grant::{Grant, Pass, Proof, TokenFault, Visitor};
+use crate::hook;
 use crate::id::{SessionId, UserId};
 use crate::publication::{Delivery, Draft, Label, Payload, Publication, Retention};
 use crate::realm::{Credentials, Realm};
-use crate::rules::{MayPublish, MaySubscribe, Rule, Rules};
+use crate::rules::{Consent, MayPublish, MaySubscribe, Rule, Rules};
 use crate::session::{Effect, Input, Policy, Session, Stage};
 use crate::time::{Moment, Now, UnixMicros};
 use crate::websocket::Frame;
@@ -143,6 +145,8 @@ struct Theatre {
     tokens: HashMap<String, String>,
     is_anonymous_off: bool,
     crowded: Option<UserId>,
+    /// What the backend answers whatever it is asked; nothing where there is none.
+    backend: Option<String>,
     session: Option<Session>,
     clock: Duration,
     hub: Hub,
@@ -158,6 +162,7 @@ impl Theatre {
             tokens: HashMap::new(),
             is_anonymous_off: false,
             crowded: None,
+            backend: None,
             session: None,
             clock: Duration::ZERO,
             hub: Hub::default(),
@@ -217,6 +222,7 @@ impl Theatre {
             }
             "anonymous" => self.is_anonymous_off = rest == "off",
             "crowded" => self.crowded = Some(UserId::new(rest)),
+            "backend" => self.backend = Some(rest.into()).filter(|_| rest != "none"),
             "open" => self.open(rest),
             "published" => self.publish_elsewhere(rest, None, Delivery::Live),
             "event" => {
@@ -274,6 +280,8 @@ impl Theatre {
                 ("subscribe", "token") => rule.subscribe = MaySubscribe::Token,
                 ("max_bytes", bytes) => rule.payload_bytes = Some(bytes.parse().unwrap()),
                 ("rate", rate) => rule.rate = Some(rate.parse().unwrap()),
+                ("asks", "subscribe") => rule.consent_to_subscribe = Consent::Needed,
+                ("asks", "publish") => rule.consent_to_publish = Consent::Needed,
                 ("presence", "on") => rule.presence = true,
                 ("history", size) => rule.history = Some(keeping(size.parse().unwrap())),
                 _ => panic!("no rule {word:?}"),
@@ -327,6 +335,7 @@ impl Theatre {
         self.hub.forget_client();
         self.policy.node = "node-1".into();
         self.policy.rules = Rules::of(self.namespaces.clone());
+        self.policy.takes_calls = self.backend.is_some();
         if let Some(realm) = &self.policy.realm {
             let terms = pusher::rules::Terms {
                 client_events: NonZeroU32::new(2),
@@ -338,6 +347,7 @@ impl Theatre {
         }
         let mut effects = Vec::new();
         let visitor = match token {
+            "" if self.backend.is_some() && !self.is_anonymous_off => Visitor::Presumed(None),
             "" if self.is_anonymous_off => Visitor::Unknown,
             "" => Visitor::Anonymous,
             token => Visitor::Known(self.verify(token).expect("a bad token is refused before the upgrade")),
@@ -427,12 +437,31 @@ impl Theatre {
             Effect::Authenticate { id, token } => {
                 let outcome = match &self.policy.realm {
                     Some(realm) => self.spelling.dialect().recognise(realm, SESSION, &token).map(Arc::new),
-                    None => self.verify(token.expose()),
+                    None => self.verify(token.expose()).and_then(|grant| match self.backend {
+                        Some(_) => self.introduce(Some(&grant)),
+                        None => Ok(grant),
+                    }),
                 };
                 self.feed(Input::Authenticated { id, outcome });
             }
+            Effect::Introduce { id, presumed } => {
+                let outcome = self.introduce(presumed.as_deref());
+                self.feed(Input::Authenticated { id, outcome });
+            }
+            Effect::Reaffirm => {
+                let grant = self.session.as_ref().unwrap().shared_grant().cloned();
+                let outcome = self.introduce(grant.as_deref());
+                self.feed(Input::Reaffirmed { outcome });
+            }
+            Effect::Call { id, method: _, payload: _ } => {
+                let outcome = self.ask(hook::call);
+                self.feed(Input::Called { id, outcome });
+            }
+            Effect::Tell { .. } => drop(self.ask(hook::consent)),
             Effect::Join { id, channel, terms } => {
-                let (start, outcome) = (terms.start, self.hub.join(&channel, terms));
+                let start = terms.start;
+                let consent = if terms.consent == Consent::Needed { self.ask(hook::consent) } else { Ok(()) };
+                let outcome = consent.and_then(|()| self.hub.join(&channel, terms));
                 self.feed(Input::Joined { id, channel, start, outcome });
             }
             Effect::Read { id, channel, excerpt } => {
@@ -452,9 +481,15 @@ impl Theatre {
                 self.feed(Input::Counted { id, channel, outcome });
             }
             Effect::Leave { channel } => self.hub.leave(&channel),
-            Effect::Publish { id, draft } => {
+            Effect::Publish { id, mut draft, consent } => {
                 let channel = draft.channel.clone();
-                let (outcome, publication) = self.hub.publish(draft).map_or_else(
+                let instead = if consent == Consent::Needed { self.ask(hook::publish) } else { Ok(None) };
+                let published = instead.and_then(|instead| {
+                    draft.payload = instead.unwrap_or(draft.payload);
+                    self.session.as_ref().unwrap().check(&draft)?;
+                    self.hub.publish(draft)
+                });
+                let (outcome, publication) = published.map_or_else(
                     |failure| (Err(failure), None),
                     |(position, publication)| (Ok(position), publication),
                 );
@@ -469,6 +504,19 @@ impl Theatre {
             Effect::EchoClose(Some(code)) => writeln!(self.said, "<< close {code}").unwrap(),
             Effect::EchoClose(None) => self.said.push_str("<< close\n"),
         }
+    }
+
+    /// What the backend says, read as `read` does.
+    fn ask<A>(&self, read: impl Fn(&[u8]) -> hook::Word<A>) -> Result<A, Failure> {
+        let away = || Failure::retry(ErrorCode::Unavailable, "the backend is away", Duration::from_secs(7));
+        match self.backend.as_deref() {
+            None | Some("away") => Err(away()),
+            Some(body) => read(body.as_bytes()).expect("an answer of a transcript can be understood"),
+        }
+    }
+
+    fn introduce(&self, presumed: Option<&Grant>) -> Result<Arc<Grant>, Failure> {
+        self.ask(|body| hook::connect(body, presumed, self.now().unix)).map(Arc::new)
     }
 
     fn go_live(&mut self, channel: Channel, reply: Option<&Reply>) {

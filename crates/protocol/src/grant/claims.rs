@@ -137,6 +137,7 @@ pub fn read(json: &[u8], expected: &Expected, now: UnixMicros) -> Result<Grant, 
         profile: profile(claims.info, claims.b64info.as_deref())?,
         expires: until.map(time).transpose()?.map(|until| until.0 / 1_000_000),
         ends,
+        is_renewable: false,
         channels: channels(
             claims.channels.into_iter().flatten().chain(claims.subs.into_iter().flatten().map(|it| it.0)),
         )?,
@@ -240,6 +241,7 @@ mod tests {
             profile: Some(Payload::parse("{\"a\": 1}").unwrap()),
             expires: Some(1_767_225_601),
             ends: Some(UnixMicros(1_767_225_601_500_000)),
+            is_renewable: false,
             channels: vec![Channel::parse("news").unwrap()],
             allowances: vec![Allowance {
                 channels: vec![pattern("room:*"), pattern("lobby")],

@@ -5,7 +5,13 @@
 //!                          │ bad token, or none in time       │ the token's time is over
 //!                          └──────────► Close 4401 ◄──────────┘
 //!   Visitor::Anonymous ─► Open ──good token, while it hears nothing──► Open, known
+//!   Visitor::Presumed ─► Authenticating ──the backend's word──► Open, known, if as nobody
 //! ```
+//!
+//! Between a token and what comes of it, and until the backend has said who a presumed client is, commands are held: they are
+//! judged as those of whoever it turns out to be. A backend's word that ends is asked for again before it does, somewhere
+//! between half and four fifths of its time, so that clients that came together are not asked about together; while the
+//! backend does not answer the old word holds until its end.
 //!
 //! **Invariants.** A known client stays the same user for as long as the conversation lasts, so what others have been told
 //! of it stays true. A refused token changes nothing of what an open conversation may do.
@@ -13,14 +19,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Effect, Open, Policy, Session, State, Subscription, refuse};
+use super::{Effect, Input, Open, Policy, Session, State, Subscription, refuse};
 use crate::channel::Channel;
 use crate::close::CloseReason;
 use crate::command::Start;
 use crate::error::{ErrorCode, Failure};
 use crate::event::{Entered, Event, Reply, Welcome};
-use crate::grant::Grant;
-use crate::id::{RequestId, Ticket};
+use crate::grant::{Grant, Token};
+use crate::id::{RequestId, SessionId, Ticket};
 use crate::manners::{Naming, Refusal};
 use crate::time::{Moment, Now, UnixMicros};
 
@@ -29,14 +35,38 @@ use crate::time::{Moment, Now, UnixMicros};
 pub(super) struct Identity {
     pub(super) grant: Arc<Grant>,
     /// When the token is good no longer, by the clock that does not jump.
-    pub(super) ends: Option<Moment>,
+    ends: Option<Moment>,
+    /// When the backend that said so is asked again; none while it is being asked.
+    renews: Option<Moment>,
 }
+
+/// The least time between two attempts to renew a backend's word.
+const RENEWAL_PAUSE: Duration = Duration::from_secs(1);
+
+/// Over what time those come back whom a backend has not renewed.
+const RETURN_WINDOW_MILLIS: u64 = 10_000;
 
 impl Identity {
     /// Holds a grant, which is good for a while longer than it says.
-    pub(super) fn new(grant: Arc<Grant>, now: Now, grace: Duration) -> Box<Self> {
-        let ends = grant.ends.map(|ends| now.moment + ends.since(now.unix) + grace);
-        Box::new(Self { grant, ends })
+    pub(super) fn new(grant: Arc<Grant>, id: SessionId, now: Now, grace: Duration) -> Box<Self> {
+        let ends = grant.ends.map(|ends| now.moment + ends.since(now.unix));
+        let mut identity = Self { grant, ends: ends.map(|ends| ends + grace), renews: None };
+        if identity.grant.is_renewable {
+            let part = 0.5 + 0.3 * f64::from(u32::try_from(id.spread(1_000)).unwrap_or(0)) / 1_000.0;
+            identity.renews = ends.map(|ends| now.moment + ends.since(now.moment).mul_f64(part));
+        }
+        Box::new(identity)
+    }
+
+    /// When something is to be done about it.
+    pub(super) fn due(&self) -> Option<Moment> {
+        self.renews.into_iter().chain(self.ends).min()
+    }
+
+    /// Has the backend asked again, if there is time for that.
+    fn renew_later(&mut self, now: Now) {
+        let at = |ends: Moment| now.moment + (ends.since(now.moment) / 2).max(RENEWAL_PAUSE);
+        self.renews = self.ends.map(at).filter(|at| self.ends.is_some_and(|ends| *at < ends));
     }
 }
 
@@ -45,11 +75,33 @@ fn lasting(expires: u64, now: Now) -> Duration {
     UnixMicros(expires.saturating_mul(1_000_000)).since(now.unix)
 }
 
-/// A conversation whose client has to present a token first.
+/// A conversation whose client is not known yet.
 #[derive(Debug)]
 pub(super) struct Authenticating {
     pub(super) open: Open,
     pub(super) deadline: Moment,
+    /// What was said while it is being found out who says it; none while nobody is asked.
+    held: Option<Vec<Input>>,
+}
+
+impl Authenticating {
+    pub(super) fn state(open: Open, deadline: Moment, held: Option<Vec<Input>>) -> State {
+        State::Authenticating(Box::new(Self { open, deadline, held }))
+    }
+
+    /// Whether it is being found out who the client is.
+    #[cfg(test)]
+    pub(super) fn is_asking(&self) -> bool {
+        self.held.is_some()
+    }
+
+    /// Why it is closed when its time is over.
+    pub(super) fn lateness(&self) -> CloseReason {
+        match self.held {
+            None => CloseReason::Late,
+            Some(_) => CloseReason::TryAgainLater,
+        }
+    }
 }
 
 impl Session {
@@ -63,8 +115,98 @@ impl Session {
         self.identity.as_ref().map(|identity| &identity.grant)
     }
 
-    pub(super) fn is_expired(&self, now: Now) -> bool {
-        self.identity.as_ref().and_then(|it| it.ends).is_some_and(|ends| ends <= now.moment)
+    /// Whether commands are held, so that it is better not to read more of them.
+    pub fn holds(&self) -> bool {
+        match &self.state {
+            State::Authenticating(it) => it.held.as_ref().is_some_and(|held| !held.is_empty()),
+            State::Prelude(it) => it.holds(),
+            State::Open(_) | State::Closing { .. } | State::Finishing { .. } | State::Over => false,
+        }
+    }
+
+    /// Keeps a command while it is being found out whose it is; gives back everything else.
+    pub(super) fn hold(&mut self, input: Input) -> Option<Input> {
+        let is_command = matches!(input, Input::Request(_) | Input::Opening(_) | Input::Rejected(_));
+        if let State::Authenticating(authenticating) = &mut self.state
+            && let Some(held) = &mut authenticating.held
+            && is_command
+        {
+            held.push(input);
+            return None;
+        }
+        Some(input)
+    }
+
+    pub(super) fn authenticate(&mut self, id: Option<RequestId>, token: Token, effects: &mut Vec<Effect>) {
+        if let State::Authenticating(authenticating) = &mut self.state {
+            authenticating.held.get_or_insert_default();
+        }
+        effects.push(Effect::Authenticate { id, token });
+    }
+
+    /// Closes if what is known of the client is over; asks the backend if it soon will be.
+    pub(super) fn has_expired(&mut self, now: Now, effects: &mut Vec<Effect>) -> bool {
+        let (State::Open(_), Some(identity)) = (&self.state, &mut self.identity) else { return false };
+        if identity.ends.is_some_and(|ends| ends <= now.moment) {
+            let (reason, after) = match identity.grant.is_renewable {
+                // It was not refused, there was just nobody to renew it.
+                true => (CloseReason::TryAgainLater, self.id.spread(RETURN_WINDOW_MILLIS)),
+                false => (CloseReason::Expired, 0),
+            };
+            self.close(now, reason, Duration::from_millis(after), effects);
+            return true;
+        }
+        if identity.renews.is_some_and(|at| at <= now.moment) {
+            identity.renews = None;
+            effects.push(Effect::Reaffirm);
+        }
+        false
+    }
+
+    /// The backend's answer to [`Effect::Reaffirm`].
+    pub(super) fn reaffirmed(
+        &mut self,
+        now: Now,
+        outcome: Result<Arc<Grant>, Failure>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let (State::Open(_), Some(identity)) = (&self.state, &mut self.identity) else { return };
+        match outcome {
+            Ok(grant) if grant.user == identity.grant.user => self.replace(now, None, grant, effects),
+            Ok(_) => self.close(now, CloseReason::Unauthorized, Duration::ZERO, effects),
+            Err(failure) if matches!(failure.code, ErrorCode::Unavailable | ErrorCode::RateLimited) => {
+                identity.renew_later(now);
+            }
+            Err(failure) => self.turn_away(now, None, failure, effects),
+        }
+    }
+
+    /// Goes on by what is known of the same client from now on.
+    fn replace(&mut self, now: Now, id: Option<RequestId>, grant: Arc<Grant>, effects: &mut Vec<Effect>) {
+        let expires = grant.expires;
+        self.identity = Some(Identity::new(grant, self.id, now, self.manners.token_grace));
+        let lasts = expires.map(|expires| lasting(expires, now));
+        let event = Event::Refreshed { session: self.id, expires, lasts };
+        effects.push(Effect::Send(Reply { id, event }));
+        self.withdraw(effects);
+        let _ = self.enrol(&[], effects);
+    }
+
+    /// Tells a client why it may not be here, and closes.
+    fn turn_away(&mut self, now: Now, id: Option<RequestId>, failure: Failure, effects: &mut Vec<Effect>) {
+        let reason = match failure.code {
+            ErrorCode::Unavailable => CloseReason::TryAgainLater,
+            ErrorCode::LimitReached => CloseReason::LimitReached,
+            ErrorCode::Forbidden => CloseReason::Forbidden,
+            ErrorCode::RateLimited => CloseReason::RateLimited,
+            ErrorCode::Expired => CloseReason::Expired,
+            _ => CloseReason::Unauthorized,
+        };
+        let after = failure.retry_after.unwrap_or(Duration::ZERO);
+        if self.manners.refusal == Refusal::Told || reason == CloseReason::Expired {
+            refuse(id, None, failure, effects);
+        }
+        self.close(now, reason, after, effects);
     }
 
     /// The answer to a token.
@@ -81,24 +223,16 @@ impl Session {
                 else {
                     unreachable!("it was just matched")
                 };
-                self.state = State::Open(authenticating.open);
+                let Authenticating { open, held, .. } = *authenticating;
+                self.state = State::Open(open);
                 self.introduce(now, id, grant, effects);
+                held.into_iter().flatten().for_each(|input| self.handle(now, input, effects));
             }
             (State::Authenticating(_) | State::Prelude(_), Err(failure)) => {
-                let reason = match failure.code {
-                    ErrorCode::Unavailable => CloseReason::TryAgainLater,
-                    ErrorCode::LimitReached => CloseReason::LimitReached,
-                    ErrorCode::Expired => CloseReason::Expired,
-                    _ => CloseReason::Unauthorized,
-                };
-                let after = failure.retry_after.unwrap_or(Duration::ZERO);
-                if self.manners.refusal == Refusal::Told || reason == CloseReason::Expired {
-                    refuse(id, None, failure, effects);
-                }
-                self.close(now, reason, after, effects);
+                self.turn_away(now, id, failure, effects);
             }
             (State::Prelude(_), Ok(grant)) => {
-                self.identity = Some(Identity::new(grant, now, self.manners.token_grace));
+                self.identity = Some(Identity::new(grant, self.id, now, self.manners.token_grace));
                 self.enrol_first(now, effects);
             }
             (State::Open(_), Ok(grant)) => self.renew(now, id, grant, effects),
@@ -112,7 +246,7 @@ impl Session {
         if self.manners.naming == Naming::AtAnyTime
             && self.identity.as_ref().is_none_or(|known| known.grant.user == grant.user)
         {
-            self.identity = Some(Identity::new(grant, now, self.manners.token_grace));
+            self.identity = Some(Identity::new(grant, self.id, now, self.manners.token_grace));
             return effects.push(Effect::Send(Reply { id, event: Event::Recognised }));
         }
         let Some(identity) = &self.identity else {
@@ -127,13 +261,7 @@ impl Session {
                 Failure::new(ErrorCode::Unauthorized, "the token is another user's: connect anew with it");
             return self.refuse_token(now, id, failure, effects);
         }
-        let expires = grant.expires;
-        self.identity = Some(Identity::new(grant, now, self.manners.token_grace));
-        let lasts = expires.map(|expires| lasting(expires, now));
-        effects
-            .push(Effect::Send(Reply { id, event: Event::Refreshed { session: self.id, expires, lasts } }));
-        self.withdraw(effects);
-        let _ = self.enrol(&[], effects);
+        self.replace(now, id, grant, effects);
     }
 
     /// A wrong token costs a signature to be checked, so an open conversation may present only so many.
@@ -153,7 +281,7 @@ impl Session {
 
     /// Greets a client that has become known, and subscribes it to what its token lists.
     fn introduce(&mut self, now: Now, id: Option<RequestId>, grant: Arc<Grant>, effects: &mut Vec<Effect>) {
-        self.identity = Some(Identity::new(grant, now, self.manners.token_grace));
+        self.identity = Some(Identity::new(grant, self.id, now, self.manners.token_grace));
         self.greet(now, id, effects);
     }
 

@@ -8,6 +8,7 @@
 //!
 //! What the client says behind its opening waits until it has been greeted, as many commands as a batch may have.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::identity::Identity;
@@ -17,7 +18,7 @@ use crate::close::CloseReason;
 use crate::command::{Command, Introduction, Request, Start};
 use crate::error::{ErrorCode, Failure};
 use crate::event::{Entered, Entry};
-use crate::grant::Visitor;
+use crate::grant::{Grant, Visitor};
 use crate::id::RequestId;
 use crate::time::{Moment, Now};
 
@@ -29,6 +30,13 @@ pub(super) struct Prelude {
     step: Step,
     /// Said behind the opening.
     waiting: Vec<Request>,
+}
+
+impl Prelude {
+    /// Whether something waits that was said behind the opening.
+    pub(super) fn holds(&self) -> bool {
+        !self.waiting.is_empty()
+    }
 }
 
 #[derive(Debug)]
@@ -49,13 +57,13 @@ struct Answering {
 }
 
 impl Session {
-    /// Waits for the client to speak, whoever it is by its request.
-    pub(super) fn await_opening(&mut self, now: Now) {
+    /// Waits for the client to speak, whoever it is by its request; of whom a backend says that, it is presumed to be this one.
+    pub(super) fn await_opening(&mut self, now: Now, presumed: Option<Option<Arc<Grant>>>) {
         let deadline = now.moment + self.policy.limits.auth_timeout;
         let visitor = self.identity.take().map(|identity| Visitor::Known(identity.grant));
         let (open, visitor) = match std::mem::replace(&mut self.state, State::Over) {
             State::Open(open) => (open, visitor.unwrap_or(Visitor::Anonymous)),
-            State::Authenticating(it) => (it.open, Visitor::Unknown),
+            State::Authenticating(it) => (it.open, presumed.map_or(Visitor::Unknown, Visitor::Presumed)),
             State::Prelude(_) | State::Closing { .. } | State::Finishing { .. } | State::Over => {
                 unreachable!("a conversation begins once")
             }
@@ -102,9 +110,10 @@ impl Session {
             (Some(token), _) => effects.push(Effect::Authenticate { id, token }),
             (None, Visitor::Anonymous) => self.enrol_first(now, effects),
             (None, Visitor::Known(grant)) => {
-                self.identity = Some(Identity::new(grant, now, self.manners.token_grace));
+                self.identity = Some(Identity::new(grant, self.id, now, self.manners.token_grace));
                 self.enrol_first(now, effects);
             }
+            (None, Visitor::Presumed(presumed)) => effects.push(Effect::Introduce { id, presumed }),
             (None, Visitor::Unknown) => {
                 let text = "a token is needed here: see auth.anonymous";
                 refuse(id, None, Failure::new(ErrorCode::Unauthorized, text), effects);

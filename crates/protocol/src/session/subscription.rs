@@ -12,12 +12,13 @@ use crate::close::CloseReason;
 use crate::command::Start;
 use crate::error::{ErrorCode, Failure};
 use crate::event::{Crowd, Entry, Event, Member, Reply};
-use crate::grant::{Grant, Pass, Proof};
+use crate::grant::{Grant, Pass, Proof, Verb};
 use crate::history::{Excerpt, Page};
 use crate::id::RequestId;
 use crate::limits::Bound;
 use crate::manners::{Absence, Arrival, Loss, Refusal};
 use crate::publication::{Draft, Position, Retention, Sender};
+use crate::rules::Consent;
 use crate::time::Now;
 
 impl Session {
@@ -63,7 +64,10 @@ impl Session {
     pub(super) fn may_subscribe(&self, channel: &Channel, start: Start) -> Result<Terms, Failure> {
         let rule = self.policy.rules.may_hear(channel, self.grant())?;
         self.has_room_for(channel)?;
-        Ok(Terms { start, history: rule.history.is_some(), overflow: rule.overflow })
+        // What the application has said of this client already it is not asked again.
+        let is_said = self.grant().is_some_and(|it| it.owns(channel) || it.allows(Verb::Subscribe, channel));
+        let consent = if is_said { Consent::Given } else { rule.consent_to_subscribe };
+        Ok(Terms { start, history: rule.history.is_some(), overflow: rule.overflow, consent })
     }
 
     /// Whether another subscription fits, which is not one already.
@@ -120,7 +124,10 @@ impl Session {
             Ok(_) if !self.is_wanted(&channel) => {
                 Err(Failure::new(ErrorCode::NotFound, "unsubscribed before it was subscribed to"))
             }
-            Ok(rule) => Ok(Terms { start, history: rule.history.is_some(), overflow: rule.overflow }),
+            Ok(rule) => {
+                let (history, overflow) = (rule.history.is_some(), rule.overflow);
+                Ok(Terms { start, history, overflow, consent: Consent::Given })
+            }
             Err(failure) => Err(failure),
         };
         match terms {
@@ -448,9 +455,9 @@ impl Session {
         effects: &mut Vec<Effect>,
     ) {
         match self.may_publish(now, &draft, effects) {
-            Ok(retention) => {
+            Ok((retention, consent)) => {
                 draft.retention = retention;
-                effects.push(Effect::Publish { id, draft });
+                effects.push(Effect::Publish { id, draft, consent });
             }
             Err(failure) => {
                 if failure.code == ErrorCode::TooLarge {
@@ -467,11 +474,12 @@ impl Session {
         now: Now,
         draft: &Draft,
         effects: &mut Vec<Effect>,
-    ) -> Result<Option<Retention>, Failure> {
+    ) -> Result<(Option<Retention>, Consent), Failure> {
         let channel = &draft.channel;
         let rule = self.policy.rules.may_publish(channel, self.grant(), self.is_wanted(channel))?;
         let retention = rule.check(&draft.payload, draft.key.as_ref())?;
         self.policy.limits.check(draft)?;
+        let consent = rule.consent_to_publish;
         if let Some(rate) = rule.rate
             && let Err(wait) = self.publishing.take(channel.namespace(), rate, now.moment)
         {
@@ -480,7 +488,16 @@ impl Session {
                 return Err(Failure::too_many_publications(rate, wait));
             }
         }
-        Ok(retention)
+        Ok((retention, consent))
+    }
+
+    /// Whether a draft that the backend has said otherwise is still one that may be published.
+    ///
+    /// # Errors
+    /// 4413 when it is over a bound, 4404 when its namespace is gone.
+    pub fn check(&self, draft: &Draft) -> Result<(), Failure> {
+        self.policy.rules.rule(&draft.channel)?.check(&draft.payload, draft.key.as_ref())?;
+        self.policy.limits.check(draft)
     }
 
     pub(super) fn placed(

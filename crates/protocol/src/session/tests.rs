@@ -166,6 +166,7 @@ fn policy() -> impl Strategy<Value = Policy> {
                 timeout: Duration::from_millis(timeout),
             },
             rules: rules(closed),
+            takes_calls: false,
             realm: None,
         }
     })
@@ -288,7 +289,10 @@ impl Play {
 
     fn decide(&mut self, line: Line) {
         let number = self.commands.len();
-        let name = |named: bool| named.then(|| RequestId::Number(i64::try_from(number).unwrap()));
+        // What is held is told by its name whose answer is which.
+        let is_held = matches!(&self.session.state, State::Authenticating(it) if it.is_asking());
+        let name =
+            |named: bool| (named || is_held).then(|| RequestId::Number(i64::try_from(number).unwrap()));
         let (pending, input) = match line {
             Line::Mistake { code, named } => {
                 let rejection = Rejection { id: name(named), ..Rejection::unnamed(Failure::new(code, "no")) };
@@ -349,12 +353,15 @@ impl Play {
                 self.closed = true;
             }
             Effect::EchoClose(_) => self.closed = true,
+            Effect::Ping | Effect::Reaffirm => {}
             Effect::Survey { .. } | Effect::Heed { .. } => {
                 panic!("these manners ask for no crowd: {effect:?}")
             }
-            Effect::Ping => {}
             Effect::Admit { .. } => unreachable!("nobody here shows a proof"),
             Effect::Authenticate { id, token } => self.verify(number.expect("a command asks"), id, &token),
+            Effect::Introduce { .. } | Effect::Call { .. } | Effect::Tell { .. } => {
+                unreachable!("there is no backend: {effect:?}")
+            }
             question @ (Effect::Join { .. }
             | Effect::Publish { .. }
             | Effect::Read { .. }
@@ -376,12 +383,12 @@ impl Play {
         let now = self.session.grant().cloned();
         assert!(is_ok && was_open || now == before, "a bad token changes nothing");
         self.known_as = self.known_as.take().or(now.map(|grant| grant.user));
-        let (told, joins): (Vec<_>, Vec<_>) =
-            effects.into_iter().partition(|effect| !matches!(effect, Effect::Join { .. }));
-        for (place, effect) in told.into_iter().enumerate() {
-            self.perform((place == 0).then_some(number), effect);
+        let mut asked = false;
+        for (place, effect) in effects.into_iter().enumerate() {
+            asked |= asks(&effect);
+            let of = number_of(&effect).or((place == 0).then_some(number));
+            if asked { self.effects.push_back((of, effect)) } else { self.perform(of, effect) }
         }
-        self.effects.extend(joins.into_iter().map(|join| (None, join)));
         if self.closed {
             // The outbox takes nothing after its last frame, whenever that was decided.
             self.effects.retain(|(_, effect)| !matches!(effect, Effect::Send(_) | Effect::Ping));
@@ -423,7 +430,7 @@ impl Play {
                 let start = terms.start;
                 Input::Joined { id, channel, start, outcome: is_ok.then_some(entry).ok_or_else(away) }
             }
-            Effect::Publish { id, draft } => {
+            Effect::Publish { id, draft, .. } => {
                 assert_eq!(draft.retention.is_some(), has_history(&draft.channel));
                 assert!(draft.key.is_none() || draft.retention.is_some(), "a key takes history");
                 let position = draft.retention.map(|_| TOP);
@@ -549,6 +556,31 @@ impl Play {
         assert!(answers <= 1, "answered {answers} times");
         assert!(answers == 1 || !(id.is_some() || *is_answered_anyway), "not answered");
     }
+}
+
+fn asks(effect: &Effect) -> bool {
+    matches!(
+        effect,
+        Effect::Authenticate { .. }
+            | Effect::Join { .. }
+            | Effect::Publish { .. }
+            | Effect::Read { .. }
+            | Effect::Count { .. }
+    )
+}
+
+/// The command that an effect is named after.
+fn number_of(effect: &Effect) -> Option<usize> {
+    let id = match effect {
+        Effect::Send(Reply { id, .. })
+        | Effect::Authenticate { id, .. }
+        | Effect::Join { id, .. }
+        | Effect::Publish { id, .. }
+        | Effect::Read { id, .. }
+        | Effect::Count { id, .. } => id.as_ref()?,
+        _ => return None,
+    };
+    if let RequestId::Number(number) = id { usize::try_from(*number).ok() } else { None }
 }
 
 fn command(ask: &Ask) -> Command {

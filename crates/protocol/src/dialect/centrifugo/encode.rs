@@ -80,6 +80,7 @@ fn answer(sink: &mut impl Sink, id: u64, event: &Event) -> Option<()> {
         | Event::NothingKept { .. }
         | Event::Recognised
         | Event::Pong { .. }
+        | Event::Returned { .. }
         | Event::Closing { .. } => return None,
     }
     Some(())

@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use crate::channel::Channel;
-use crate::command::{Command, Decoded, Rejection, Request, Start};
+use crate::command::{Command, Decoded, METHOD_BYTES_MAX, Rejection, Request, Start};
 use crate::error::{ErrorCode, Failure};
 use crate::grant::Token;
 use crate::history::PAGE_MAX;
@@ -46,6 +46,8 @@ pub(super) struct Fields<'a> {
     echo: Option<&'a RawValue>,
     #[serde(borrow, deserialize_with = "present")]
     key: Option<&'a RawValue>,
+    #[serde(borrow, deserialize_with = "present")]
+    method: Option<&'a RawValue>,
     #[serde(borrow, deserialize_with = "present")]
     since: Option<&'a RawValue>,
     #[serde(borrow, deserialize_with = "present")]
@@ -166,6 +168,7 @@ fn meaning(fields: &Fields<'_>, default: Option<&str>) -> Result<Command, Failur
             reverse: fields.reverse()?,
         }),
         "presence" => Ok(Command::Presence { channel: channel()?, members: fields.members()? }),
+        "call" => Ok(Command::Call { method: fields.method()?, payload: fields.payload_of("call")? }),
         "ping" => Ok(Command::Ping),
         other => {
             Err(Failure::new(ErrorCode::NotFound, format!("there is no command of type {}", quoted(other))))
@@ -208,6 +211,10 @@ impl<'a> Fields<'a> {
     }
 
     fn value(&self) -> Result<Payload, Failure> {
+        self.payload_of("publish")
+    }
+
+    fn payload_of(&self, kind: &str) -> Result<Payload, Failure> {
         match (self.data, self.data_base64) {
             (Some(Data::Json(raw)), None) => Ok(Payload::from_raw(raw)),
             (Some(Data::MessagePack(value)), None) => Ok(Payload::from_checked_msgpack(value)),
@@ -217,7 +224,7 @@ impl<'a> Fields<'a> {
                 bytes.map(|bytes| Payload::binary(&bytes)).ok_or_else(|| bad(wrong))
             }
             (Some(_), Some(_)) => Err(bad("`data` and `data_base64` are two publications: send one")),
-            (None, None) => Err(bad("`data` is missing: publish needs it, `null` will do")),
+            (None, None) => Err(bad(format!("`data` is missing: {kind} needs it, `null` will do"))),
         }
     }
 
@@ -225,6 +232,13 @@ impl<'a> Fields<'a> {
         let raw = self.token.ok_or_else(|| bad("`token` is missing: auth needs one"))?;
         let token = text(raw).ok_or_else(|| bad("`token` must be a string"))?;
         Ok(Token::new(token))
+    }
+
+    fn method(&self) -> Result<Box<str>, Failure> {
+        let raw = self.method.ok_or_else(|| bad("`method` is missing: call needs one"))?;
+        let method = text(raw).filter(|method| (1..=METHOD_BYTES_MAX).contains(&method.len()));
+        let method = method.map(|method| method.into_owned().into_boxed_str());
+        method.ok_or_else(|| bad(format!("`method` must be a string of 1 to {METHOD_BYTES_MAX} bytes")))
     }
 
     pub(super) fn key(&self) -> Result<Option<IdempotencyKey>, Failure> {

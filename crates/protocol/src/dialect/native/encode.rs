@@ -48,6 +48,8 @@ pub(super) struct Fields<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     messages: Option<Vec<PastFields<'a>>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<Cow<'a, RawValue>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     time: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     code: Option<u16>,
@@ -159,6 +161,9 @@ pub(super) fn fields(event: &Event) -> Fields<'_> {
         Event::Left { channel, member } => {
             Fields { member: Some(member_fields(member)), ..at("left", channel.as_str(), None) }
         }
+        Event::Returned { payload } => {
+            Fields { kind: "result", data: Some(raw(payload)), ..Fields::default() }
+        }
         Event::Pong { time } => Fields { kind: "pong", time: Some(time.millis()), ..Fields::default() },
         Event::Refused { failure, channel } => Fields {
             kind: "error",
@@ -248,7 +253,7 @@ pub(super) fn at<'a>(kind: &'static str, channel: &'a str, position: Option<Posi
 pub(super) fn failure_fields(failure: &Failure) -> Fields<'_> {
     Fields {
         kind: "error",
-        code: Some(failure.code.number()),
+        code: Some(failure.number()),
         reason: Some(failure.code.slug()),
         message: Some(&failure.explanation),
         retry_after: failure.retry_after.map(millis_rounded_up),

@@ -1,0 +1,100 @@
+//! What the session wants to know of the backend, on the way there and back.
+
+use std::sync::Arc;
+
+use fanfare_protocol::error::{ErrorCode, Failure};
+use fanfare_protocol::grant::Grant;
+use fanfare_protocol::rules::Consent;
+use fanfare_protocol::session::{Input, Session};
+use fanfare_protocol::{Channel, Draft, RequestId};
+
+use super::Connection;
+use crate::hooks::{About, Caller};
+use crate::node::Services;
+use crate::transport::Transport;
+
+impl<T: Transport> Connection<T> {
+    /// Who the backend says that the client is, of whom this is known; and whether that user has a place left.
+    pub(super) async fn introduced(&mut self, presumed: Option<Arc<Grant>>) -> Result<Arc<Grant>, Failure> {
+        let services = self.services.clone();
+        let (settings, caller, session) = (services.settings(), self.caller.clone(), self.session.id());
+        let asked = settings.hooks.introduce(session, caller.as_deref(), presumed, None, &services);
+        let grant = self.while_asking(asked).await.unwrap_or_else(|| Err(gone()))?;
+        self.belong(grant)
+    }
+
+    /// Tells the session who its client is, or why it is not let in.
+    pub(super) fn let_in(
+        &mut self,
+        id: Option<RequestId>,
+        outcome: Result<Arc<Grant>, Failure>,
+        before: Option<&Arc<Grant>>,
+    ) {
+        self.answer(Input::Authenticated { id, outcome });
+        self.become_known(before);
+        if self.session.grant().is_none_or(|grant| grant.user.is_none()) {
+            self.place.belong_to_nobody();
+        }
+    }
+
+    /// Whether the client may subscribe, as far as the backend has a say in it.
+    pub(super) async fn consent(&mut self, channel: &Channel, consent: Consent) -> Result<(), Failure> {
+        if consent == Consent::Given {
+            return Ok(());
+        }
+        let services = self.services.clone();
+        let (caller, grant) = (self.caller.clone(), self.session.shared_grant().cloned());
+        let about = self.about(caller.as_deref(), grant.as_deref());
+        let settings = services.settings();
+        let asked = settings.hooks.consent(about, channel, &services);
+        self.while_asking(asked).await.unwrap_or_else(|| Err(gone()))
+    }
+
+    /// What the backend lets be published.
+    pub(super) async fn agreed(&mut self, mut draft: Draft) -> Result<Draft, Failure> {
+        let services = self.services.clone();
+        let (caller, grant) = (self.caller.clone(), self.session.shared_grant().cloned());
+        let about = self.about(caller.as_deref(), grant.as_deref());
+        let settings = services.settings();
+        let instead = {
+            let asked = settings.hooks.publish(about, &draft.channel, &draft.payload, &services);
+            self.while_asking(asked).await.unwrap_or_else(|| Err(gone()))?
+        };
+        if let Some(payload) = instead {
+            draft.payload = payload;
+            self.session.check(&draft)?;
+        }
+        Ok(draft)
+    }
+
+    /// About whom the backend is asked.
+    pub(super) fn about<'a>(&self, caller: Option<&'a Caller>, grant: Option<&'a Grant>) -> About<'a> {
+        About { session: self.session.id(), caller, grant }
+    }
+}
+
+/// What the backend lets be published by a session that lives for one command.
+pub(crate) async fn agreed(
+    session: &Session,
+    mut draft: Draft,
+    consent: Consent,
+    caller: Option<&Caller>,
+    services: &Services,
+) -> Result<Draft, Failure> {
+    if consent == Consent::Given {
+        return Ok(draft);
+    }
+    let about = About { session: session.id(), caller, grant: session.grant() };
+    let settings = services.settings();
+    let instead = settings.hooks.publish(about, &draft.channel, &draft.payload, services).await?;
+    if let Some(payload) = instead {
+        draft.payload = payload;
+        session.check(&draft)?;
+    }
+    Ok(draft)
+}
+
+/// What nobody hears any more.
+pub(super) fn gone() -> Failure {
+    Failure::new(ErrorCode::Unavailable, "the conversation is over")
+}

@@ -1,0 +1,71 @@
+//! What the backend has said of a client lasts as long as it said, and longer if it says so again.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use fanfare_testbed::backend::{Asked, Backend};
+use fanfare_testbed::{Client, eventually};
+use futures_util::future::join_all;
+use serde_json::{Map, Value, json};
+
+use super::{outcome, questions, says};
+use crate::auth::now;
+use crate::support::{counted, node};
+
+const RENEWS: u8 = 0;
+const REFUSES: u8 = 1;
+
+/// Clients that came together are asked about together, and stay; when one is refused it goes, and the others do not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_stay_for_as_long_as_the_backend_renews_them() {
+    const CLIENTS: usize = 20;
+    let (number, mood) = (AtomicU8::new(0), Arc::new(AtomicU8::new(RENEWS)));
+    let theirs = mood.clone();
+    let backend = Backend::start(move |asked: Asked| {
+        let question: Value = serde_json::from_slice(asked.body()).expect("JSON");
+        let answer = match question["clients"].as_array() {
+            None => {
+                let user = format!("user-{}", number.fetch_add(1, Ordering::SeqCst));
+                json!({"user": user, "expires": now() + 4})
+            }
+            Some(clients) => {
+                let one = |client: &Value| {
+                    let is_out = theirs.load(Ordering::SeqCst) == REFUSES && client["user"] == "user-0";
+                    let refused = json!({"error": {"reason": "unauthorized", "message": "signed out"}});
+                    let answer = if is_out { refused } else { json!({"expires": now() + 4}) };
+                    (client["session"].as_str().expect("a name").to_owned(), answer)
+                };
+                json!({"clients": clients.iter().map(one).collect::<Map<_, _>>()})
+            }
+        };
+        async move { says(200, answer.to_string()) }
+    })
+    .await;
+    let url = backend.url("/");
+    let node = node(&format!("[hooks]\nconnect = \"{url}\"\nrefresh = \"{url}\"\n")).await;
+    let mut clients = join_all((0..CLIENTS).map(|_| Client::connect(node.public_addr()))).await;
+    for client in &mut clients {
+        let first = client.welcome()["expires"].as_u64().expect("a time");
+        let refreshed = client.event().await;
+        let personal = refreshed["channel"].as_str().is_some_and(|it| it.starts_with("user:"));
+        let refreshed = if personal { client.event().await } else { refreshed };
+        assert_eq!(refreshed["type"], "refreshed", "{refreshed}");
+        assert!(refreshed["expires"].as_u64() > Some(first), "{refreshed} after {first}");
+    }
+    let asked = questions(&backend);
+    let sizes: Vec<_> = asked.iter().filter_map(|it| Some(it["clients"].as_array()?.len())).collect();
+    assert!(sizes.iter().any(|size| *size > 1), "they are asked about together: {sizes:?}");
+    counted(&node, "fanfare_connections", 20.0).await;
+
+    mood.store(REFUSES, Ordering::SeqCst);
+    let out = clients.iter().position(|it| it.welcome()["user"] == "user-0").expect("it is one of them");
+    let (events, goodbye) = clients.swap_remove(out).until_closed().await;
+    assert!(events.iter().any(|it| it["message"] == "signed out"), "{events:?}");
+    assert_eq!(goodbye.code, Some(4401));
+    counted(&node, "fanfare_connections", 19.0).await;
+    // The others are renewed once more: their first word is over by now.
+    let before = backend.requests();
+    eventually("another question", async || backend.requests() > before).await;
+    counted(&node, "fanfare_connections", 19.0).await;
+    counted(&node, &outcome("refresh", "failed"), 0.0).await;
+}
