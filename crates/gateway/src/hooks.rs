@@ -74,7 +74,7 @@ pub(crate) struct Hooks {
     key: Option<hmac::Key>,
     /// What of a client's headers is forwarded.
     forwarded: Vec<HeaderName>,
-    is_lenient: bool,
+    on_failure: OnFailure,
     /// Whether whom the backend gives no user may come in.
     is_anonymous_welcome: bool,
 }
@@ -150,7 +150,7 @@ impl Hooks {
             publish,
             key: hooks.secret.as_ref().map(|it| hmac::Key::new(hmac::HMAC_SHA256, it.expose().as_bytes())),
             forwarded: forwarded.collect(),
-            is_lenient: hooks.on_failure == OnFailure::Allow,
+            on_failure: hooks.on_failure,
             is_anonymous_welcome: config.auth.anonymous,
             ways,
         }
@@ -210,7 +210,7 @@ impl Hooks {
         let asked = self.ask(Hook::Connect, Some(way), Question::Connect { payload }, about, read, services);
         let mut grant = match asked.await {
             Ok(grant) => grant,
-            Err(No::Failed(_)) if self.is_lenient => (*presumed).clone(),
+            Err(No::Failed(_)) if self.on_failure == OnFailure::Allow => (*presumed).clone(),
             Err(No::Failed(failure)) => return Err(put_off(failure, RETURN_WINDOW)),
             Err(No::Refused(failure)) => return Err(failure),
         };
@@ -283,7 +283,7 @@ impl Hooks {
     fn unless_lenient<A>(&self, asked: Result<A, No>, otherwise: A) -> Result<A, Failure> {
         match asked {
             Ok(answer) => Ok(answer),
-            Err(No::Failed(_)) if self.is_lenient => Ok(otherwise),
+            Err(No::Failed(_)) if self.on_failure == OnFailure::Allow => Ok(otherwise),
             Err(No::Failed(failure)) => Err(put_off(failure, RETRY_WINDOW)),
             Err(No::Refused(failure)) => Err(failure),
         }

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use fanfare_protocol::error::{ErrorCode, Failure};
+use fanfare_protocol::event::Entry;
 use fanfare_protocol::grant::Grant;
 use fanfare_protocol::rules::Consent;
-use fanfare_protocol::session::{Input, Session};
+use fanfare_protocol::session::{Effect, Input, Session, Terms};
 use fanfare_protocol::{Channel, Draft, RequestId};
 
-use super::Connection;
+use super::{Connection, broker_failure};
 use crate::hooks::{About, Caller};
 use crate::node::Services;
 use crate::transport::Transport;
@@ -21,6 +22,38 @@ impl<T: Transport> Connection<T> {
         let asked = settings.hooks.introduce(session, caller.as_deref(), presumed, None, &services);
         let grant = self.while_asking(asked).await.unwrap_or_else(|| Err(gone()))?;
         self.belong(grant)
+    }
+
+    /// Performs what only the backend can answer.
+    pub(super) async fn ask_backend(&mut self, effect: Effect) {
+        let services = self.services.clone();
+        let settings = services.settings();
+        let (caller, grant) = (self.caller.clone(), self.session.shared_grant().cloned());
+        let about = self.about(caller.as_deref(), grant.as_deref());
+        match effect {
+            Effect::Introduce { id, presumed } => {
+                let outcome = self.introduced(presumed).await;
+                self.let_in(id, outcome, None);
+            }
+            Effect::Call { id, method, payload } => {
+                let asked = settings.hooks.call(about, &method, &payload, &services);
+                let outcome = self.while_asking(asked).await.unwrap_or_else(|| Err(gone()));
+                self.answer(Input::Called { id, outcome });
+            }
+            Effect::Tell { payload } => {
+                // Whether it arrives nobody is told.
+                let _ = self.while_asking(settings.hooks.tell(about, &payload, &services)).await;
+            }
+            other => unreachable!("{other:?} is no question to the backend"),
+        }
+    }
+
+    /// Joins a channel at the hub, once the backend has nothing against it.
+    pub(super) async fn join(&mut self, channel: &Channel, terms: Terms) -> Result<Option<Entry>, Failure> {
+        self.consent(channel, terms.consent).await?;
+        let (services, outbox) = (self.services.clone(), self.outbox.clone());
+        let joining = services.hub.subscribe(channel, &outbox, terms);
+        self.while_writing(joining).await.map_err(|error| broker_failure(&error))
     }
 
     /// Tells the session who its client is, or why it is not let in.
@@ -38,7 +71,7 @@ impl<T: Transport> Connection<T> {
     }
 
     /// Whether the client may subscribe, as far as the backend has a say in it.
-    pub(super) async fn consent(&mut self, channel: &Channel, consent: Consent) -> Result<(), Failure> {
+    async fn consent(&mut self, channel: &Channel, consent: Consent) -> Result<(), Failure> {
         if consent == Consent::Given {
             return Ok(());
         }

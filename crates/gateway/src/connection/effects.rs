@@ -31,7 +31,6 @@ use futures_util::stream::FuturesOrdered;
 use futures_util::{FutureExt, StreamExt};
 use tokio::time::timeout;
 
-use super::asking::gone;
 use super::{Connection, facts, mem};
 use crate::hooks::Renewals;
 use crate::transport::Transport;
@@ -74,24 +73,8 @@ impl<T: Transport> Connection<T> {
             }
             match effect {
                 Effect::Authenticate { id, token } => self.authenticate(id, &token).await,
-                Effect::Introduce { id, presumed } => {
-                    let outcome = self.introduced(presumed).await;
-                    self.let_in(id, outcome, None);
-                }
-                Effect::Call { id, method, payload } => {
-                    let (caller, grant) = (self.caller.clone(), self.session.shared_grant().cloned());
-                    let about = self.about(caller.as_deref(), grant.as_deref());
-                    let settings = services.settings();
-                    let asked = settings.hooks.call(about, &method, &payload, &services);
-                    let outcome = self.while_asking(asked).await.unwrap_or_else(|| Err(gone()));
-                    self.answer(Input::Called { id, outcome });
-                }
-                Effect::Tell { payload } => {
-                    let (caller, grant) = (self.caller.clone(), self.session.shared_grant().cloned());
-                    let about = self.about(caller.as_deref(), grant.as_deref());
-                    let settings = services.settings();
-                    // Whether it arrives nobody is told.
-                    let _ = self.while_asking(settings.hooks.tell(about, &payload, &services)).await;
+                Effect::Introduce { .. } | Effect::Call { .. } | Effect::Tell { .. } => {
+                    self.ask_backend(effect).await;
                 }
                 Effect::Publish { id, draft, consent: Consent::Given } => {
                     placing.push_back(place(&services.hub, id, draft).boxed());
@@ -109,14 +92,7 @@ impl<T: Transport> Connection<T> {
                 }
                 Effect::Join { id, channel, terms } => {
                     let start = terms.start;
-                    let outcome = match self.consent(&channel, terms.consent).await {
-                        Ok(()) => {
-                            let outbox = self.outbox.clone();
-                            let joining = services.hub.subscribe(&channel, &outbox, terms);
-                            self.while_writing(joining).await.map_err(|error| failure(&error))
-                        }
-                        Err(failure) => Err(failure),
-                    };
+                    let outcome = self.join(&channel, terms).await;
                     self.answer(Input::Joined { id, channel, start, outcome });
                 }
                 Effect::Survey { channel, member } => {

@@ -89,7 +89,8 @@ async fn the_backend_hears_about_a_client_and_says_who_it_is() {
     let members = client.ask(json!({"type": "presence", "channel": "closed:1"})).await;
     assert_eq!(members["members"][0]["info"], json!({"name": "Ann"}), "{members}");
 
-    let [asked] = &heard.lock()[..] else { panic!("one connection is one question") };
+    let heard = std::mem::take(&mut *heard.lock());
+    let [asked] = &heard[..] else { panic!("one connection is one question") };
     assert_eq!((asked.method().as_str(), asked.uri().path()), ("POST", "/connect"));
     let header = |name: &str| asked.headers().get(name).map(|value| value.to_str().expect("text"));
     assert_eq!((header("cookie"), header("x-tenant")), (Some("sid=1"), Some("acme")));

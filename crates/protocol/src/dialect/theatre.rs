@@ -43,7 +43,7 @@ use crate::event::{Event, Member, Reply};
 use crate::grant::claims::{self, Expected};
 use crate::grant::{Grant, Pass, Proof, TokenFault, Visitor};
 use crate::hook;
-use crate::id::{SessionId, UserId};
+use crate::id::{RequestId, SessionId, UserId};
 use crate::publication::{Delivery, Draft, Label, Payload, Publication, Retention};
 use crate::realm::{Credentials, Realm};
 use crate::rules::{Consent, MayPublish, MaySubscribe, Rule, Rules};
@@ -444,20 +444,9 @@ impl Theatre {
                 };
                 self.feed(Input::Authenticated { id, outcome });
             }
-            Effect::Introduce { id, presumed } => {
-                let outcome = self.introduce(presumed.as_deref());
-                self.feed(Input::Authenticated { id, outcome });
+            Effect::Introduce { .. } | Effect::Reaffirm | Effect::Call { .. } | Effect::Tell { .. } => {
+                self.ask_backend(effect);
             }
-            Effect::Reaffirm => {
-                let grant = self.session.as_ref().unwrap().shared_grant().cloned();
-                let outcome = self.introduce(grant.as_deref());
-                self.feed(Input::Reaffirmed { outcome });
-            }
-            Effect::Call { id, method: _, payload: _ } => {
-                let outcome = self.ask(hook::call);
-                self.feed(Input::Called { id, outcome });
-            }
-            Effect::Tell { .. } => drop(self.ask(hook::consent)),
             Effect::Join { id, channel, terms } => {
                 let start = terms.start;
                 let consent = if terms.consent == Consent::Needed { self.ask(hook::consent) } else { Ok(()) };
@@ -481,21 +470,7 @@ impl Theatre {
                 self.feed(Input::Counted { id, channel, outcome });
             }
             Effect::Leave { channel } => self.hub.leave(&channel),
-            Effect::Publish { id, mut draft, consent } => {
-                let channel = draft.channel.clone();
-                let instead = if consent == Consent::Needed { self.ask(hook::publish) } else { Ok(None) };
-                let published = instead.and_then(|instead| {
-                    draft.payload = instead.unwrap_or(draft.payload);
-                    self.session.as_ref().unwrap().check(&draft)?;
-                    self.hub.publish(draft)
-                });
-                let (outcome, publication) = published.map_or_else(
-                    |failure| (Err(failure), None),
-                    |(position, publication)| (Ok(position), publication),
-                );
-                self.feed(Input::Placed { id, channel, outcome });
-                publication.into_iter().for_each(|it| self.deliver(&it, Delivery::Live));
-            }
+            Effect::Publish { id, draft, consent } => self.publish(id, draft, consent),
             Effect::Close { reason, farewell } => {
                 self.say_event(&farewell);
                 let (code, words) = self.spelling.dialect().close(reason);
@@ -504,6 +479,42 @@ impl Theatre {
             Effect::EchoClose(Some(code)) => writeln!(self.said, "<< close {code}").unwrap(),
             Effect::EchoClose(None) => self.said.push_str("<< close\n"),
         }
+    }
+
+    fn ask_backend(&mut self, effect: Effect) {
+        match effect {
+            Effect::Introduce { id, presumed } => {
+                let outcome = self.introduce(presumed.as_deref());
+                self.feed(Input::Authenticated { id, outcome });
+            }
+            Effect::Reaffirm => {
+                let grant = self.session.as_ref().unwrap().shared_grant().cloned();
+                let outcome = self.introduce(grant.as_deref());
+                self.feed(Input::Reaffirmed { outcome });
+            }
+            Effect::Call { id, method: _, payload: _ } => {
+                let outcome = self.ask(hook::call);
+                self.feed(Input::Called { id, outcome });
+            }
+            Effect::Tell { .. } => drop(self.ask(hook::consent)),
+            other => unreachable!("{other:?} is no question to the backend"),
+        }
+    }
+
+    fn publish(&mut self, id: Option<RequestId>, mut draft: Draft, consent: Consent) {
+        let channel = draft.channel.clone();
+        let instead = if consent == Consent::Needed { self.ask(hook::publish) } else { Ok(None) };
+        let published = instead.and_then(|instead| {
+            draft.payload = instead.unwrap_or(draft.payload);
+            self.session.as_ref().unwrap().check(&draft)?;
+            self.hub.publish(draft)
+        });
+        let (outcome, publication) = published.map_or_else(
+            |failure| (Err(failure), None),
+            |(position, publication)| (Ok(position), publication),
+        );
+        self.feed(Input::Placed { id, channel, outcome });
+        publication.into_iter().for_each(|it| self.deliver(&it, Delivery::Live));
     }
 
     /// What the backend says, read as `read` does.
