@@ -687,7 +687,7 @@ impl Session {
                 Err(failure) => refuse(id, Some(channel), failure, effects),
             },
             Command::Call { method, payload } => self.call(id, method, payload, effects),
-            Command::Tell { payload } => self.tell(id, payload, effects),
+            Command::Tell { payload } => self.tell(now, id, payload, effects),
             Command::Pong => self.ponged(now, effects),
             Command::Ping => effects.push(Effect::Send(Reply { id, event: Event::Pong { time: now.unix } })),
         }
