@@ -2,7 +2,7 @@
 //!
 //! What is shown of every attack: the attacker is bounded and, where it would go on for ever, cut off; whoever chats meanwhile
 //! misses nothing and hears it in order; and the memory of the process stays under a bound and comes back when it is over.
-//! `SECURITY.md` has the table of attacks and bounds.
+//! `docs/security.md` has the table of attacks and bounds.
 
 mod frames;
 mod handshakes;
