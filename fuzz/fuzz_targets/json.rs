@@ -50,12 +50,16 @@ fn check(command: Decoded) {
             assert!(!is_native, "the native dialect has a word for everything");
             continue;
         };
-        if encoding == Encoding::NativeJson {
-            let text = str::from_utf8(frame.payload()).expect("text");
-            serde_json::from_str::<&RawValue>(text).expect("events are JSON");
-            assert!(!text.contains(['\n', '\r']), "on one line: {text:?}");
-        } else {
-            Payload::parse_msgpack(frame.payload()).expect("events are MessagePack");
+        match encoding {
+            Encoding::NativeMessagePack => {
+                Payload::parse_msgpack(frame.payload()).expect("events are MessagePack");
+            }
+            Encoding::CentrifugoProtobuf => {}
+            Encoding::NativeJson | Encoding::CentrifugoJson | Encoding::Pusher => {
+                let text = str::from_utf8(frame.payload()).expect("text");
+                serde_json::from_str::<&RawValue>(text).expect("events are JSON");
+                assert!(!text.contains(['\n', '\r']), "on one line: {text:?}");
+            }
         }
     }
 }

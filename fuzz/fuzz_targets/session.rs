@@ -293,10 +293,9 @@ impl Shell {
                 | Effect::Leave { .. }
                 | Effect::Exceeded(_)
                 | Effect::Publish { .. } => {}
-                Effect::Introduce { .. }
-                | Effect::Reaffirm
-                | Effect::Call { .. }
-                | Effect::Tell { .. } => unreachable!("there is no backend: {effect:?}"),
+                Effect::Introduce { .. } | Effect::Reaffirm | Effect::Call { .. } | Effect::Tell { .. } => {
+                    unreachable!("there is no backend: {effect:?}")
+                }
             }
         }
     }
@@ -420,5 +419,12 @@ fn policy(closes: bool, channels: usize) -> Arc<Policy> {
     }
     let rules = Rules::of(rules.into_iter().map(|(name, rule)| (name.into(), rule)));
     let limits = Limits { channels, messages_per_second: 50, errors: 4, ..Limits::default() };
-    Arc::new(Policy { node: "node".into(), limits, heartbeat: Default::default(), rules, takes_calls: false, realm: None })
+    Arc::new(Policy {
+        node: "node".into(),
+        limits,
+        heartbeat: Default::default(),
+        rules,
+        takes_calls: false,
+        realm: None,
+    })
 }

@@ -1,6 +1,8 @@
 /** The SDK of Centrifugo, unmodified, against one gateway: every call that it has, in both of its formats. */
 
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { createServer } from 'node:http';
 import { after, before, test } from 'node:test';
 import WebSocket from 'ws';
 import { Gateway, signed } from '../browser/support/gateway.mjs';
@@ -208,4 +210,35 @@ each('native clients and those of Centrifugo hear each other', async ({ connect 
   const message = await bounded(news, 'heard by the native client');
   assert.deepEqual([message.from.user, message.offset], ['ann', 2]);
   native.close();
+});
+
+each('a backend answers calls, and hears what it is told', async ({ connect }) => {
+  let tell;
+  const told = new Promise((resolve) => { tell = resolve; });
+  const backend = createServer(async (request, response) => {
+    let body = '';
+    for await (const part of request) body += part;
+    const asked = JSON.parse(body);
+    if (asked.type === 'tell') tell(asked);
+    const answer = asked.method === 'price'
+      ? { data: { of: asked.data, for: asked.user } }
+      : asked.type === 'call' ? { error: { reason: 'forbidden', message: 'no such method' } } : {};
+    response.end(JSON.stringify(answer));
+  }).listen(0, '127.0.0.1');
+  await once(backend, 'listening');
+  const called = await Gateway.start([...SETTINGS, `hooks.call=http://127.0.0.1:${backend.address().port}/`]);
+  try {
+    const ann = await connect({ token: called.token('ann') }, called.url);
+    const { data } = await bounded(ann.rpc('price', saying(ann, 'tea')), 'answered');
+    assert.deepEqual(said(data), { of: 'tea', for: 'ann' });
+    assert.equal(await refusal(ann.rpc('cost', saying(ann, null))), 103);
+    await ann.send(saying(ann, { seen: 7 }));
+    await bounded(ann.rpc('price', saying(ann, 0)), 'answered after that');
+    const { data: seen, user } = await bounded(told, 'told');
+    assert.deepEqual([seen, user], [{ seen: 7 }, 'ann']);
+    ann.disconnect();
+  } finally {
+    await called.stop();
+    backend.close();
+  }
 });

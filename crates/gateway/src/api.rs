@@ -55,6 +55,7 @@ fn label(method: &str) -> ApiMethod {
         "publish" | "broadcast" => ApiMethod::Publish,
         "presence" | "presence_stats" => ApiMethod::Presence,
         "history" => ApiMethod::History,
+        "channels" => ApiMethod::Channels,
         "history/remove" | "history_remove" => ApiMethod::RemoveHistory,
         "disconnect" => ApiMethod::Disconnect,
         "revoke" => ApiMethod::Revoke,

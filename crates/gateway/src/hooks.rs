@@ -159,7 +159,7 @@ impl Hooks {
     /// What is to be kept of a request for later questions about its client; nothing where none will be asked.
     pub(crate) fn caller(
         &self,
-        address: IpAddr,
+        address: impl FnOnce() -> IpAddr,
         transport: &'static str,
         headers: &HeaderMap,
     ) -> Option<Arc<Caller>> {
@@ -176,7 +176,7 @@ impl Hooks {
                 kept.append(name.clone(), value.clone());
             }
         }
-        Some(Arc::new(Caller { address, transport, headers: kept }))
+        Some(Arc::new(Caller { address: address(), transport, headers: kept }))
     }
 
     /// With whom a conversation begins of whom this is known already.

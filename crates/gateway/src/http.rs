@@ -103,10 +103,19 @@ impl Peer {
 
     /// Whose a request is, as far as trusted proxies say.
     fn client(&self, headers: &HeaderMap, services: &Services) -> IpAddr {
-        services.settings().proxies.client(self.address, headers).unwrap_or_else(|Unreadable| {
+        self.said(headers, services).unwrap_or_else(|Unreadable| {
             services.metrics.forwarded_malformed();
             self.address
         })
+    }
+
+    /// The same for a request that has been counted.
+    fn client_again(&self, headers: &HeaderMap, services: &Services) -> IpAddr {
+        self.said(headers, services).unwrap_or(self.address)
+    }
+
+    fn said(&self, headers: &HeaderMap, services: &Services) -> Result<IpAddr, Unreadable> {
+        services.settings().proxies.client(self.address, headers)
     }
 
     /// A place for a connection that is asked for by a request.

@@ -320,6 +320,8 @@ label! {
         Presence = "presence",
         /// `POST /api/history`.
         History = "history",
+        /// `POST /api/channels`.
+        Channels = "channels",
         /// `POST /api/disconnect`.
         Disconnect = "disconnect",
         /// `POST /api/revoke`.

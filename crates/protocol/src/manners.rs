@@ -19,6 +19,8 @@ pub struct Manners {
     pub arrival: Arrival,
     /// What becomes of a client that may have missed something on a channel.
     pub loss: Loss,
+    /// What becomes of a client that tells the application something where none listens.
+    pub telling: Telling,
     /// How long after its token has ended a client may take to bring another.
     pub token_grace: Duration,
 }
@@ -87,6 +89,15 @@ pub enum Loss {
     Final,
 }
 
+/// What becomes of a client that tells the application something where none listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Telling {
+    /// It is refused.
+    Refused,
+    /// There is no answer to what it says, so it cannot be told: the conversation is over.
+    Final,
+}
+
 impl Manners {
     /// Those of the native dialect.
     pub const PLAIN: Self = Self {
@@ -97,6 +108,7 @@ impl Manners {
         naming: Naming::First,
         arrival: Arrival::Unseen,
         loss: Loss::Told,
+        telling: Telling::Refused,
         token_grace: Duration::ZERO,
     };
 }

@@ -25,7 +25,7 @@
 //! - [`Session::deadline`] never lies in the past after a [`Input::Tick`] at that time: ticking always makes progress.
 //!
 //! Deliberately absent: whether a token is good, which takes keys, and what a backend thinks, which takes a network. It is
-//! asked by [`Effect::Authenticate`], and where an effect says that consent is [`Consent::Needed`].
+//! asked by [`Effect::Authenticate`], and where an effect says that consent is [needed](crate::rules::Consent::Needed).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -35,19 +35,21 @@ use crate::channel::Channel;
 use crate::close::CloseReason;
 use crate::command::{Command, Rejection, Request, Start};
 use crate::error::{ErrorCode, Failure};
-use crate::event::{Crowd, Entry, Event, Member, Reply};
-use crate::grant::{Grant, Pass, Proof, Token, Visitor};
-use crate::history::{Excerpt, Page};
+use crate::event::{Entry, Event, Reply};
+use crate::grant::{Pass, Visitor};
+use crate::history::Excerpt;
 use crate::id::{RequestId, SessionId, Ticket};
 use crate::limits::{Bound, Heartbeat, Limits};
 use crate::manners::{Manners, Opening, SignOfLife};
-use crate::publication::{Draft, Payload, Position};
+use crate::publication::Draft;
 use crate::realm::Realm;
-use crate::rules::{Consent, Overflow, Rules};
+use crate::rules::Rules;
 use crate::time::{Moment, Now};
 
 mod calls;
+mod effect;
 mod identity;
+mod input;
 mod keepalive;
 mod prelude;
 mod rate;
@@ -56,9 +58,10 @@ mod subscription;
 use identity::{Authenticating, Identity};
 use keepalive::{Due, Keepalive};
 use prelude::Prelude;
-
 use rate::Publishing;
 
+pub use effect::{Effect, Terms};
+pub use input::Input;
 pub use rate::{Bucket, Rate, Verdict};
 
 /// What a node has decided for all of its sessions.
@@ -76,271 +79,6 @@ pub struct Policy {
     pub takes_calls: bool,
     /// The application whose clients these are, where they know of no other.
     pub realm: Option<Realm>,
-}
-
-/// What happened.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Input {
-    /// Bytes came from the peer, of whatever kind: it is alive.
-    Heard,
-    /// A ping, which the transport answers, or an answer to one. Each is as good as a command where the rate is concerned; none is
-    /// refused, but whoever goes on for too long is.
-    Probed,
-    /// A command.
-    Request(Request),
-    /// A command that came with the request that opened the conversation: it is judged like any other, but the rate at
-    /// which commands are sent is not its matter.
-    Opening(Request),
-    /// A command that could not be understood.
-    Rejected(Rejection),
-    /// The answer to [`Effect::Authenticate`] and [`Effect::Introduce`].
-    Authenticated {
-        /// The request that asked for it.
-        id: Option<RequestId>,
-        /// What is known of the client, or why it is not let in.
-        outcome: Result<Arc<Grant>, Failure>,
-    },
-    /// The answer to [`Effect::Join`].
-    Joined {
-        /// The request that asked for it.
-        id: Option<RequestId>,
-        /// Which channel.
-        channel: Channel,
-        /// From where it was asked for.
-        start: Start,
-        /// Where it enters the channel's stream, if that has history, or why it cannot be heard.
-        outcome: Result<Option<Entry>, Failure>,
-    },
-    /// The answer to [`Effect::Admit`].
-    Admitted {
-        /// The request that asked for it.
-        id: Option<RequestId>,
-        /// Which channel.
-        channel: Channel,
-        /// From where it is to be heard; none where it is heard already.
-        start: Option<Start>,
-        /// What the proof says, or why it is not taken.
-        outcome: Result<Pass, Failure>,
-    },
-    /// The answer to [`Effect::Publish`].
-    Placed {
-        /// The request that asked for it.
-        id: Option<RequestId>,
-        /// Which channel.
-        channel: Channel,
-        /// Its place, or why it was not published.
-        outcome: Result<Option<Position>, Failure>,
-    },
-    /// The answer to [`Effect::Read`].
-    Read {
-        /// The request that asked for it.
-        id: Option<RequestId>,
-        /// Which channel.
-        channel: Channel,
-        /// What was asked for.
-        excerpt: Excerpt,
-        /// What was found, or why nothing was.
-        outcome: Result<Page, Failure>,
-    },
-    /// The answer to [`Effect::Count`].
-    Counted {
-        /// The request that asked for it.
-        id: Option<RequestId>,
-        /// Which channel.
-        channel: Channel,
-        /// Who is there, or why that is not known.
-        outcome: Result<Arc<Crowd>, Failure>,
-    },
-    /// The answer to [`Effect::Call`].
-    Called {
-        /// The request that asked for it.
-        id: Option<RequestId>,
-        /// What the backend says, or why it says nothing.
-        outcome: Result<Payload, Failure>,
-    },
-    /// The answer to [`Effect::Reaffirm`].
-    Reaffirmed {
-        /// What is known of the client from now on, or why not.
-        outcome: Result<Arc<Grant>, Failure>,
-    },
-    /// The answer to [`Effect::Survey`].
-    Surveyed {
-        /// Which channel.
-        channel: Channel,
-        /// Who is there, or why that is not known.
-        outcome: Result<Arc<Crowd>, Failure>,
-    },
-    /// The node can no longer keep the promise that nothing of this channel is missed.
-    Lost {
-        /// Which channel.
-        channel: Channel,
-    },
-    /// The time of [`Session::deadline`] has come.
-    Tick,
-    /// The queue of this connection went over its bound and was emptied.
-    Overflowed,
-    /// A backend has ordered this client away, or revoked its token.
-    Dismissed(CloseReason),
-    /// The node is draining; the client is to wait this long before it comes back.
-    Drain(Duration),
-    /// The node decides differently from now on. Channels that the client may not hear any more are left, and it is
-    /// told; for the rest the bounds hold for what comes.
-    PolicyChanged(Arc<Policy>),
-    /// The peer broke a rule of the transport.
-    Violated(CloseReason),
-    /// The peer's Close frame, with its code if it had one.
-    PeerClosed(Option<u16>),
-    /// The peer is gone without a Close: end of file, or an error of the socket.
-    Gone,
-}
-
-/// What is to be done.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Effect {
-    /// Tell the client.
-    Send(Reply),
-    /// Count that a bound was met. What follows from it, if it is not only tried, is an effect of its own.
-    Exceeded(Bound),
-    /// Ask for a sign of life, as the dialect does that.
-    Ping,
-    /// Verify a token, and answer with [`Input::Authenticated`]. Joins that follow from the answer, since the token lists
-    /// channels, are performed after all that was decided before: a channel that is being left may be among them.
-    Authenticate {
-        /// To be repeated in the answer.
-        id: Option<RequestId>,
-        /// Which.
-        token: Token,
-    },
-    /// Ask the backend who this is, and answer with [`Input::Authenticated`], like [`Effect::Authenticate`].
-    Introduce {
-        /// To be repeated in the answer.
-        id: Option<RequestId>,
-        /// What its token says, if it came with one.
-        presumed: Option<Arc<Grant>>,
-    },
-    /// Ask the backend again what it said of this client, and answer with [`Input::Reaffirmed`]. The answer is not waited for:
-    /// what was decided after this is performed meanwhile.
-    Reaffirm,
-    /// Have the backend do something, and answer with [`Input::Called`].
-    Call {
-        /// To be repeated in the answer.
-        id: Option<RequestId>,
-        /// What to do.
-        method: Box<str>,
-        /// With what.
-        payload: Payload,
-    },
-    /// Let the backend know something. Nothing answers.
-    Tell {
-        /// What.
-        payload: Payload,
-    },
-    /// Judge what is to let the client on a channel, and answer with [`Input::Admitted`].
-    Admit {
-        /// To be repeated in the answer.
-        id: Option<RequestId>,
-        /// Which.
-        channel: Channel,
-        /// To be repeated in the answer.
-        start: Option<Start>,
-        /// What it shows.
-        proof: Proof,
-    },
-    /// Join the channel at the hub, its gate closed, and answer with [`Input::Joined`].
-    Join {
-        /// To be repeated in the answer.
-        id: Option<RequestId>,
-        /// Which.
-        channel: Channel,
-        /// How.
-        terms: Terms,
-    },
-    /// Read history, and answer with [`Input::Read`].
-    Read {
-        /// To be repeated in the answer.
-        id: Option<RequestId>,
-        /// Which channel's.
-        channel: Channel,
-        /// Which part.
-        excerpt: Excerpt,
-    },
-    /// Queue the reply and open the channel's gate, in one step.
-    GoLive {
-        /// Which.
-        channel: Channel,
-        /// What to tell the client first, unless it has been told already.
-        reply: Option<Reply>,
-    },
-    /// Tell the cluster that this client is on the channel, until [`Effect::Leave`]. Comes right after [`Effect::GoLive`],
-    /// where it is known who is subscribed.
-    Enter {
-        /// Which.
-        channel: Channel,
-        /// As whom others see it.
-        member: Member,
-        /// Whether it is told who joins and leaves.
-        is_told: bool,
-    },
-    /// As [`Effect::Enter`], before [`Effect::GoLive`]; and ask who is there, and answer with [`Input::Surveyed`]. Who joins and
-    /// leaves from then on is told after [`Effect::Heed`].
-    Survey {
-        /// Which.
-        channel: Channel,
-        /// As whom others see it.
-        member: Member,
-    },
-    /// Tell the client who has joined and left since this was the crowd, and who does from now on.
-    Heed {
-        /// Where.
-        channel: Channel,
-        /// Who it has been told is there.
-        crowd: Arc<Crowd>,
-    },
-    /// Ask who is on the channel, and answer with [`Input::Counted`].
-    Count {
-        /// To be repeated in the answer.
-        id: Option<RequestId>,
-        /// Which channel.
-        channel: Channel,
-        /// Whether to name them, or only to count.
-        members: bool,
-    },
-    /// Leave the channel, at the hub and as a member; nothing of it is queued from then on.
-    Leave {
-        /// Which.
-        channel: Channel,
-    },
-    /// Publish, and answer with [`Input::Placed`].
-    Publish {
-        /// To be repeated in the answer.
-        id: Option<RequestId>,
-        /// What; the backend, where it is asked, may say it otherwise.
-        draft: Draft,
-        /// Whether the backend is asked before.
-        consent: Consent,
-    },
-    /// Queue the farewell and a Close frame with this reason, even over the bound, and nothing after them.
-    Close {
-        /// Why.
-        reason: CloseReason,
-        /// The event that says so in the dialect.
-        farewell: Reply,
-    },
-    /// Answer the peer's Close with its own code, and queue nothing after it.
-    EchoClose(Option<u16>),
-}
-
-/// How a subscriber hears a channel.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Terms {
-    /// From which point.
-    pub start: Start,
-    /// Whether the channel has a stream to enter.
-    pub history: bool,
-    /// What becomes of it when it is slow.
-    pub overflow: Overflow,
-    /// Whether the backend is asked before.
-    pub consent: Consent,
 }
 
 /// How far a conversation has come.
@@ -687,7 +425,7 @@ impl Session {
                 Err(failure) => refuse(id, Some(channel), failure, effects),
             },
             Command::Call { method, payload } => self.call(id, method, payload, effects),
-            Command::Tell { payload } => self.tell(id, payload, effects),
+            Command::Tell { payload } => self.tell(now, id, payload, effects),
             Command::Pong => self.ponged(now, effects),
             Command::Ping => effects.push(Effect::Send(Reply { id, event: Event::Pong { time: now.unix } })),
         }

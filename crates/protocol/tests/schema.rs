@@ -286,8 +286,10 @@ fn the_calls_of_the_server_api_are_calls() {
             methods.insert(method);
         } else {
             let answer = parse(line.strip_prefix("< ").unwrap());
-            assert!(answer == json!({}) || validator.is_valid(&answer), "{line}");
+            // Which channels there are is nothing that a client on a socket can ask.
+            let is_listing = answer["type"] == "channels" && answer["channels"][0]["connections"].is_u64();
+            assert!(answer == json!({}) || is_listing || validator.is_valid(&answer), "{line}");
         }
     }
-    assert_eq!(methods.len(), 5, "{methods:?}");
+    assert_eq!(methods.len(), 6, "{methods:?}");
 }

@@ -87,7 +87,7 @@ pub(super) async fn sender<B>(
 ) -> Result<(Visitor, Option<Arc<Caller>>), Failure> {
     let settings = services.settings();
     let headers = request.headers();
-    let caller = settings.hooks.caller(peer.client(headers, services), transport, headers);
+    let caller = settings.hooks.caller(|| peer.client_again(headers, services), transport, headers);
     let visitor = match visitor(request, &settings, services)? {
         Visitor::Presumed(presumed) => {
             let asked = settings.hooks.introduce(session, caller.as_deref(), presumed, None, services);

@@ -207,7 +207,7 @@ fn examine(
         Membership::Refused(_) => Visitor::Unknown,
     };
     services.belong(&mut place, &visitor).map_err(full)?;
-    let caller = settings.hooks.caller(peer.client(headers, services), "websocket", headers);
+    let caller = settings.hooks.caller(|| peer.client_again(headers, services), "websocket", headers);
     let guest = Guest { visitor, place, session: new_session_id(), caller, membership };
     Ok(Accepted { asked, negotiated, compression, guest })
 }

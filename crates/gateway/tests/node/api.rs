@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use fanfare_testbed::{Client, http};
+use fanfare_testbed::{Client, eventually, http};
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use crate::support::{configured, counted, node, start};
+use crate::support::{cluster, configured, counted, node, start};
 
 const GOOD: &str = r#"{"channel":"room:1","data":{"n":1}}"#;
 
@@ -24,6 +24,33 @@ async fn what_is_published_is_heard() {
     assert_eq!(published, json!({"type": "published", "channel": "room:1", "epoch": epoch, "offset": 1}));
     assert_eq!(client.message("room:1").await, json!({"n": 1}));
     counted(&node, "fanfare_api_requests_total{method=\"publish\",status=\"2xx\"}", 1.0).await;
+}
+
+#[tokio::test]
+async fn channels_are_those_that_anybody_hears_on_any_node() {
+    let [one, two] = cluster().await;
+    let (mut ann, mut bob) =
+        (Client::connect(one.public_addr()).await, Client::connect(two.public_addr()).await);
+    for channel in ["room:1", "lobby"] {
+        ann.subscribe(channel).await;
+    }
+    for channel in ["room:1", "room:2"] {
+        bob.subscribe(channel).await;
+    }
+    let listed = async |body: &str| {
+        let answer = http::post(one.internal_addr(), "/api/channels", &[], body).await.json();
+        assert_eq!(answer["type"], "channels", "{answer}");
+        let mut listed: Vec<_> = answer["channels"].as_array().unwrap().clone();
+        listed.sort_by_key(|it| it["channel"].as_str().map(str::to_owned));
+        listed
+    };
+    let named = |name: &str, count: u64| json!({"channel": name, "users": count, "connections": count});
+    let rooms = [named("room:1", 2), named("room:2", 1)];
+    eventually("both nodes know", async || listed(r#"{"pattern":"room:*"}"#).await == rooms).await;
+    assert_eq!(listed("{}").await.len(), 3);
+    drop(bob);
+    let rest = [named("room:1", 1)];
+    eventually("who has gone counts no more", async || listed(r#"{"pattern":"room:*"}"#).await == rest).await;
 }
 
 #[tokio::test]
@@ -78,11 +105,21 @@ async fn with_keys_only_their_holders_may_call() {
         (401, "Authorization: Basic first-key"),
         (401, "Authorization: first-key"),
         (401, "Authorization: Bearer"),
-        (401, "X-Api-Key: first-key"),
     ] {
         let answer = http::post(node.internal_addr(), "/api/publish", &[header], GOOD).await;
         let challenge = (status == 401).then_some("Bearer");
         assert_eq!((answer.status, answer.header("WWW-Authenticate")), (status, challenge), "{header}");
+    }
+    // Who presents a key in Centrifugo's way is held against the same ones.
+    for (status, header) in [
+        (200, "X-API-Key: first-key"),
+        (200, "Authorization: apikey second-key"),
+        (401, "X-API-Key: third-key"),
+        (401, "X-API-Key:"),
+        (401, "Authorization: apikey third-key"),
+    ] {
+        let answer = http::post(node.internal_addr(), "/api/publish", &[header], GOOD).await;
+        assert_eq!(answer.status, status, "{header}");
     }
     // Counting and health are for machines that hold no key.
     assert_eq!(http::get(node.internal_addr(), "/metrics").await.status, 200);

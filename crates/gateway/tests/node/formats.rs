@@ -113,7 +113,7 @@ async fn what_would_fill_the_queue_of_a_subscriber_alone_is_refused() {
     let mut subscriber = Client::connect(node.public_addr()).await;
     subscriber.subscribe(CHANNEL).await;
     let mut publisher = MsgpackClient::connect(node.public_addr()).await;
-    for (count, is_taken) in [(4000, true), (5000, false)] {
+    for (count, is_taken) in [(3000, true), (5000, false)] {
         let bins = Packed::Array(vec![Packed::Binary(Vec::new()); count]);
         let answer = publisher.ask(&publish(bins), if is_taken { "published" } else { "error" }).await;
         if is_taken {

@@ -14,7 +14,7 @@ use crate::command::Decoded;
 use crate::depth;
 use crate::dialect::{Dialect, Encoding, Incoming, Offer};
 use crate::event::Reply;
-use crate::manners::{Absence, Manners, Opening, Refusal, SignOfLife};
+use crate::manners::{Absence, Manners, Opening, Refusal, SignOfLife, Telling};
 use crate::publication::{Delivery, Publication};
 use crate::websocket::{Frame, FrameKind};
 
@@ -44,6 +44,7 @@ const MANNERS: Manners = Manners {
     life: SignOfLife::Answer,
     refusal: Refusal::Final,
     absence: Absence::Fine,
+    telling: Telling::Final,
     token_grace: std::time::Duration::from_secs(25),
     ..Manners::PLAIN
 };

@@ -1,10 +1,15 @@
 //! What a client has the backend do, as far as there is one.
 
+use std::time::Duration;
+
 use super::{Effect, Session, State, refuse};
+use crate::close::CloseReason;
 use crate::error::{ErrorCode, Failure};
 use crate::event::{Event, Reply};
 use crate::id::RequestId;
+use crate::manners::Telling;
 use crate::publication::Payload;
+use crate::time::Now;
 
 impl Session {
     pub(super) fn call(
@@ -20,9 +25,18 @@ impl Session {
         }
     }
 
-    pub(super) fn tell(&self, id: Option<RequestId>, payload: Payload, effects: &mut Vec<Effect>) {
+    pub(super) fn tell(
+        &mut self,
+        now: Now,
+        id: Option<RequestId>,
+        payload: Payload,
+        effects: &mut Vec<Effect>,
+    ) {
         match self.takes_calls() {
             Ok(()) => effects.push(Effect::Tell { payload }),
+            Err(_) if self.manners.telling == Telling::Final => {
+                self.close(now, CloseReason::NotOffered, Duration::ZERO, effects);
+            }
             Err(failure) => refuse(id, None, failure, effects),
         }
     }

@@ -6,10 +6,11 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use proptest::prelude::*;
 
 use super::*;
-use crate::grant::Allowance;
-use crate::grant::{Pattern, Verb};
+use crate::event::Crowd;
+use crate::grant::{Allowance, Grant, Pattern, Token, Verb};
+use crate::history::Page;
 use crate::id::UserId;
-use crate::publication::{Epoch, IdempotencyKey, Offset, Payload};
+use crate::publication::{Epoch, IdempotencyKey, Offset, Payload, Position};
 use crate::rules::{MayPublish, MaySubscribe, Rule};
 
 const CHANNELS: u8 = 6;

@@ -16,6 +16,7 @@ use super::wire::{self, Data};
 use crate::channel::Channel;
 use crate::close::CloseReason;
 use crate::error::{ErrorCode, Failure};
+use crate::grant::Pattern;
 use crate::history::PAGE_MAX;
 use crate::id::{SessionId, UserId};
 use crate::publication::{IdempotencyKey, Payload};
@@ -108,6 +109,8 @@ struct Fields<'a> {
     user: Cow<'a, str>,
     #[serde(borrow)]
     client: Cow<'a, str>,
+    #[serde(borrow)]
+    pattern: Cow<'a, str>,
     disconnect: Option<Disconnect>,
     #[serde(borrow)]
     commands: Vec<&'a RawValue>,
@@ -120,7 +123,7 @@ struct Disconnect {
 }
 
 /// The methods that are served, as a batch names them.
-const METHODS: [&str; 8] = [
+const METHODS: [&str; 9] = [
     "publish",
     "broadcast",
     "presence",
@@ -128,6 +131,7 @@ const METHODS: [&str; 8] = [
     "history",
     "history_remove",
     "disconnect",
+    "channels",
     "batch",
 ];
 
@@ -193,6 +197,13 @@ impl Fields<'_> {
         match method {
             "publish" => self.publish(&self.channel),
             "disconnect" => self.disconnect(),
+            "channels" => {
+                let pattern = if self.pattern.is_empty() { "*" } else { &self.pattern };
+                let within = Pattern::parse(pattern);
+                let within =
+                    within.ok_or_else(|| bad("`pattern` is a channel's name, with * for any characters"))?;
+                Ok(ApiCall::Channels { within })
+            }
             method => {
                 let channel = named(&self.channel)?;
                 Ok(match method {
@@ -305,14 +316,22 @@ fn result(sink: &mut Json, reply: &ApiReply) {
             }
             None => presence_stats(sink, crowd),
         },
-        // No call that is read here is answered with channels.
-        ApiReply::Published { position: None, .. } | ApiReply::Channels { .. } | ApiReply::Done => {}
+        ApiReply::Channels { channels } => {
+            let channels = channels.iter().map(|(channel, crowd)| (channel.as_str().to_owned(), crowd));
+            sink.map(Field::always("channels", 1), channels, |sink, crowd| {
+                sink.number(Field::always("num_clients", 1), crowd.connections);
+            });
+        }
+        ApiReply::Published { position: None, .. } | ApiReply::Done => {}
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::event::Crowd;
     use crate::publication::{Epoch, Offset, Position};
 
     fn channel() -> Channel {
@@ -326,6 +345,10 @@ mod tests {
         let granted = |call: &Call| {
             call.clone().map(|call| match call {
                 ApiCall::Publish { channel, .. } => ApiReply::Published { channel, position },
+                ApiCall::Channels { .. } => {
+                    let crowd = Arc::new(Crowd { users: 2, connections: 3, members: None });
+                    ApiReply::Channels { channels: vec![(channel(), crowd)] }
+                }
                 _ => ApiReply::Done,
             })
         };
@@ -340,6 +363,7 @@ mod tests {
         for (method, body, count, text) in [
             ("publish", r#"{"channel":"a","data":{},"idempotency_key":"k"}"#, 1, result.to_owned()),
             ("publish", r#"{"channel":"a","b64data":"AP8="}"#, 1, result.to_owned()),
+            ("channels", "{}", 1, r#"{"result":{"channels":{"a":{"num_clients":3}}}}"#.to_owned()),
             ("history_remove", r#"{"channel":"a"}"#, 1, r#"{"result":{}}"#.to_owned()),
             (
                 "broadcast",
@@ -375,6 +399,7 @@ mod tests {
             ("disconnect", r#"{"client":"x"}"#, 107, 400),
             ("broadcast", "{}", 107, 400),
             ("batch", r#"{"commands":[]}"#, 107, 400),
+            ("channels", r#"{"pattern":"a b"}"#, 107, 400),
             ("rpc", "{}", 108, 400),
             ("shout", "{}", 108, 400),
         ] {

@@ -61,6 +61,9 @@ fn answer(sink: &mut impl Sink, id: u64, event: &Event) -> Option<()> {
             None => sink.message(Field::new("presence_stats", 10), |sink| presence_stats(sink, crowd)),
         },
         Event::Past { page, .. } => sink.message(Field::new("history", 11), |sink| history(sink, page)),
+        Event::Returned { payload } => sink.message(Field::new("rpc", 13), |sink| {
+            sink.data(Field::new("data", 1), payload);
+        }),
         Event::Refreshed { session, lasts, .. } => sink.message(Field::new("refresh", 14), |sink| {
             sink.text(Field::new("client", 1), &session.to_string());
             sink.text(Field::new("version", 2), VERSION);
@@ -80,7 +83,6 @@ fn answer(sink: &mut impl Sink, id: u64, event: &Event) -> Option<()> {
         | Event::NothingKept { .. }
         | Event::Recognised
         | Event::Pong { .. }
-        | Event::Returned { .. }
         | Event::Closing { .. } => return None,
     }
     Some(())

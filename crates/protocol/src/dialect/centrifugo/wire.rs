@@ -26,6 +26,9 @@ const HISTORY_MAX: usize = 300;
 /// The longest name of a kind of client, and of its version, in bytes; what is longer is cut off.
 const NAME_BYTES_MAX: usize = 64;
 
+/// The longest name of a method, in bytes.
+const METHOD_BYTES_MAX: usize = 255;
+
 /// One command: its number, and the first method that it names.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, expecting = "an object")]
@@ -46,8 +49,10 @@ pub(super) struct Frame<'a> {
     #[serde(borrow)]
     history: Option<History<'a>>,
     ping: Option<Nothing>,
-    send: Option<Nothing>,
-    rpc: Option<Nothing>,
+    #[serde(borrow)]
+    send: Option<Send<'a>>,
+    #[serde(borrow)]
+    rpc: Option<Rpc<'a>>,
     #[serde(borrow)]
     refresh: Option<Refresh<'a>>,
     #[serde(borrow)]
@@ -129,6 +134,22 @@ pub(super) struct Since<'a> {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
+pub(super) struct Send<'a> {
+    #[serde(borrow)]
+    data: Option<Data<'a>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Rpc<'a> {
+    #[serde(borrow)]
+    method: Cow<'a, str>,
+    #[serde(borrow)]
+    data: Option<Data<'a>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
 pub(super) struct Refresh<'a> {
     #[serde(borrow)]
     token: Cow<'a, str>,
@@ -184,10 +205,12 @@ impl Frame<'_> {
                 Err(CloseReason::BadRequest)
             };
         };
-        if id == 0 {
+        // What is said to the application is not answered, and has none either.
+        let is_told = matches!(meaning, Ok(Command::Tell { .. }));
+        if id == 0 && !is_told {
             return Err(CloseReason::BadRequest);
         }
-        let id = Some(RequestId::Number(id.into()));
+        let id = (!is_told).then(|| RequestId::Number(id.into()));
         Ok(match meaning {
             Ok(command) => Ok(Request { id, command }),
             Err(failure) => Err(Rejection { id, ..Rejection::unnamed(failure) }),
@@ -212,10 +235,10 @@ impl Frame<'_> {
             history.command()?
         } else if self.ping.is_some() {
             Err(not_offered("it is the server that pings"))
-        } else if self.send.is_some() {
-            return Err(CloseReason::NotOffered);
-        } else if self.rpc.is_some() {
-            Err(not_offered("nobody answers calls here"))
+        } else if let Some(Send { data }) = self.send {
+            Ok(Command::Tell { payload: sent(data) })
+        } else if let Some(Rpc { method, data }) = self.rpc {
+            rpc(&method, data)
         } else if let Some(Refresh { token }) = self.refresh {
             let token = some(token).ok_or(CloseReason::BadRequest)?;
             Ok(Command::Authenticate { token: Token::new(token) })
@@ -295,6 +318,19 @@ impl History<'_> {
         let reverse = self.reverse;
         Ok(named(&self.channel)?.map(|channel| Command::History { channel, since, limit, reverse }))
     }
+}
+
+/// A call of the application. Its method may have no name, as at Centrifugo, but one of the application's has.
+fn rpc(method: &str, data: Option<Data<'_>>) -> Result<Command, Failure> {
+    if method.is_empty() || method.len() > METHOD_BYTES_MAX {
+        return Err(bad("`method` has to be a name of 1 to 255 bytes"));
+    }
+    Ok(Command::Call { method: method.into(), payload: sent(data) })
+}
+
+/// What is left out is `null`.
+fn sent(data: Option<Data<'_>>) -> Payload {
+    data.map_or_else(|| Payload::parse("null").expect("it is JSON"), Data::payload)
 }
 
 /// A channel's name; one that cannot be is refused, and none at all has no place in the protocol.

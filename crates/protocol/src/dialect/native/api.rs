@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use super::decode::{self, Fields};
 use super::encode;
 use crate::close::CloseReason;
 use crate::command::{Command, Decoded, Rejection};
 use crate::error::{ErrorCode, Failure};
+use crate::grant::Pattern;
 use crate::grant::claims::ID_BYTES_MAX;
 use crate::id::{SessionId, UserId};
 use crate::server_api::{ApiCall, ApiReply, Whom};
@@ -42,6 +44,16 @@ pub fn decode(method: &str, body: &[u8]) -> Result<ApiCall, Failure> {
             let fields = read()?;
             Ok(ApiCall::Presence { channel: fields.channel(method)?, members: fields.members()? })
         }
+        "channels" => {
+            let Listing { pattern } = serde_json::from_slice(body)
+                .ok()
+                .filter(|_| body.trim_ascii_start().starts_with(b"{"))
+                .ok_or_else(|| bad("channels takes a JSON object, and `pattern` is a string"))?;
+            let within = Pattern::parse(pattern.as_deref().unwrap_or("*")).ok_or_else(|| {
+                bad("`pattern` is a channel's name, in which * stands for any characters: room:*")
+            })?;
+            Ok(ApiCall::Channels { within })
+        }
         "disconnect" => {
             let target = Target::of_body(method, body)?;
             Ok(ApiCall::Disconnect { whom: target.whom(["user", "session"])?, reason: target.reason()? })
@@ -60,6 +72,20 @@ const REVOCATION_TTL: Duration = Duration::from_secs(24 * 3600);
 
 /// The longest that one may hold.
 const REVOCATION_TTL_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// The fields of a call that asks which channels there are.
+#[derive(Deserialize)]
+struct Listing {
+    pattern: Option<String>,
+}
+
+/// A channel that somebody is subscribed to.
+#[derive(Serialize)]
+struct Listed<'a> {
+    channel: &'a str,
+    users: u64,
+    connections: u64,
+}
 
 /// The fields of a call that speaks of somebody.
 #[derive(Deserialize)]
@@ -158,8 +184,17 @@ pub fn encode_reply(reply: &ApiReply) -> Vec<u8> {
         }
         ApiReply::Past { channel, page } => encode_fields(&encode::past(channel, page)),
         ApiReply::Present { channel, crowd } => encode_fields(&encode::present(channel, crowd)),
-        // No method of this flavour asks for channels.
-        ApiReply::Channels { .. } | ApiReply::Done => b"{}".to_vec(),
+        ApiReply::Channels { channels } => {
+            let listed = channels.iter().map(|(channel, crowd)| Listed {
+                channel: channel.as_str(),
+                users: crowd.users,
+                connections: crowd.connections,
+            });
+            let listed: Vec<_> = listed.collect();
+            serde_json::to_vec(&json!({"type": "channels", "channels": listed}))
+                .expect("names and numbers can be written")
+        }
+        ApiReply::Done => b"{}".to_vec(),
     }
 }
 
@@ -176,8 +211,11 @@ fn encode_fields(fields: &encode::Fields<'_>) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::channel::Channel;
+    use crate::event::Crowd;
     use crate::history::Page;
     use crate::id::RequestId;
     use crate::publication::{Epoch, Offset, Position};
@@ -243,6 +281,9 @@ mod tests {
             ("revoke", "[]", ErrorCode::BadRequest, "revoke takes a JSON object"),
             ("revoke", "{\"session\":\"b\"}", ErrorCode::BadRequest, "name one: `user` or `token`"),
             ("revoke", "{\"user\":\"a\",\"ttl_seconds\":0}", ErrorCode::BadRequest, "from 1 to 2592000"),
+            ("channels", "[]", ErrorCode::BadRequest, "channels takes a JSON object"),
+            ("channels", "{\"pattern\":7}", ErrorCode::BadRequest, "`pattern` is a string"),
+            ("channels", "{\"pattern\":\"a b\"}", ErrorCode::BadRequest, "`pattern` is a channel's name"),
             ("shout", "{}", ErrorCode::NotFound, "no method \"shout\""),
         ] {
             let failure = decode(method, body.as_bytes()).unwrap_err();
@@ -270,6 +311,20 @@ mod tests {
         let call = decode("history/remove", br#"{"channel":"room:1"}"#);
         assert_eq!(call, Ok(ApiCall::RemoveHistory { channel: room() }));
         assert_eq!(encode_reply(&ApiReply::Done), b"{}");
+    }
+
+    #[test]
+    fn channels_are_listed_by_a_pattern() {
+        let within = |text| Pattern::parse(text).unwrap();
+        assert_eq!(decode("channels", b"{}"), Ok(ApiCall::Channels { within: within("*") }));
+        let some = decode("channels", br#"{"pattern":"room:*"}"#);
+        assert_eq!(some, Ok(ApiCall::Channels { within: within("room:*") }));
+        let crowd = Arc::new(Crowd { users: 2, connections: 3, members: None });
+        let channels = vec![(Channel::parse("room:1").unwrap(), crowd)];
+        let said: serde_json::Value =
+            serde_json::from_slice(&encode_reply(&ApiReply::Channels { channels })).unwrap();
+        let listed = json!([{"channel": "room:1", "users": 2, "connections": 3}]);
+        assert_eq!(said, json!({"type": "channels", "channels": listed}));
     }
 
     #[test]

@@ -6,7 +6,8 @@
 use std::borrow::Cow;
 
 use super::{
-    Connect, Data, Frame, History, Nothing, OfChannel, Publish, Refresh, Since, SubRefresh, Subscribe,
+    Connect, Data, Frame, History, Nothing, OfChannel, Publish, Refresh, Rpc, Send, Since, SubRefresh,
+    Subscribe,
 };
 use crate::close::CloseReason;
 use crate::command::Decoded;
@@ -121,8 +122,8 @@ fn frame(bytes: &[u8]) -> Option<Frame<'_>> {
             9 => frame.presence_stats = Some(of_channel(value.bytes()?)?),
             10 => frame.history = Some(history(value.bytes()?)?),
             11 => frame.ping = value.bytes().map(|_| Nothing {}),
-            12 => frame.send = value.bytes().map(|_| Nothing {}),
-            13 => frame.rpc = value.bytes().map(|_| Nothing {}),
+            12 => frame.send = Some(send(value.bytes()?)?),
+            13 => frame.rpc = Some(rpc(value.bytes()?)?),
             14 => frame.refresh = Some(refresh(value.bytes()?)?),
             15 => frame.sub_refresh = Some(sub_refresh(value.bytes()?)?),
             _ => {}
@@ -221,6 +222,30 @@ fn history(bytes: &[u8]) -> Option<History<'_>> {
                 of.since = Some(since);
             }
             9 => of.reverse = value.switch()?,
+            _ => {}
+        }
+        Some(())
+    })?;
+    Some(of)
+}
+
+fn send(bytes: &[u8]) -> Option<Send<'_>> {
+    let mut of = Send::default();
+    fields(bytes, |number, value| {
+        if number == 1 {
+            of.data = Some(Data::Bytes(value.bytes()?));
+        }
+        Some(())
+    })?;
+    Some(of)
+}
+
+fn rpc(bytes: &[u8]) -> Option<Rpc<'_>> {
+    let mut of = Rpc::default();
+    fields(bytes, |number, value| {
+        match number {
+            1 => of.data = Some(Data::Bytes(value.bytes()?)),
+            2 => of.method = value.text()?,
             _ => {}
         }
         Some(())
