@@ -275,7 +275,9 @@ impl Session {
 
     /// Takes one input and appends what is to be done, in order.
     pub fn handle(&mut self, now: Now, input: Input, effects: &mut Vec<Effect>) {
-        let Some(input) = self.hold(input) else { return };
+        if let Some(held) = self.held_with(&input) {
+            return held.push(input);
+        }
         match input {
             Input::Heard if self.manners.life == SignOfLife::Anything => self.heard(),
             Input::Heard => {}
