@@ -4,6 +4,7 @@
 //! sleeps again. All of it runs on one thread. What the connection itself does with what it takes is not here.
 
 use std::future::poll_fn;
+use std::io;
 use std::iter;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -12,14 +13,14 @@ use std::time::Duration;
 
 use fanfare_fanout::broker::Lanes;
 use fanfare_fanout::broker::memory::{Bus, MemoryBroker};
-use fanfare_fanout::{Batch, Hub, HubOptions, Outbox};
+use fanfare_fanout::{Batch, Hub, HubOptions, Outbox, Socket};
 use fanfare_metrics::Metrics;
 use fanfare_protocol::command::Start;
 use fanfare_protocol::event::{Event, Reply};
 use fanfare_protocol::publication::Retention;
 use fanfare_protocol::session::Terms;
 use fanfare_protocol::time::UnixMicros;
-use fanfare_protocol::{Channel, Draft, Encoding, SessionId};
+use fanfare_protocol::{Channel, Draft, Encoding, Publication, SessionId};
 use tokio::runtime::Runtime;
 use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
@@ -27,16 +28,48 @@ use tokio_util::task::TaskTracker;
 use crate::{Case, Operation, sample};
 
 pub(crate) const CASES: &[Case] = &[
-    Case { name: "deliver/1-to-1", prepare: || deliver(1, 1, None) },
-    Case { name: "deliver/1-to-1000", prepare: || deliver(1, 1_000, None) },
-    Case { name: "deliver/16-to-100", prepare: || deliver(16, 100, None) },
-    Case { name: "deliver/1-to-1-with-history", prepare: || deliver(1, 1, Some(Retention::SHORT)) },
-    Case { name: "deliver/16-to-100-with-history", prepare: || deliver(16, 100, Some(Retention::SHORT)) },
+    Case { name: "deliver/1-to-1", prepare: || deliver(1, 1, None, Way::Task) },
+    Case { name: "deliver/1-to-1000", prepare: || deliver(1, 1_000, None, Way::Task) },
+    Case { name: "deliver/16-to-100", prepare: || deliver(16, 100, None, Way::Task) },
+    Case {
+        name: "deliver/1-to-1-with-history",
+        prepare: || deliver(1, 1, Some(Retention::SHORT), Way::Task),
+    },
+    Case {
+        name: "deliver/16-to-100-with-history",
+        prepare: || deliver(16, 100, Some(Retention::SHORT), Way::Task),
+    },
+    Case { name: "deliver/1-to-1-past-task", prepare: || deliver(1, 1, None, Way::PastTask) },
+    Case { name: "deliver/1-to-1000-past-tasks", prepare: || deliver(1, 1_000, None, Way::PastTask) },
+    Case { name: "deliver/16-to-100-past-tasks", prepare: || deliver(16, 100, None, Way::PastTask) },
     Case { name: "subscribe/alone", prepare: || subscribe(0) },
     Case { name: "subscribe/among-100", prepare: || subscribe(100) },
 ];
 
 const NEVER: Duration = Duration::from_secs(1_000_000);
+
+/// How what is delivered leaves.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// Its subscriber's task is woken, and takes it.
+    Task,
+    /// It is written to the subscriber's socket, while the task sleeps.
+    PastTask,
+}
+
+/// A socket that takes everything.
+#[derive(Debug)]
+struct Sink {
+    heard: Arc<Heard>,
+    frame_bytes: usize,
+}
+
+impl Socket for Sink {
+    fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        self.heard.add((bytes.len() / self.frame_bytes) as u64);
+        Ok(bytes.len())
+    }
+}
 
 /// A node without sockets.
 struct Node {
@@ -47,7 +80,7 @@ struct Node {
 }
 
 /// What all subscribers have taken.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Heard {
     publications: AtomicU64,
     awaited: AtomicU64,
@@ -93,10 +126,15 @@ impl Node {
     }
 
     /// A subscriber that takes whatever comes, for as long as the node runs.
-    fn add_subscriber(&self, channel: &Channel, history: bool) {
+    fn add_subscriber(&self, channel: &Channel, history: bool, way: Way) {
         let outbox = outbox();
         self.runtime.block_on(self.join(channel, &outbox, history));
         let heard = self.heard.clone();
+        if way == Way::PastTask {
+            let publication = Publication::new(sample::draft(128, None), None);
+            let frame_bytes = publication.encoded(Encoding::NativeJson).len();
+            outbox.lend(Arc::new(Sink { heard: heard.clone(), frame_bytes }));
+        }
         let listen = async move {
             let mut batch = Batch::default();
             loop {
@@ -123,10 +161,10 @@ fn outbox() -> Arc<Outbox> {
 }
 
 /// So many publications come together, for so many subscribers.
-fn deliver(publications: usize, subscribers: usize, retention: Option<Retention>) -> Operation {
+fn deliver(publications: usize, subscribers: usize, retention: Option<Retention>, way: Way) -> Operation {
     let node = Node::start();
     let channel = sample::channel();
-    (0..subscribers).for_each(|_| node.add_subscriber(&channel, retention.is_some()));
+    (0..subscribers).for_each(|_| node.add_subscriber(&channel, retention.is_some(), way));
     let drafts = vec![sample::draft(128, retention); publications];
     Box::new(move || node.runtime.block_on(node.publish(&drafts, subscribers)))
 }
@@ -135,7 +173,7 @@ fn deliver(publications: usize, subscribers: usize, retention: Option<Retention>
 fn subscribe(others: usize) -> Operation {
     let node = Node::start();
     let channel = sample::channel();
-    (0..others).for_each(|_| node.add_subscriber(&channel, false));
+    (0..others).for_each(|_| node.add_subscriber(&channel, false, Way::Task));
     let mut visitors = iter::repeat_with(outbox).take(100).collect::<Vec<_>>().into_iter().cycle();
     Box::new(move || {
         let visitor = visitors.next().expect("they come again");

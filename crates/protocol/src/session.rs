@@ -108,6 +108,8 @@ pub struct Session {
     wanted: usize,
     /// When the first of the proofs ends by which it is on channels.
     passes_end: Option<Moment>,
+    /// Whether it has ever shown one.
+    has_shown_passes: bool,
     /// What it has published of late.
     publishing: Publishing,
     /// The code that this conversation ends or ended with, for logs and counters; 1006 while nobody closed it.
@@ -268,6 +270,7 @@ impl Session {
             subscriptions,
             wanted: 0,
             passes_end: None,
+            has_shown_passes: false,
             publishing: Publishing::default(),
             outcome: ABNORMAL,
         }
@@ -275,7 +278,9 @@ impl Session {
 
     /// Takes one input and appends what is to be done, in order.
     pub fn handle(&mut self, now: Now, input: Input, effects: &mut Vec<Effect>) {
-        let Some(input) = self.hold(input) else { return };
+        if let Some(held) = self.held_with(&input) {
+            return held.push(input);
+        }
         match input {
             Input::Heard if self.manners.life == SignOfLife::Anything => self.heard(),
             Input::Heard => {}

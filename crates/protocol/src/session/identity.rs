@@ -124,17 +124,13 @@ impl Session {
         }
     }
 
-    /// Keeps a command while it is being found out whose it is; gives back everything else.
-    pub(super) fn hold(&mut self, input: Input) -> Option<Input> {
+    /// Where to keep a command while it is being found out whose it is; nowhere for everything else.
+    pub(super) fn held_with(&mut self, input: &Input) -> Option<&mut Vec<Input>> {
         let is_command = matches!(input, Input::Request(_) | Input::Opening(_) | Input::Rejected(_));
-        if let State::Authenticating(authenticating) = &mut self.state
-            && let Some(held) = &mut authenticating.held
-            && is_command
-        {
-            held.push(input);
-            return None;
+        match &mut self.state {
+            State::Authenticating(authenticating) if is_command => authenticating.held.as_mut(),
+            _ => None,
         }
-        Some(input)
     }
 
     pub(super) fn authenticate(&mut self, id: Option<RequestId>, token: Token, effects: &mut Vec<Effect>) {

@@ -85,8 +85,7 @@ impl Session {
 
     /// Whether the client may hear a channel that it wants: by its grant, or by the pass that it has shown.
     fn still_hears(&self, channel: &Channel) -> Result<(), Failure> {
-        let has_pass = self.subscriptions.get(channel).is_some_and(|it| it.pass.is_some());
-        match has_pass {
+        match self.pass(channel).is_some() {
             true => self.policy.rules.rule(channel).map(drop),
             false => self.policy.rules.may_hear(channel, self.grant()).map(drop),
         }
@@ -134,6 +133,7 @@ impl Session {
             Ok(terms) => {
                 if let Some(subscription) = self.subscriptions.get_mut(&channel) {
                     subscription.pass = Some(held);
+                    self.has_shown_passes = true;
                 }
                 self.look_at_passes();
                 effects.push(Effect::Join { id, channel, terms });
@@ -172,6 +172,7 @@ impl Session {
             return refuse(id, Some(channel), failure, effects);
         };
         subscription.pass = Some(held);
+        self.has_shown_passes = true;
         self.look_at_passes();
         effects.push(Effect::Send(Reply { id, event: Event::Renewed { channel, lasts } }));
     }
@@ -194,6 +195,14 @@ impl Session {
             effects.push(Effect::Send(Reply::unasked(event)));
         }
         self.look_at_passes();
+    }
+
+    /// The pass by which the client is on a channel, if it has shown one.
+    fn pass(&self, channel: &Channel) -> Option<&Pass> {
+        if !self.has_shown_passes {
+            return None; // Which is so for nearly all, and looking for it takes a hash.
+        }
+        self.subscriptions.get(channel)?.pass.as_ref().map(|held| &held.pass)
     }
 
     /// Finds out when the next pass ends.
@@ -286,7 +295,7 @@ impl Session {
         outcome: Result<Option<Entry>, Failure>,
         effects: &mut Vec<Effect>,
     ) {
-        let lasts = self.subscriptions.get(&channel).and_then(|it| it.pass.as_ref()?.pass.expires);
+        let lasts = self.pass(&channel).and_then(|pass| pass.expires);
         let lasts = lasts.map(|expires| expires.since(now.unix));
         let Some(notices) = self.answered(&channel, outcome.is_ok()) else { return };
         if let State::Prelude(_) = self.state {
@@ -362,8 +371,7 @@ impl Session {
 
     /// As whom others see the client on a channel.
     fn member(&self, channel: &Channel) -> Member {
-        let pass = self.subscriptions.get(channel).and_then(|it| it.pass.as_ref()).map(|held| &held.pass);
-        let (user, profile) = match (pass, self.grant()) {
+        let (user, profile) = match (self.pass(channel), self.grant()) {
             (Some(Pass { user: Some(user), profile, .. }), _) => (Some(user.clone()), profile.clone()),
             (pass, grant) => {
                 let profile = pass.and_then(|pass| pass.profile.clone());
@@ -376,8 +384,7 @@ impl Session {
 
     /// As whom the client publishes on a channel; nobody in particular where it has not said who it is.
     pub(super) fn sender(&self, channel: &Channel) -> Option<Sender> {
-        let pass = self.subscriptions.get(channel).and_then(|it| it.pass.as_ref()).map(|held| &held.pass);
-        match pass {
+        match self.pass(channel) {
             Some(Pass { user: Some(user), profile, .. }) => {
                 Some(Sender { user: user.clone(), profile: profile.clone() })
             }
