@@ -224,6 +224,7 @@ fn limits_that_are_exceeded_fail() {
 fn a_run_that_cannot_be_done_is_told_from_a_failed_one() {
     expect(&[
         (Fault::Refuse, "idle --connections 10", 2, "error 4403 forbidden"),
-        (Fault::None, "check --url wss://127.0.0.1/ws", 2, "only ws:// is supported"),
+        (Fault::None, "check --url wss://127.0.0.1/ws", 2, "needs --authority"),
+        (Fault::None, "check --url http://127.0.0.1/ws", 2, "only ws:// and wss:// are spoken"),
     ]);
 }
