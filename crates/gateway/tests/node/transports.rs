@@ -7,6 +7,7 @@ use std::time::Duration;
 use fanfare_fanout::broker::memory::Bus;
 use fanfare_gateway::node::Node;
 use fanfare_testbed::{Client, EventStream, Nginx, Samples, eventually, http};
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -35,8 +36,13 @@ fn plain(mut event: Value) -> Value {
     event
 }
 
+/// What is published: some of it again and again, so that it is shorter when compressed.
+fn data(number: u64) -> Value {
+    json!({"n": number, "text": "again and again ".repeat(8)})
+}
+
 fn message(offset: u64) -> Value {
-    json!({"type": "message", "channel": "room:1", "offset": offset, "data": {"n": offset}})
+    json!({"type": "message", "channel": "room:1", "offset": offset, "data": data(offset)})
 }
 
 fn subscribed(offset: u64, recovered: bool) -> Value {
@@ -44,7 +50,7 @@ fn subscribed(offset: u64, recovered: bool) -> Value {
 }
 
 async fn say(row: Row, node: &Node, offset: u64) {
-    let answer = plain(row.publish(node.public_addr(), "room:1", json!({"n": offset})).await);
+    let answer = plain(row.publish(node.public_addr(), "room:1", data(offset)).await);
     let expected = json!({"type": "published", "channel": "room:1", "epoch": "E", "offset": offset});
     assert_eq!(answer, expected, "{row:?}");
 }
@@ -53,7 +59,7 @@ async fn say(row: Row, node: &Node, offset: u64) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_conversation_is_the_same_over_every_transport() {
     for row in Row::ALL {
-        let node = node(ROOM).await;
+        let node = row.node(ROOM).await;
         let address = node.public_addr();
         for offset in 1..=2 {
             say(row, &node, offset).await;
@@ -82,6 +88,9 @@ async fn a_conversation_is_the_same_over_every_transport() {
         heard.push(ear.hear().await);
         say(row, &node, 21).await;
         heard.push(ear.hear().await);
+        let compressed = ear.compressed();
+        assert!(compressed.is_none_or(|count| count > 0), "what was agreed on is done");
+        assert_eq!(compressed.is_some(), row == Row::Deflated);
         let internal = node.internal_addr();
         let draining = async {
             // One that polls is there only while it does.
@@ -115,19 +124,20 @@ async fn a_conversation_is_the_same_over_every_transport() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_conversation_goes_through_nginx() {
     // nginx speaks HTTP/1.1 with the nodes.
-    for row in Row::ALL.into_iter().filter(|&row| row != Row::Http2) {
-        let (config, bus) = (configured(ROOM), Bus::default());
+    for row in Row::ALL.into_iter().filter(|row| row.is_http1()) {
+        let (config, bus) = (configured(&row.settings(ROOM)), Bus::default());
         let [first, second] =
             [Node::start_on(&config, &bus).await.unwrap(), Node::start_on(&config, &bus).await.unwrap()];
         let nginx = Nginx::start(&[first.public_addr(), second.public_addr()]).await;
         let mut ear = Ear::open(row, nginx.address(), &["room:1"]).await.unwrap();
         assert_eq!(plain(ear.hear().await), subscribed(0, false), "{row:?}");
         for offset in 1..=3 {
-            row.publish(nginx.address(), "room:1", json!({"n": offset})).await;
+            row.publish(nginx.address(), "room:1", data(offset)).await;
             assert_eq!(plain(ear.hear().await), message(offset), "{row:?}");
         }
+        assert!(ear.compressed().is_none_or(|count| count > 0), "nginx hands the agreement on");
         ear.cut();
-        row.publish(nginx.address(), "room:1", json!({"n": 4})).await;
+        row.publish(nginx.address(), "room:1", data(4)).await;
         first.drain().await;
         ear.come_back(nginx.address()).await;
         assert_eq!(plain(ear.hear().await), subscribed(4, true), "{row:?}");
@@ -149,7 +159,7 @@ async fn wherever_a_client_is_cut_it_misses_nothing_and_hears_nothing_twice() {
     const KEPT: &str = "[limits]\nmessages_per_second = 0\n[namespaces.default]\npublish = \"anyone\"\n\
                         [namespaces.default.history]\nsize = 150\n";
     for (row, seed) in Row::ALL.into_iter().zip(1..) {
-        let (config, bus) = (configured(KEPT), Bus::default());
+        let (config, bus) = (configured(&row.settings(KEPT)), Bus::default());
         let nodes =
             [Node::start_on(&config, &bus).await.unwrap(), Node::start_on(&config, &bus).await.unwrap()];
         let channels = ["a", "b"];
@@ -159,11 +169,10 @@ async fn wherever_a_client_is_cut_it_misses_nothing_and_hears_nothing_twice() {
         }
         let mut random = fastrand::Rng::with_seed(seed);
         let mut heard = [Vec::new(), Vec::new()];
-        let mut publisher = Client::connect(nodes[1].public_addr()).await;
         let publishing = async {
             for number in 0..MESSAGES {
                 for channel in channels {
-                    publisher.publish(channel, json!(number)).await;
+                    publish(&nodes[1], channel, json!(number)).await;
                 }
             }
         };
@@ -198,8 +207,8 @@ async fn wherever_a_client_is_cut_it_misses_nothing_and_hears_nothing_twice() {
 /// The queue is bounded and given up as a whole: what is heard is a beginning without a gap, then why, then nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_does_not_read_is_closed_over_every_transport_that_lasts() {
-    for row in Row::LASTING {
-        let node = node(ROOM).await;
+    for row in Row::lasting() {
+        let node = row.node(ROOM).await;
         let mut slow = Ear::narrow(row, node.public_addr(), &["room:1"]).await;
         let published = overflow(&node).await;
         assert_eq!(slow.hear().await["type"], "subscribed");
@@ -248,22 +257,28 @@ async fn a_poll_after_more_than_half_of_the_queue_reports_the_loss() {
     counted(&node, "fanfare_connections", 0.0).await;
 }
 
+/// Publishes as a backend does, so however clients come.
+async fn publish(node: &Node, channel: &str, data: Value) {
+    let body = json!({"channel": channel, "data": data}).to_string();
+    let answer = http::post(node.internal_addr(), "/api/publish", &[], &body).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+}
+
 /// Publishes until the one client that does not read has been given up, and returns how many that was.
 async fn overflow(node: &Node) -> u64 {
-    /// 16 MB: more than any kernel takes for one client.
+    /// 16 MB, or three quarters of it compressed: more than any kernel takes for one client.
     const KERNEL_TAKES: u64 = 2000;
-    let mut publisher = Client::connect(node.public_addr()).await;
-    let filling = "x".repeat(8 * 1024);
     let (mut published, mut has_waited) = (0, false);
     loop {
-        publisher.publish("room:1", json!([published, filling])).await;
+        let filling: String = (0..8 * 1024).map(|_| fastrand::alphanumeric()).collect();
+        publish(node, "room:1", json!([published, filling])).await;
         published += 1;
         let samples = Samples::of(node.internal_addr()).await;
         let waiting = samples.value("fanfare_outbox_bytes");
         has_waited |= waiting > 32_768.0;
         // A busy node may fill and empty the queue between two looks; then it shows by what can be nowhere.
         let is_given_up = waiting < 4096.0 && (has_waited || published > KERNEL_TAKES);
-        if is_given_up || samples.value("fanfare_connections") < 2.0 {
+        if is_given_up || samples.value("fanfare_connections") < 1.0 {
             return published;
         }
         assert!(published < 10_000, "80 MB wait somewhere: {waiting} bytes in the queue");
@@ -273,27 +288,30 @@ async fn overflow(node: &Node) -> u64 {
 /// A reader that takes nothing at all is not waited for: the kernel gives it up, whatever carries it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_takes_nothing_is_given_up_in_the_time_of_a_heartbeat() {
-    for row in Row::LASTING {
-        let mut config = configured(ROOM);
-        config.heartbeat.interval = Duration::from_millis(400);
-        config.heartbeat.timeout = Duration::from_millis(200);
+    let give_up = async |row: Row| {
+        let mut config = configured(&row.settings(ROOM));
+        config.heartbeat.interval = Duration::from_secs(2);
+        config.heartbeat.timeout = Duration::from_secs(1);
         let node = start(&config).await;
         let _stuck = Ear::narrow(row, node.public_addr(), &["room:1"]).await;
         overflow(&node).await;
         counted(&node, "fanfare_connections", 0.0).await;
         counted(&node, "fanfare_subscriptions", 0.0).await;
-    }
+    };
+    join_all(Row::lasting().map(give_up)).await;
 }
 
 #[tokio::test]
 async fn what_is_over_a_limit_is_refused_alike() {
     for row in Row::ALL {
-        let one = node("[limits]\nconnections = 1").await;
-        let _first = Client::connect(one.public_addr()).await;
+        let one = row.node("[limits]\nconnections = 1").await;
+        // One that polls is there only while it does.
+        let first = if row == Row::Poll { Row::WebSocket } else { row };
+        let _first = Ear::open(first, one.public_addr(), &["a"]).await.unwrap();
         let refused = Ear::open(row, one.public_addr(), &["a"]).await.err();
         assert_eq!(refused, Some(Refused::Status(503)), "{row:?}");
 
-        let room = node(ROOM).await;
+        let room = row.node(ROOM).await;
         for (channels, code) in
             [(&["nowhere:1"][..], 4404), (&["secret:1"], 4403), (&["secret:1", "nowhere:1"], 4403)]
         {
@@ -305,12 +323,34 @@ async fn what_is_over_a_limit_is_refused_alike() {
             assert_eq!(answer["code"], code, "{row:?} {answer}");
         }
         counted(&room, "fanfare_subscriptions", 0.0).await;
+
+        let node = row.node("[limits]\nchannels = 2").await;
+        for (channels, refused) in
+            [(&["a"][..], None), (&["a", "b"], None), (&["a", "b", "c"], Some(Refused::Code(4422)))]
+        {
+            assert_eq!(
+                Ear::open(row, node.public_addr(), channels).await.err(),
+                refused,
+                "{row:?} {channels:?}"
+            );
+        }
     }
-    // A WebSocket is in before it asks for too many channels.
-    let node = node("[limits]\nchannels = 1").await;
-    for row in [Row::Events, Row::Lines, Row::Poll] {
-        let refused = Ear::open(row, node.public_addr(), &["a", "b"]).await.err();
-        assert_eq!(refused, Some(Refused::Code(4422)), "{row:?}");
+}
+
+/// The same message, one byte under the bound, at it and over it: by a WebSocket, whose message is what its dialect makes of it and what comes
+/// out when it is inflated, and by a post.
+#[tokio::test]
+async fn a_message_over_the_bound_is_refused_over_every_transport() {
+    const BOUND: usize = 2000;
+    for row in Row::ALL {
+        let node = row.node(&format!("[limits]\nmessage_bytes = {BOUND}")).await;
+        let say = async |bytes| row.publish_bytes(node.public_addr(), "a", json!(1), bytes).await;
+        for bytes in [BOUND - 1, BOUND] {
+            assert_eq!(say(bytes).await.expect("it is taken")["type"], "published", "{row:?}, {bytes} bytes");
+        }
+        let over = say(BOUND + 1).await.map(|answer| answer["code"].clone());
+        let refused = if row.is_websocket() { Err(1009) } else { Ok(json!(4413)) };
+        assert_eq!(over, refused, "{row:?}");
     }
 }
 
