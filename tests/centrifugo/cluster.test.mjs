@@ -2,31 +2,13 @@
 
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { after, before, test } from 'node:test';
+import { test } from 'node:test';
 import { promisify } from 'node:util';
 import { Clients, Heard, WAYS, api, bounded, said, saying, subscribed } from './support.mjs';
 
-const PROGRAM = process.env.FANFARE_BIN ?? new URL('../../target/debug/fanfare', import.meta.url).pathname;
 const SCRIPT = new URL('../../scripts/cluster', import.meta.url).pathname;
-
-let env;
-const cluster = async (...words) => promisify(execFile)(SCRIPT, words, { env });
-let urls = {};
-
-before(async () => {
-  env = { ...process.env, CLUSTER_DIR: await mkdtemp(join(tmpdir(), 'fanfare-centrifugo-')) };
-  await cluster('up', '--binary', PROGRAM, '--no-prometheus', '--drain', '1');
-  const { stdout } = await cluster('env');
-  urls = Object.fromEntries(stdout.trim().split('\n').map((line) => line.split('=')));
-});
-
-after(async () => {
-  await cluster('down');
-  await rm(env.CLUSTER_DIR, { recursive: true });
-});
+const cluster = async (...words) => promisify(execFile)(SCRIPT, words);
+const urls = process.env;
 
 for (const [name, way] of Object.entries(WAYS)) {
   test(`a client recovers what it missed while its node was killed (${name})`, async () => {
