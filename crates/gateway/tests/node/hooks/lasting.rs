@@ -97,3 +97,34 @@ async fn a_ticket_lasts_as_long_as_the_backend_renews_its_client() {
     let said = http::post(node.public_addr(), "/publish", &[&ticket], r#"{"channel":"news","data":1}"#).await;
     assert_eq!(said.status, 200, "{}", said.text());
 }
+
+/// Who asks may be refused, or nobody be there to ask: then a client goes when its time is over, and not for having been refused.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_word_that_nobody_renews_ends_when_it_said() {
+    let backend = Backend::start(|asked: Asked| {
+        let question: Value = serde_json::from_slice(asked.body()).expect("JSON");
+        let answer = match question["type"].as_str() {
+            Some("connect") => says(200, json!({"user": "ann", "expires": now() + 3}).to_string()),
+            _ => says(401, "who are you?"),
+        };
+        async move { answer }
+    })
+    .await;
+    let url = backend.url("/");
+    let asking = node(&format!("[hooks]\nconnect = \"{url}\"\nrefresh = \"{url}\"\n")).await;
+    let silent = node(&format!("[hooks]\nconnect = \"{url}\"\n")).await;
+    let mut clients =
+        [Client::connect(asking.public_addr()).await, Client::connect(silent.public_addr()).await];
+    let [renewable, final_word] = join_all(clients.iter_mut().map(|client| async {
+        let expires = client.welcome()["expires"].as_u64().expect("a time");
+        let goodbye = client.goodbye().await;
+        assert!(now() >= expires, "it goes before its time");
+        goodbye.code
+    }))
+    .await[..] else {
+        panic!("two clients")
+    };
+    // The one may come back as it is, the other needs another word.
+    assert_eq!((renewable, final_word), (Some(1013), Some(4401)));
+    assert!(questions(&backend).iter().any(|question| question["type"] == "refresh"));
+}
