@@ -72,8 +72,9 @@ pub fn forwarded(bytes: &[u8]) {
         let proxies = Proxies::of(&config);
         let lines = |lines: &[&[u8]]| {
             let mut headers = HeaderMap::new();
-            let values = lines.iter().filter_map(|line| HeaderValue::from_bytes(line).ok());
-            values.for_each(|value| drop(headers.append(HeaderName::from_static(name), value)));
+            for value in lines.iter().filter_map(|line| HeaderValue::from_bytes(line).ok()) {
+                headers.append(HeaderName::from_static(name), value);
+            }
             headers
         };
         let written: Vec<_> = bytes.split(|byte| *byte == b'\n').collect();

@@ -1,6 +1,7 @@
 //! Attacks before there is a connection.
 
-use std::net::SocketAddr;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use futures_util::future::join_all;
 use futures_util::stream::iter;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, interval, timeout};
 
 use super::scene::{Scene, Stream, gateway};
@@ -109,10 +110,17 @@ pub(super) async fn long_heads(address: SocketAddr, count: usize) {
     join_all((0..count).map(endless)).await;
 }
 
-/// How many handshakes were answered by 101, by 429, or not at all.
-pub(super) async fn flood(address: SocketAddr, count: usize) -> [usize; 3] {
+/// A socket from this address, if it is let in so far.
+async fn connect_from(source: &str, address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind((source.parse::<IpAddr>().expect("an address"), 0).into())?;
+    socket.connect(address).await
+}
+
+/// How many handshakes from one address were answered by 101, by 429, or not at all.
+pub(super) async fn flood(source: &str, address: SocketAddr, count: usize) -> [usize; 3] {
     let attempts = iter(0..count).map(|_| async {
-        let Ok(mut socket) = TcpStream::connect(address).await else { return 2 };
+        let Ok(mut socket) = connect_from(source, address).await else { return 2 };
         let _ = socket.write_all(HANDSHAKE.as_bytes()).await;
         match http::read_head(&mut socket, &mut Vec::new()).await {
             Ok(answer) if answer.status == 101 => 0,
@@ -166,7 +174,7 @@ async fn ten_thousand_handshakes_from_one_address_come_to_its_share() {
     let mut scene = Scene::start(&["limits.handshakes_per_second_per_ip=50"]).await;
     let began = Instant::now();
     let mut outcomes = [0; 3];
-    scene.withstands(async |address| outcomes = flood(address, 10_000).await).await;
+    scene.withstands(async |address| outcomes = flood("127.0.0.40", address, 10_000).await).await;
     let share = 50 * (usize::try_from(began.elapsed().as_secs()).expect("a moment") + 2);
     let [welcome, told, untold] = outcomes;
     assert!(welcome <= share && told <= share, "{outcomes:?} of a share of {share}");
