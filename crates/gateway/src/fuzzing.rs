@@ -11,14 +11,15 @@ use futures_util::FutureExt;
 use crate::auth::keys::Algorithm;
 use crate::auth::keys::jwk::{self, KEYS_MAX, KID_BYTES_MAX};
 use crate::config::{self, File, ForwardedBy, Source};
+use crate::proxy::Proxies;
 use crate::proxy::protocol::{self, Introduction};
-use crate::proxy::{Proxies, Unreadable};
 
 /// The answer of a key server: keys that are named within bounds, are for some algorithm that a public key can be for, and check
 /// any signature without a panic.
 pub fn key_set(json: &[u8]) {
     let Ok(keys) = jwk::read_set(json) else { return };
-    let value: serde_json::Value = serde_json::from_slice(json).expect("a set of keys is JSON");
+    // What has a number that nobody can hold is JSON as well.
+    let Ok(value) = serde_json::from_slice::<serde_json::Value>(json) else { return };
     let offered = value["keys"].as_array().expect("it has a list of keys").len();
     assert!((1..=offered.min(KEYS_MAX)).contains(&keys.len()));
     for jwk in keys {
@@ -78,12 +79,7 @@ pub fn forwarded(bytes: &[u8]) {
             headers
         };
         let written: Vec<_> = bytes.split(|byte| *byte == b'\n').collect();
-        let claimed = lines(&written);
-        assert_eq!(proxies.client(CLIENT, &claimed), Ok(CLIENT), "nobody believes it");
-        match proxies.client(PROXY, &claimed) {
-            Ok(client) => assert!(!proxies.include(client) || !written.is_empty()),
-            Err(Unreadable) => {}
-        }
+        assert_eq!(proxies.client(CLIENT, &lines(&written)), Ok(CLIENT), "nobody believes it");
         let last = [written.last().copied().unwrap_or_default(), b", ", appended.as_bytes()].concat();
         let behind = [&written[..written.len().saturating_sub(1)], &[&*last]].concat();
         let is_header = HeaderValue::from_bytes(&last).is_ok_and(|value| value.to_str().is_ok());

@@ -56,7 +56,7 @@ async fn everything(flooder: &str, public: SocketAddr) {
 async fn a_thousand_clients_lose_nothing_while_every_attack_is_mounted_at_once() {
     let mut scene = Scene::start(&SETTINGS).await;
     scene.fill(1_000).await;
-    scene.withstands(async |public| everything("127.0.0.41", public).await).await;
+    scene.withstands(async |public| Box::pin(everything("127.0.0.41", public)).await).await;
 }
 
 /// The same where a backend says who comes in: whoever attacks is a question to it, and leaves as little behind.
@@ -67,6 +67,6 @@ async fn nobody_loses_anything_where_a_backend_is_asked_about_attackers() {
     let settings: Vec<_> = SETTINGS.iter().copied().chain([&*hook]).collect();
     let mut scene = Scene::start(&settings).await;
     scene.fill(200).await;
-    scene.withstands(async |public| everything("127.0.0.42", public).await).await;
+    scene.withstands(async |public| Box::pin(everything("127.0.0.42", public)).await).await;
     assert!(backend.requests() > 1_000, "{} questions", backend.requests());
 }
