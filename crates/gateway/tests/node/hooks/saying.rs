@@ -45,7 +45,7 @@ async fn what_is_posted_is_what_the_backend_makes_of_it() {
 /// Each question says who the client is by what is known then, where it is and how it came, with the headers on the list.
 #[tokio::test]
 async fn every_question_says_of_whom_it_is() {
-    let heard: Arc<Mutex<Vec<(Value, Option<String>)>>> = Arc::default();
+    let heard = Arc::new(Mutex::new(Vec::new()));
     let kept = heard.clone();
     let backend = Backend::start(move |asked: Asked| {
         let question: Value = serde_json::from_slice(asked.body()).expect("JSON");
