@@ -12,6 +12,7 @@ pub mod clock;
 pub mod config;
 pub mod connection;
 mod errands;
+mod events;
 mod hooks;
 mod http;
 pub mod node;

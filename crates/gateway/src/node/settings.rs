@@ -10,7 +10,7 @@ use std::time::Duration;
 use fanfare_protocol::dialect::{Offer, centrifugo};
 use fanfare_protocol::limits::{self, Bound};
 use fanfare_protocol::publication::Retention;
-use fanfare_protocol::rules::{Consent, MayPublish, MaySubscribe, NameRules, Overflow, Rule, Rules};
+use fanfare_protocol::rules::{Consent, MayPublish, MaySubscribe, NameRules, Overflow, Roll, Rule, Rules};
 use fanfare_protocol::session::Policy;
 use fanfare_protocol::websocket::{Context, Shape, Willingness};
 
@@ -175,6 +175,7 @@ fn rule(namespace: &Namespace) -> Rule {
             idempotency_ttl: history.idempotency_ttl,
         }),
         presence: namespace.presence,
+        roll: if namespace.events { Roll::ForBackend } else { Roll::ForClients },
         consent_to_subscribe: consent(&namespace.subscribe_hook),
         consent_to_publish: consent(&namespace.publish_hook),
         overflow: match namespace.overflow {
