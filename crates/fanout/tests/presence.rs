@@ -76,4 +76,5 @@ contract! {
     a_lost_answer_is_made_good_in_silence
     members_of_a_drained_node_have_the_grace_to_come_back
     a_channel_of_ten_thousand_is_one_crowd
+    channels_with_anybody_on_them_are_listed
 }

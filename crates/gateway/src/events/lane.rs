@@ -45,12 +45,6 @@ struct Waiting {
     known: HashSet<Debt>,
 }
 
-impl Waiting {
-    fn len(&self) -> usize {
-        self.noticed.len() + self.owed.len()
-    }
-}
-
 /// What is told in one report.
 #[derive(Default)]
 struct Batch {
@@ -111,8 +105,9 @@ impl Lane {
         self.arrived.notify_one();
     }
 
-    fn is_empty(&self) -> bool {
-        self.waiting.lock().len() == 0
+    fn len(&self) -> usize {
+        let waiting = self.waiting.lock();
+        waiting.noticed.len() + waiting.owed.len()
     }
 
     fn take_owed(&self, count: usize) -> Vec<Debt> {
@@ -148,7 +143,7 @@ impl Lane {
 /// Tells what comes along a lane until told to stop, and then for a while what waits; or until nobody is to be told any more.
 pub(crate) async fn run(lane: Arc<Lane>, services: Arc<Services>, stop: CancellationToken) {
     while let Some(terms) = lane.terms() {
-        if lane.is_empty() {
+        if lane.len() == 0 {
             tokio::select! {
                 biased;
                 () = lane.arrived.notified() => {}
@@ -156,7 +151,9 @@ pub(crate) async fn run(lane: Arc<Lane>, services: Arc<Services>, stop: Cancella
             }
             continue;
         }
-        let _ = timeout(terms.delay, stop.cancelled()).await;
+        if lane.len() < terms.batch_events {
+            let _ = timeout(terms.delay, stop.cancelled()).await;
+        }
         let told = async { tell_some(&lane, &terms, &services).await };
         if stop.run_until_cancelled(told).await.is_none() {
             break;
@@ -164,7 +161,7 @@ pub(crate) async fn run(lane: Arc<Lane>, services: Arc<Services>, stop: Cancella
     }
     let _ = timeout(FLUSH, async {
         while let Some(terms) = lane.terms()
-            && !lane.is_empty()
+            && lane.len() > 0
         {
             tell_some(&lane, &terms, &services).await;
         }
@@ -180,7 +177,7 @@ async fn tell_some(lane: &Arc<Lane>, terms: &Terms, services: &Services) {
     }
     // Dropped half-way, when the node stops, it goes back to where it was.
     let mut underway = Underway { lane, batch };
-    let outcome = if send(terms, &underway.batch.noticed, services).await {
+    let outcome = if send(lane, &underway.batch.noticed, services).await {
         EventOutcome::Delivered
     } else {
         EventOutcome::GivenUp
@@ -264,14 +261,15 @@ fn happening(debt: &Debt, level: u64) -> Happening {
     }
 }
 
-/// Posts until it is taken, at growing distances; `false` when the time is over.
-async fn send(terms: &Terms, noticed: &[Noticed], services: &Services) -> bool {
+/// Posts until it is taken, at growing distances and as the settings say by then; `false` when the time is over.
+async fn send(lane: &Lane, noticed: &[Noticed], services: &Services) -> bool {
     let id = format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..));
     let node = services.settings().policy.node.clone();
     let report = Report { id: &id, node: &node, noticed };
     let began = Instant::now();
     let mut wait = RETRY;
     loop {
+        let Some(terms) = lane.terms() else { return false };
         let (headers, body) = (terms.spell)(&report, services.clock.unix());
         let error = match terms.outgoing.post(&terms.url, headers, body).await {
             Ok(_) => return true,
