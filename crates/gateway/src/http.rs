@@ -11,8 +11,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use ::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use ::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use bytes::Bytes;
+use fanfare_metrics::Refusal;
 use fanfare_protocol::dialect::{Offer, native};
 use fanfare_protocol::error::{ErrorCode, Failure};
 use fanfare_protocol::limits::Limits;
@@ -30,6 +31,7 @@ use crate::{admin, api};
 
 mod cors;
 mod handshake;
+mod host;
 mod publish;
 pub(crate) mod pusher;
 mod query;
@@ -166,6 +168,9 @@ pub(crate) async fn answer(
     request: Request<Incoming>,
     services: &Arc<Services>,
 ) -> Answer {
+    if let Err(why) = host::check(&request) {
+        return unclear(door, why, &request, services);
+    }
     let path = request.uri().path();
     if door == Door::Public {
         services.settings().auth.prepare_request(&request).await;
@@ -202,6 +207,18 @@ pub(crate) async fn answer(
         },
         _ => not_found(path),
     }
+}
+
+/// The answer to a request of which it is not clear for whom it is. Nothing else that comes on its socket is believed.
+fn unclear(door: Door, why: &'static str, request: &Request<Incoming>, services: &Services) -> Answer {
+    if door == Door::Public {
+        services.metrics.handshake_refused(Refusal::BadRequest);
+    }
+    let mut answer = failure(&Failure::new(ErrorCode::BadRequest, why));
+    if request.version() != Version::HTTP_2 {
+        answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    answer
 }
 
 fn only_get(method: &Method, answer: impl FnOnce() -> Answer) -> Answer {

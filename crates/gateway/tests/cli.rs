@@ -9,7 +9,7 @@ use fanfare_testbed::{Gateway, free_port, http};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::Command;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_fanfare");
 
@@ -176,25 +176,22 @@ async fn a_port_in_use_is_named() {
 
 #[tokio::test]
 async fn sigterm_drains_and_a_second_one_stops_at_once() {
-    let mut gateway = Gateway::start(Path::new(PROGRAM), &["node.drain_seconds=3600"]).await;
-    // It does not answer the Close, and the drain would wait seconds for that.
+    let patient = ["node.drain_seconds=3600", "limits.close_seconds=60"];
+    let mut gateway = Gateway::start(Path::new(PROGRAM), &patient).await;
+    // It does not answer the Close, and the drain would wait a minute for that.
     let mut stubborn = RawPeer::connect(gateway.public()).await;
     gateway.terminate().await;
     assert_eq!(stubborn.until_close().await.1, Some(1001), "it drains");
-    let began = Instant::now();
     gateway.terminate().await;
     assert!(gateway.ended().await.success());
-    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
     assert!(gateway.log().contains("told twice"), "{}", gateway.log());
 }
 
 #[tokio::test]
 async fn an_idle_node_stops_at_once_and_well() {
-    let mut gateway = Gateway::start(Path::new(PROGRAM), &["node.drain_seconds=0"]).await;
-    let began = Instant::now();
+    let mut gateway = Gateway::start(Path::new(PROGRAM), &["node.drain_seconds=3600"]).await;
     gateway.terminate().await;
     assert!(gateway.ended().await.success(), "{}", gateway.log());
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
 }
 
 /// One line says how open the node is; a password in a URL is never among what is logged.

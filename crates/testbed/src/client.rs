@@ -239,6 +239,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         self.send_frame(message).await.expect("the connection is open");
     }
 
+    /// How many bytes a command has as a message.
+    #[must_use]
+    pub fn length_of(&self, command: &Value) -> usize {
+        match self.spelling {
+            Spelling::Json => command.to_string().len(),
+            Spelling::MessagePack => packed::pack(command).len(),
+        }
+    }
+
     /// Sends any message.
     ///
     /// # Errors

@@ -10,6 +10,7 @@
 pub mod authority;
 pub mod backend;
 mod client;
+mod deflated;
 mod eventually;
 mod gateway;
 pub mod http;
@@ -28,6 +29,7 @@ mod stream;
 pub use authority::Authority;
 pub use backend::Backend;
 pub use client::{Client, Goodbye, Heard};
+pub use deflated::Deflated;
 pub use eventually::{PATIENCE, eventually};
 pub use gateway::Gateway;
 pub use http2::Http2;

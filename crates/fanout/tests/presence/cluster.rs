@@ -15,16 +15,18 @@ use fanfare_fanout::{Batch, Outbox};
 use fanfare_metrics::Metrics;
 use fanfare_protocol::event::{Crowd, Member};
 use fanfare_protocol::{Channel, Encoding, SessionId, UserId};
-use fanfare_testbed::{RedisCluster, RedisSentinels, RedisServer, eventually};
+use fanfare_testbed::{PATIENCE, RedisCluster, RedisSentinels, RedisServer, eventually};
 use futures_util::task::noop_waker_ref;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::debts::Ledger;
 use super::faults::{Fault, Faulty};
 
-pub(crate) const HEARTBEAT: Duration = Duration::from_millis(1500);
-pub(crate) const GRACE: Duration = Duration::from_millis(600);
+/// So long that a machine which stalls for a second takes nobody for dead.
+pub(crate) const HEARTBEAT: Duration = Duration::from_secs(3);
+pub(crate) const GRACE: Duration = Duration::from_millis(1200);
 
 pub(crate) struct Cluster {
     ground: Ground,
@@ -264,13 +266,25 @@ impl Listener {
 
     /// Waits until it has been told exactly so much.
     pub(crate) async fn hears(&mut self, expected: &[&str]) {
-        let mut heard = Vec::new();
-        eventually(format!("{expected:?} is heard"), async || {
-            heard.extend(self.heard());
-            heard.len() >= expected.len()
-        })
-        .await;
+        assert_eq!(self.hears_so_much(expected.len()).await, expected);
+    }
+
+    /// The same where two nodes tell, which do not wait for each other.
+    pub(crate) async fn hears_in_any_order(&mut self, expected: &[&str]) {
+        let mut heard = self.hears_so_much(expected.len()).await;
+        heard.sort();
         assert_eq!(heard, expected);
+    }
+
+    /// What it is told until it is that much or nothing more comes.
+    async fn hears_so_much(&mut self, count: usize) -> Vec<String> {
+        let mut heard = Vec::new();
+        let deadline = Instant::now() + PATIENCE;
+        while heard.len() < count && Instant::now() < deadline {
+            sleep(Duration::from_millis(5)).await;
+            heard.extend(self.heard());
+        }
+        heard
     }
 }
 

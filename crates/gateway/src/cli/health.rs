@@ -25,8 +25,9 @@ pub(super) fn check(url: &str) -> anyhow::Result<()> {
 }
 
 fn status(host: &str, port: u16, path: &str) -> anyhow::Result<String> {
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    let address = (host, port).to_socket_addrs()?.next().context("the host has no address")?;
+    // An IPv6 address stands in brackets where it is written, and without them where it is looked up.
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let address = (bare, port).to_socket_addrs()?.next().context("the host has no address")?;
     let mut socket = TcpStream::connect_timeout(&address, TIMEOUT)?;
     socket.set_read_timeout(Some(TIMEOUT))?;
     write!(socket, "GET {path} HTTP/1.0\r\nHost: {host}\r\n\r\n")?;

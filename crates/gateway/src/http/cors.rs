@@ -6,14 +6,14 @@
 
 use std::sync::Arc;
 
-use ::http::{HeaderMap, HeaderValue, Request, StatusCode, header};
+use ::http::{HeaderValue, Request, StatusCode, header};
 use bytes::Bytes;
 use fanfare_metrics::Refusal;
 use fanfare_protocol::SessionId;
 use fanfare_protocol::error::{ErrorCode, Failure};
 use fanfare_protocol::grant::Visitor;
 
-use super::{Answer, Peer, failure, with_type};
+use super::{Answer, Peer, failure, host, with_type};
 use crate::auth::Unwelcome;
 use crate::hooks::Caller;
 use crate::node::{Services, Settings};
@@ -120,10 +120,6 @@ fn visitor<B>(request: &Request<B>, settings: &Settings, services: &Services) ->
 }
 
 fn is_allowed<B>(request: &Request<B>, services: &Services) -> bool {
-    let text =
-        |headers: &HeaderMap, name| headers.get(name).map(|it| it.to_str().unwrap_or("null").to_owned());
-    let origin = text(request.headers(), header::ORIGIN);
-    let authority = request.uri().authority().map(|authority| authority.as_str().to_owned());
-    let host = authority.or_else(|| text(request.headers(), header::HOST));
-    services.settings().origins.allow(origin.as_deref(), host.as_deref().unwrap_or_default())
+    let origin = request.headers().get(header::ORIGIN).map(|it| it.to_str().unwrap_or("null"));
+    services.settings().origins.allow(origin, host::of(request).unwrap_or_default())
 }

@@ -6,7 +6,6 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::http::uri::Authority;
 use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Version, header};
 use bytes::Bytes;
 use fanfare_metrics::{HttpVersion, Refusal};
@@ -22,7 +21,7 @@ use tokio_rustls::server::TlsStream;
 use tracing::debug;
 use tungstenite::handshake::derive_accept_key;
 
-use super::{Answer, Peer, seconds, text, with_type};
+use super::{Answer, Peer, host, seconds, text, with_type};
 use crate::admission::NoRoom;
 use crate::auth::{Unwelcome, is_bearer};
 use crate::connection::{Connection, Guest, Membership, new_session_id};
@@ -170,10 +169,7 @@ fn examine(
     }
     let asked = if is_http2 { Asked::ToConnect } else { Asked::ToUpgrade { key: key(headers)? } };
     let origin = headers.get(header::ORIGIN).map(|origin| origin.to_str().unwrap_or("null"));
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
-    // In HTTP/2 `:authority` takes its place, which is where pages are compared with.
-    let host = request.uri().authority().filter(|_| is_http2).map(Authority::as_str).or(host);
-    let host = host.ok_or_else(|| bad("a request names its host\n"))?;
+    let host = host::of(request).unwrap_or_default();
     let settings = services.settings();
     if !settings.origins.allow(origin, host) {
         return Err(Refused {

@@ -65,6 +65,40 @@ async fn a_bad_handshake_is_refused_with_the_status_that_says_why() {
     assert!(http2.open(allowed).await.is_ok(), "and after all that the socket still serves");
 }
 
+/// RFC 9113 section 8.3.1: a `Host` beside `:authority` says the same, once, or the request is not clear.
+#[tokio::test]
+async fn a_host_beside_the_authority_names_the_same() {
+    let node = node("").await;
+    let mut http2 = Http2::connect(node.public_addr()).await;
+    let same = node.public_addr().to_string();
+    for (hosts, is_clear) in [
+        (vec![], true),
+        (vec![&*same], true),
+        (vec!["evil.example"], false),
+        (vec![&same, &same], false),
+        (vec!["a b"], false),
+    ] {
+        let name = |request: &mut Request<()>| {
+            for host in &hosts {
+                request.headers_mut().append("host", HeaderValue::from_str(host).unwrap());
+            }
+        };
+        let mut handshake = http2.handshake();
+        name(&mut handshake);
+        let opened = http2.open(handshake).await;
+        assert_eq!(
+            opened.as_ref().map_err(|it| it.status().as_u16()).err(),
+            (!is_clear).then_some(400),
+            "{hosts:?}"
+        );
+        let mut health = Request::get(format!("http://{same}/health")).body(()).unwrap();
+        name(&mut health);
+        assert_eq!(http2.request(health).await.status(), if is_clear { 200 } else { 400 }, "{hosts:?}");
+    }
+    let named = Request::get(format!("http://user@{same}/health")).body(()).unwrap();
+    assert_eq!(http2.request(named).await.status(), 400, "nobody's name stands before a host");
+}
+
 /// Where no origin is named a page is compared with `:authority`, which is what Host is in HTTP/1.1.
 #[tokio::test]
 async fn a_page_of_the_same_host_is_let_in() {

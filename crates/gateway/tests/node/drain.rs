@@ -3,16 +3,16 @@
 use std::time::Duration;
 
 use fanfare_testbed::raw_peer::HANDSHAKE;
-use fanfare_testbed::{Client, Goodbye, RawPeer, eventually, http};
+use fanfare_testbed::{Client, Goodbye, PATIENCE, RawPeer, eventually, http};
 use futures_util::future::join_all;
 use tokio::net::TcpStream;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
-use crate::support::{configured, node, start};
+use crate::support::{configured, start};
 
-const WINDOW: Duration = Duration::from_millis(1500);
+const WINDOW: Duration = Duration::from_secs(3);
 /// Not a whole number to each step.
-const CLIENTS: usize = 40;
+const CLIENTS: usize = 100;
 
 #[tokio::test]
 async fn a_draining_node_lets_its_clients_go_one_after_the_other() {
@@ -46,8 +46,8 @@ async fn a_draining_node_lets_its_clients_go_one_after_the_other() {
     assert!(waits.len() > CLIENTS / 2, "clients come back at times of their own: {waits:?}");
     let mut times: Vec<_> = goodbyes.iter().map(|(_, at)| *at).collect();
     times.sort_unstable();
-    assert!(times[0] < WINDOW / 2, "the first need not wait for the others: {times:?}");
-    assert!(times[CLIENTS - 1] > WINDOW * 3 / 4, "the last does: {times:?}");
+    assert!(times[CLIENTS - 1] > WINDOW * 3 / 4, "the last one stays to the end: {times:?}");
+    assert!(times[CLIENTS - 1] - times[0] > WINDOW / 3, "the first need not wait for the others: {times:?}");
 
     assert!(TcpStream::connect(public).await.is_err(), "nothing listens any more");
     assert!(TcpStream::connect(internal).await.is_err());
@@ -62,32 +62,35 @@ fn wait_of(goodbye: &Goodbye) -> u64 {
     closing["after"].as_u64().expect("milliseconds")
 }
 
-/// A client that ignores the Close holds its socket for the close timeout, and the drain no longer than that.
+/// A client that ignores the Close holds its socket for the close timeout, and the drain no longer than that: its own side stays open.
 #[tokio::test]
 async fn a_client_that_does_not_go_is_left_behind() {
     let mut config = configured("");
-    config.node.drain = Duration::from_millis(100);
+    config.node.drain = Duration::ZERO;
+    config.limits.close_timeout = Duration::from_secs(1);
     let node = start(&config).await;
     let mut stubborn = RawPeer::connect(node.public_addr()).await;
     let began = Instant::now();
-    let ((), (_, code)) = tokio::join!(node.drain(), stubborn.until_close());
+    let drained = timeout(PATIENCE, node.drain());
+    let (drained, (_, code)) = tokio::join!(drained, stubborn.until_close());
     assert_eq!(code, Some(1001));
-    assert!(began.elapsed() > Duration::from_secs(4), "it was given its time: {:?}", began.elapsed());
-    assert!(began.elapsed() < Duration::from_secs(10), "but no more: {:?}", began.elapsed());
+    assert!(began.elapsed() >= Duration::from_secs(1), "it was given its time: {:?}", began.elapsed());
+    drained.expect("but no more");
     assert!(stubborn.ends().await);
 }
 
 /// Requests that keep a socket open, and peers that never made one, do not keep a node alive.
 #[tokio::test]
 async fn idle_sockets_do_not_hold_the_drain() {
-    let node = node("[node]\ndrain_seconds = 0").await;
+    let mut config = configured("[node]\ndrain_seconds = 0");
+    // So long that nobody waits for it by chance.
+    config.limits.header_timeout = Duration::from_secs(3600);
+    let node = start(&config).await;
     let _silent = TcpStream::connect(node.public_addr()).await.unwrap();
     let mut kept_alive = TcpStream::connect(node.public_addr()).await.unwrap();
     tokio::io::AsyncWriteExt::write_all(&mut kept_alive, b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n")
         .await
         .unwrap();
     assert_eq!(http::read_response(&mut kept_alive).await.unwrap().status, 200);
-    let began = Instant::now();
-    node.drain().await;
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    timeout(PATIENCE, node.drain()).await.expect("it does not wait for them");
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use fanfare_testbed::raw_peer::{HANDSHAKE, frame, opcode};
-use fanfare_testbed::{RawPeer, http};
+use fanfare_testbed::{PATIENCE, RawPeer, http};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{interval, timeout};
@@ -89,6 +89,72 @@ async fn a_bad_handshake_is_refused_with_the_status_that_says_why() {
     assert_eq!(http::exchange(node.public_addr(), accepted.as_bytes()).await.unwrap().status, 101);
     for (reason, count) in [("bad_request", 9.0), ("forbidden_origin", 2.0), ("bad_version", 3.0)] {
         counted(&node, &format!("fanfare_handshakes_refused_total{{reason=\"{reason}\"}}"), count).await;
+    }
+}
+
+/// RFC 9112 section 3.2, on every path and both listeners: what a proxy before the node takes for the host and what the node does must not
+/// differ. A request of HTTP/1.0 may have none.
+#[tokio::test]
+async fn a_request_names_its_host_once_and_well_or_is_hung_up_on() {
+    let node = node("").await;
+    let hosts = [
+        "",
+        "Host: a\r\nHost: a\r\n",
+        "Host: a\r\nHost: b\r\n",
+        "Host:\r\n",
+        "Host: a b\r\n",
+        "Host: u@a\r\n",
+        "Host: a/b\r\n",
+    ];
+    for host in hosts {
+        for request in [
+            "GET /ws HTTP/1.1\r\n",
+            "GET /health HTTP/1.1\r\n",
+            "POST /publish HTTP/1.1\r\n",
+            "GET /sse?channel=a HTTP/1.1\r\n",
+        ] {
+            let rest = HANDSHAKE.split_once("Host: fanfare\r\n").unwrap().1;
+            // What comes behind it on the socket is not answered.
+            let request = format!("{request}{host}{rest}{}", "GET /health HTTP/1.1\r\nHost: a\r\n\r\n");
+            for address in [node.public_addr(), node.internal_addr()] {
+                let mut socket = TcpStream::connect(address).await.unwrap();
+                socket.write_all(request.as_bytes()).await.unwrap();
+                let mut heard = String::new();
+                timeout(PATIENCE, socket.read_to_string(&mut heard)).await.expect("it hangs up").unwrap();
+                assert!(
+                    heard.starts_with("HTTP/1.1 400 ") && heard.contains(r#""code":4400"#),
+                    "{request}{heard}"
+                );
+                assert!(!heard.contains("HTTP/1.1 200"), "{request}{heard}");
+            }
+        }
+    }
+    counted(&node, "fanfare_handshakes_refused_total{reason=\"bad_request\"}", (hosts.len() * 4) as f64)
+        .await;
+    for good in [
+        "GET /health HTTP/1.0\r\n\r\n",
+        "GET /health HTTP/1.1\r\nHost: [::1]:80\r\nConnection: close\r\n\r\n",
+    ] {
+        let answer = http::exchange(node.public_addr(), good.as_bytes()).await.unwrap();
+        assert_eq!(answer.status, 200, "{good}");
+    }
+}
+
+/// The target of a request may be a whole URL, which then counts, and `Host` does not (RFC 9112 section 3.2.2): so a page that is let in by the
+/// one is not let in by the other.
+#[tokio::test]
+async fn a_url_for_a_target_says_which_host_is_meant() {
+    let node = node("").await;
+    for (target, host, status) in [
+        ("http://fanfare/ws", "evil.example", 101),
+        ("http://evil.example/ws", "fanfare", 403),
+        ("/ws", "fanfare", 101),
+        ("/ws", "evil.example", 403),
+    ] {
+        let request = handshake_and("Origin: http://fanfare").replace("GET /ws ", &format!("GET {target} "));
+        let request = request.replace("Host: fanfare\r\n", &format!("Host: {host}\r\n"));
+        let answer = http::exchange(node.public_addr(), request.as_bytes()).await.unwrap();
+        assert_eq!(answer.status, status, "{target} {host}");
     }
 }
 

@@ -36,17 +36,16 @@ async fn a_peer_that_answers_no_ping_is_closed() {
 /// A pong, or any other byte, is a sign of life.
 #[tokio::test]
 async fn a_peer_that_answers_stays() {
-    let node = start(&pinging_every(Duration::from_secs(1))).await;
+    let node = start(&pinging_every(Duration::from_secs(3))).await;
     let mut peer = RawPeer::connect(node.public_addr()).await;
-    for _ in 0..2 {
-        assert_eq!(peer.frame().await, Some((opcode::PING, Vec::new())));
-        peer.send(opcode::PONG, b"").await;
-        assert_eq!(peer.frame().await, Some((opcode::PING, Vec::new())));
-        peer.send_text(r#"{"type":"ping"}"#).await;
-        let (_, pong) = peer.frame().await.unwrap();
-        assert!(pong.starts_with(br#"{"type":"pong""#), "{}", String::from_utf8_lossy(&pong));
-    }
-    counted(&node, "fanfare_heartbeats_sent_total", 4.0).await;
+    assert_eq!(peer.frame().await, Some((opcode::PING, Vec::new())));
+    peer.send(opcode::PONG, b"").await;
+    assert_eq!(peer.frame().await, Some((opcode::PING, Vec::new())));
+    peer.send_text(r#"{"type":"ping"}"#).await;
+    let (_, pong) = peer.frame().await.unwrap();
+    assert!(pong.starts_with(br#"{"type":"pong""#), "{}", String::from_utf8_lossy(&pong));
+    assert_eq!(peer.frame().await, Some((opcode::PING, Vec::new())), "it is still there to be asked");
+    counted(&node, "fanfare_heartbeats_sent_total", 3.0).await;
     counted(&node, "fanfare_heartbeat_timeouts_total", 0.0).await;
     counted(&node, "fanfare_connections", 1.0).await;
 }

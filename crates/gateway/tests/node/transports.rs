@@ -6,15 +6,16 @@ use std::time::Duration;
 
 use fanfare_fanout::broker::memory::Bus;
 use fanfare_gateway::node::Node;
-use fanfare_testbed::{Client, EventStream, LineStream, Nginx, Samples, eventually, http};
+use fanfare_testbed::{Client, EventStream, Nginx, Samples, eventually, http};
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use crate::auth::{now, token};
 use crate::support::{configured, counted, node, start};
 
 mod ear;
+mod one_way;
 
 use ear::{Ear, Refused, Row};
 
@@ -35,8 +36,13 @@ fn plain(mut event: Value) -> Value {
     event
 }
 
+/// What is published: some of it again and again, so that it is shorter when compressed.
+fn data(number: u64) -> Value {
+    json!({"n": number, "text": "again and again ".repeat(8)})
+}
+
 fn message(offset: u64) -> Value {
-    json!({"type": "message", "channel": "room:1", "offset": offset, "data": {"n": offset}})
+    json!({"type": "message", "channel": "room:1", "offset": offset, "data": data(offset)})
 }
 
 fn subscribed(offset: u64, recovered: bool) -> Value {
@@ -44,7 +50,7 @@ fn subscribed(offset: u64, recovered: bool) -> Value {
 }
 
 async fn say(row: Row, node: &Node, offset: u64) {
-    let answer = plain(row.publish(node.public_addr(), "room:1", json!({"n": offset})).await);
+    let answer = plain(row.publish(node.public_addr(), "room:1", data(offset)).await);
     let expected = json!({"type": "published", "channel": "room:1", "epoch": "E", "offset": offset});
     assert_eq!(answer, expected, "{row:?}");
 }
@@ -53,7 +59,7 @@ async fn say(row: Row, node: &Node, offset: u64) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_conversation_is_the_same_over_every_transport() {
     for row in Row::ALL {
-        let node = node(ROOM).await;
+        let node = row.node(ROOM).await;
         let address = node.public_addr();
         for offset in 1..=2 {
             say(row, &node, offset).await;
@@ -82,6 +88,9 @@ async fn a_conversation_is_the_same_over_every_transport() {
         heard.push(ear.hear().await);
         say(row, &node, 21).await;
         heard.push(ear.hear().await);
+        let compressed = ear.compressed();
+        assert!(compressed.is_none_or(|count| count > 0), "what was agreed on is done");
+        assert_eq!(compressed.is_some(), row == Row::Deflated);
         let internal = node.internal_addr();
         let draining = async {
             // One that polls is there only while it does.
@@ -115,19 +124,20 @@ async fn a_conversation_is_the_same_over_every_transport() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_conversation_goes_through_nginx() {
     // nginx speaks HTTP/1.1 with the nodes.
-    for row in Row::ALL.into_iter().filter(|&row| row != Row::Http2) {
-        let (config, bus) = (configured(ROOM), Bus::default());
+    for row in Row::ALL.into_iter().filter(|row| row.is_http1()) {
+        let (config, bus) = (configured(&row.settings(ROOM)), Bus::default());
         let [first, second] =
             [Node::start_on(&config, &bus).await.unwrap(), Node::start_on(&config, &bus).await.unwrap()];
         let nginx = Nginx::start(&[first.public_addr(), second.public_addr()]).await;
         let mut ear = Ear::open(row, nginx.address(), &["room:1"]).await.unwrap();
         assert_eq!(plain(ear.hear().await), subscribed(0, false), "{row:?}");
         for offset in 1..=3 {
-            row.publish(nginx.address(), "room:1", json!({"n": offset})).await;
+            row.publish(nginx.address(), "room:1", data(offset)).await;
             assert_eq!(plain(ear.hear().await), message(offset), "{row:?}");
         }
+        assert!(ear.compressed().is_none_or(|count| count > 0), "nginx hands the agreement on");
         ear.cut();
-        row.publish(nginx.address(), "room:1", json!({"n": 4})).await;
+        row.publish(nginx.address(), "room:1", data(4)).await;
         first.drain().await;
         ear.come_back(nginx.address()).await;
         assert_eq!(plain(ear.hear().await), subscribed(4, true), "{row:?}");
@@ -149,7 +159,7 @@ async fn wherever_a_client_is_cut_it_misses_nothing_and_hears_nothing_twice() {
     const KEPT: &str = "[limits]\nmessages_per_second = 0\n[namespaces.default]\npublish = \"anyone\"\n\
                         [namespaces.default.history]\nsize = 150\n";
     for (row, seed) in Row::ALL.into_iter().zip(1..) {
-        let (config, bus) = (configured(KEPT), Bus::default());
+        let (config, bus) = (configured(&row.settings(KEPT)), Bus::default());
         let nodes =
             [Node::start_on(&config, &bus).await.unwrap(), Node::start_on(&config, &bus).await.unwrap()];
         let channels = ["a", "b"];
@@ -159,11 +169,10 @@ async fn wherever_a_client_is_cut_it_misses_nothing_and_hears_nothing_twice() {
         }
         let mut random = fastrand::Rng::with_seed(seed);
         let mut heard = [Vec::new(), Vec::new()];
-        let mut publisher = Client::connect(nodes[1].public_addr()).await;
         let publishing = async {
             for number in 0..MESSAGES {
                 for channel in channels {
-                    publisher.publish(channel, json!(number)).await;
+                    publish(&nodes[1], channel, json!(number)).await;
                 }
             }
         };
@@ -198,8 +207,8 @@ async fn wherever_a_client_is_cut_it_misses_nothing_and_hears_nothing_twice() {
 /// The queue is bounded and given up as a whole: what is heard is a beginning without a gap, then why, then nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_does_not_read_is_closed_over_every_transport_that_lasts() {
-    for row in Row::LASTING {
-        let node = node(ROOM).await;
+    for row in Row::lasting() {
+        let node = row.node(ROOM).await;
         let mut slow = Ear::narrow(row, node.public_addr(), &["room:1"]).await;
         let published = overflow(&node).await;
         assert_eq!(slow.hear().await["type"], "subscribed");
@@ -248,22 +257,28 @@ async fn a_poll_after_more_than_half_of_the_queue_reports_the_loss() {
     counted(&node, "fanfare_connections", 0.0).await;
 }
 
+/// Publishes as a backend does, so however clients come.
+async fn publish(node: &Node, channel: &str, data: Value) {
+    let body = json!({"channel": channel, "data": data}).to_string();
+    let answer = http::post(node.internal_addr(), "/api/publish", &[], &body).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+}
+
 /// Publishes until the one client that does not read has been given up, and returns how many that was.
 async fn overflow(node: &Node) -> u64 {
-    /// 16 MB: more than any kernel takes for one client.
+    /// 16 MB, or three quarters of it compressed: more than any kernel takes for one client.
     const KERNEL_TAKES: u64 = 2000;
-    let mut publisher = Client::connect(node.public_addr()).await;
-    let filling = "x".repeat(8 * 1024);
     let (mut published, mut has_waited) = (0, false);
     loop {
-        publisher.publish("room:1", json!([published, filling])).await;
+        let filling: String = (0..8 * 1024).map(|_| fastrand::alphanumeric()).collect();
+        publish(node, "room:1", json!([published, filling])).await;
         published += 1;
         let samples = Samples::of(node.internal_addr()).await;
         let waiting = samples.value("fanfare_outbox_bytes");
         has_waited |= waiting > 32_768.0;
         // A busy node may fill and empty the queue between two looks; then it shows by what can be nowhere.
         let is_given_up = waiting < 4096.0 && (has_waited || published > KERNEL_TAKES);
-        if is_given_up || samples.value("fanfare_connections") < 2.0 {
+        if is_given_up || samples.value("fanfare_connections") < 1.0 {
             return published;
         }
         assert!(published < 10_000, "80 MB wait somewhere: {waiting} bytes in the queue");
@@ -273,27 +288,30 @@ async fn overflow(node: &Node) -> u64 {
 /// A reader that takes nothing at all is not waited for: the kernel gives it up, whatever carries it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_takes_nothing_is_given_up_in_the_time_of_a_heartbeat() {
-    for row in Row::LASTING {
-        let mut config = configured(ROOM);
-        config.heartbeat.interval = Duration::from_millis(400);
-        config.heartbeat.timeout = Duration::from_millis(200);
+    let give_up = async |row: Row| {
+        let mut config = configured(&row.settings(ROOM));
+        config.heartbeat.interval = Duration::from_secs(2);
+        config.heartbeat.timeout = Duration::from_secs(1);
         let node = start(&config).await;
         let _stuck = Ear::narrow(row, node.public_addr(), &["room:1"]).await;
         overflow(&node).await;
         counted(&node, "fanfare_connections", 0.0).await;
         counted(&node, "fanfare_subscriptions", 0.0).await;
-    }
+    };
+    join_all(Row::lasting().map(give_up)).await;
 }
 
 #[tokio::test]
 async fn what_is_over_a_limit_is_refused_alike() {
     for row in Row::ALL {
-        let one = node("[limits]\nconnections = 1").await;
-        let _first = Client::connect(one.public_addr()).await;
+        let one = row.node("[limits]\nconnections = 1").await;
+        // One that polls is there only while it does.
+        let first = if row == Row::Poll { Row::WebSocket } else { row };
+        let _first = Ear::open(first, one.public_addr(), &["a"]).await.unwrap();
         let refused = Ear::open(row, one.public_addr(), &["a"]).await.err();
         assert_eq!(refused, Some(Refused::Status(503)), "{row:?}");
 
-        let room = node(ROOM).await;
+        let room = row.node(ROOM).await;
         for (channels, code) in
             [(&["nowhere:1"][..], 4404), (&["secret:1"], 4403), (&["secret:1", "nowhere:1"], 4403)]
         {
@@ -305,12 +323,34 @@ async fn what_is_over_a_limit_is_refused_alike() {
             assert_eq!(answer["code"], code, "{row:?} {answer}");
         }
         counted(&room, "fanfare_subscriptions", 0.0).await;
+
+        let node = row.node("[limits]\nchannels = 2").await;
+        for (channels, refused) in
+            [(&["a"][..], None), (&["a", "b"], None), (&["a", "b", "c"], Some(Refused::Code(4422)))]
+        {
+            assert_eq!(
+                Ear::open(row, node.public_addr(), channels).await.err(),
+                refused,
+                "{row:?} {channels:?}"
+            );
+        }
     }
-    // A WebSocket is in before it asks for too many channels.
-    let node = node("[limits]\nchannels = 1").await;
-    for row in [Row::Events, Row::Lines, Row::Poll] {
-        let refused = Ear::open(row, node.public_addr(), &["a", "b"]).await.err();
-        assert_eq!(refused, Some(Refused::Code(4422)), "{row:?}");
+}
+
+/// The same message, one byte under the bound, at it and over it: by a WebSocket, whose message is what its dialect makes of it and what comes
+/// out when it is inflated, and by a post.
+#[tokio::test]
+async fn a_message_over_the_bound_is_refused_over_every_transport() {
+    const BOUND: usize = 2000;
+    for row in Row::ALL {
+        let node = row.node(&format!("[limits]\nmessage_bytes = {BOUND}")).await;
+        let say = async |bytes| row.publish_bytes(node.public_addr(), "a", json!(1), bytes).await;
+        for bytes in [BOUND - 1, BOUND] {
+            assert_eq!(say(bytes).await.expect("it is taken")["type"], "published", "{row:?}, {bytes} bytes");
+        }
+        let over = say(BOUND + 1).await.map(|answer| answer["code"].clone());
+        let refused = if row.is_websocket() { Err(1009) } else { Ok(json!(4413)) };
+        assert_eq!(over, refused, "{row:?}");
     }
 }
 
@@ -335,254 +375,4 @@ async fn a_socket_may_post_as_often_as_a_connection_may_send() {
             assert_eq!(posted.json()["id"], 7);
         }
     }
-}
-
-#[tokio::test]
-async fn a_silent_stream_carries_heartbeats_and_ends_with_its_client() {
-    let mut config = configured("");
-    config.heartbeat.interval = Duration::from_millis(100);
-    let node = start(&config).await;
-    let mut events = EventStream::open(node.public_addr(), "/sse?channel=a", "").await.unwrap();
-    let mut lines = LineStream::open(node.public_addr(), "/stream?channel=a", &[]).await.unwrap();
-    for _ in 0..2 {
-        events.next().await.unwrap();
-        lines.json().await.unwrap();
-    }
-    for _ in 0..3 {
-        assert_eq!(lines.line().await.unwrap(), "");
-    }
-    counted(&node, "fanfare_connections", 2.0).await;
-    Row::Poll.publish(node.public_addr(), "a", json!(1)).await;
-    events.next().await.unwrap();
-    assert!(events.comments() > 1, "{} comments", events.comments());
-    drop((events, lines));
-    for gauge in ["fanfare_connections", "fanfare_subscriptions", "fanfare_outbox_bytes"] {
-        counted(&node, gauge, 0.0).await;
-    }
-    let samples = Samples::of(node.internal_addr()).await;
-    for (transport, count) in [("websocket", 0.0), ("sse", 1.0), ("stream", 1.0), ("poll", 0.0)] {
-        let series = format!("fanfare_transport_connections_total{{transport=\"{transport}\"}}");
-        assert!((samples.value(&series) - count).abs() < f64::EPSILON, "{series}");
-    }
-}
-
-#[tokio::test]
-async fn a_client_that_gives_up_a_poll_leaves_nothing_behind() {
-    let node = node("").await;
-    let mut ear = Ear::open(Row::Poll, node.public_addr(), &["a"]).await.unwrap();
-    ear.hear().await;
-    let held = tokio::time::timeout(Duration::from_millis(50), ear.hear()).await;
-    assert!(held.is_err(), "nothing is to be said");
-    counted(&node, "fanfare_connections", 0.0).await;
-    counted(&node, "fanfare_subscriptions", 0.0).await;
-}
-
-#[tokio::test]
-async fn a_poll_that_waits_in_vain_is_answered_with_where_it_was() {
-    let node = node("").await;
-    let first = http::get(node.public_addr(), "/poll?channel=a&channel=b").await.json();
-    let since = first["since"].as_str().unwrap();
-    assert_eq!(first["events"].as_array().unwrap().len(), 2, "{first}");
-    let path = format!("/poll?channel=a&channel=b&since={since}&wait=0");
-    let second = http::get(node.public_addr(), &path).await.json();
-    assert_eq!(second["since"], since);
-    let rewound = http::get(node.public_addr(), "/poll?channel=a&rewind=3").await.json();
-    assert_eq!(rewound["events"].as_array().unwrap().len(), 1, "{rewound}");
-}
-
-/// What was missed on many channels is far more than one answer holds: several bring it, each channel's whole and in order.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_poll_of_many_channels_gets_what_it_missed_in_several_answers() {
-    const CHANNELS: usize = 60;
-    let node = node("[limits]\nmessages_per_second = 0\nqueue_bytes = 262144").await;
-    let channels: String = (0..CHANNELS).map(|it| format!("channel={it}&")).collect();
-    let poll = async |since: &str| {
-        let answer = http::get(node.public_addr(), &format!("/poll?{channels}{since}&wait=0")).await;
-        assert!(answer.body.len() < 1024 * 1024, "{} bytes in one answer", answer.body.len());
-        answer.json()
-    };
-    let mut since = poll("").await["since"].as_str().unwrap().to_owned();
-    let mut publisher = Client::connect(node.public_addr()).await;
-    let filling = "x".repeat(24 * 1024);
-    for channel in 0..CHANNELS {
-        for number in 0..5 {
-            publisher.publish(&channel.to_string(), json!([number, filling])).await;
-        }
-    }
-    let mut heard = vec![Vec::new(); CHANNELS];
-    let mut answers = 0;
-    while heard.iter().any(|it| it.len() < 5) {
-        let answer = poll(&format!("since={since}")).await;
-        for event in answer["events"].as_array().unwrap() {
-            let channel: usize = event["channel"].as_str().unwrap().parse().unwrap();
-            if event["type"] == "message" {
-                heard[channel].push(event["data"][0].as_u64().unwrap());
-            } else {
-                assert_eq!(event["recovered"], true, "{event}");
-            }
-        }
-        answer["since"].as_str().unwrap().clone_into(&mut since);
-        answers += 1;
-        assert!(answers < 5 * CHANNELS, "every answer brings something: {heard:?}");
-    }
-    assert!(answers > 3, "{answers} answers");
-    assert!(heard.iter().all(|it| *it == [0, 1, 2, 3, 4]), "{heard:?}");
-}
-
-#[tokio::test]
-async fn those_who_come_and_go_are_told_to_whoever_asked_for_it() {
-    let node = node("").await;
-    let mut events = EventStream::open(node.public_addr(), "/sse?channel=a&presence=true", "").await.unwrap();
-    for _ in 0..2 {
-        events.next().await.unwrap();
-    }
-    let other = LineStream::open(node.public_addr(), "/stream?channel=a", &[]).await.unwrap();
-    assert_eq!(events.next().await.unwrap()["type"], "joined");
-    drop(other);
-    assert_eq!(events.next().await.unwrap()["type"], "left");
-}
-
-#[tokio::test]
-async fn what_was_rewound_comes_again_until_it_has_arrived() {
-    let node = node("").await;
-    for number in 1..=4 {
-        Row::Poll.publish(node.public_addr(), "a", json!(number)).await;
-    }
-    let mut id = String::new();
-    for (first, recovered) in [(3, true), (4, true)] {
-        let path = "/sse?channel=a&rewind=2";
-        let mut events = EventStream::open(node.public_addr(), path, &id).await.unwrap();
-        events.next().await.unwrap();
-        assert_eq!(events.next().await.unwrap()["recovered"], recovered);
-        assert_eq!(events.last_event_id(), id, "nothing of it has arrived");
-        assert_eq!(events.next().await.unwrap()["data"], first);
-        events.last_event_id().clone_into(&mut id);
-    }
-}
-
-#[tokio::test]
-async fn pages_of_other_origins_may_neither_hear_nor_speak() {
-    let node = node("[origin]\nallow = [\"https://app.example.com\"]").await;
-    let ask = async |method: &str, path: &str, origin: &str| {
-        let request = format!(
-            "{method} {path} HTTP/1.1\r\nHost: a\r\nOrigin: {origin}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
-        );
-        http::exchange(node.public_addr(), request.as_bytes()).await.unwrap()
-    };
-    for path in ["/sse?channel=a", "/stream?channel=a", "/poll?channel=a", "/publish"] {
-        for method in ["GET", "POST", "OPTIONS"] {
-            let refused = ask(method, path, "https://evil.example").await;
-            assert_eq!(refused.status, 403, "{method} {path}");
-            assert_eq!(refused.header("Access-Control-Allow-Origin"), None);
-        }
-        let preflight = ask("OPTIONS", path, "https://app.example.com").await;
-        assert_eq!(preflight.status, 204);
-        assert_eq!(preflight.header("Access-Control-Allow-Origin"), Some("https://app.example.com"));
-        let methods = preflight.header("Access-Control-Allow-Methods").unwrap();
-        assert_eq!(methods.contains("POST"), path == "/publish", "{methods}");
-        let other =
-            ask(if path == "/publish" { "GET" } else { "POST" }, path, "https://app.example.com").await;
-        assert_eq!((other.status, other.header("Allow")), (405, Some(methods)));
-    }
-    let heard = ask("GET", "/poll?channel=a", "https://app.example.com").await;
-    assert_eq!((heard.status, heard.header("Vary")), (200, Some("Origin")));
-    assert_eq!(heard.header("Access-Control-Allow-Origin"), Some("https://app.example.com"));
-    let bad = ask("POST", "/publish", "https://app.example.com").await;
-    assert_eq!(bad.status, 400);
-    assert_eq!(bad.header("Access-Control-Allow-Origin"), Some("https://app.example.com"), "it may read why");
-}
-
-#[tokio::test]
-async fn a_request_that_makes_no_sense_is_told_so_before_the_stream() {
-    let node = node("").await;
-    for path in ["/sse", "/stream?channel=a+b", "/poll?channel=a&since=7", "/sse?channel=a&presence=maybe"] {
-        let answer = http::get(node.public_addr(), path).await;
-        assert_eq!((answer.status, answer.json()["code"].as_u64()), (400, Some(4400)), "{path}");
-    }
-    let big = format!(r#"{{"channel":"a","data":"{}"}}"#, "x".repeat(65_536));
-    let answer = http::post(node.public_addr(), "/publish", &[], &big).await;
-    assert_eq!((answer.status, answer.json()["code"].as_u64()), (413, Some(4413)));
-    let head = "HEAD /sse?channel=a HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
-    let head = http::exchange(node.public_addr(), head.as_bytes()).await.unwrap();
-    assert_eq!((head.status, head.header("X-Accel-Buffering")), (200, Some("no")));
-    counted(&node, "fanfare_connections_accepted_total", 0.0).await;
-    eventually("refusals are counted", async || {
-        Samples::of(node.internal_addr())
-            .await
-            .value("fanfare_handshakes_refused_total{reason=\"bad_request\"}")
-            >= 4.0
-    })
-    .await;
-}
-
-/// The same token, the same permissions; what is published carries who did it.
-#[tokio::test]
-async fn a_token_opens_to_its_holder_what_it_opens_on_a_websocket() {
-    let node = node(
-        "[auth.jwt]\nhmac_secret = \"a secret of thirty-two bytes and a few more\"\n\
-         [namespaces.room]\nsubscribe = \"token\"\npublish = \"none\"\n[namespaces.user]\nsubscribe = \"token\"\n",
-    )
-    .await;
-    let address = node.public_addr();
-    let body = r#"{"channel":"room:1","data":1}"#;
-    for path in ["/sse?channel=room:1", "/stream?channel=room:1", "/poll?channel=room:1"] {
-        let answer = http::get(address, path).await;
-        assert_eq!((answer.status, answer.json()["code"].as_u64()), (401, Some(4401)), "{path}");
-        assert!(answer.header("WWW-Authenticate").is_some());
-    }
-    assert_eq!(http::post(address, "/publish", &[], body).await.status, 401);
-    let bad = http::post(address, "/publish", &["Authorization: Bearer a.b.c"], body).await;
-    assert_eq!(bad.status, 401);
-
-    let allow = json!([{"channels": ["room:1"], "can": ["subscribe", "publish"]}]);
-    let bearer = format!("Authorization: Bearer {}", token(&json!({"sub": "ann", "allow": allow})));
-    let mut ear =
-        LineStream::open(address, "/stream?channel=room:1&channel=user:ann", &[&bearer]).await.unwrap();
-    let welcome = ear.json().await.unwrap();
-    assert_eq!((&welcome["user"], &welcome["channels"]), (&json!("ann"), &json!([])));
-    for channel in ["room:1", "user:ann"] {
-        let event = ear.json().await.unwrap();
-        assert_eq!((&event["type"], &event["channel"]), (&json!("subscribed"), &json!(channel)));
-    }
-    assert_eq!(http::post(address, "/publish", &[&bearer], body).await.status, 200);
-    assert_eq!(ear.json().await.unwrap()["from"]["user"], "ann");
-    let refused = LineStream::open(address, "/stream?channel=room:2", &[&bearer]).await.unwrap_err();
-    assert_eq!((refused.status, refused.json()["code"].as_u64()), (403, Some(4403)));
-    let refused = http::post(address, "/publish", &[&bearer], r#"{"channel":"room:2","data":1}"#).await;
-    assert_eq!(refused.status, 403);
-}
-
-/// A token that ends ends what it had opened.
-#[tokio::test]
-async fn a_stream_ends_with_its_token() {
-    let node =
-        node("[auth.jwt]\nhmac_secret = \"a secret of thirty-two bytes and a few more\"\nleeway_seconds = 0")
-            .await;
-    let bearer = format!("Authorization: Bearer {}", token(&json!({"sub": "ann", "exp": now() + 2})));
-    let mut ear = LineStream::open(node.public_addr(), "/stream?channel=a", &[&bearer]).await.unwrap();
-    for _ in 0..2 {
-        ear.json().await.unwrap();
-    }
-    let closing = ear.json().await.unwrap();
-    assert_eq!((&closing["type"], &closing["code"]), (&json!("closing"), &json!(4401)));
-    assert_eq!(ear.json().await, Err(fanfare_testbed::End::Complete));
-}
-
-#[tokio::test]
-async fn a_namespace_that_is_withdrawn_ends_the_stream() {
-    let node = node(ROOM).await;
-    let mut events = EventStream::open(node.public_addr(), "/sse?channel=room:1", "").await.unwrap();
-    for _ in 0..2 {
-        events.next().await.unwrap();
-    }
-    node.reload(&configured("[namespaces.other]\n")).await;
-    let unsubscribed = events.next().await.unwrap();
-    assert_eq!((&unsubscribed["type"], &unsubscribed["code"]), (&json!("unsubscribed"), &json!(4404)));
-    assert_eq!(events.next().await, Err(fanfare_testbed::End::Complete));
-    assert_eq!(
-        events.into_lines().then_get("/sse?channel=room:1").await.status,
-        404,
-        "on a socket that lives"
-    );
-    counted(&node, &crate::support::closed_with(1000), 1.0).await;
 }

@@ -4,65 +4,190 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
 
+use fanfare_gateway::node::Node;
+use fanfare_testbed::authority::GOOD;
 use fanfare_testbed::http::{self, Response};
-use fanfare_testbed::{Client, End, EventStream, Heard, Http2, LineStream, http2};
+use fanfare_testbed::{Authority, Client, Deflated, End, EventStream, Heard, Http2, LineStream};
 use serde_json::{Value, json};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpSocket, TcpStream};
+
+use crate::support::node;
+use crate::tls::connect_over;
 
 /// The transports that must not differ in what is heard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Row {
     WebSocket,
+    /// A WebSocket that has agreed on compression, and compresses whatever it says.
+    Deflated,
     /// A WebSocket that speaks MessagePack.
     Packed,
-    /// A WebSocket in a stream of HTTP/2 (RFC 8441).
+    /// A WebSocket in a stream of HTTP/2 (RFC 8441), in clear.
     Http2,
+    /// The same over TLS, which has agreed on HTTP/2.
+    Http2Tls,
     Events,
     Lines,
     Poll,
 }
 
 impl Row {
-    pub(super) const ALL: [Self; 6] =
-        [Self::WebSocket, Self::Packed, Self::Http2, Self::Events, Self::Lines, Self::Poll];
+    pub(super) const ALL: [Self; 8] = [
+        Self::WebSocket,
+        Self::Deflated,
+        Self::Packed,
+        Self::Http2,
+        Self::Http2Tls,
+        Self::Events,
+        Self::Lines,
+        Self::Poll,
+    ];
 
     /// Those that hold a connection over which messages come.
-    pub(super) const LASTING: [Self; 5] =
-        [Self::WebSocket, Self::Packed, Self::Http2, Self::Events, Self::Lines];
+    pub(super) fn lasting() -> impl Iterator<Item = Self> {
+        Self::ALL.into_iter().filter(|&row| row != Self::Poll)
+    }
 
     /// Whether commands are said in the conversation, each with an answer of its own.
     pub(super) const fn is_websocket(self) -> bool {
-        matches!(self, Self::WebSocket | Self::Packed | Self::Http2)
+        !matches!(self, Self::Events | Self::Lines | Self::Poll)
+    }
+
+    /// Whether it is one that a proxy of HTTP/1.1 in clear carries.
+    pub(super) const fn is_http1(self) -> bool {
+        !matches!(self, Self::Http2 | Self::Http2Tls)
     }
 
     fn path(self) -> &'static str {
         match self {
-            Self::WebSocket | Self::Packed | Self::Http2 => "/ws",
             Self::Events => "/sse",
             Self::Lines => "/stream",
             Self::Poll => "/poll",
+            _ => "/ws",
         }
+    }
+
+    /// What a node is configured by so that this transport is served, and messages are compressed where that was agreed on.
+    pub(super) fn settings(self, text: &str) -> String {
+        let tls =
+            if self == Self::Http2Tls { TRUSTED.issue("node", GOOD).settings("tls") } else { String::new() };
+        format!("[compression]\nthreshold_bytes = 0\n{tls}\n{text}")
+    }
+
+    /// A node configured by this text, which serves this transport.
+    pub(super) async fn node(self, text: &str) -> Node {
+        node(&self.settings(text)).await
     }
 
     /// Publishes in the way that clients of this transport have, and returns the answer.
     pub(super) async fn publish(self, address: SocketAddr, channel: &str, data: Value) -> Value {
-        if self.is_websocket() {
-            let command = json!({"type": "publish", "channel": channel, "data": data});
-            let socket = TcpStream::connect(address).await.expect("the gateway listens");
-            let mut answer = match self {
-                Self::Http2 => Http2::over(socket, address).await.websocket().await.ask(command).await,
-                Self::Packed => {
-                    Client::packed(socket, address).await.expect("it is let in").ask(command).await
-                }
-                _ => Client::on(socket, address).await.expect("it is let in").ask(command).await,
-            };
-            answer.as_object_mut().expect("an event").remove("id");
-            return answer;
-        }
-        let body = json!({"channel": channel, "data": data}).to_string();
-        http::post(address, "/publish", &[], &body).await.json()
+        self.publish_bytes(address, channel, data, 0).await.expect("the conversation goes on")
     }
+
+    /// The same by a message that is filled up to so many bytes, as this transport counts them.
+    ///
+    /// # Errors
+    /// The code by which the conversation was closed over it.
+    pub(super) async fn publish_bytes(
+        self,
+        address: SocketAddr,
+        channel: &str,
+        data: Value,
+        bytes: usize,
+    ) -> Result<Value, u16> {
+        let mut command = json!({"type": "publish", "id": 7, "channel": channel, "data": data});
+        let mut client = None;
+        if self.is_websocket() {
+            let socket = TcpStream::connect(address).await.expect("the gateway listens");
+            client = Some(self.websocket(socket, address).await.expect("it is let in"));
+        }
+        let length = |command: &Value| {
+            client.as_ref().map_or(command.to_string().len(), |it| it.client.length_of(command))
+        };
+        let lacking = bytes.saturating_sub(length(&command));
+        if lacking > 0 {
+            // What a field and its header take is found by having it there.
+            command["filling"] = json!("x".repeat(lacking));
+            let over = length(&command) - bytes;
+            command["filling"] = json!("x".repeat(lacking - over));
+            assert_eq!(
+                length(&command),
+                bytes,
+                "a header that varies with the length would make it another one"
+            );
+        }
+        let mut answer = match &mut client {
+            Some(websocket) => {
+                websocket.client.send(command).await;
+                match websocket.client.hear().await {
+                    Heard::Event(event) => event,
+                    Heard::End(goodbye) => return Err(goodbye.code.expect("a Close with a code")),
+                }
+            }
+            None => {
+                let answer = http::post(address, "/publish", &[], &command.to_string()).await;
+                assert_eq!(answer.status == 200, answer.json()["type"] == "published");
+                answer.json()
+            }
+        };
+        let id = answer.as_object_mut().expect("an event").remove("id");
+        // Of what is too long the id is not read either.
+        assert!(id == Some(json!(7)) || answer["code"] == 4413, "{answer}");
+        Ok(answer)
+    }
+
+    /// A WebSocket of this kind that has heard `welcome`.
+    ///
+    /// # Errors
+    /// The status of the refusal.
+    async fn websocket(self, socket: TcpStream, address: SocketAddr) -> Result<WebSocket, Option<u16>> {
+        let mut compressed = None;
+        let (client, http2) = match self {
+            Self::Http2 | Self::Http2Tls => {
+                let mut http2 = match self {
+                    Self::Http2 => Http2::over(socket, address).await,
+                    _ => {
+                        let config = Arc::new(TRUSTED.client(&["h2"], None));
+                        let stream = connect_over(socket, &config).await.expect("the hands are shaken");
+                        Http2::over(stream, address).await
+                    }
+                };
+                let opened = http2.open(http2.handshake()).await;
+                let (_, stream) = opened.map_err(|answer| Some(answer.status().as_u16()))?;
+                (Client::speak(Box::new(stream) as Wire).await?, Some(http2))
+            }
+            Self::Deflated => {
+                let (stream, heard) = Deflated::shake_hands(socket).await?;
+                compressed = Some(heard);
+                (Client::speak(Box::new(stream) as Wire).await?, None)
+            }
+            Self::Packed => (Client::packed(Box::new(socket) as Wire, address).await?, None),
+            _ => (Client::on(Box::new(socket) as Wire, address).await?, None),
+        };
+        Ok(WebSocket { client, compressed, _http2: http2 })
+    }
+}
+
+/// Who signs for the nodes of this process.
+static TRUSTED: LazyLock<Authority> = LazyLock::new(Authority::new);
+
+/// Whatever a WebSocket goes over.
+type Wire = Box<dyn Stream>;
+
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+
+struct WebSocket {
+    client: Client<Wire>,
+    /// How many compressed messages it has heard, where that was agreed on.
+    compressed: Option<Arc<AtomicUsize>>,
+    /// The socket lives as long as its one stream.
+    _http2: Option<Http2>,
 }
 
 /// Why a transport did not let its client in.
@@ -91,9 +216,7 @@ pub(super) struct Ear {
 }
 
 enum Line {
-    Socket(Box<Client>),
-    /// The socket lives as long as its one stream.
-    Stream(Box<(Client<http2::Stream>, Http2)>),
+    WebSocket(Box<WebSocket>),
     Events(EventStream),
     Lines(LineStream),
     Polls,
@@ -146,22 +269,24 @@ impl Ear {
 
     async fn connect(&mut self, socket: TcpStream) -> Result<(), Refused> {
         match self.row {
-            Row::WebSocket | Row::Packed | Row::Http2 => {
-                self.line = self.open_websocket(socket).await?;
-                let commands: Vec<_> = self.channels.iter().map(|it| self.subscribe(it)).collect();
-                for command in commands {
-                    match &mut self.line {
-                        Line::Socket(client) => client.send(command).await,
-                        Line::Stream(stream) => stream.0.send(command).await,
-                        Line::Events(_) | Line::Lines(_) | Line::Polls | Line::None => unreachable!(),
-                    }
+            Row::WebSocket | Row::Deflated | Row::Packed | Row::Http2 | Row::Http2Tls => {
+                let status = |status: Option<u16>| Refused::Status(status.expect("a refusal has a status"));
+                let mut websocket = self.row.websocket(socket, self.address).await.map_err(status)?;
+                for channel in &self.channels {
+                    websocket.client.send(self.subscribe(channel)).await;
                 }
+                self.line = Line::WebSocket(Box::new(websocket));
                 // A WebSocket refuses in the conversation what the others refuse before it.
-                let first = self.hear().await;
-                if first["type"] == "error" {
-                    return Err(Refused::Code(first["code"].as_u64().expect("a code")));
+                let mut heard = VecDeque::new();
+                for _ in 0..self.channels.len() {
+                    let event = self.next().await;
+                    if event["type"] == "error" {
+                        return Err(Refused::Code(event["code"].as_u64().expect("a code")));
+                    }
+                    heard.push_back(event);
                 }
-                self.waiting.push_front(first);
+                heard.append(&mut self.waiting);
+                self.waiting = heard;
             }
             Row::Events => {
                 let events =
@@ -188,21 +313,10 @@ impl Ear {
         Ok(())
     }
 
-    async fn open_websocket(&self, socket: TcpStream) -> Result<Line, Refused> {
-        let status = |status: Option<u16>| Refused::Status(status.expect("a refusal has a status"));
-        Ok(match self.row {
-            Row::Http2 => {
-                let mut http2 = Http2::over(socket, self.address).await;
-                let opened = http2.open(http2.handshake()).await;
-                let (_, stream) = opened.map_err(|answer| Refused::Status(answer.status().as_u16()))?;
-                let client = Client::speak(stream).await.expect("the gateway greets");
-                Line::Stream(Box::new((client, http2)))
-            }
-            Row::Packed => {
-                Line::Socket(Box::new(Client::packed(socket, self.address).await.map_err(status)?))
-            }
-            _ => Line::Socket(Box::new(Client::on(socket, self.address).await.map_err(status)?)),
-        })
+    /// How many compressed messages have come, where compression was agreed on.
+    pub(super) fn compressed(&self) -> Option<usize> {
+        let Line::WebSocket(websocket) = &self.line else { return None };
+        websocket.compressed.as_ref().map(|heard| heard.load(Ordering::Relaxed))
     }
 
     fn subscribe(&self, channel: &str) -> Value {
@@ -228,17 +342,19 @@ impl Ear {
 
     /// The next event; `null` at an end as it ought to be.
     pub(super) async fn hear(&mut self) -> Value {
-        let event = loop {
+        let event = self.next().await;
+        self.remember(&event);
+        event
+    }
+
+    async fn next(&mut self) -> Value {
+        loop {
             if let Some(event) = self.waiting.pop_front() {
                 break event;
             }
             let heard = match &mut self.line {
-                Line::Socket(client) => {
-                    let heard = client.hear().await;
-                    Ok(self.heard(heard))
-                }
-                Line::Stream(stream) => {
-                    let heard = stream.0.hear().await;
+                Line::WebSocket(websocket) => {
+                    let heard = websocket.client.hear().await;
                     Ok(self.heard(heard))
                 }
                 Line::Events(events) => events.next().await,
@@ -255,9 +371,7 @@ impl Ear {
                 Err(End::Complete) => Value::Null,
                 Err(End::Cut) => panic!("the socket ended in the middle"),
             };
-        };
-        self.remember(&event);
-        event
+        }
     }
 
     /// What a client keeps of an event, by the rule of `docs/protocol.md`.
