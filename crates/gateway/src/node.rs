@@ -189,8 +189,8 @@ impl Node {
         let workers = config.node.workers.or_else(|| std::thread::available_parallelism().ok());
         let (lanes, ends) = Lanes::new(workers.map_or(1, usize::from), LANE_DEPTH);
         let events = Arc::new(Events::new(metrics.clone(), Clock::start()));
-        let (broker, book) = broker(config, bus, lanes, &events, &metrics, &tasks, &stop)?;
-        let services = Arc::new(services(config, broker, book, ends, events, metrics, tasks.clone(), &stop));
+        let placing = broker(config, bus, lanes, &events, &metrics, &tasks, &stop)?;
+        let services = Arc::new(services(config, placing, ends, events, metrics, tasks.clone(), &stop));
 
         let public = listener::bind(config.listen.public).await.context("listen.public")?;
         let internal = listener::bind(config.listen.internal).await.context("listen.internal")?;
@@ -319,8 +319,7 @@ fn broker(
 
 fn services(
     config: &Config,
-    broker: Arc<dyn Broker>,
-    book: Arc<dyn Presence>,
+    (broker, book): (Arc<dyn Broker>, Arc<dyn Presence>),
     mut lanes: LaneEnds,
     events: Arc<Events>,
     metrics: Arc<Metrics>,
