@@ -1,5 +1,6 @@
 // An application that writes down its webhooks, for tests that ask it what came: POST /<application> is a webhook, GET /<application>
-// answers with all of them as they came, POST /<application>/busy has the next one answered with 503. Prints its port.
+// answers with all of them as they came, POST /<application>/<channel> has the next one that speaks of the channel answered with 503.
+// Prints its port.
 
 import { createServer } from "node:http";
 
@@ -13,12 +14,16 @@ async function body(request) {
 }
 
 const server = createServer(async (request, response) => {
-  const [, app, word] = request.url.split("/");
+  const [, app, channel] = request.url.split("/");
   if (!kept.has(app)) kept.set(app, []);
   if (request.method === "GET") return response.end(JSON.stringify(kept.get(app)));
   const text = await body(request);
-  if (word === "busy") busy.add(app);
-  else kept.get(app).push({ headers: request.headers, body: text });
-  response.writeHead(!word && busy.delete(app) ? 503 : 200).end();
+  if (channel) {
+    busy.add(channel);
+    return response.end();
+  }
+  kept.get(app).push({ headers: request.headers, body: text });
+  const refused = [...busy].find((channel) => text.includes(channel));
+  response.writeHead(busy.delete(refused) ? 503 : 200).end();
 });
 server.listen(0, "127.0.0.1", () => console.log(server.address().port));

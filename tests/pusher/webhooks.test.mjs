@@ -123,7 +123,7 @@ test("an application is told of its own channels, signed by its own secret", asy
 
 test("a webhook that is not taken is sent again", async () => {
   const name = fresh("news-");
-  await fetch(recorder(`${other.id}/busy`), { method: "POST" });
+  await fetch(recorder(`${other.id}/${name}`), { method: "POST" });
   await subscribed(await client({ application: other }), name);
   await hears(name, [occupied, occupied], other);
 });
