@@ -2,38 +2,20 @@
 
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { after, before, test } from 'node:test';
+import { test } from 'node:test';
 import { promisify } from 'node:util';
-import { Clients, FORMATS, Heard, api, bounded, said, subscribed } from './support.mjs';
+import { Clients, Heard, WAYS, api, bounded, said, saying, subscribed } from './support.mjs';
 
-const PROGRAM = process.env.FANFARE_BIN ?? new URL('../../target/debug/fanfare', import.meta.url).pathname;
 const SCRIPT = new URL('../../scripts/cluster', import.meta.url).pathname;
+const cluster = async (...words) => promisify(execFile)(SCRIPT, words);
+const urls = process.env;
 
-let env;
-const cluster = async (...words) => promisify(execFile)(SCRIPT, words, { env });
-let urls = {};
-
-before(async () => {
-  env = { ...process.env, CLUSTER_DIR: await mkdtemp(join(tmpdir(), 'fanfare-centrifugo-')) };
-  await cluster('up', '--binary', PROGRAM, '--no-prometheus', '--drain', '1');
-  const { stdout } = await cluster('env');
-  urls = Object.fromEntries(stdout.trim().split('\n').map((line) => line.split('=')));
-});
-
-after(async () => {
-  await cluster('down');
-  await rm(env.CLUSTER_DIR, { recursive: true });
-});
-
-for (const [format, Class] of Object.entries(FORMATS)) {
-  test(`a client recovers what it missed while its node was killed (${format})`, async () => {
+for (const [name, way] of Object.entries(WAYS)) {
+  test(`a client recovers what it missed while its node was killed (${name})`, async () => {
     const clients = new Clients();
     try {
-      const ann = await clients.connected(urls.CLUSTER_URL, { maxReconnectDelay: 1000, minReconnectDelay: 500 }, Class);
-      const channel = `room:${format}`;
+      const ann = await clients.connected(urls.CLUSTER_URL, { maxReconnectDelay: 1000, minReconnectDelay: 500 }, way);
+      const channel = `room:${name.replaceAll(' ', '-')}`;
       const subscription = await subscribed(ann, channel);
       const heard = new Heard(subscription, 'publication');
       const again = new Heard(subscription, 'subscribed');
@@ -66,7 +48,7 @@ test('two clients on two nodes hear each other', async () => {
   try {
     const [ann, bob] = await Promise.all([
       clients.connected(urls.CLUSTER_NODE_1_URL),
-      clients.connected(urls.CLUSTER_NODE_3_URL, {}, FORMATS.Protobuf),
+      clients.connected(urls.CLUSTER_NODE_3_URL, {}, WAYS.Protobuf),
     ]);
     const heard = new Heard(await subscribed(bob, 'room:both'), 'publication');
     const room = await subscribed(ann, 'room:both');
@@ -75,4 +57,38 @@ test('two clients on two nodes hear each other', async () => {
   } finally {
     clients.close();
   }
+});
+
+test('what is posted to one node is said on the node that holds the stream, and in its order', async () => {
+  const clients = new Clients();
+  try {
+    for (const [name, way] of Object.entries(WAYS).filter(([, { transport }]) => transport)) {
+      const ann = await clients.connected(urls.CLUSTER_NODE_1_URL, { emulation: urls.CLUSTER_NODE_2_URL }, way);
+      const bob = await clients.connected(urls.CLUSTER_NODE_3_URL);
+      assert.equal(ann._node, 'node-1');
+      const channel = `room:posted-${name.replaceAll(' ', '-')}`;
+      const heard = new Heard(await subscribed(bob, channel), 'publication');
+      const room = await subscribed(ann, channel);
+      for (let n = 1; n <= 10; n++) await bounded(room.publish(saying(ann, n)), 'published');
+      await heard.count(10);
+      assert.deepEqual(heard.all.map((it) => said(it.data)), [...Array(10).keys()].map((n) => n + 1), name);
+    }
+  } finally {
+    clients.close();
+  }
+});
+
+test('what is posted for a session that nobody holds is refused, whichever node it names', async () => {
+  const session = '0123456789abcdef0123456789abcdef';
+  const post = (body, headers = { 'Content-Type': 'application/json' }) =>
+    fetch(`${urls.CLUSTER_NODE_1_URL}/emulation`, { method: 'POST', headers, body });
+  const statuses = {};
+  for (const node of ['node-1', 'node-2', 'node-9']) {
+    statuses[node] = (await post(JSON.stringify({ session, node, data: '{}' }))).status;
+  }
+  assert.deepEqual(statuses, { 'node-1': 404, 'node-2': 404, 'node-9': 503 });
+  assert.equal((await post('{"session":1}')).status, 400);
+  assert.equal((await post(new Uint8Array([10, 200]), { 'Content-Type': 'application/octet-stream' })).status, 400);
+  const tooMuch = JSON.stringify({ session, node: 'node-1', data: 'x'.repeat(70_000) });
+  assert.equal((await post(tooMuch)).status, 413);
 });

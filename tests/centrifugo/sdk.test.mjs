@@ -1,12 +1,12 @@
-/** The SDK of Centrifugo, unmodified, against one gateway: every call that it has, in both of its formats. */
+/** The SDK of Centrifugo, unmodified, against one gateway: every call that it has, in both of its formats and by each transport. */
 
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { createServer } from 'node:http';
-import { after, before, test } from 'node:test';
+import { after, before, describe, test } from 'node:test';
 import WebSocket from 'ws';
 import { Gateway, signed } from '../browser/support/gateway.mjs';
-import { Clients, FORMATS, Heard, api, bounded, refusal, said, saying, subscribed } from './support.mjs';
+import { Clients, Heard, WAYS, api, bounded, refusal, said, saying, subscribed } from './support.mjs';
 
 const SECRET = 'a-secret-of-at-least-32-characters!!';
 const SETTINGS = [
@@ -25,28 +25,31 @@ let gateway;
 before(async () => { gateway = await Gateway.start(SETTINGS); });
 after(() => gateway.stop());
 
-/** A test for each format, whose clients end with it. */
+/** A test for each way to speak, whose clients end with it. */
 function each(name, run) {
-  for (const [format, Class] of Object.entries(FORMATS)) {
-    test(`${name} (${format})`, async () => {
-      const clients = new Clients();
-      try {
-        await run({
-          connect: (options, url = gateway.url) => clients.connected(url, options, Class),
-          client: (options) => clients.client(gateway.url, options, Class),
-        });
-      } finally {
-        clients.close();
-      }
-    });
-  }
+  describe(name, { concurrency: true }, () => {
+    for (const [said, way] of Object.entries(WAYS)) {
+      test(said, async () => {
+        const clients = new Clients();
+        try {
+          await run({
+            connect: (options, url = gateway.url) => clients.connected(url, options, way),
+            client: (options) => clients.client(gateway.url, options, way),
+            own: said.replaceAll(' ', '-'),
+          });
+        } finally {
+          clients.close();
+        }
+      });
+    }
+  });
 }
 
-each('what is published is heard once, in order, with its publisher', async ({ connect }) => {
+each('what is published is heard once, in order, with its publisher', async ({ connect, own }) => {
   const ann = await connect({ token: gateway.token('ann', { info: { name: 'Ann' } }) });
   const bob = await connect();
-  const heard = new Heard(await subscribed(bob, 'room:1'), 'publication');
-  const room = await subscribed(ann, 'room:1');
+  const heard = new Heard(await subscribed(bob, `room:${own}`), 'publication');
+  const room = await subscribed(ann, `room:${own}`);
   for (let n = 1; n <= 20; n++) await bounded(room.publish(saying(ann, { n })), 'published');
   await heard.count(20);
   assert.deepEqual(heard.all.map((it) => said(it.data).n), [...Array(20).keys()].map((n) => n + 1));
@@ -148,23 +151,25 @@ each('a token is refreshed, an expired one replaced, and a bad one is the end', 
   assert.equal((await out.first()).code, 3500);
 });
 
-each('a backend sends a client away, for good or to come back', async ({ connect }) => {
-  const ann = await connect({ token: gateway.token('sent-away') });
+each('a backend sends a client away, for good or to come back', async ({ connect, own }) => {
+  const user = `sent-away-${own}`;
+  const ann = await connect({ token: gateway.token(user) });
   const connecting = new Heard(ann, 'connecting');
-  await api(gateway.internal, 'disconnect', { user: 'sent-away', code: 1001 });
+  await api(gateway.internal, 'disconnect', { user, code: 1001 });
   assert.equal((await connecting.first()).code, 3001);
   await bounded(ann.ready(), 'back');
   const disconnected = new Heard(ann, 'disconnected');
-  await api(gateway.internal, 'disconnect', { user: 'sent-away' });
+  await api(gateway.internal, 'disconnect', { user });
   assert.equal((await disconnected.first()).code, 3503);
 });
 
-each("the HTTP API of Centrifugo reaches its clients", async ({ connect }) => {
+each("the HTTP API of Centrifugo reaches its clients", async ({ connect, own }) => {
   const call = async (method, body, headers = { 'X-API-Key': 'any, where there are none' }) => {
     const answer = await fetch(`${gateway.internal}/api/${method}`, { method: 'POST', headers, body: JSON.stringify(body) });
     return [answer.status, await answer.json()];
   };
-  const ann = await connect({ token: gateway.token('by-api') });
+  const user = `by-api-${own}`;
+  const ann = await connect({ token: gateway.token(user) });
   const [one, two] = [`room:${Math.random()}`, `room:${Math.random()}`];
   const heard = new Heard(await subscribed(ann, one), 'publication');
   const others = new Heard(await subscribed(ann, two), 'publication');
@@ -178,14 +183,14 @@ each("the HTTP API of Centrifugo reaches its clients", async ({ connect }) => {
   const [, batch] = await call('batch', { commands: [{ history: { channel: one, limit: 10 } }, { presence_stats: { channel: one } }, { presence: { channel: one } }] });
   assert.deepEqual(batch.replies[0].history.result.publications.map((it) => it.data.n), [1, 2]);
   assert.deepEqual(batch.replies[1].presence_stats.result, { num_clients: 1, num_users: 1 });
-  assert.deepEqual(Object.values(batch.replies[2].presence.result.presence).map((it) => it.user), ['by-api']);
+  assert.deepEqual(Object.values(batch.replies[2].presence.result.presence).map((it) => it.user), [user]);
   assert.deepEqual(await call('history_remove', { channel: one }), [200, { result: {} }]);
   const [, unknown] = await call('publish', { channel: 'other:1', data: 1 });
   assert.equal(unknown.error.code, 102);
   const [transport] = await call('publish', { channel: 'other:1', data: 1 }, { 'Authorization': 'apikey x', 'X-Centrifugo-Error-Mode': 'transport' });
   assert.equal(transport, 404);
   const disconnected = new Heard(ann, 'disconnected');
-  await call('disconnect', { user: 'by-api' });
+  await call('disconnect', { user });
   assert.equal((await disconnected.first()).code, 3503);
 });
 

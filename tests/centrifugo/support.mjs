@@ -1,6 +1,7 @@
 /** Clients by the SDK as it is published, and words for what they hear. */
 
 import assert from 'node:assert/strict';
+import { EventSource } from 'eventsource';
 import WebSocket from 'ws';
 import { Centrifuge } from 'centrifuge';
 import { Centrifuge as CentrifugeProtobuf } from 'centrifuge/build/protobuf';
@@ -8,8 +9,14 @@ import { Centrifuge as CentrifugeProtobuf } from 'centrifuge/build/protobuf';
 /** The bound of every wait: far more than anything here takes. */
 const WAIT_MS = 30_000;
 
-/** The formats that the SDK speaks, by the class that speaks it. */
-export const FORMATS = { JSON: Centrifuge, Protobuf: CentrifugeProtobuf };
+/** The ways in which the SDK speaks: the format, by the class that speaks it, and the transport where it is no WebSocket. */
+export const WAYS = {
+  JSON: { Class: Centrifuge },
+  Protobuf: { Class: CentrifugeProtobuf },
+  'JSON by SSE': { Class: Centrifuge, transport: 'sse' },
+  'JSON by HTTP streaming': { Class: Centrifuge, transport: 'http_stream' },
+  'Protobuf by HTTP streaming': { Class: CentrifugeProtobuf, transport: 'http_stream' },
+};
 
 /** What a publication says, whatever format it came in. */
 export const said = (data) => (data instanceof Uint8Array ? JSON.parse(new TextDecoder().decode(data)) : data);
@@ -21,15 +28,20 @@ export const saying = (client, value) => (client instanceof CentrifugeProtobuf ?
 export class Clients {
   #open = [];
 
-  client(url, options = {}, Class = Centrifuge) {
-    const endpoint = `${url.replace(/^http/, 'ws')}/connection/websocket`;
-    const client = new Class(endpoint, { websocket: WebSocket, minReconnectDelay: 20, maxReconnectDelay: 200, ...options });
+  /** One of a way; `emulation` is where it posts what it says, where that is not where it hears. */
+  client(url, { emulation = url, ...options } = {}, { Class, transport } = WAYS.JSON) {
+    const endpoint = transport
+      ? [{ transport, endpoint: `${url}/connection/${transport}` }]
+      : `${url.replace(/^http/, 'ws')}/connection/websocket`;
+    const parts = { websocket: WebSocket, eventsource: EventSource, fetch, readableStream: ReadableStream };
+    const emulationEndpoint = `${emulation}/emulation`;
+    const client = new Class(endpoint, { ...parts, emulationEndpoint, minReconnectDelay: 20, maxReconnectDelay: 200, ...options });
     this.#open.push(client);
     return client;
   }
 
-  async connected(url, options, Class) {
-    const client = this.client(url, options, Class);
+  async connected(url, options, way) {
+    const client = this.client(url, options, way);
     client.connect();
     await bounded(client.ready(), 'connected');
     return client;

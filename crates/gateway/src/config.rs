@@ -63,7 +63,7 @@ pub use source::{File, Flag, Source};
 pub use tokens::{Issuer, Jwt, KeyFetching};
 pub use typed::{
     Api, Auth, Centrifugo, Compression, Config, Console, DryRun, Heartbeat, History, Limits, Listen, Log,
-    Namespace, Node, Origin, Pace, Presence, Proxy, PusherApp, PusherWebhooks, Redis, Tls, TokenPlaces,
+    Namespace, Node, Origin, Pace, Presence, Proxy, PusherApp, PusherWebhooks, Redis, Tls, TokenPlaces, Told,
     WebSocket,
 };
 

@@ -52,6 +52,7 @@ mod facts;
 mod roster;
 mod speakers;
 mod streaming;
+mod talking;
 mod wheel;
 
 pub(crate) use asking::agreed;
@@ -60,6 +61,7 @@ pub(crate) use facts::exceeded;
 pub(crate) use roster::Roster;
 pub(crate) use speakers::{Speaker, Speakers};
 pub(crate) use streaming::{Listening, Streaming};
+pub(crate) use talking::{Talking, Talks};
 pub(crate) use wheel::Wheel;
 
 /// The effects that are decided ahead of an answer before the client is read no more.
@@ -119,7 +121,7 @@ enum Told {
     Opened,
 }
 
-impl<T> Connection<T> {
+impl<T: Transport> Connection<T> {
     /// Opens a conversation over a transport that carries messages of at most so many bytes, and greets the client.
     fn begin(
         transport: impl FnOnce(usize) -> T,
@@ -139,14 +141,13 @@ impl<T> Connection<T> {
         let limits = &policy.limits;
         let (message_bytes, queue_bytes) = (limits.message_bytes, limits.queue_bytes);
         let now = services.clock.now();
-        let session = match carrier {
-            Carrier::WebSocket => {
-                let manners = form.encoding().dialect().manners();
-                Session::open(id, policy, manners, visitor, now, &mut effects)
-            }
-            Carrier::Events | Carrier::Lines | Carrier::Poll => {
-                Session::open_one_way(id, policy, visitor, ticket, now, &mut effects)
-            }
+        let session = if T::IS_READ {
+            let manners = form.encoding().dialect().manners();
+            let mut session = Session::open(id, policy, manners, visitor, now, &mut effects);
+            ticket.into_iter().for_each(|ticket| session.speaks_by(ticket));
+            session
+        } else {
+            Session::open_one_way(id, policy, visitor, ticket, now, &mut effects)
         };
         let outbox = Outbox::new(session.id(), form, queue_bytes);
         services.roster.enter(&outbox);

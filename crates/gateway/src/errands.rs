@@ -1,4 +1,5 @@
-//! What one node asks of another: to say what was posted to it with a ticket that the other has given.
+//! What one node asks of another: to say what was posted to it with a ticket that the other has given, or to hand it to the
+//! conversation of that ticket.
 //!
 //! ```text
 //!  POST /publish ─► node 2: ask ──► cluster::send ──► broker ──► node 1: Ear ─► publish::say
@@ -24,6 +25,8 @@ use fanfare_metrics::Errand as Outcome;
 use fanfare_protocol::Ticket;
 use fanfare_protocol::error::{ErrorCode, Failure};
 use fanfare_protocol::publication::Payload;
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, ready};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -36,6 +39,7 @@ use crate::connection::broker_failure;
 use crate::http;
 use crate::node::Services;
 use crate::orders;
+use crate::transport::posted::Message;
 
 /// How long an answer may take: longer than the broker of the other node may, and shorter than proxies wait.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -55,6 +59,8 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 enum Word {
     /// Say this command for the holder of the ticket, and tell `from` what came of it.
     Ask { id: u64, from: Box<str>, ticket: Box<str>, client: IpAddr, command: Box<RawValue> },
+    /// Hand this message to the conversation of the ticket, and tell `from` whether it was taken.
+    Post { id: u64, from: Box<str>, ticket: Box<str>, message: Message },
     /// This came of it: an event, as the client is told it.
     Answer { id: u64, event: Box<RawValue> },
 }
@@ -116,7 +122,32 @@ pub(crate) async fn ask(
     client: IpAddr,
     command: Box<RawValue>,
 ) -> Result<Box<RawValue>, Failure> {
-    let outcome = try_asking(services, ticket, client, command).await;
+    let of = ticket.to_string().into();
+    let word = |id, from| Word::Ask { id, from, ticket: of, client, command };
+    run(services, ticket.node(), client, word).await
+}
+
+/// Has the node of a ticket hand this message to its conversation; the answer is the event that the client would be told.
+///
+/// # Errors
+/// As [`ask`].
+pub(crate) async fn post(
+    services: &Services,
+    ticket: &Ticket,
+    client: IpAddr,
+    message: Message,
+) -> Result<Box<RawValue>, Failure> {
+    let of = ticket.to_string().into();
+    run(services, ticket.node(), client, |id, from| Word::Post { id, from, ticket: of, message }).await
+}
+
+async fn run(
+    services: &Services,
+    node: &str,
+    client: IpAddr,
+    word: impl FnOnce(u64, Box<str>) -> Word,
+) -> Result<Box<RawValue>, Failure> {
+    let outcome = try_asking(services, node, client, word).await;
     services.metrics.errand(match &outcome {
         Ok(_) => Outcome::Answered,
         Err(Trouble::NoRoom(_)) => Outcome::NoRoom,
@@ -140,19 +171,18 @@ enum Trouble {
 
 async fn try_asking(
     services: &Services,
-    ticket: &Ticket,
+    node: &str,
     client: IpAddr,
-    command: Box<RawValue>,
+    word: impl FnOnce(u64, Box<str>) -> Word,
 ) -> Result<Box<RawValue>, Trouble> {
     let settings = services.settings();
     let place = services.admission.errand(client, &settings.limits);
     let _place = place.ok_or(Trouble::NoRoom("too much of your address waits for other nodes: try again"))?;
     let (waiting, answered) =
         services.errands.begin().ok_or(Trouble::NoRoom("too much waits for other nodes: try again"))?;
-    let from = settings.policy.node.clone();
-    let word = Word::Ask { id: waiting.id, from, ticket: ticket.to_string().into(), client, command };
+    let word = word(waiting.id, settings.policy.node.clone());
     let asking = async {
-        send(services, ticket.node(), &word).await.map_err(Trouble::NotSent)?;
+        send(services, node, &word).await.map_err(Trouble::NotSent)?;
         drop(word);
         answered.await.map_err(|_| Trouble::Unanswered)
     };
@@ -192,19 +222,38 @@ async fn listen(ear: &Ear, services: &Arc<Services>) {
                 Some(Word::Answer { id, event }) => services.errands.answered(id, event),
                 Some(Word::Ask { id, from, ticket, client, command }) => {
                     let Some(ticket) = Ticket::parse(&ticket) else { continue };
-                    let room = running.clone().acquire_owned().await.expect("it is not closed");
-                    let services = services.clone();
-                    services.clone().spawn_guarded(async move {
-                        let event = http::say(&ticket, client, command.get().as_bytes(), &services).await;
-                        let answer = Word::Answer { id, event };
-                        if let Err(error) = send(&services, &from, &answer).await {
-                            debug!(%error, "an answer could not be sent");
-                        }
-                        drop(room);
-                    });
+                    let theirs = services.clone();
+                    let said =
+                        async move { http::say(&ticket, client, command.get().as_bytes(), &theirs).await };
+                    answer(id, from, said.boxed(), &running, services).await;
+                }
+                Some(Word::Post { id, from, ticket, message }) => {
+                    let Some(ticket) = Ticket::parse(&ticket) else { continue };
+                    // Here and not in a task of its own: what was posted in an order arrives in it.
+                    let event = http::taken(services.talks.post(&ticket, message), services);
+                    answer(id, from, ready(event).boxed(), &running, services).await;
                 }
                 None => warn!("a node cannot be understood: is it of another version?"),
             }
         }
     }
+}
+
+/// Sends what comes of an errand to whoever has asked, in a task of its own as soon as there is room for one.
+async fn answer(
+    id: u64,
+    to: Box<str>,
+    outcome: BoxFuture<'static, Box<RawValue>>,
+    running: &Arc<Semaphore>,
+    services: &Arc<Services>,
+) {
+    let room = running.clone().acquire_owned().await.expect("it is not closed");
+    let theirs = services.clone();
+    services.spawn_guarded(async move {
+        let answer = Word::Answer { id, event: outcome.await };
+        if let Err(error) = send(&theirs, &to, &answer).await {
+            debug!(%error, "an answer could not be sent");
+        }
+        drop(room);
+    });
 }

@@ -36,7 +36,7 @@ use fanfare_protocol::time::UnixMicros;
 use parking_lot::RwLock;
 
 use crate::clock::Clock;
-use crate::config::{Config, EventKind};
+use crate::config::{Config, EventKind, Told};
 use crate::http::pusher;
 use crate::outgoing::{Dialer, Outgoing, Policy};
 
@@ -120,7 +120,11 @@ impl Events {
                 (namespace, lane)
             })
             .collect();
-        let told = config.namespaces.iter().filter(|(_, it)| it.events).map(|(name, _)| name.as_str().into());
+        let told = config
+            .namespaces
+            .iter()
+            .filter(|(_, it)| it.events == Told::Backend)
+            .map(|(name, _)| name.as_str().into());
         let namespaces = (!config.namespaces.is_empty()).then(|| told.collect());
         let before = std::mem::replace(&mut *ways, Ways { common, namespaces, applications });
         let closed = |(namespace, lane): &(Box<str>, Arc<Lane>)| {

@@ -23,12 +23,13 @@ use hyper::body::{Frame, Incoming, SizeHint};
 use parking_lot::Mutex;
 
 use crate::admission::{Drawn, NoRoom, Place};
-use crate::connection::{Membership, Streaming};
+use crate::connection::{Membership, Streaming, Talking};
 use crate::node::Services;
 use crate::proxy::Unreadable;
 use crate::transport::lines::Form;
 use crate::{admin, api};
 
+mod centrifugo;
 mod cors;
 mod handshake;
 mod host;
@@ -38,7 +39,7 @@ mod query;
 mod streams;
 
 use handshake::Purpose;
-pub(crate) use publish::say;
+pub(crate) use publish::{say, taken};
 
 /// What every route answers with.
 pub(crate) type Answer = Response<Body>;
@@ -50,6 +51,8 @@ pub(crate) enum Body {
     Whole(Full<Bytes>),
     /// A connection, as long as it lives.
     Stream(Box<Streaming>),
+    /// One whose client also speaks.
+    Talk(Box<Talking>),
 }
 
 impl From<Bytes> for Body {
@@ -69,20 +72,21 @@ impl hyper::body::Body for Body {
         match self.get_mut() {
             Self::Whole(body) => Pin::new(body).poll_frame(cx),
             Self::Stream(body) => Pin::new(body).poll_frame(cx),
+            Self::Talk(body) => Pin::new(body).poll_frame(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Whole(body) => body.is_end_stream(),
-            Self::Stream(_) => false,
+            Self::Stream(_) | Self::Talk(_) => false,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Whole(body) => body.size_hint(),
-            Self::Stream(_) => SizeHint::default(),
+            Self::Stream(_) | Self::Talk(_) => SizeHint::default(),
         }
     }
 }
@@ -179,12 +183,9 @@ pub(crate) async fn answer(
         (Door::Public, "/ws") => {
             handshake::upgrade(peer, request, Purpose::Session(&Offer::NATIVE), Membership::Common, services)
         }
-        (Door::Public, "/connection/websocket") => match services.settings().centrifugo {
-            Some(offer) => {
-                handshake::upgrade(peer, request, Purpose::Session(offer), Membership::Common, services)
-            }
-            None => not_found(path),
-        },
+        (Door::Public, _) if centrifugo::serves(path, services) => {
+            centrifugo::answer(peer, request, services).await
+        }
         (Door::Public, "/echo") if services.echo => {
             handshake::upgrade(peer, request, Purpose::Echo, Membership::Common, services)
         }

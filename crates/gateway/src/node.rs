@@ -34,7 +34,7 @@ use crate::admission::{Admission, NoRoom, Place};
 use crate::auth::{Means, Revoked};
 use crate::clock::Clock;
 use crate::config::{self, BrokerKind, Config};
-use crate::connection::{Roster, Speakers, Wheel};
+use crate::connection::{Roster, Speakers, Talks, Wheel};
 use crate::errands::{self, Errands};
 use crate::events::{self, Events};
 use crate::hooks::Renewals;
@@ -86,6 +86,8 @@ pub(crate) struct Services {
     pub(crate) wheel: Wheel,
     pub(crate) roster: Roster,
     pub(crate) speakers: Speakers,
+    /// What clients that hear by a response have said, until it is taken up.
+    pub(crate) talks: Talks,
     pub(crate) errands: Errands,
     pub(crate) revoked: Revoked,
     pub(crate) admission: Admission,
@@ -363,6 +365,7 @@ fn services(
         wheel: Wheel::new(clock),
         roster: Roster::default(),
         speakers: Speakers::default(),
+        talks: Talks::default(),
         errands: Errands::default(),
         revoked: Revoked::default(),
         admission: Admission::default(),

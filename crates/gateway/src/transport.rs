@@ -19,6 +19,7 @@ mod cursor;
 pub(crate) mod echo;
 pub(crate) mod http2;
 pub(crate) mod lines;
+pub(crate) mod posted;
 mod reread;
 mod tcp;
 pub(crate) mod websocket;
@@ -36,6 +37,9 @@ use websocket::Read;
 pub(crate) trait Transport: Send {
     /// Whether its client is heard on it.
     const IS_READ: bool = false;
+
+    /// Whether its client is told by a Close frame why a conversation ends.
+    const TELLS_CLOSE: bool = false;
 
     /// Makes one write of what waits. Pending when nothing waits or no more is taken; the task is woken when that changes.
     ///

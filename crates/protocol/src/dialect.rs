@@ -148,6 +148,11 @@ pub trait Dialect: Sync {
     /// Spells a publication for all the subscribers to whom it comes in the same way.
     fn encode_publication(&self, publication: &Publication, delivery: Delivery) -> Frame;
 
+    /// Says why a conversation ends where no Close frame can; `None` where the last event has said so.
+    fn farewell(&self, _reason: CloseReason) -> Option<Frame> {
+        None
+    }
+
     /// How its conversations are held.
     fn manners(&self) -> &'static Manners {
         &Manners::PLAIN

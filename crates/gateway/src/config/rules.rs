@@ -6,7 +6,7 @@ use super::choice::{AppEvent, BrokerKind, RedisMode, SubscribeBy};
 use super::merge::Merged;
 use super::mistake::Mistakes;
 use super::tokens::{Jwt, SECRET_BYTES_MIN};
-use super::typed::Config;
+use super::typed::{Config, Told};
 
 /// Checks the rules between keys. A rule is silent about keys that are mistaken already.
 pub(super) fn check(config: &Config, merged: &Merged, mistakes: &mut Mistakes) {
@@ -237,9 +237,11 @@ impl Rules<'_> {
         let Config { events, pusher, namespaces, .. } = config;
         for (name, namespace) in namespaces {
             let path = format!("namespaces.{name}.events");
-            self.require(!namespace.events || events.url.is_some(), &[&path, "events.url"], || {
-                format!("{path}: nobody is told without events.url")
-            });
+            self.require(
+                namespace.events == Told::Nobody || events.url.is_some(),
+                &[&path, "events.url"],
+                || format!("{path}: nobody is told without events.url"),
+            );
         }
         let is_alone = events.secrets.len() == 1 && self.merged.place("events.secret_before").is_some();
         self.require(!is_alone, &["events.secret_before", "events.secret"], || {

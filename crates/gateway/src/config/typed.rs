@@ -273,7 +273,7 @@ pub struct Namespace {
     /// Whether it is known who is subscribed.
     pub presence: bool,
     /// Whether a backend is told when its channels are occupied and vacated.
-    pub events: bool,
+    pub events: Told,
     /// Where a backend is asked about each subscription of a client.
     pub subscribe_hook: Option<String>,
     /// Where it is asked about each of their publications.
@@ -282,6 +282,15 @@ pub struct Namespace {
     pub overflow: SlowSubscriber,
     /// What is kept of each channel. None: nothing.
     pub history: Option<History>,
+}
+
+/// Who is told what becomes of the channels of one namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// Nobody.
+    Nobody,
+    /// The backend of [`Events`].
+    Backend,
 }
 
 /// What is kept of the channels of one namespace.
@@ -503,7 +512,10 @@ fn namespace(merged: &Merged, name: &str) -> Namespace {
             .whole(&path("rate"))
             .map(|it| u32::try_from(it).ok().and_then(NonZeroU32::new).expect("bounded from both sides")),
         presence: merged.switch(&path("presence")).expect("the key has a default"),
-        events: merged.switch(&path("events")).expect("the key has a default"),
+        events: match merged.switch(&path("events")).expect("the key has a default") {
+            true => Told::Backend,
+            false => Told::Nobody,
+        },
         subscribe_hook: merged.text(&path("hooks.subscribe")),
         publish_hook: merged.text(&path("hooks.publish")),
         overflow: SlowSubscriber::of(&text(merged, &path("overflow"))),

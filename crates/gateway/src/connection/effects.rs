@@ -228,6 +228,8 @@ impl<T: Transport> Connection<T> {
                 }
                 let (code, words) = self.dialect().close(reason);
                 let farewell = self.dialect().encode(&farewell);
+                let farewell =
+                    farewell.or_else(|| if T::TELLS_CLOSE { None } else { self.dialect().farewell(reason) });
                 self.conclude(farewell.into_iter().chain([Frame::close(code, words)]));
             }
             Effect::EchoClose(code) => {

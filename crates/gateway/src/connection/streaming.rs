@@ -92,7 +92,7 @@ impl Streaming {
         let Listening { channels, arrival, presence } = listening;
         let carrier = match form {
             Form::Events => Carrier::Events,
-            Form::Lines => Carrier::Lines,
+            Form::Lines | Form::Bare => Carrier::Lines,
             Form::Answer => Carrier::Poll,
         };
         let lines = |_| Lines::new(form, &channels, arrival);

@@ -271,10 +271,7 @@ async fn send(lane: &Lane, noticed: &[Noticed], services: &Services) -> bool {
     loop {
         let Some(terms) = lane.terms() else { return false };
         let (headers, body) = (terms.spell)(&report, services.clock.unix());
-        let error = match terms.outgoing.post(&terms.url, headers, body).await {
-            Ok(_) => return true,
-            Err(error) => error,
-        };
+        let Err(error) = terms.outgoing.post(&terms.url, headers, body).await else { return true };
         let asked = match &error {
             OutgoingError::Status { retry_after: Some(after), .. } => (*after).min(RETRY_MAX),
             _ => Duration::ZERO,

@@ -88,7 +88,11 @@ pub(super) async fn sender<B>(
     let settings = services.settings();
     let headers = request.headers();
     let caller = settings.hooks.caller(|| peer.client_again(headers, services), transport, headers);
-    let visitor = match visitor(request, &settings, services)? {
+    let visitor = match claimed(request, &settings, services)? {
+        Visitor::Unknown => {
+            let text = "this takes a token: send Authorization: Bearer with one";
+            return Err(Failure::new(ErrorCode::Unauthorized, text));
+        }
         Visitor::Presumed(presumed) => {
             let asked = settings.hooks.introduce(session, caller.as_deref(), presumed, None, services);
             Visitor::Known(asked.await?)
@@ -98,15 +102,19 @@ pub(super) async fn sender<B>(
     Ok((visitor, caller))
 }
 
-fn visitor<B>(request: &Request<B>, settings: &Settings, services: &Services) -> Result<Visitor, Failure> {
+/// Who sends a request, as far as that alone shows it.
+///
+/// # Errors
+/// Its token is not taken.
+pub(super) fn claimed<B>(
+    request: &Request<B>,
+    settings: &Settings,
+    services: &Services,
+) -> Result<Visitor, Failure> {
     let auth = &settings.auth;
     let (headers, query) = (request.headers(), request.uri().query());
     let visitor = auth.visitor(headers, query, services);
     match visitor.map(|visitor| settings.hooks.presume(visitor, auth.takes_tokens())) {
-        Ok(Visitor::Unknown) => {
-            let text = "this takes a token: send Authorization: Bearer with one";
-            Err(Failure::new(ErrorCode::Unauthorized, text))
-        }
         Ok(visitor) => Ok(visitor),
         Err(why) => {
             let text = why.to_string();

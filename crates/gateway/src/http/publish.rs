@@ -71,6 +71,15 @@ pub(crate) async fn say(
     RawValue::from_string(text(&counted(reply, services))).expect("an event is JSON")
 }
 
+/// What the holder of a ticket is told whose message was handed on, and taken or not.
+pub(crate) fn taken(outcome: Result<(), Failure>, services: &Services) -> Box<RawValue> {
+    let event = match outcome {
+        Ok(()) => "{}".to_owned(),
+        Err(failure) => text(&counted(refused(failure), services)),
+    };
+    RawValue::from_string(event).expect("an event is JSON")
+}
+
 /// Has the node of a ticket say it. What is no command is found out here.
 async fn hand_on(ticket: &Ticket, client: IpAddr, body: &[u8], services: &Services) -> Answer {
     if let Err(rejection) = decode(body, services) {
@@ -266,21 +275,25 @@ fn spell(reply: &Reply) -> Answer {
     dress(text(reply), refusal)
 }
 
-/// The answer of another node, which says of a refusal what HTTP has words for.
+/// The answer of another node.
 fn handed_back(event: &str) -> Answer {
+    dress(event.to_owned(), refusal(event).as_ref())
+}
+
+/// What another node says of a refusal, as far as HTTP has words for it.
+pub(super) fn refusal(event: &str) -> Option<Failure> {
     #[derive(Deserialize)]
     struct Outcome {
         code: Option<u16>,
         /// Milliseconds.
         retry_after: Option<u64>,
+        #[serde(default)]
+        message: String,
     }
-    let outcome: Option<Outcome> = serde_json::from_str(event).ok();
-    let refusal = outcome.and_then(|Outcome { code, retry_after }| {
-        let code = ErrorCode::ALL.into_iter().find(|it| Some(it.number()) == code)?;
-        let retry_after = retry_after.map(Duration::from_millis);
-        Some(Failure { retry_after, ..Failure::new(code, "") })
-    });
-    dress(event.to_owned(), refusal.as_ref())
+    let Outcome { code, retry_after, message } = serde_json::from_str(event).ok()?;
+    let code = ErrorCode::ALL.into_iter().find(|it| Some(it.number()) == code)?;
+    let retry_after = retry_after.map(Duration::from_millis);
+    Some(Failure { retry_after, ..Failure::new(code, message) })
 }
 
 fn text(reply: &Reply) -> String {

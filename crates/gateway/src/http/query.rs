@@ -103,6 +103,11 @@ fn switch(value: &str) -> Result<bool, Failure> {
     value.parse().map_err(|_| bad("`presence` must be true or false"))
 }
 
+/// The first value of a parameter; nothing in it where that is not text.
+pub(super) fn value<'a>(uri: &'a Uri, name: &str) -> Option<Option<Cow<'a, str>>> {
+    pairs(uri.query().unwrap_or_default()).find_map(|(it, value)| (it == name).then_some(value))
+}
+
 /// The parameters in their order; a value that is not text is none.
 fn pairs(query: &str) -> impl Iterator<Item = (Cow<'_, str>, Option<Cow<'_, str>>)> {
     query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {

@@ -77,12 +77,12 @@ async fn open<B>(
 fn name(form: Form) -> &'static str {
     match form {
         Form::Events => "sse",
-        Form::Lines => "stream",
+        Form::Lines | Form::Bare => "stream",
         Form::Answer => "poll",
     }
 }
 
-fn label(why: &Failure) -> Refusal {
+pub(super) fn label(why: &Failure) -> Refusal {
     match why.code {
         ErrorCode::Unavailable => Refusal::NotReady,
         _ => Refusal::Unauthorized,
@@ -90,11 +90,12 @@ fn label(why: &Failure) -> Refusal {
 }
 
 /// The answer to a request for a stream, without the stream.
-fn head(form: Form) -> Answer {
+pub(super) fn head(form: Form) -> Answer {
     let content_type = match form {
         Form::Events => "text/event-stream",
         Form::Lines => "application/x-ndjson",
         Form::Answer => "application/json",
+        Form::Bare => "application/octet-stream",
     };
     let mut answer = with_type(StatusCode::OK, content_type, Bytes::new());
     let headers = answer.headers_mut();

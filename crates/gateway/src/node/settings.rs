@@ -17,8 +17,8 @@ use fanfare_protocol::websocket::{Context, Shape, Willingness};
 use crate::admission::Origins;
 use crate::auth::{Auth, Means};
 use crate::config::{
-    Compression, Config, Identity, Limits, Namespace, PublishBy, Secret, SlowSubscriber, SubscribeBy, Trial,
-    WebSocket,
+    Compression, Config, Identity, Limits, Namespace, PublishBy, Secret, SlowSubscriber, SubscribeBy, Told,
+    Trial, WebSocket,
 };
 use crate::hooks::Hooks;
 use crate::http::{Door, pusher};
@@ -175,7 +175,10 @@ fn rule(namespace: &Namespace) -> Rule {
             idempotency_ttl: history.idempotency_ttl,
         }),
         presence: namespace.presence,
-        roll: if namespace.events { Roll::ForBackend } else { Roll::ForClients },
+        roll: match namespace.events {
+            Told::Backend => Roll::ForBackend,
+            Told::Nobody => Roll::ForClients,
+        },
         consent_to_subscribe: consent(&namespace.subscribe_hook),
         consent_to_publish: consent(&namespace.publish_hook),
         overflow: match namespace.overflow {

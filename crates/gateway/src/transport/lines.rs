@@ -5,14 +5,13 @@
 //! That is one copy into the chunk that the HTTP stack is handed, in which everything that waits is gathered. The frames
 //! that are not messages have their own look: a ping becomes a comment or an empty line, a Close ends the body.
 //!
-//! | | [`Form::Events`] | [`Form::Lines`] | [`Form::Answer`] |
-//! |---|---|---|---|
-//! | a message | `data: {…}` and an empty line, under an `id` where that has changed | `{…}` and a line break | `{…}` in an array |
-//! | a ping | `:` and an empty line | an empty line | nothing |
-//! | the wait before coming back | `retry: …` | in `closing` | in `closing` |
+//! | | [`Form::Events`] | [`Form::Lines`] | [`Form::Answer`] | [`Form::Bare`] |
+//! |---|---|---|---|---|
+//! | a message | `data: {…}` and an empty line, under an `id` where that has changed | `{…}` and a line break | `{…}` in an array | as it is |
+//! | a ping | `:` and an empty line | an empty line | nothing | nothing |
+//! | the wait before coming back | `retry: …` | in `closing` | in `closing` | |
 
-use std::fmt::Write as _;
-use std::io;
+use std::io::{self, Write as _};
 use std::mem;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -27,7 +26,7 @@ use fanfare_protocol::{Channel, Publication};
 use super::{Cursor, Transport, Wanted, Written};
 
 /// The bytes after which no more is taken from the outbox until the HTTP stack has taken these.
-const CHUNK_BYTES: usize = 16 * 1024;
+pub(super) const CHUNK_BYTES: usize = 16 * 1024;
 
 /// The bytes after which the answer to a poll takes up no further channel.
 const ANSWER_BYTES: usize = 256 * 1024;
@@ -45,6 +44,8 @@ pub(crate) enum Form {
     Lines,
     /// Part of an array, for [`Lines::into_answer`].
     Answer,
+    /// As they are: each says itself where it ends.
+    Bare,
 }
 
 /// Whether a client has been here before.
@@ -71,7 +72,7 @@ enum Progress {
 pub(crate) struct Lines {
     form: Form,
     /// Dressed, and not handed over yet.
-    chunk: String,
+    chunk: Vec<u8>,
     cursor: Cursor,
     /// To be told before the next event.
     retry: Option<Duration>,
@@ -86,7 +87,7 @@ impl Lines {
     pub(crate) fn new(form: Form, wanted: &[Wanted], arrival: Arrival) -> Self {
         Self {
             form,
-            chunk: String::new(),
+            chunk: Vec::new(),
             cursor: Cursor::new(wanted),
             retry: (form == Form::Events).then(|| Duration::from_millis(fastrand::u64(RETRY_MILLIS))),
             refusal: None,
@@ -129,7 +130,10 @@ impl Lines {
     /// The answer to a poll: what there is, and the cursor for the next one.
     pub(crate) fn into_answer(mut self) -> Vec<u8> {
         self.cursor.settle();
-        format!("{{\"since\":\"{}\",\"events\":[{}]}}\n", self.cursor, self.chunk).into_bytes()
+        let mut answer = format!("{{\"since\":\"{}\",\"events\":[", self.cursor).into_bytes();
+        answer.append(&mut self.chunk);
+        answer.extend_from_slice(b"]}\n");
+        answer
     }
 
     fn dress(&mut self, frame: &Bytes, publication: Option<&Publication>) {
@@ -142,45 +146,45 @@ impl Lines {
                 self.cursor.pass(frame, publication);
                 self.dress_message(&payload);
             }
-            (Said::Ping, Form::Events) => self.chunk.push_str(":\n\n"),
-            (Said::Ping, Form::Lines) => self.chunk.push('\n'),
-            (Said::Ping, Form::Answer) | (Said::Pong, _) => {}
+            (Said::Ping, Form::Events) => self.chunk.extend_from_slice(b":\n\n"),
+            (Said::Ping, Form::Lines) => self.chunk.push(b'\n'),
+            (Said::Ping, Form::Answer | Form::Bare) | (Said::Pong, _) => {}
             (Said::Close, _) => self.progress = Progress::End,
         }
     }
 
     fn dress_message(&mut self, payload: &[u8]) {
-        let payload = str::from_utf8(payload).expect("the dialects of lines are text");
         match self.form {
             Form::Events => {
                 self.tell_retry();
                 self.tell_cursor();
-                self.chunk.push_str("data: ");
-                self.chunk.push_str(payload);
-                self.chunk.push_str("\n\n");
+                self.chunk.extend_from_slice(b"data: ");
+                self.chunk.extend_from_slice(payload);
+                self.chunk.extend_from_slice(b"\n\n");
             }
             Form::Lines => {
-                self.chunk.push_str(payload);
-                self.chunk.push('\n');
+                self.chunk.extend_from_slice(payload);
+                self.chunk.push(b'\n');
             }
             Form::Answer => {
                 if !self.chunk.is_empty() {
-                    self.chunk.push(',');
+                    self.chunk.push(b',');
                 }
-                self.chunk.push_str(payload);
+                self.chunk.extend_from_slice(payload);
             }
+            Form::Bare => self.chunk.extend_from_slice(payload),
         }
     }
 
     fn tell_retry(&mut self) {
         if let Some(after) = self.retry.take().filter(|_| self.form == Form::Events) {
-            write!(self.chunk, "retry: {}\n\n", after.as_millis()).expect("a string takes everything");
+            write!(self.chunk, "retry: {}\n\n", after.as_millis()).expect("a vector takes every byte");
         }
     }
 
     fn tell_cursor(&mut self) {
         if self.cursor.is_news() {
-            writeln!(self.chunk, "id: {}", self.cursor).expect("a string takes everything");
+            writeln!(self.chunk, "id: {}", self.cursor).expect("a vector takes every byte");
             self.cursor.told();
         }
     }
@@ -204,7 +208,7 @@ impl Transport for Lines {
             if self.form == Form::Events && self.cursor.is_news() {
                 // An event without data is none to the client, but it keeps the id.
                 self.tell_cursor();
-                self.chunk.push('\n');
+                self.chunk.push(b'\n');
             }
         }
         Poll::Ready(Ok(Written { bytes: self.chunk.len() - before, frames, taken, oldest, saved: 0 }))

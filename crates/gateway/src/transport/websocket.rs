@@ -181,6 +181,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Transport for WebSocket<S> {
     const IS_READ: bool = true;
+    const TELLS_CLOSE: bool = true;
 
     fn poll_read(
         &mut self,

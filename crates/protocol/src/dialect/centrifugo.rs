@@ -20,6 +20,7 @@ use crate::websocket::{Frame, FrameKind};
 
 pub mod api;
 mod codes;
+pub mod emulation;
 mod encode;
 mod sink;
 mod wire;
@@ -81,6 +82,12 @@ impl Dialect for Json {
         })
     }
 
+    fn farewell(&self, reason: CloseReason) -> Option<Frame> {
+        let mut sink = JsonSink::default();
+        encode::disconnect(&mut sink, reason);
+        Some(sink.into_frame())
+    }
+
     fn manners(&self) -> &'static Manners {
         &MANNERS
     }
@@ -124,6 +131,12 @@ impl Dialect for Protobuf {
         let mut sink = ProtobufSink::default();
         encode::push(&mut sink, publication);
         sink.into_frame()
+    }
+
+    fn farewell(&self, reason: CloseReason) -> Option<Frame> {
+        let mut sink = ProtobufSink::default();
+        encode::disconnect(&mut sink, reason);
+        Some(sink.into_frame())
     }
 
     fn manners(&self) -> &'static Manners {

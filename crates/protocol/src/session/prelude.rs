@@ -19,7 +19,7 @@ use crate::command::{Command, Introduction, Request, Start};
 use crate::error::{ErrorCode, Failure};
 use crate::event::{Entered, Entry};
 use crate::grant::{Grant, Visitor};
-use crate::id::RequestId;
+use crate::id::{RequestId, Ticket};
 use crate::time::{Moment, Now};
 
 /// See the [module's note](self).
@@ -28,6 +28,8 @@ pub(super) struct Prelude {
     pub(super) open: Open,
     pub(super) deadline: Moment,
     step: Step,
+    /// To be told with the greeting.
+    ticket: Option<Ticket>,
     /// Said behind the opening.
     waiting: Vec<Request>,
 }
@@ -69,7 +71,15 @@ impl Session {
             }
         };
         let step = Step::Awaited(visitor);
-        self.state = State::Prelude(Box::new(Prelude { open, deadline, step, waiting: Vec::new() }));
+        self.state =
+            State::Prelude(Box::new(Prelude { open, deadline, step, ticket: None, waiting: Vec::new() }));
+    }
+
+    /// What the client says comes by requests that show this ticket: it is told so when it is greeted, which it has not been.
+    pub fn speaks_by(&mut self, ticket: Ticket) {
+        if let State::Prelude(prelude) = &mut self.state {
+            prelude.ticket = Some(ticket);
+        }
     }
 
     /// Whether the client has still to open the conversation.
@@ -167,13 +177,13 @@ impl Session {
         let State::Prelude(prelude) = std::mem::replace(&mut self.state, State::Over) else {
             unreachable!("whoever calls has looked")
         };
-        let Prelude { open, step, waiting, .. } = *prelude;
+        let Prelude { open, step, ticket, waiting, .. } = *prelude;
         let Step::Answering(Answering { id, entered, .. }) = step else {
             unreachable!("whoever calls has looked")
         };
         self.state = State::Open(open);
         let channels: Vec<_> = entered.iter().map(|it| it.channel.clone()).collect();
-        self.welcome(now, id, None, channels.clone(), entered, effects);
+        self.welcome(now, id, ticket, channels.clone(), entered, effects);
         for channel in channels {
             effects.push(Effect::GoLive { channel: channel.clone(), reply: None });
             self.enter(channel, Notices::Unwanted, effects);

@@ -53,6 +53,11 @@ pub(super) const fn disconnect(reason: CloseReason) -> (u16, &'static str) {
     }
 }
 
+/// Whether a client that is sent away with this number comes back.
+pub(super) const fn comes_back(number: u16) -> bool {
+    !matches!(number, 1009 | 3500..=3999 | 4500..=4999)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -64,7 +69,7 @@ mod tests {
         for reason in CloseReason::ALL {
             let (number, words) = disconnect(reason);
             assert!(words.len() <= 123, "a Close frame holds them");
-            let comes_back = !matches!(number, 1009 | 3500..=3999 | 4500..=4999);
+            let comes_back = comes_back(number);
             let ought_to = match reason {
                 // It has a way to bring another token; who is to stay away is told so by this number and no other.
                 CloseReason::Expired => true,

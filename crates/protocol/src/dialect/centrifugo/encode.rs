@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use super::codes;
 use super::sink::{Field, Sink};
+use super::{codes, emulation};
+use crate::close::CloseReason;
 use crate::command::Start;
 use crate::event::{Crowd, Entered, Entry, Event, Member, Reply, Welcome};
 use crate::history::Page;
@@ -119,6 +120,18 @@ fn unasked(sink: &mut impl Sink, event: &Event) -> Option<()> {
     Some(())
 }
 
+/// Why a conversation ends, for those who are told by a message.
+pub(super) fn disconnect(sink: &mut impl Sink, reason: CloseReason) {
+    let (code, words) = codes::disconnect(reason);
+    sink.message(PUSH, |sink| {
+        sink.message(Field::new("disconnect", 11), |sink| {
+            sink.number(Field::new("code", 1), code.into());
+            sink.text(Field::new("reason", 2), words);
+            sink.switch(Field::new("reconnect", 3), codes::comes_back(code));
+        });
+    });
+}
+
 fn welcome(sink: &mut impl Sink, of: &Welcome) {
     sink.text(Field::new("client", 1), &of.session.to_string());
     sink.text(Field::new("version", 2), VERSION);
@@ -129,6 +142,9 @@ fn welcome(sink: &mut impl Sink, of: &Welcome) {
     });
     sink.number(Field::new("ping", 7), of.heartbeat.as_secs());
     sink.switch(Field::new("pong", 8), true);
+    if let Some(ticket) = &of.ticket {
+        sink.text(Field::new("session", 9), &emulation::session(ticket));
+    }
     sink.text(Field::new("node", 10), &of.node);
 }
 

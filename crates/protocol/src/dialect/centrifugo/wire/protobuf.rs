@@ -133,6 +133,21 @@ fn frame(bytes: &[u8]) -> Option<Frame<'_>> {
     Some(frame)
 }
 
+/// Node, session and data of what was posted for a conversation.
+pub(in super::super) fn emulation(bytes: &[u8]) -> Option<(&str, &str, &[u8])> {
+    let (mut node, mut session, mut posted) = ("", "", &[][..]);
+    fields(bytes, |number, value| {
+        match number {
+            1 => node = str::from_utf8(value.bytes()?).ok()?,
+            2 => session = str::from_utf8(value.bytes()?).ok()?,
+            3 => posted = value.bytes()?,
+            _ => {}
+        }
+        Some(())
+    })?;
+    Some((node, session, posted))
+}
+
 fn connect(bytes: &[u8]) -> Option<Connect<'_>> {
     let mut connect = Connect::default();
     fields(bytes, |number, value| {
