@@ -23,6 +23,7 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ::http::{HeaderMap, Uri};
@@ -54,6 +55,8 @@ const ANSWER_BYTES: usize = 64 * 1024;
 #[derive(Debug)]
 pub(crate) struct Events {
     ways: RwLock<Ways>,
+    /// Whether there are any: what asks for each publication takes no lock where there are none.
+    has_ways: AtomicBool,
     metrics: Arc<Metrics>,
     clock: Clock,
 }
@@ -96,7 +99,7 @@ pub(crate) struct Destination {
 
 impl Events {
     pub(crate) fn new(metrics: Arc<Metrics>, clock: Clock) -> Self {
-        Self { ways: RwLock::default(), metrics, clock }
+        Self { ways: RwLock::default(), has_ways: AtomicBool::new(false), metrics, clock }
     }
 
     /// Takes what a configuration says. Answers the lanes that are new, for [`run`].
@@ -120,6 +123,7 @@ impl Events {
                 (namespace, lane)
             })
             .collect();
+        self.has_ways.store(common.is_some() || !applications.is_empty(), Ordering::Relaxed);
         let told = config
             .namespaces
             .iter()
@@ -148,7 +152,8 @@ impl Events {
 
     /// Whether it is to be told of this channel that such a thing happened.
     pub(crate) fn wants(&self, channel: &Channel, kind: Kinds) -> bool {
-        self.ways.read().way(channel).is_some_and(|(_, kinds)| kinds.has_any(kind))
+        self.has_ways.load(Ordering::Relaxed)
+            && self.ways.read().way(channel).is_some_and(|(_, kinds)| kinds.has_any(kind))
     }
 
     /// Something that is no matter of the book has happened on a channel.
