@@ -67,7 +67,7 @@ pub(crate) async fn each_user_is_told_of_once_on_every_node_however_many_connect
 
 async fn eventually_two(listener: &mut super::cluster::Listener) {
     let mut heard = Vec::new();
-    fanfare_testbed::eventually("bob is told of", async || {
+    eventually("bob is told of", async || {
         heard.extend(listener.heard());
         heard.len() >= 2
     })
@@ -171,7 +171,7 @@ pub(crate) async fn members_of_a_crashed_node_are_gone_within_two_heartbeats(clu
     one.crash();
     for listener in [&mut eve, &mut mallory] {
         let mut heard = Vec::new();
-        fanfare_testbed::eventually("both have left", async || {
+        eventually("both have left", async || {
             heard.extend(listener.heard());
             heard.len() == 2
         })
@@ -194,7 +194,7 @@ pub(crate) async fn a_frozen_node_is_declared_dead_and_enters_again(cluster: Clu
     eve.hears(&["joined ann/1", "joined bob/2"]).await;
     one.freeze();
     let mut heard = Vec::new();
-    fanfare_testbed::eventually("both have left", async || {
+    eventually("both have left", async || {
         heard.extend(eve.heard());
         heard.len() == 2
     })
@@ -273,7 +273,7 @@ pub(crate) async fn members_of_a_drained_node_have_the_grace_to_come_back(cluste
     sleep(GRACE / 3).await;
     two.enter("ann", 11);
     let mut heard = Vec::new();
-    fanfare_testbed::eventually("bob and carol have left", async || {
+    eventually("bob and carol have left", async || {
         heard.extend(eve.heard());
         heard.len() == 2
     })
