@@ -1,5 +1,6 @@
 //! A peer of RFC 6455 without manners: every byte is the test's to choose, and nothing is answered by itself.
 
+use std::io;
 use std::net::SocketAddr;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -90,7 +91,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RawPeer<S> {
     /// # Panics
     /// When the gateway does not take them in.
     pub async fn send_bytes(&mut self, bytes: &[u8]) {
-        let _ = timeout(PATIENCE, self.socket.write_all(bytes)).await.expect("the gateway reads");
+        let _ = self.try_send_bytes(bytes).await;
+    }
+
+    /// The same, where that is a mistake of the gateway's.
+    ///
+    /// # Errors
+    /// It has hung up before it had taken them in.
+    ///
+    /// # Panics
+    /// When it neither takes them in nor hangs up.
+    pub async fn try_send_bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
+        timeout(PATIENCE, self.socket.write_all(bytes)).await.expect("the gateway reads")
     }
 
     /// Shuts down this side of the socket: the gateway reads the end of the stream, and can still write.

@@ -128,8 +128,8 @@ async fn a_socket_half_closed_inside_a_message_is_closed() {
     counted(&node, "fanfare_connections", 0.0).await;
 }
 
-/// Our Close is answered within `limits.close_seconds`, or the socket is hung up on; so it is when the answer comes and
-/// the peer then holds its side open.
+/// Our Close is answered within `limits.close_seconds`, or the socket is hung up on; so it is when the answer comes, or the Close was the
+/// peer's own, and the peer then holds its side open.
 #[tokio::test]
 async fn the_closing_handshake_has_a_deadline() {
     let mut config = configured("");
@@ -138,16 +138,35 @@ async fn the_closing_handshake_has_a_deadline() {
     let mut silent = RawPeer::connect(node.public_addr()).await;
     let mut talking = RawPeer::connect(node.public_addr()).await;
     let mut holding = RawPeer::connect(node.public_addr()).await;
+    let mut leaving = RawPeer::connect(node.public_addr()).await;
+    leaving.send(opcode::CLOSE, &1000_u16.to_be_bytes()).await;
+    assert_eq!(leaving.until_close().await.1, Some(1000), "its own Close is answered");
     for peer in [&mut silent, &mut talking, &mut holding] {
         peer.send(opcode::BINARY, b"no").await;
         assert_eq!(peer.until_close().await.1, Some(1003));
     }
     talking.send_text(r#"{"type":"ping","id":1}"#).await;
     holding.send(opcode::CLOSE, &1003_u16.to_be_bytes()).await;
-    for peer in [&mut silent, &mut talking, &mut holding] {
+    for peer in [&mut silent, &mut talking, &mut holding, &mut leaving] {
         assert!(peer.ends().await, "nothing is said after the Close, and the socket ends");
     }
     // The peers hold their sockets open all the while.
     counted(&node, "fanfare_connections", 0.0).await;
     counted(&node, &closed_with(1003), 3.0).await;
+    counted(&node, &closed_with(1000), 1.0).await;
+}
+
+/// Hanging up with bytes unread would be a reset, which can overtake the Close on its way to whoever has sent them.
+#[tokio::test]
+async fn whoever_is_closed_while_it_speaks_hears_why_and_is_not_reset() {
+    let mut config = configured("");
+    // So long that it is not up by chance.
+    config.limits.close_timeout = Duration::from_secs(3600);
+    let node = start(&config).await;
+    let mut peer = RawPeer::connect(node.public_addr()).await;
+    // Over the bound by its header, and then all of it: far more than kernels hold.
+    let message = frame(0x80 | opcode::TEXT, &vec![b' '; 16_000_000]);
+    peer.try_send_bytes(&message).await.expect("it is heard out");
+    assert_eq!(peer.until_close().await.1, Some(1009));
+    assert!(peer.ends().await);
 }

@@ -376,3 +376,24 @@ async fn a_socket_may_post_as_often_as_a_connection_may_send() {
         }
     }
 }
+
+/// Each says which test shows what of it, by letters that are explained.
+#[test]
+fn every_transport_has_its_line_in_the_documentation() {
+    const PAGE: &str = include_str!("../../../../docs/conformance.md");
+    let cells = |line: &'static str| line.trim_matches('|').split('|').map(str::trim);
+    let lines = || PAGE.lines().filter(|line| line.starts_with("| "));
+    for row in Row::ALL {
+        let mut line = lines().map(cells).filter(|cells| cells.clone().next() == Some(row.name()));
+        let line = line.next().unwrap_or_else(|| panic!("{row:?} is not in the table"));
+        assert_eq!(line.clone().count(), 7, "{row:?}");
+        for cell in line.skip(1) {
+            assert!(!cell.is_empty(), "{row:?} lacks a test");
+            for letter in cell.split(' ') {
+                let mut explained = lines().map(cells).map(|mut it| (it.next(), it.next()));
+                let test = explained.find(|(name, _)| *name == Some(letter)).and_then(|(_, test)| test);
+                assert!(test.is_some_and(|it| it.starts_with('`')), "{row:?}: what is {letter}?");
+            }
+        }
+    }
+}

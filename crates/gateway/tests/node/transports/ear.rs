@@ -52,6 +52,20 @@ impl Row {
         Self::ALL.into_iter().filter(|&row| row != Self::Poll)
     }
 
+    /// As `docs/conformance.md` has it.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::WebSocket => "WebSocket",
+            Self::Deflated => "WebSocket, compressed",
+            Self::Packed => "WebSocket, MessagePack",
+            Self::Http2 => "WebSocket over HTTP/2, in clear",
+            Self::Http2Tls => "WebSocket over HTTP/2, TLS",
+            Self::Events => "SSE",
+            Self::Lines => "HTTP streaming",
+            Self::Poll => "long polling",
+        }
+    }
+
     /// Whether commands are said in the conversation, each with an answer of its own.
     pub(super) const fn is_websocket(self) -> bool {
         !matches!(self, Self::Events | Self::Lines | Self::Poll)
