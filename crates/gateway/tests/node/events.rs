@@ -231,9 +231,7 @@ async fn a_node_that_drains_tells_of_those_who_leave_by_it() {
     let node = on_bus(&config, &Bus::default()).await;
     let mut client = Client::connect(node.public_addr()).await;
     client.subscribe("room:1").await;
-    let reading = tokio::spawn(async move { client.until_closed().await });
-    node.drain().await;
-    reading.await.expect("the client is told to go");
+    tokio::join!(node.drain(), client.until_closed());
     let heard = heard(&backend);
     for expected in ["connected nobody", "disconnected nobody"] {
         assert!(heard.iter().any(|it| it == expected), "{expected} is not among {heard:?}");
