@@ -2,11 +2,13 @@
 // clients of other dialects.
 
 import assert from "node:assert/strict";
+import { createHmac } from "node:crypto";
+import { once } from "node:events";
 import { afterEach, test } from "node:test";
 import Echo from "laravel-echo";
 import Pusher from "pusher-js";
 import WebSocket from "ws";
-import { app, backend, client, closeAll, connecting, fresh, gathered, heard, options, other, subscribed, url } from "./scene.mjs";
+import { app, backend, client, closeAll, connecting, fresh, gathered, heard, internal, options, other, subscribed, url } from "./scene.mjs";
 
 afterEach(closeAll);
 
@@ -155,6 +157,30 @@ test("a request that is not signed as it must be is refused", async () => {
   const stranger = backend({ ...app, id: "nobody" });
   await assert.rejects(stranger.trigger("news", "e", 1), (error) => error.status === 404);
   await assert.rejects(backend().trigger("news", "e", "x".repeat(11_000)), (error) => error.status === 413);
+});
+
+test("a request that was signed more than ten minutes ago, or for then, is refused", async () => {
+  const ask = async (seconds) => {
+    const query = `auth_key=${app.key}&auth_timestamp=${Math.floor(Date.now() / 1000) + seconds}&auth_version=1.0`;
+    const path = `/apps/${app.id}/channels`;
+    const signature = createHmac("sha256", app.secret).update(`GET\n${path}\n${query}`).digest("hex");
+    return (await fetch(new URL(`${path}?${query}&auth_signature=${signature}`, internal))).status;
+  };
+  assert.deepEqual([await ask(0), await ask(-500), await ask(500)], [200, 200, 200]);
+  assert.deepEqual([await ask(-700), await ask(700)], [401, 401]);
+});
+
+test("a client of another version of the protocol is told so with 4007", async () => {
+  for (const version of ["protocol=6", "protocol=8", "client=js"]) {
+    const socket = new WebSocket(new URL(`/app/${app.key}?${version}`, url.href.replace("http", "ws")));
+    const texts = [];
+    socket.on("message", (text) => texts.push(JSON.parse(text)));
+    const [code] = await once(socket, "close");
+    assert.equal(code, 4007, version);
+    const told = texts.find(({ event }) => event === "pusher:error");
+    assert.equal(told?.data.code, 4007, version);
+    assert.ok(!texts.some(({ event }) => event.includes("subscription")), version);
+  }
 });
 
 test("a client of no application is told so, and does not come back", async () => {

@@ -1,8 +1,10 @@
 """Pusher's HTTP library for Python against a gateway: what it triggers, asks and signs is understood."""
 
+import json
 import os
 import unittest
 from urllib.parse import urlsplit
+from urllib.request import urlopen
 
 import pusher
 from pusher.errors import PusherBadAuth
@@ -35,6 +37,18 @@ class Backend(unittest.TestCase):
     def test_another_secret_is_refused(self):
         with self.assertRaises(PusherBadAuth):
             backend(secret="another").trigger("news-py", "e", 1)
+
+    def test_webhooks_are_valid_as_they_came_and_not_otherwise(self):
+        # The tests for Node.js have caused some.
+        with urlopen(os.environ["FANFARE_RECORDER_URL"] + "4711", timeout=10) as answer:
+            webhooks = json.load(answer)  # The library takes those of the last five minutes.
+        self.assertTrue(webhooks)
+        for it in webhooks[-5:]:
+            key, signature = it["headers"]["x-pusher-key"], it["headers"]["x-pusher-signature"]
+            told = backend().validate_webhook(key, signature, it["body"])
+            self.assertTrue(told["events"])
+            self.assertIsNone(backend().validate_webhook(key, signature, it["body"].replace("channel", "chamel")))
+            self.assertIsNone(backend(secret="another").validate_webhook(key, signature, it["body"]))
 
 
 if __name__ == "__main__":

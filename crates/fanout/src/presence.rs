@@ -34,6 +34,8 @@
 //! is back by another connection on any node, which takes its place in silence. The timer is the node's; a node that shuts
 //! down leaves its seat to go cold after the grace, and others clear it.
 //!
+//! **Debts.** What a backend is to be told of channels is kept in the book too, and with each change which node owes it ([`debts`]).
+//!
 //! **Invariants.**
 //! - For each user of a channel the book counts the connections it holds, and a user is in the book while that is not 0.
 //!   Each `joined` and `left` is told by the very step in which the count leaves or reaches 0, so once, and in order.
@@ -58,12 +60,14 @@ use crate::broker::BrokerError;
 
 mod audience;
 mod crowds;
+mod debts;
 mod desk;
 pub mod memory;
 pub mod redis;
 mod table;
 pub(crate) mod wire;
 
+pub use debts::{About, Abouts, Debt, Silent, Teller, Topic};
 pub use desk::{Desk, PresenceOptions};
 
 /// The most members that a crowd names; a larger one is counted alone.
@@ -80,6 +84,7 @@ pub trait Presence: fmt::Debug + Send + Sync + 'static {
     fn beat(&self, seat: Seat, ttl: Duration, new: bool) -> BoxFuture<'_, Result<Beat, BrokerError>>;
 
     /// Clears a bounded part of a seat that has gone cold, unless another node is at it. Answers whether there is more to do.
+    /// What that seat owed is owed by this node's from then on.
     fn sweep(&self) -> BoxFuture<'_, Result<bool, BrokerError>>;
 
     /// The channels that anybody is on, in any order.
@@ -87,6 +92,10 @@ pub trait Presence: fmt::Debug + Send + Sync + 'static {
 
     /// Who is there. Without `members`, or beyond [`MEMBERS_MAX`] connections, nobody is named.
     fn crowd(&self, channel: Channel, members: bool) -> BoxFuture<'_, Result<Crowd, BrokerError>>;
+
+    /// Takes note of what the backend was told, where it was: from then on it knows that level. Answers for each debt what it is
+    /// to be told now, in the same order; `None` where nothing is owed any more, or not by this seat.
+    fn settle(&self, told: Vec<(Debt, Option<u64>)>) -> BoxFuture<'_, Result<Vec<Option<u64>>, BrokerError>>;
 }
 
 /// Under which name a node has its members in the book: never used twice.

@@ -5,6 +5,7 @@
 
 mod presence {
     pub(crate) mod cluster;
+    pub(crate) mod debts;
     pub(crate) mod failover;
     pub(crate) mod faults;
     pub(crate) mod properties;
@@ -16,35 +17,51 @@ use presence::{cluster::Cluster, properties};
 
 /// Runs each property on each book.
 macro_rules! contract {
-    ($($property:ident)+) => {
+    ($properties:ident: $($property:ident)+) => {
         mod memory {
             $(#[tokio::test(start_paused = true)]
             async fn $property() {
-                super::properties::$property(super::Cluster::in_memory()).await;
+                super::$properties::$property(super::Cluster::in_memory()).await;
             })+
         }
         mod shards {
             $(#[tokio::test]
             async fn $property() {
-                super::properties::$property(super::Cluster::on_shards().await).await;
+                super::$properties::$property(super::Cluster::on_shards().await).await;
             })+
         }
         mod slots {
             $(#[tokio::test]
             async fn $property() {
-                super::properties::$property(super::Cluster::on_slots().await).await;
+                super::$properties::$property(super::Cluster::on_slots().await).await;
             })+
         }
         mod redis {
             $(#[tokio::test]
             async fn $property() {
-                super::properties::$property(super::Cluster::on_redis().await).await;
+                super::$properties::$property(super::Cluster::on_redis().await).await;
             })+
         }
     };
 }
 
+/// What a backend is told of it.
+mod telling {
+    use super::presence::{cluster::Cluster, debts};
+
+    contract! {
+        debts:
+        a_channel_is_told_of_when_the_first_comes_and_the_last_goes
+        users_and_connections_are_told_of_where_that_is_wanted
+        what_came_and_went_untold_is_not_told
+        a_change_while_it_is_told_is_told_next
+        what_a_dead_node_owes_another_one_tells
+        a_lost_answer_loses_no_word
+    }
+}
+
 contract! {
+    properties:
     a_crowd_counts_connections_and_users_of_all_nodes
     each_user_is_told_of_once_on_every_node_however_many_connections
     whoever_listens_is_not_told_of_itself
@@ -59,4 +76,5 @@ contract! {
     a_lost_answer_is_made_good_in_silence
     members_of_a_drained_node_have_the_grace_to_come_back
     a_channel_of_ten_thousand_is_one_crowd
+    channels_with_anybody_on_them_are_listed
 }

@@ -24,6 +24,7 @@
 mod authorities;
 mod check;
 mod choice;
+mod events;
 mod hooks;
 mod identity;
 mod keys;
@@ -45,9 +46,10 @@ mod tests;
 
 pub use authorities::Authorities;
 pub use choice::{
-    BrokerKind, ClientCertificates, ForwardedBy, LogFormat, OnFailure, PublishBy, RedisMode, SlowSubscriber,
-    SubscribeBy, TlsVersion, Trial,
+    AppEvent, BrokerKind, ClientCertificates, EventKind, ForwardedBy, LogFormat, OnFailure, PublishBy,
+    RedisMode, SlowSubscriber, SubscribeBy, TlsVersion, Trial,
 };
+pub use events::Events;
 pub use hooks::Hooks;
 pub(crate) use identity::provider;
 pub use identity::{Identity, Standing, Validity};
@@ -61,7 +63,8 @@ pub use source::{File, Flag, Source};
 pub use tokens::{Issuer, Jwt, KeyFetching};
 pub use typed::{
     Api, Auth, Centrifugo, Compression, Config, Console, DryRun, Heartbeat, History, Limits, Listen, Log,
-    Namespace, Node, Origin, Pace, Presence, Proxy, PusherApp, Redis, Tls, TokenPlaces, WebSocket,
+    Namespace, Node, Origin, Pace, Presence, Proxy, PusherApp, PusherWebhooks, Redis, Tls, TokenPlaces, Told,
+    WebSocket,
 };
 
 /// Reads the layers, the later over the earlier: defaults, file, environment, flags.

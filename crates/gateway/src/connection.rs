@@ -29,6 +29,7 @@ use fanfare_metrics::{Carrier, Enforcement, Limit, Metrics};
 use fanfare_protocol::command::{Decoded, Rejection};
 use fanfare_protocol::dialect::Incoming;
 use fanfare_protocol::grant::{Grant, Visitor};
+use fanfare_protocol::happening::Happening;
 use fanfare_protocol::limits::Bound;
 use fanfare_protocol::session::{Effect, Input, Session, Stage};
 use fanfare_protocol::time::{Moment, Now};
@@ -108,6 +109,16 @@ pub(crate) struct Connection<T> {
     caller: Option<Arc<Caller>>,
     /// What the backend says of it next, while it is being asked.
     renewal: Option<Renewal>,
+    told: Told,
+}
+
+/// Whether a backend has been told that the conversation has been opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    /// It will not be: the conversation is a request and its answer.
+    Never,
+    NotYet,
+    Opened,
 }
 
 impl<T: Transport> Connection<T> {
@@ -151,6 +162,7 @@ impl<T: Transport> Connection<T> {
             place,
             caller,
             renewal: None,
+            told: if matches!(carrier, Carrier::Poll) { Told::Never } else { Told::NotYet },
         };
         connection.become_known(None);
         // Whoever swapped the settings after our look at them, and before the roster had us, did not find us there.
@@ -405,7 +417,7 @@ impl<S: ByteStream> Connection<WebSocket<S>> {
 
 impl<T> Drop for Connection<T> {
     fn drop(&mut self) {
-        let Services { hub, desk, metrics, roster, .. } = &*self.services;
+        let Services { hub, desk, metrics, roster, events, .. } = &*self.services;
         for channel in self.session.channels() {
             hub.unsubscribe(channel, &self.outbox);
             desk.leave(channel, self.session.id());
@@ -424,6 +436,11 @@ impl<T> Drop for Connection<T> {
         let outcome = self.session.outcome();
         if outcome == CloseReason::HeartbeatTimeout.number() {
             metrics.heartbeat_timed_out();
+        }
+        if self.told == Told::Opened {
+            let user = || self.session.grant().and_then(|grant| grant.user.clone());
+            let session = self.session.id();
+            events.of_connection(|| Happening::Disconnected { session, user: user(), code: outcome });
         }
         metrics.connection_closed(outcome);
     }

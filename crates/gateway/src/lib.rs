@@ -12,6 +12,7 @@ pub mod clock;
 pub mod config;
 pub mod connection;
 mod errands;
+mod events;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod hooks;

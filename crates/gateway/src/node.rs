@@ -36,6 +36,7 @@ use crate::clock::Clock;
 use crate::config::{self, BrokerKind, Config};
 use crate::connection::{Roster, Speakers, Talks, Wheel};
 use crate::errands::{self, Errands};
+use crate::events::{self, Events};
 use crate::hooks::Renewals;
 use crate::http::Door;
 use crate::orders;
@@ -93,6 +94,8 @@ pub(crate) struct Services {
     pub(crate) readiness: Readiness,
     /// For requests of the node's own.
     pub(crate) dialer: Dialer,
+    /// What backends are told.
+    pub(crate) events: Arc<Events>,
     /// Those about whom the backend is to be asked again.
     pub(crate) renewals: Renewals,
     /// Whether `/echo` is served.
@@ -164,6 +167,8 @@ pub struct Node {
     internal: SocketAddr,
     /// Stops the listeners, the wheel and the broker.
     stop: CancellationToken,
+    /// The tasks that tell backends, and what stops them: before the broker, which they need.
+    tellers: (TaskTracker, CancellationToken),
 }
 
 impl Node {
@@ -185,8 +190,9 @@ impl Node {
         let metrics = Arc::new(Metrics::new());
         let workers = config.node.workers.or_else(|| std::thread::available_parallelism().ok());
         let (lanes, ends) = Lanes::new(workers.map_or(1, usize::from), LANE_DEPTH);
-        let (broker, book) = broker(config, bus, lanes, &metrics, &tasks, &stop)?;
-        let services = Arc::new(services(config, broker, book, ends, metrics, tasks.clone(), &stop));
+        let events = Arc::new(Events::new(metrics.clone(), Clock::start()));
+        let placing = broker(config, bus, lanes, &events, &metrics, &tasks, &stop)?;
+        let services = Arc::new(services(config, placing, ends, events, metrics, tasks.clone(), &stop));
 
         let public = listener::bind(config.listen.public).await.context("listen.public")?;
         let internal = listener::bind(config.listen.internal).await.context("listen.internal")?;
@@ -195,7 +201,9 @@ impl Node {
             internal: internal.local_addr()?,
             services: services.clone(),
             stop: stop.clone(),
+            tellers: (TaskTracker::new(), CancellationToken::new()),
         };
+        node.tell(config);
         tasks.spawn(orders::follow(services.clone(), stop.clone()));
         tasks.spawn(users::share(services.clone(), config.presence.heartbeat, stop.clone()));
         tasks.spawn(errands::follow(services.clone(), stop.clone()));
@@ -222,6 +230,14 @@ impl Node {
         self.internal
     }
 
+    /// Has backends told what this configuration says.
+    fn tell(&self, config: &Config) {
+        let (tellers, stop) = &self.tellers;
+        for lane in self.services.events.configure(config, &self.services.dialer) {
+            tellers.spawn(events::run(lane, self.services.clone(), stop.clone()));
+        }
+    }
+
     /// Takes from `config` what a running node can take; nobody is disconnected. The rest of it must be what the node was
     /// started with.
     ///
@@ -239,6 +255,7 @@ impl Node {
         certificates::announce(&new, Some(&before), metrics, clock);
         metrics.connections_limit(new.limits.connections.get());
         *settings.write() = Arc::new(new);
+        self.tell(config);
         if is_known {
             return;
         }
@@ -251,9 +268,12 @@ impl Node {
     /// Tells every client to go, paced over the drain window, and returns when all tasks have ended, or when they
     /// should have.
     pub async fn drain(self) {
-        let Self { services, stop, .. } = self;
+        let Self { services, stop, tellers: (tellers, telling), .. } = self;
         drain::run(&services).await;
         services.desk.close().await;
+        telling.cancel();
+        tellers.close();
+        tellers.wait().await; // They have a deadline of their own.
         stop.cancel();
         let tasks = services.tasks.clone();
         drop(services); // The lanes' tasks end with the last holder of the hub.
@@ -269,13 +289,15 @@ fn broker(
     config: &Config,
     bus: &Bus,
     lanes: Lanes,
+    events: &Arc<Events>,
     metrics: &Arc<Metrics>,
     tasks: &TaskTracker,
     stop: &CancellationToken,
 ) -> anyhow::Result<(Arc<dyn Broker>, Arc<dyn Presence>)> {
     if config.broker == BrokerKind::Memory {
         metrics.broker_connected(true);
-        return Ok((Arc::new(MemoryBroker::new(bus, lanes)), Arc::new(MemoryPresence::new(bus))));
+        let book = MemoryPresence::new(bus).telling(events.clone());
+        return Ok((Arc::new(MemoryBroker::new(bus, lanes)), Arc::new(book)));
     }
     let mode = match config.redis.mode {
         config::RedisMode::Sharded => RedisMode::Sharded,
@@ -293,15 +315,15 @@ fn broker(
     };
     let broker = RedisBroker::connect(&options, &lanes, metrics.clone(), tasks, stop.clone());
     let broker = broker.context("redis.urls")?;
-    let book = RedisPresence::beside(&broker);
+    let book = RedisPresence::beside(&broker).telling(events.clone());
     Ok((Arc::new(broker), Arc::new(book)))
 }
 
 fn services(
     config: &Config,
-    broker: Arc<dyn Broker>,
-    book: Arc<dyn Presence>,
+    (broker, book): (Arc<dyn Broker>, Arc<dyn Presence>),
     mut lanes: LaneEnds,
+    events: Arc<Events>,
     metrics: Arc<Metrics>,
     tasks: TaskTracker,
     stop: &CancellationToken,
@@ -336,6 +358,7 @@ fn services(
         hub,
         desk,
         dialer,
+        events,
         renewals: Renewals::default(),
         metrics,
         clock,

@@ -506,6 +506,18 @@ label! {
 }
 
 label! {
+    /// What became of an event that a backend was to be told.
+    pub enum EventOutcome as "outcome" {
+        /// The backend has taken it.
+        Delivered = "delivered",
+        /// It has not, for as long as it was tried.
+        GivenUp = "given_up",
+        /// Too many waited already.
+        Overflowed = "overflowed",
+    }
+}
+
+label! {
     /// What came of a request to somebody else's server.
     pub enum Answered as "outcome" {
         /// An answer of success.

@@ -14,6 +14,7 @@ mod broker;
 mod catalog;
 mod connections;
 mod document;
+mod events;
 mod hooks;
 mod labels;
 mod node;
@@ -28,8 +29,8 @@ use prometheus::process_collector::ProcessCollector;
 use crate::catalog::Catalog;
 pub use crate::document::document;
 pub use crate::labels::{
-    Answered, ApiMethod, BrokerCall, Carrier, Command, Enforcement, Errand, Hook, HookOutcome, HttpVersion,
-    Limit, Listener, Outcome, Purpose, Refusal, Sacrifice, TlsHandshake, TokenRefusal,
+    Answered, ApiMethod, BrokerCall, Carrier, Command, Enforcement, Errand, EventOutcome, Hook, HookOutcome,
+    HttpVersion, Limit, Listener, Outcome, Purpose, Refusal, Sacrifice, TlsHandshake, TokenRefusal,
 };
 
 /// The content type of [`Metrics::render`].
@@ -46,6 +47,7 @@ pub struct Metrics {
     node: node::Node,
     outgoing: outgoing::Outgoing,
     hooks: hooks::Hooks,
+    events: events::Events,
     catalog: Catalog,
 }
 
@@ -61,12 +63,13 @@ impl Metrics {
         let auth = auth::Auth::declare(&mut catalog);
         let outgoing = outgoing::Outgoing::declare(&mut catalog);
         let hooks = hooks::Hooks::declare(&mut catalog);
+        let events = events::Events::declare(&mut catalog);
         let node = node::Node::declare(&mut catalog);
         catalog
             .registry
             .register(Box::new(ProcessCollector::for_self()))
             .expect("process metrics have a prefix of their own");
-        Self { connections, traffic, broker, tls, auth, node, outgoing, hooks, catalog }
+        Self { connections, traffic, broker, tls, auth, node, outgoing, hooks, events, catalog }
     }
 
     /// Every metric in Prometheus' text format 0.0.4, sorted by name.

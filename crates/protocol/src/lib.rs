@@ -16,6 +16,7 @@ pub mod dialect;
 pub mod error;
 pub mod event;
 pub mod grant;
+pub mod happening;
 pub mod history;
 pub mod hook;
 pub mod id;

@@ -70,6 +70,8 @@ pub struct Rule {
     pub history: Option<Retention>,
     /// Whether it is known who is subscribed.
     pub presence: bool,
+    /// For whom it is written down who is.
+    pub roll: Roll,
     /// What becomes of slow subscribers.
     pub overflow: Overflow,
     /// For a client to subscribe.
@@ -78,7 +80,22 @@ pub struct Rule {
     pub consent_to_publish: Consent,
 }
 
+/// For whom it is written down who is subscribed to a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Roll {
+    /// For clients, where they may ask.
+    ForClients,
+    /// For a backend too, which is told of it, whether clients may ask or not.
+    ForBackend,
+}
+
 impl Rule {
+    /// Whether it is written down who is subscribed.
+    #[must_use]
+    pub fn keeps_roll(&self) -> bool {
+        self.presence || self.roll == Roll::ForBackend
+    }
+
     /// Everyone may everything, and a short history is kept: the development default.
     pub const OPEN: Self = Self {
         publish: MayPublish::Anyone,
@@ -87,6 +104,7 @@ impl Rule {
         rate: None,
         history: Some(Retention::SHORT),
         presence: true,
+        roll: Roll::ForClients,
         overflow: Overflow::Disconnect,
         consent_to_subscribe: Consent::Given,
         consent_to_publish: Consent::Given,

@@ -22,7 +22,7 @@ use crate::outbox::Outbox;
 use crate::presence::audience::{Audience, Telling};
 use crate::presence::crowds::Crowds;
 use crate::presence::table::{Batch, Table};
-use crate::presence::{After, Notice, Presence, Seat};
+use crate::presence::{After, Debt, Notice, Presence, Seat};
 
 /// The most changes in one batch: a storm of 10,000 takes ten.
 const BATCH_MAX: usize = 1024;
@@ -173,6 +173,14 @@ impl Desk {
         inner.catch_up().await;
         let read = || inner.call(inner.book.crowd(channel.clone(), members));
         inner.crowds.ask(channel, members, read).await
+    }
+
+    /// Takes note of what the backend was told, and answers what it is to be told now: [`Presence::settle`].
+    ///
+    /// # Errors
+    /// [`BrokerError`], within the deadline.
+    pub async fn settle(&self, told: Vec<(Debt, Option<u64>)>) -> Result<Vec<Option<u64>>, BrokerError> {
+        self.inner.call(self.inner.book.settle(told)).await
     }
 
     /// Writes what is still to be written, as far as that succeeds in time, and leaves the seat to go cold when the grace is over:

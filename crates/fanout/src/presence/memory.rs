@@ -1,6 +1,6 @@
 //! The book of one process. It hangs on the [`Bus`], so that several nodes in one process share it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,32 +8,49 @@ use fanfare_protocol::event::{Crowd, Member};
 use fanfare_protocol::{Channel, SessionId, UserId};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::broker::BrokerError;
 use crate::broker::memory::Bus;
 use crate::presence::{
-    After, Beat, Change, MEMBERS_MAX, Notice, Presence, Seat, Step, Turn, TurnKind, Writer,
+    About, Abouts, After, Beat, Change, Debt, MEMBERS_MAX, Notice, Presence, Seat, Silent, Step, Teller,
+    Topic, Turn, TurnKind, Writer,
 };
 
 /// The most members that one call clears.
 const STEP: usize = 512;
 
 /// A node's view of the book.
-#[derive(Clone, Debug)]
-pub struct MemoryPresence(Bus);
+#[derive(Debug)]
+pub struct MemoryPresence {
+    bus: Bus,
+    /// The node's, once it has one.
+    seat: Mutex<Option<Seat>>,
+    teller: Arc<dyn Teller>,
+}
 
 impl MemoryPresence {
     /// The book of a bus.
     #[must_use]
     pub fn new(bus: &Bus) -> Self {
-        Self(bus.clone())
+        Self { bus: bus.clone(), seat: Mutex::default(), teller: Arc::new(Silent) }
+    }
+
+    /// The same, with somebody who tells a backend of it.
+    #[must_use]
+    pub fn telling(self, teller: Arc<dyn Teller>) -> Self {
+        Self { teller, ..self }
+    }
+
+    fn owe(&self, seat: &Seat, topics: Vec<Topic>) {
+        topics.into_iter().for_each(|topic| self.teller.owe(Debt { seat: seat.clone(), topic }));
     }
 
     /// Tells what a step has come to. Called with the book in hand, which is what keeps notices in order.
     async fn announce(&self, channel: &Channel, turns: Vec<Turn>) {
         if !turns.is_empty() {
-            self.0.announce(Notice { channel: channel.clone(), turns }).await;
+            self.bus.announce(Notice { channel: channel.clone(), turns }).await;
         }
     }
 }
@@ -44,6 +61,10 @@ pub(crate) struct Book {
     /// Until when each seat is warm.
     seats: HashMap<Seat, Instant>,
     channels: HashMap<Channel, Roll>,
+    /// The level of each topic that the backend knows of, if that is not 0.
+    told: HashMap<Topic, u64>,
+    /// Which seat owes word of what.
+    owed: HashMap<Topic, Seat>,
 }
 
 /// The members of one channel.
@@ -77,6 +98,14 @@ impl UserKey {
 }
 
 impl Roll {
+    /// The user of whom a step speaks, if it has a name.
+    fn user(&self, step: &Step) -> Option<UserId> {
+        match step {
+            Step::Enter(member) | Step::Restore(member) => member.user.clone(),
+            Step::Depart(session) | Step::Leave(session) => self.members.get(session)?.member.user.clone(),
+        }
+    }
+
     fn take(&mut self, seat: &Seat, step: Step, turns: &mut Vec<Turn>) -> After {
         match step {
             Step::Enter(member) => self.enter(seat, &member, Some(turns)),
@@ -144,6 +173,59 @@ impl Book {
         self.seats.get(seat).is_some_and(|until| Instant::now() < *until)
     }
 
+    fn level(&self, topic: &Topic) -> u64 {
+        let Some(roll) = self.channels.get(&topic.channel) else { return 0 };
+        match &topic.about {
+            About::Occupancy => u64::from(!roll.members.is_empty()),
+            About::Connections => roll.members.len() as u64,
+            About::User(user) => u64::from(roll.users.contains_key(&UserKey::Known(user.clone()))),
+        }
+    }
+
+    /// Writes down what a seat owes after changes of these users; answers what it has not owed before.
+    fn owe(&mut self, seat: &Seat, channel: &Channel, wanted: Abouts, users: HashSet<UserId>) -> Vec<Topic> {
+        let users = users.into_iter().map(|user| (Abouts::USERS, About::User(user)));
+        let all = [(Abouts::OCCUPANCY, About::Occupancy)].into_iter().chain(users);
+        let all = all.chain([(Abouts::CONNECTIONS, About::Connections)]);
+        let topics = all
+            .filter(|(one, _)| wanted.covers(*one))
+            .map(|(_, about)| Topic { channel: channel.clone(), about });
+        let mut new: Vec<_> = topics.collect();
+        new.retain(|topic| {
+            let is_told = self.level(topic) == self.told.get(topic).copied().unwrap_or(0);
+            !is_told && !self.owed.contains_key(topic)
+        });
+        self.owed.extend(new.iter().map(|topic| (topic.clone(), seat.clone())));
+        new
+    }
+
+    fn settle(&mut self, seat: &Seat, topic: &Topic, told: Option<u64>) -> Option<u64> {
+        if self.owed.get(topic) != Some(seat) {
+            return None;
+        }
+        match told {
+            Some(0) => drop(self.told.remove(topic)),
+            Some(level) => drop(self.told.insert(topic.clone(), level)),
+            None => {}
+        }
+        let level = self.level(topic);
+        if level != self.told.get(topic).copied().unwrap_or(0) {
+            return Some(level);
+        }
+        self.owed.remove(topic);
+        None
+    }
+
+    /// Has another seat owe what this one does.
+    fn inherit(&mut self, from: &Seat, by: &Seat) -> Vec<Topic> {
+        let owed = self.owed.iter_mut().filter(|(_, seat)| *seat == from);
+        let inherited = owed.map(|(topic, seat)| {
+            seat.clone_from(by);
+            topic.clone()
+        });
+        inherited.collect()
+    }
+
     /// Removes some members of a seat from one channel; `None` when there are none.
     fn clear(&mut self, seat: &Seat) -> Option<(Channel, Vec<Turn>)> {
         let of_seat = |place: &Place| place.seat == *seat;
@@ -170,7 +252,7 @@ impl Book {
 impl Presence for MemoryPresence {
     fn write(&self, writer: Writer, changes: Vec<Change>) -> BoxFuture<'_, Result<Vec<After>, BrokerError>> {
         async move {
-            let mut book = self.0.book().await;
+            let mut book = self.bus.book().await;
             // A member of the seat before is found by its session and moved by that alone.
             let Writer { seat, before: _ } = writer;
             if !book.seats.contains_key(&seat) {
@@ -181,10 +263,13 @@ impl Presence for MemoryPresence {
                 let channel = &run[0].channel;
                 let roll = book.channels.entry(channel.clone()).or_default();
                 let mut turns = Vec::new();
+                let mut touched = HashSet::new();
                 for change in run {
+                    touched.extend(roll.user(&change.step));
                     answers.push(roll.take(&seat, change.step.clone(), &mut turns));
                 }
                 book.forget_if_empty(channel);
+                self.owe(&seat, book.owe(&seat, channel, self.teller.abouts(channel), touched));
                 self.announce(channel, turns).await;
             }
             Ok(answers)
@@ -194,8 +279,11 @@ impl Presence for MemoryPresence {
 
     fn beat(&self, seat: Seat, ttl: Duration, new: bool) -> BoxFuture<'_, Result<Beat, BrokerError>> {
         async move {
-            let mut book = self.0.book().await;
+            let mut book = self.bus.book().await;
             let is_warm = new || book.is_warm(&seat);
+            if new {
+                *self.seat.lock() = Some(seat.clone());
+            }
             if is_warm {
                 book.seats.insert(seat, Instant::now() + ttl);
             }
@@ -206,13 +294,21 @@ impl Presence for MemoryPresence {
 
     fn sweep(&self) -> BoxFuture<'_, Result<bool, BrokerError>> {
         async move {
-            let mut book = self.0.book().await;
+            let mut book = self.bus.book().await;
             let Some(cold) = book.seats.keys().find(|seat| !book.is_warm(seat)).cloned() else {
                 return Ok(false);
             };
+            let Some(own) = self.seat.lock().clone() else { return Ok(false) };
             match book.clear(&cold) {
-                Some((channel, turns)) => self.announce(&channel, turns).await,
-                None => drop(book.seats.remove(&cold)),
+                Some((channel, turns)) => {
+                    let gone = turns.iter().filter_map(|turn| turn.member.user.clone()).collect();
+                    self.owe(&own, book.owe(&own, &channel, self.teller.abouts(&channel), gone));
+                    self.announce(&channel, turns).await;
+                }
+                None => {
+                    self.owe(&own, book.inherit(&cold, &own));
+                    book.seats.remove(&cold);
+                }
             }
             Ok(true)
         }
@@ -220,12 +316,12 @@ impl Presence for MemoryPresence {
     }
 
     fn channels(&self) -> BoxFuture<'_, Result<Vec<Channel>, BrokerError>> {
-        async move { Ok(self.0.book().await.channels.keys().cloned().collect()) }.boxed()
+        async move { Ok(self.bus.book().await.channels.keys().cloned().collect()) }.boxed()
     }
 
     fn crowd(&self, channel: Channel, members: bool) -> BoxFuture<'_, Result<Crowd, BrokerError>> {
         async move {
-            let book = self.0.book().await;
+            let book = self.bus.book().await;
             let Some(roll) = book.channels.get(&channel) else {
                 return Ok(Crowd { users: 0, connections: 0, members: members.then(Vec::new) });
             };
@@ -236,6 +332,18 @@ impl Presence for MemoryPresence {
                 connections,
                 members: (members && connections <= MEMBERS_MAX).then(named),
             })
+        }
+        .boxed()
+    }
+
+    fn settle(&self, told: Vec<(Debt, Option<u64>)>) -> BoxFuture<'_, Result<Vec<Option<u64>>, BrokerError>> {
+        async move {
+            let mut book = self.bus.book().await;
+            let mut levels = Vec::with_capacity(told.len());
+            for (Debt { seat, topic }, told) in told {
+                levels.push(book.settle(&seat, &topic, told));
+            }
+            Ok(levels)
         }
         .boxed()
     }

@@ -6,6 +6,9 @@
 //!                     :on:<seat>   the channels on which the seat holds members
 //!                     :over:<seat> the seat is being cleared: nothing is written under it any more
 //!                     :life        a number of this server's book: lost with it
+//!                     :told        what a backend was told of channels, and (debts.rs)
+//!                     :owed        which seat owes word of what
+//!                     :owes:<seat> the same by seats
 //!  <prefix>:p:{seats}:list         a hall: the seats that may hold members
 //!                    :warm:<seat>  there while the seat's node beats
 //!                    :pages:<seat> the pages on which the seat may hold members
@@ -49,7 +52,8 @@ mod scripts;
 mod seats;
 mod spread;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
 use fanfare_protocol::Channel;
@@ -69,7 +73,9 @@ use crate::broker::redis::RedisBroker;
 use crate::broker::redis::keys::Key;
 use crate::broker::redis::line::{Connected, Lines, Switchboard};
 use crate::presence::wire;
-use crate::presence::{After, Beat, Change, MEMBERS_MAX, Presence, Seat, Step, Writer};
+use crate::presence::{
+    About, After, Beat, Change, Debt, MEMBERS_MAX, Presence, Seat, Silent, Step, Teller, Topic, Writer,
+};
 
 /// The most changes in one call of a script: about a millisecond of Redis' time.
 const SCRIPT_MAX: usize = 256;
@@ -80,6 +86,7 @@ pub struct RedisPresence {
     switchboard: Switchboard,
     sitting: Mutex<Sitting>,
     scripts: Scripts,
+    teller: Arc<dyn Teller>,
 }
 
 impl RedisPresence {
@@ -88,7 +95,13 @@ impl RedisPresence {
     pub fn beside(broker: &RedisBroker) -> Self {
         let switchboard = broker.switchboard();
         let scripts = Scripts::new(switchboard.publish());
-        Self { switchboard, sitting: Mutex::default(), scripts }
+        Self { switchboard, sitting: Mutex::default(), scripts, teller: Arc::new(Silent) }
+    }
+
+    /// The same, with somebody who tells a backend of it.
+    #[must_use]
+    pub fn telling(self, teller: Arc<dyn Teller>) -> Self {
+        Self { teller, ..self }
     }
 
     /// Asks, and teaches a server that does not know the scripts.
@@ -129,12 +142,21 @@ impl RedisPresence {
         let keys = self.switchboard.keys();
         let seat = writer.seat.as_str();
         let before = writer.before.as_ref().map_or("", Seat::as_str);
-        let names = [format!("on:{seat}"), format!("over:{seat}"), format!("no:{before}")];
-        let [on, over, no] = &names;
-        let more =
-            [page.key(keys, on), page.key(keys, "sitting"), page.key(keys, over), keys.presence(channel, no)];
+        let names =
+            [format!("on:{seat}"), format!("over:{seat}"), format!("no:{before}"), format!("owes:{seat}")];
+        let [on, over, no, owes] = &names;
+        let more = [
+            page.key(keys, on),
+            page.key(keys, "sitting"),
+            page.key(keys, over),
+            keys.presence(channel, no),
+            page.key(keys, "told"),
+            page.key(keys, "owed"),
+            page.key(keys, owes),
+        ];
         let mut call = self.on_channel(&self.scripts.write, channel, &more);
         call.arg(seat).arg(before).arg(channel.as_str()).arg(keys.of(channel));
+        call.arg(self.teller.abouts(channel).letters());
         for change in changes {
             match &change.step {
                 Step::Enter(member) => call.arg("e").arg(wire::member(member)),
@@ -184,7 +206,8 @@ impl RedisPresence {
         for group in &groups {
             for part in group.places.chunks(SCRIPT_MAX) {
                 let answer = answers.next().ok_or_else(not_understood)?;
-                let Some(letters) = letters(answer) else { continue };
+                let Some((letters, owed)) = letters(answer) else { continue };
+                self.owe(&writer.seat, group.channel, owed);
                 for (place, letter) in part.iter().zip(letters.iter().chain(std::iter::repeat(&b'x'))) {
                     after[*place] = match letter {
                         b'p' => After::Present,
@@ -196,6 +219,52 @@ impl RedisPresence {
             }
         }
         Ok(after)
+    }
+
+    fn owe(&self, seat: &Seat, channel: &Channel, abouts: Vec<About>) {
+        for about in abouts {
+            let topic = Topic { channel: channel.clone(), about };
+            self.teller.owe(Debt { seat: seat.clone(), topic });
+        }
+    }
+
+    fn settle_call(&self, page: Page, Debt { seat, topic }: &Debt, told: Option<u64>) -> Cmd {
+        let keys = self.switchboard.keys();
+        let owes = format!("owes:{}", seat.as_str());
+        let more = [page.key(keys, "told"), page.key(keys, "owed"), page.key(keys, &owes)];
+        let mut call = self.on_channel(&self.scripts.settle, &topic.channel, &more);
+        call.arg(seat.as_str()).arg(topic.spell()).arg(topic.about.spell());
+        call.arg(told.map(|level| level.to_string()).unwrap_or_default());
+        call
+    }
+
+    /// Settles debts at their servers; one of them that is away keeps all from being answered for.
+    async fn settle_all(&self, told: &[(Debt, Option<u64>)]) -> Result<Vec<Option<u64>>, BrokerError> {
+        let lines = &*self.switchboard.now();
+        let mut calls: BTreeMap<usize, (Vec<usize>, Pipeline)> = BTreeMap::new();
+        for (place, (debt, level)) in told.iter().enumerate() {
+            let channel = &debt.topic.channel;
+            let at = lines.of(channel).ok_or_else(homeless)?;
+            let (places, pipeline) = calls.entry(at).or_default();
+            places.push(place);
+            pipeline.add_command(self.settle_call(Page::of(lines, at, channel), debt, *level));
+        }
+        let asked = calls.into_iter().map(async |(at, (places, pipeline))| {
+            let answers = self.ask(&lines.all()[at].connected().await?, &pipeline).await?;
+            Ok::<_, BrokerError>((places, answers))
+        });
+        let mut levels = vec![None; told.len()];
+        for asked in join_all(asked).await {
+            let (places, answers) = asked?;
+            for (place, answer) in places.into_iter().zip(answers) {
+                levels[place] = match answer {
+                    Value::Int(level) => u64::try_from(level).ok(),
+                    Value::ServerError(error) => return Err(refused(&error)),
+                    _ => return Err(not_understood()),
+                };
+            }
+        }
+        Ok(levels)
     }
 
     /// Reads a crowd where its channel is now.
@@ -299,6 +368,10 @@ impl Presence for RedisPresence {
             Ok(Crowd { users, connections, members })
         }
         .boxed()
+    }
+
+    fn settle(&self, told: Vec<(Debt, Option<u64>)>) -> BoxFuture<'_, Result<Vec<Option<u64>>, BrokerError>> {
+        async move { self.settle_all(&told).await }.boxed()
     }
 }
 

@@ -10,7 +10,7 @@ use fanfare_fanout::broker::redis::{RedisBroker, RedisMode, RedisOptions};
 use fanfare_fanout::broker::{Broker, LaneEnds, Lanes};
 use fanfare_fanout::presence::memory::MemoryPresence;
 use fanfare_fanout::presence::redis::RedisPresence;
-use fanfare_fanout::presence::{Desk, Presence, PresenceOptions};
+use fanfare_fanout::presence::{Abouts, Desk, Presence, PresenceOptions};
 use fanfare_fanout::{Batch, Outbox};
 use fanfare_metrics::Metrics;
 use fanfare_protocol::event::{Crowd, Member};
@@ -21,6 +21,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::debts::Ledger;
 use super::faults::{Fault, Faulty};
 
 /// So long that a machine which stalls for a second takes nobody for dead.
@@ -30,6 +31,8 @@ pub(crate) const GRACE: Duration = Duration::from_millis(1200);
 pub(crate) struct Cluster {
     ground: Ground,
     pub(crate) grace: Duration,
+    /// What a backend is to be told of channels.
+    pub(crate) wanted: Abouts,
     tasks: TaskTracker,
     shutdown: CancellationToken,
 }
@@ -42,9 +45,10 @@ enum Ground {
 }
 
 pub(crate) struct Node {
-    desk: Arc<Desk>,
+    pub(crate) desk: Arc<Desk>,
     pub(crate) book: Arc<Faulty>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) ledger: Arc<Ledger>,
     _broker: Arc<dyn Broker>,
     _lanes: LaneEnds,
 }
@@ -92,7 +96,13 @@ impl Cluster {
     }
 
     fn on(ground: Ground) -> Self {
-        Self { ground, grace: GRACE, tasks: TaskTracker::new(), shutdown: CancellationToken::new() }
+        Self {
+            ground,
+            grace: GRACE,
+            wanted: Abouts::NONE,
+            tasks: TaskTracker::new(),
+            shutdown: CancellationToken::new(),
+        }
     }
 
     pub(crate) fn redis(&mut self) -> &mut RedisServer {
@@ -135,9 +145,11 @@ impl Cluster {
     pub(crate) async fn node(&self, name: &str) -> Node {
         let metrics = Arc::new(Metrics::new());
         let (lanes, mut ends) = Lanes::new(2, 64);
+        let ledger = Ledger::new(self.wanted);
         let (broker, book): (Arc<dyn Broker>, Arc<dyn Presence>) = match &self.ground {
             Ground::Memory(bus) => {
-                (Arc::new(MemoryBroker::new(bus, lanes)), Arc::new(MemoryPresence::new(bus)))
+                let book = MemoryPresence::new(bus).telling(ledger.clone());
+                (Arc::new(MemoryBroker::new(bus, lanes)), Arc::new(book))
             }
             Ground::Redis(_) | Ground::Sentinels(_) | Ground::Shards(_) => {
                 let (mode, urls) = self.place().unwrap();
@@ -145,7 +157,7 @@ impl Cluster {
                 let (tasks, shutdown) = (&self.tasks, self.shutdown.child_token());
                 let broker = RedisBroker::connect(&options, &lanes, metrics.clone(), tasks, shutdown);
                 let broker = broker.unwrap();
-                let book = RedisPresence::beside(&broker);
+                let book = RedisPresence::beside(&broker).telling(ledger.clone());
                 (Arc::new(broker), Arc::new(book))
             }
         };
@@ -159,7 +171,7 @@ impl Cluster {
         };
         let notices = ends.notices().unwrap();
         let desk = Desk::start(book.clone(), notices, metrics.clone(), &self.tasks, options);
-        Node { desk, book, metrics, _broker: broker, _lanes: ends }
+        Node { desk, book, metrics, ledger, _broker: broker, _lanes: ends }
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use fanfare_fanout::broker::BrokerError;
-use fanfare_fanout::presence::{After, Beat, Change, Presence, Seat, Writer};
+use fanfare_fanout::presence::{After, Beat, Change, Debt, Presence, Seat, Writer};
 use fanfare_protocol::Channel;
 use fanfare_protocol::event::Crowd;
 use futures_util::FutureExt;
@@ -98,6 +98,14 @@ impl Presence for Faulty {
             self.pass().await?;
             self.reads.fetch_add(1, Ordering::Relaxed);
             self.book.crowd(channel, members).await
+        }
+        .boxed()
+    }
+
+    fn settle(&self, told: Vec<(Debt, Option<u64>)>) -> BoxFuture<'_, Result<Vec<Option<u64>>, BrokerError>> {
+        async move {
+            self.pass().await?;
+            self.book.settle(told).await
         }
         .boxed()
     }

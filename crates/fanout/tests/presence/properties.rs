@@ -1,11 +1,16 @@
 //! What is true of presence, whatever book it is kept in.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use fanfare_protocol::Channel;
+use fanfare_protocol::event::Crowd;
+use fanfare_protocol::grant::Pattern;
+use fanfare_testbed::eventually;
 use tokio::time::{Instant, sleep};
 
-use super::cluster::{Cluster, GRACE, HEARTBEAT};
+use super::cluster::{Cluster, GRACE, HEARTBEAT, Node, id};
 use super::faults::Fault;
 
 /// Longer than any change takes to be written and told.
@@ -62,7 +67,7 @@ pub(crate) async fn each_user_is_told_of_once_on_every_node_however_many_connect
 
 async fn eventually_two(listener: &mut super::cluster::Listener) {
     let mut heard = Vec::new();
-    fanfare_testbed::eventually("bob is told of", async || {
+    eventually("bob is told of", async || {
         heard.extend(listener.heard());
         heard.len() >= 2
     })
@@ -166,7 +171,7 @@ pub(crate) async fn members_of_a_crashed_node_are_gone_within_two_heartbeats(clu
     one.crash();
     for listener in [&mut eve, &mut mallory] {
         let mut heard = Vec::new();
-        fanfare_testbed::eventually("both have left", async || {
+        eventually("both have left", async || {
             heard.extend(listener.heard());
             heard.len() == 2
         })
@@ -189,7 +194,7 @@ pub(crate) async fn a_frozen_node_is_declared_dead_and_enters_again(cluster: Clu
     eve.hears(&["joined ann/1", "joined bob/2"]).await;
     one.freeze();
     let mut heard = Vec::new();
-    fanfare_testbed::eventually("both have left", async || {
+    eventually("both have left", async || {
         heard.extend(eve.heard());
         heard.len() == 2
     })
@@ -268,7 +273,7 @@ pub(crate) async fn members_of_a_drained_node_have_the_grace_to_come_back(cluste
     sleep(GRACE / 3).await;
     two.enter("ann", 11);
     let mut heard = Vec::new();
-    fanfare_testbed::eventually("bob and carol have left", async || {
+    eventually("bob and carol have left", async || {
         heard.extend(eve.heard());
         heard.len() == 2
     })
@@ -310,4 +315,40 @@ pub(crate) async fn a_channel_of_ten_thousand_is_one_crowd(cluster: Cluster) {
     two.crash();
     one.becomes((0, 0)).await;
     assert!(crashed.elapsed() < 2 * HEARTBEAT, "{:?}", crashed.elapsed());
+}
+
+/// Whatever servers have them, and whichever nodes they are on.
+pub(crate) async fn channels_with_anybody_on_them_are_listed(mut cluster: Cluster) {
+    cluster.grace = Duration::ZERO;
+    let (one, two) = (cluster.node("one").await, cluster.node("two").await);
+    let named = |name: &str| Channel::parse(name).unwrap();
+    let within = Pattern::parse("room:*").unwrap();
+    let lists = async |node: &Node, expected: Vec<(String, u64)>| {
+        eventually(format!("{expected:?} are listed"), async || {
+            let listed = node.desk.channels(&within).await;
+            let counts = |(channel, crowd): &(Channel, _)| {
+                let crowd: &Arc<Crowd> = crowd;
+                (channel.as_str().to_owned(), crowd.connections)
+            };
+            listed.is_ok_and(|listed| listed.iter().map(counts).collect::<Vec<_>>() == expected)
+        })
+        .await;
+    };
+    // So many that they are in many slots, and on each server.
+    let many: Vec<_> = (10..40).map(|it| format!("room:{it}")).collect();
+    for (place, name) in many.iter().enumerate() {
+        let node = if place % 2 == 0 { &one } else { &two };
+        node.enter_on(&named(name), "ann", place as u128 + 1);
+    }
+    one.enter_on(&named("hall:1"), "ann", 100);
+    two.enter_on(&named(&many[0]), "bob", 101);
+    let expected = many.iter().enumerate().map(|(place, it)| (it.clone(), if place == 0 { 2 } else { 1 }));
+    lists(&one, expected.clone().collect()).await;
+    lists(&two, expected.collect()).await;
+    for (place, name) in many.iter().enumerate().skip(2) {
+        let node = if place % 2 == 0 { &one } else { &two };
+        node.desk.leave(&named(name), id(place as u128 + 1));
+    }
+    two.desk.leave(&named(&many[0]), id(101));
+    lists(&two, vec![(many[0].clone(), 1), (many[1].clone(), 1)]).await;
 }

@@ -167,3 +167,33 @@ choice! {
         JsonDepth = "json_depth",
     }
 }
+
+choice! {
+    /// What the backend is told of.
+    pub enum EventKind {
+        /// A conversation has been opened.
+        Connected = "connected",
+        /// It is over.
+        Disconnected = "disconnected",
+        /// The first has come to a channel.
+        Occupied = "occupied",
+        /// The last has left it.
+        Vacated = "vacated",
+    }
+}
+
+choice! {
+    /// What an application is told of.
+    pub enum AppEvent {
+        /// The first has come to a channel, the last has left it.
+        ChannelExistence = "channel_existence",
+        /// Users come to presence channels, and leave.
+        Presence = "presence",
+        /// What clients publish.
+        ClientEvents = "client_events",
+        /// Nothing was kept for who subscribes to a cache channel.
+        CacheMisses = "cache_channels",
+        /// How many are subscribed.
+        SubscriptionCount = "subscription_count",
+    }
+}

@@ -2,8 +2,8 @@
 
 use super::check::Kind;
 use super::choice::{
-    BrokerKind, ClientCertificates, ForwardedBy, LogFormat, OnFailure, PublishBy, RedisMode, SlowSubscriber,
-    SubscribeBy, TlsVersion, Trial,
+    AppEvent, BrokerKind, ClientCertificates, EventKind, ForwardedBy, LogFormat, OnFailure, PublishBy,
+    RedisMode, SlowSubscriber, SubscribeBy, TlsVersion, Trial,
 };
 
 /// What stands for a name of the operator's choice in the path of a key.
@@ -756,6 +756,65 @@ pub(super) const SECTIONS: &[Section] = &[
         ],
     },
     Section {
+        name: "events",
+        help: "A backend of yours that is told, by POST of a JSON body, what has happened; the keys that say how are those of the \
+               webhooks of `pusher.apps`, too. docs/events.md has the bodies and what is promised of them.",
+        keys: &[
+            unset(
+                "events.url",
+                Kind::Url,
+                "nobody is told of connections and channels",
+                "\"https://app.example.com/fanfare/events\"",
+                "Where it is told.",
+            )
+            .reloadable(),
+            key(
+                "events.kinds",
+                Kind::Choices(EventKind::WORDS),
+                "[\"connected\", \"disconnected\", \"occupied\", \"vacated\"]",
+                "What it is told. `occupied` and `vacated` are told of the channels of namespaces with `events = true`.",
+            )
+            .reloadable(),
+            unset(
+                "events.secret",
+                Kind::Secret,
+                "reports are not signed",
+                "\"(32 bytes or more)\"",
+                "The key of HMAC-SHA256 over the time and the body of each report: `Fanfare-Signature: sha256=…`.",
+            )
+            .reloadable(),
+            unset(
+                "events.secret_before",
+                Kind::Secret,
+                "reports are signed with `events.secret` alone",
+                "\"(the one before)\"",
+                "While keys are exchanged: each report is signed with both, and whoever knows one of them can tell that it is genuine.",
+            )
+            .reloadable(),
+            key("events.batch_events", whole(1, 10_000), "100", "Events of one report.").reloadable(),
+            key("events.batch_bytes", whole(1024, 16 << 20), "262144", "Bytes of one report, about; a single event may have more.")
+                .reloadable(),
+            key("events.delay_ms", whole(0, 60_000), "100", "Milliseconds that the first event of a report waits for others.")
+                .reloadable(),
+            key(
+                "events.queue",
+                whole(1, 10_000_000),
+                "10000",
+                "Events that wait for their turn on one node. What comes on top of them is lost, and counted. `occupied`, `vacated` and \
+                 what else is kept in the broker wait there, without this bound.",
+            )
+            .reloadable(),
+            key("events.timeout_ms", whole(10, 60_000), "5000", "Milliseconds for a whole answer.").reloadable(),
+            key(
+                "events.retry_seconds",
+                whole(0, 86_400),
+                "300",
+                "For how long a report is sent again that the backend has not taken, at growing distances. Then it is lost, and counted.",
+            )
+            .reloadable(),
+        ],
+    },
+    Section {
         name: "pusher.apps",
         help: "Applications whose clients speak the Pusher protocol at `/app/<key>`. `<name>` is the id of the application, and the \
                namespace of its channels: what its clients call `news` is `<name>:news` to others. See docs/protocol/pusher.md.",
@@ -792,6 +851,21 @@ pub(super) const SECTIONS: &[Section] = &[
                 "Whether it is known how many hear a channel that is not a presence channel: for `occupied` and \
                  `subscription_count` of the HTTP API. Each subscription is then written down in the broker, as those to presence \
                  channels are anyway.",
+            )
+            .reloadable(),
+            unset(
+                "pusher.apps.*.webhooks.url",
+                Kind::Url,
+                "the application is told nothing",
+                "\"https://app.example.com/pusher/webhooks\"",
+                "Where the application is told what happens on its channels. How it is told the keys under `events` say.",
+            )
+            .reloadable(),
+            key(
+                "pusher.apps.*.webhooks.events",
+                Kind::Choices(AppEvent::WORDS),
+                "[\"channel_existence\", \"presence\"]",
+                "What it is told. `channel_existence` and `subscription_count` take `counts`.",
             )
             .reloadable(),
         ],
@@ -884,6 +958,14 @@ pub(super) const SECTIONS: &[Section] = &[
             .reloadable(),
             key("namespaces.*.presence", Kind::Switch, "false", "Whether clients may ask and be told who is subscribed.")
                 .reloadable(),
+            key(
+                "namespaces.*.events",
+                Kind::Switch,
+                "false",
+                "Whether the backend at `events.url` is told when a channel is `occupied` and `vacated`. Each subscription is then written \
+                 down in the broker, as with `presence`.",
+            )
+            .reloadable(),
             unset(
                 "namespaces.*.hooks.subscribe",
                 Kind::Url,

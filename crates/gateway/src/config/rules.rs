@@ -2,11 +2,11 @@
 
 use std::net::SocketAddr;
 
-use super::choice::{BrokerKind, RedisMode, SubscribeBy};
+use super::choice::{AppEvent, BrokerKind, RedisMode, SubscribeBy};
 use super::merge::Merged;
 use super::mistake::Mistakes;
 use super::tokens::{Jwt, SECRET_BYTES_MIN};
-use super::typed::Config;
+use super::typed::{Config, Told};
 
 /// Checks the rules between keys. A rule is silent about keys that are mistaken already.
 pub(super) fn check(config: &Config, merged: &Merged, mistakes: &mut Mistakes) {
@@ -18,6 +18,7 @@ pub(super) fn check(config: &Config, merged: &Merged, mistakes: &mut Mistakes) {
     rules.bounds(config);
     rules.history(config);
     rules.hooks(config);
+    rules.events(config);
     rules.applications(config);
 }
 
@@ -225,6 +226,34 @@ impl Rules<'_> {
                     "{path}: nobody is asked about, since with {subscribe} = \"token\" the token has said it: set it to \"anyone\" for \
                      the backend to decide alone"
                 )
+            });
+        }
+    }
+}
+
+impl Rules<'_> {
+    /// Whoever wants to be told has to say where, and has to be able to be.
+    fn events(&mut self, config: &Config) {
+        let Config { events, pusher, namespaces, .. } = config;
+        for (name, namespace) in namespaces {
+            let path = format!("namespaces.{name}.events");
+            self.require(
+                namespace.events == Told::Nobody || events.url.is_some(),
+                &[&path, "events.url"],
+                || format!("{path}: nobody is told without events.url"),
+            );
+        }
+        let is_alone = events.secrets.len() == 1 && self.merged.place("events.secret_before").is_some();
+        self.require(!is_alone, &["events.secret_before", "events.secret"], || {
+            "events.secret_before: there is no events.secret that comes after it".into()
+        });
+        for (id, app) in pusher {
+            let Some(webhooks) = &app.webhooks else { continue };
+            let paths = [format!("pusher.apps.{id}.webhooks.events"), format!("pusher.apps.{id}.counts")];
+            let counted = [AppEvent::ChannelExistence, AppEvent::SubscriptionCount];
+            let is_counted = app.counts || !webhooks.events.iter().any(|it| counted.contains(it));
+            self.require(is_counted, &[&paths[0], &paths[1]], || {
+                format!("{}: channel_existence and subscription_count take {} = true", paths[0], paths[1])
             });
         }
     }

@@ -104,6 +104,7 @@ fn a_namespace_exists_by_being_written_down() {
         subscribe_hook: None,
         publish_hook: None,
         presence: false,
+        events: Told::Nobody,
         overflow: SlowSubscriber::Disconnect,
         history: None,
     };

@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use super::authorities::Authorities;
 use super::choice::{
-    BrokerKind, ForwardedBy, LogFormat, PublishBy, RedisMode, SlowSubscriber, SubscribeBy, TlsVersion, Trial,
+    AppEvent, BrokerKind, ForwardedBy, LogFormat, PublishBy, RedisMode, SlowSubscriber, SubscribeBy,
+    TlsVersion, Trial,
 };
+use super::events::Events;
 use super::hooks::Hooks;
 use super::identity::Identity;
 use super::merge::Merged;
@@ -60,6 +62,8 @@ pub struct Config {
     pub console: Console,
     /// What a backend is asked.
     pub hooks: Hooks,
+    /// What a backend is told.
+    pub events: Events,
     /// What is logged, and how.
     pub log: Log,
     /// Whether `/echo` is served, for conformance suites. No key sets it: `fanfare echo` does, on loopback.
@@ -268,6 +272,8 @@ pub struct Namespace {
     pub rate: Option<NonZeroU32>,
     /// Whether it is known who is subscribed.
     pub presence: bool,
+    /// Whether a backend is told when its channels are occupied and vacated.
+    pub events: Told,
     /// Where a backend is asked about each subscription of a client.
     pub subscribe_hook: Option<String>,
     /// Where it is asked about each of their publications.
@@ -276,6 +282,15 @@ pub struct Namespace {
     pub overflow: SlowSubscriber,
     /// What is kept of each channel. None: nothing.
     pub history: Option<History>,
+}
+
+/// Who is told what becomes of the channels of one namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// Nobody.
+    Nobody,
+    /// The backend of [`Events`].
+    Backend,
 }
 
 /// What is kept of the channels of one namespace.
@@ -316,6 +331,17 @@ pub struct PusherApp {
     pub client_events_per_second: Option<NonZeroU32>,
     /// Whether it is known how many hear a channel that is not a presence channel.
     pub counts: bool,
+    /// What the application is told. None: nothing.
+    pub webhooks: Option<PusherWebhooks>,
+}
+
+/// What an application is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PusherWebhooks {
+    /// Where.
+    pub url: String,
+    /// What.
+    pub events: Vec<AppEvent>,
 }
 
 /// The page at `/`.
@@ -424,6 +450,7 @@ pub(super) fn build(merged: &Merged, default_name: &str) -> Config {
         centrifugo: Centrifugo { enabled: merged.switch("centrifugo.enabled").unwrap_or(true) },
         authorities: Authorities::default(),
         hooks: Hooks::of(merged),
+        events: Events::of(merged),
         pusher: merged.names("pusher.apps").map(|id| (id.clone(), pusher_app(merged, id))).collect(),
         console: Console { enabled: merged.switch("console.enabled").unwrap_or(loopback) },
         log: Log { format: LogFormat::of(&text(merged, "log.format")), level: text(merged, "log.level") },
@@ -485,6 +512,10 @@ fn namespace(merged: &Merged, name: &str) -> Namespace {
             .whole(&path("rate"))
             .map(|it| u32::try_from(it).ok().and_then(NonZeroU32::new).expect("bounded from both sides")),
         presence: merged.switch(&path("presence")).expect("the key has a default"),
+        events: match merged.switch(&path("events")).expect("the key has a default") {
+            true => Told::Backend,
+            false => Told::Nobody,
+        },
         subscribe_hook: merged.text(&path("hooks.subscribe")),
         publish_hook: merged.text(&path("hooks.publish")),
         overflow: SlowSubscriber::of(&text(merged, &path("overflow"))),
@@ -504,6 +535,10 @@ fn pusher_app(merged: &Merged, id: &str) -> PusherApp {
         event_bytes: positive(merged, &path("event_bytes")),
         client_events_per_second: small(merged, &path("client_events_per_second")),
         counts: merged.switch(&path("counts")).expect("the key has a default"),
+        webhooks: merged.text(&path("webhooks.url")).map(|url| PusherWebhooks {
+            url,
+            events: merged.list(&path("webhooks.events")).iter().map(|word| AppEvent::of(word)).collect(),
+        }),
     }
 }
 

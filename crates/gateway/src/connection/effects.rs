@@ -15,24 +15,26 @@ use std::time::Duration;
 
 use fanfare_fanout::broker::BrokerError;
 use fanfare_fanout::presence::Desk;
-use fanfare_fanout::{Hub, Outbox, Queued};
+use fanfare_fanout::{Outbox, Queued};
 use fanfare_metrics::Metrics;
 use fanfare_protocol::command::Start;
 use fanfare_protocol::dialect::Dialect;
 use fanfare_protocol::error::{ErrorCode, Failure};
 use fanfare_protocol::event::{Crowd, Event, Member, Reply};
 use fanfare_protocol::grant::{Grant, Pass, Proof, Token};
+use fanfare_protocol::happening::{Happening, Kinds};
 use fanfare_protocol::rules::Consent;
 use fanfare_protocol::session::{Effect, Input, Stage};
 use fanfare_protocol::websocket::Frame;
-use fanfare_protocol::{Channel, Draft, RequestId};
+use fanfare_protocol::{Channel, Draft, RequestId, SessionId};
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesOrdered;
 use futures_util::{FutureExt, StreamExt};
 use tokio::time::timeout;
 
-use super::{Connection, facts, mem};
+use super::{Connection, Told, facts, mem};
 use crate::hooks::Renewals;
+use crate::node::Services;
 use crate::transport::Transport;
 
 /// The most publications of one connection that the broker has not answered yet.
@@ -77,12 +79,14 @@ impl<T: Transport> Connection<T> {
                     self.ask_backend(effect).await;
                 }
                 Effect::Publish { id, draft, consent: Consent::Given } => {
-                    placing.push_back(place(&services.hub, id, draft).boxed());
+                    placing.push_back(place(&services, self.session.id(), id, draft).boxed());
                 }
                 Effect::Publish { id, draft, consent: Consent::Needed } => {
                     let channel = draft.channel.clone();
                     match self.agreed(draft).await {
-                        Ok(draft) => placing.push_back(place(&services.hub, id, draft).boxed()),
+                        Ok(draft) => {
+                            placing.push_back(place(&services, self.session.id(), id, draft).boxed())
+                        }
                         Err(failure) => self.answer(Input::Placed { id, channel, outcome: Err(failure) }),
                     }
                 }
@@ -201,6 +205,10 @@ impl<T: Transport> Connection<T> {
                 ) && !services.hub.replays(&channel, &self.outbox);
                 services.hub.go_live(&channel, &self.outbox, frame);
                 if is_empty {
+                    if services.events.wants(&channel, Kinds::NOTHING_KEPT) {
+                        let happening = Happening::NothingKept { channel: channel.clone() };
+                        services.events.of_channel(&channel, happening);
+                    }
                     self.send(&Reply::unasked(Event::NothingKept { channel }));
                 }
             }
@@ -260,6 +268,11 @@ impl<T: Transport> Connection<T> {
     }
 
     fn send(&mut self, reply: &Reply) {
+        if let (Event::Welcome(welcome), Told::NotYet) = (&reply.event, self.told) {
+            self.told = Told::Opened;
+            let (session, user) = (welcome.session, welcome.user.clone());
+            self.services.events.of_connection(|| Happening::Connected { session, user });
+        }
         if let Event::Refused { failure, .. } = &reply.event {
             self.transport.refused(failure);
             self.services.metrics.command_refused(failure.code.number());
@@ -296,9 +309,16 @@ pub(super) fn asks_hub(effect: &Effect) -> bool {
     )
 }
 
-async fn place(hub: &Hub, id: Option<RequestId>, draft: Draft) -> Input {
+async fn place(services: &Services, session: SessionId, id: Option<RequestId>, draft: Draft) -> Input {
     let channel = draft.channel.clone();
-    let outcome = hub.publish(draft).await.map_err(|error| failure(&error));
+    let told = services.events.wants(&channel, Kinds::PUBLISHED).then(|| {
+        let user = draft.sender.as_ref().map(|sender| sender.user.clone());
+        Happening::Published { channel: channel.clone(), payload: draft.payload.clone(), session, user }
+    });
+    let outcome = services.hub.publish(draft).await.map_err(|error| failure(&error));
+    if let (Ok(_), Some(happening)) = (&outcome, told) {
+        services.events.of_channel(&channel, happening);
+    }
     Input::Placed { id, channel, outcome }
 }
 

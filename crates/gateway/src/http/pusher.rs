@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
-use ::http::{Request, StatusCode};
+use ::http::header::CONTENT_TYPE;
+use ::http::{HeaderName, HeaderValue, Request, StatusCode};
+use bytes::Bytes;
 use fanfare_metrics::ApiMethod;
 use fanfare_protocol::CloseReason;
 use fanfare_protocol::dialect::pusher;
 use fanfare_protocol::error::{ErrorCode, Failure};
+use fanfare_protocol::happening::{Kinds, Report};
 use fanfare_protocol::realm::{Credentials, Realm};
 use fanfare_protocol::rules::Rule;
 use fanfare_protocol::server_api::ApiReply;
@@ -16,8 +19,9 @@ use hyper::body::Incoming;
 use super::handshake::{self, Purpose};
 use super::{Answer, Peer, json, text};
 use crate::api;
-use crate::config::Config;
+use crate::config::{AppEvent, Config};
 use crate::connection::Membership;
+use crate::events::Destination;
 use crate::node::Services;
 
 /// How a client says which version of the protocol it speaks: the one that is spoken here.
@@ -37,6 +41,38 @@ pub(crate) fn realms(config: &Config) -> impl Iterator<Item = (Realm, Vec<(Box<s
         };
         (Realm { namespace: id.as_str().into(), credentials }, pusher::rules::rules(terms))
     })
+}
+
+/// Where applications are told what happens on their channels.
+pub(crate) fn destinations(config: &Config) -> impl Iterator<Item = (Box<str>, Destination)> {
+    realms(config).filter_map(|(realm, _)| {
+        let namespace = realm.namespace.clone();
+        let webhooks = config.pusher.get(&*namespace)?.webhooks.as_ref()?;
+        let kinds = webhooks.events.iter().map(|event| kinds_of(*event)).collect();
+        let spell = move |report: &Report<'_>, now| {
+            let (body, signature) = pusher::webhooks::encode(&realm, report, now);
+            let value =
+                |text: &str| HeaderValue::from_str(text).expect("a key and digits are a header value");
+            let headers = [
+                (CONTENT_TYPE, HeaderValue::from_static("application/json")),
+                (HeaderName::from_static(pusher::webhooks::KEY), value(realm.credentials.key())),
+                (HeaderName::from_static(pusher::webhooks::SIGNATURE), value(&signature)),
+            ];
+            (headers.into_iter().collect(), Bytes::from(body))
+        };
+        let (url, kinds_of) = (webhooks.url.clone(), pusher::webhooks::kinds as fn(&_) -> _);
+        Some((namespace, Destination { url, kinds, kinds_of, spell: Box::new(spell) }))
+    })
+}
+
+fn kinds_of(event: AppEvent) -> Kinds {
+    match event {
+        AppEvent::ChannelExistence => Kinds::OCCUPIED.and(Kinds::VACATED),
+        AppEvent::Presence => Kinds::JOINED.and(Kinds::LEFT),
+        AppEvent::ClientEvents => Kinds::PUBLISHED,
+        AppEvent::CacheMisses => Kinds::NOTHING_KEPT,
+        AppEvent::SubscriptionCount => Kinds::COUNTED,
+    }
 }
 
 /// Opens a conversation. A client that cannot have one is told so in it: the code of a Close is all that it understands.

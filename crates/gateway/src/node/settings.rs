@@ -10,15 +10,15 @@ use std::time::Duration;
 use fanfare_protocol::dialect::{Offer, centrifugo};
 use fanfare_protocol::limits::{self, Bound};
 use fanfare_protocol::publication::Retention;
-use fanfare_protocol::rules::{Consent, MayPublish, MaySubscribe, NameRules, Overflow, Rule, Rules};
+use fanfare_protocol::rules::{Consent, MayPublish, MaySubscribe, NameRules, Overflow, Roll, Rule, Rules};
 use fanfare_protocol::session::Policy;
 use fanfare_protocol::websocket::{Context, Shape, Willingness};
 
 use crate::admission::Origins;
 use crate::auth::{Auth, Means};
 use crate::config::{
-    Compression, Config, Identity, Limits, Namespace, PublishBy, Secret, SlowSubscriber, SubscribeBy, Trial,
-    WebSocket,
+    Compression, Config, Identity, Limits, Namespace, PublishBy, Secret, SlowSubscriber, SubscribeBy, Told,
+    Trial, WebSocket,
 };
 use crate::hooks::Hooks;
 use crate::http::{Door, pusher};
@@ -175,6 +175,10 @@ fn rule(namespace: &Namespace) -> Rule {
             idempotency_ttl: history.idempotency_ttl,
         }),
         presence: namespace.presence,
+        roll: match namespace.events {
+            Told::Backend => Roll::ForBackend,
+            Told::Nobody => Roll::ForClients,
+        },
         consent_to_subscribe: consent(&namespace.subscribe_hook),
         consent_to_publish: consent(&namespace.publish_hook),
         overflow: match namespace.overflow {

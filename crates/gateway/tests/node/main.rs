@@ -16,6 +16,7 @@ mod crossing;
 mod crowds;
 mod drain;
 mod echo;
+mod events;
 mod formats;
 mod framing;
 mod handshake;

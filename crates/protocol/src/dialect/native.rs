@@ -16,6 +16,7 @@ pub mod api;
 mod decode;
 mod encode;
 mod msgpack;
+pub mod report;
 
 /// `fanfare.v1.json`, in text frames.
 #[derive(Clone, Copy, Debug)]

@@ -32,6 +32,7 @@ mod encode;
 pub mod names;
 pub mod rules;
 mod text;
+pub mod webhooks;
 
 /// What a subscription is numbered, so that its refusal is told from others.
 const SUBSCRIBING: i64 = 1;

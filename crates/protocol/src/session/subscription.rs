@@ -18,7 +18,7 @@ use crate::id::RequestId;
 use crate::limits::Bound;
 use crate::manners::{Absence, Arrival, Loss, Refusal};
 use crate::publication::{Draft, Position, Retention, Sender};
-use crate::rules::Consent;
+use crate::rules::{Consent, Rule};
 use crate::time::Now;
 
 impl Session {
@@ -394,7 +394,7 @@ impl Session {
 
     /// Tells the cluster that the client is on the channel, where it is known who is.
     pub(super) fn enter(&self, channel: Channel, notices: Notices, effects: &mut Vec<Effect>) {
-        if !self.policy.rules.rule(&channel).is_ok_and(|rule| rule.presence) {
+        if !self.policy.rules.rule(&channel).is_ok_and(Rule::keeps_roll) {
             return;
         }
         let member = self.member(&channel);

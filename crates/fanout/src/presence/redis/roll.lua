@@ -17,6 +17,8 @@ local users, seats, lingering, at = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local JOINED, LEFT = 1, 2
 
 local notice = {}
+-- The user keys of those whose number of connections has changed.
+local touched = {}
 
 local function tell(kind, member)
   notice[#notice + 1] = struct.pack('>BI4', kind, #member) .. member
@@ -68,6 +70,7 @@ end
 
 -- One connection less; true when it was the user's last.
 local function uncount(user)
+  touched[user] = true
   if redis.call('HINCRBY', users, user, -1) > 0 then
     return false
   end
@@ -83,4 +86,50 @@ local function leave(seat, session, member)
   if take_out(seat, session) and uncount(user) then
     tell(LEFT, member)
   end
+end
+
+-- What a backend is to be told of (see debts.rs): o, c, or a user key that begins with u.
+local function level_of(about)
+  if about == 'o' then
+    return redis.call('EXISTS', users)
+  elseif about == 'c' then
+    local connections = 0
+    for _, seat in ipairs(redis.call('SMEMBERS', seats)) do
+      connections = connections + redis.call('HLEN', at .. seat)
+    end
+    return connections
+  end
+  return redis.call('HEXISTS', users, about)
+end
+
+-- Writes down what a seat owes after the changes: what differs from what was told, unless somebody owes it already.
+--   kinds  of what is to be told
+--   told   hash  topic -> the level that the backend knows of, if that is not 0
+--   owed   hash  topic -> the seat that owes word of it
+--   owes   set   the topics of which the seat does
+-- Answers the abouts.
+local function owe(kinds, channel, seat, told, owed, owes)
+  local new = {}
+  local function compare(about)
+    local topic = channel .. ' ' .. about
+    if level_of(about) ~= tonumber(redis.call('HGET', told, topic) or 0)
+      and redis.call('HSETNX', owed, topic, seat) == 1 then
+      redis.call('SADD', owes, topic)
+      new[#new + 1] = about
+    end
+  end
+  if string.find(kinds, 'o') then
+    compare('o')
+  end
+  if string.find(kinds, 'u') then
+    for user in pairs(touched) do
+      if string.sub(user, 1, 1) == 'u' then
+        compare(user)
+      end
+    end
+  end
+  if string.find(kinds, 'c') then
+    compare('c')
+  end
+  return new
 end

@@ -2,17 +2,21 @@
 
 use redis::{Pipeline, Script, Value};
 
+use crate::presence::About;
+
 /// All of them.
 #[derive(Debug)]
 pub(super) struct Scripts {
     /// To be loaded.
-    codes: [String; 6],
+    codes: [String; 8],
     pub(super) write: Script,
     pub(super) clear: Script,
     pub(super) crowd: Script,
     pub(super) beat: Script,
     pub(super) enlist: Script,
     pub(super) cold: Script,
+    pub(super) settle: Script,
+    pub(super) inherit: Script,
 }
 
 impl Scripts {
@@ -27,9 +31,12 @@ impl Scripts {
             include_str!("beat.lua").to_owned(),
             include_str!("enlist.lua").to_owned(),
             include_str!("cold.lua").to_owned(),
+            [&publish, roll, include_str!("settle.lua")].concat(),
+            include_str!("inherit.lua").to_owned(),
         ];
-        let [write, clear, crowd, beat, enlist, cold] = codes.each_ref().map(|code| Script::new(code));
-        Self { codes, write, clear, crowd, beat, enlist, cold }
+        let [write, clear, crowd, beat, enlist, cold, settle, inherit] =
+            codes.each_ref().map(|code| Script::new(code));
+        Self { codes, write, clear, crowd, beat, enlist, cold, settle, inherit }
     }
 
     pub(super) fn teach(&self) -> Pipeline {
@@ -41,10 +48,23 @@ impl Scripts {
     }
 }
 
-/// What `write.lua` has answered; `None` when Redis refused it.
-pub(super) fn letters(answer: Value) -> Option<Vec<u8>> {
-    match answer {
-        Value::BulkString(letters) => Some(letters),
+/// What `write.lua` has answered: a letter for each change, and what is owed from now on; `None` when Redis refused it.
+pub(super) fn letters(answer: Value) -> Option<(Vec<u8>, Vec<About>)> {
+    let Value::Array(parts) = answer else { return None };
+    let mut parts = parts.into_iter();
+    match parts.next()? {
+        Value::BulkString(letters) => Some((letters, abouts(parts))),
         _ => None,
     }
+}
+
+/// What `clear.lua` has answered: that it has cleared something, and what is owed from now on.
+pub(super) fn cleared(answer: Value) -> Option<Vec<About>> {
+    let Value::Array(parts) = answer else { return None };
+    let mut parts = parts.into_iter();
+    matches!(parts.next(), Some(Value::Int(_))).then(|| abouts(parts))
+}
+
+fn abouts(parts: impl Iterator<Item = Value>) -> Vec<About> {
+    parts.filter_map(|part| About::read(&redis::from_redis_value::<String>(part).ok()?)).collect()
 }

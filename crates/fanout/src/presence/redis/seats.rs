@@ -8,11 +8,12 @@ use fanfare_protocol::Channel;
 use futures_util::future::join_all;
 use redis::{Cmd, Pipeline, Value, cmd};
 
+use super::scripts::cleared;
 use super::spread::{Page, hall_of, halls};
 use super::{RedisPresence, not_understood, read};
 use crate::broker::BrokerError;
 use crate::broker::redis::line::{Connected, Lines, PlaceId, Process};
-use crate::presence::{Beat, Seat};
+use crate::presence::{Beat, Seat, Topic};
 
 /// The most pages and the most channels that one call of [`RedisPresence::sweep_hall`] works on, and the most members of each.
 const SWEEP_PAGES: usize = 64;
@@ -43,6 +44,8 @@ pub(super) struct Life {
 /// What is remembered of the node's seat.
 #[derive(Debug, Default)]
 pub(super) struct Sitting {
+    /// What it is called, once there is one.
+    seat: Option<Seat>,
     /// The life of each server that it was taken in.
     pub(super) lives: Arc<BTreeMap<PlaceId, Life>>,
     /// The pages that its halls know of.
@@ -50,8 +53,8 @@ pub(super) struct Sitting {
 }
 
 impl Sitting {
-    fn take(&mut self, lives: BTreeMap<PlaceId, Life>) {
-        *self = Self { lives: Arc::new(lives), listed: None };
+    fn take(&mut self, seat: &Seat, lives: BTreeMap<PlaceId, Life>) {
+        *self = Self { seat: Some(seat.clone()), lives: Arc::new(lives), listed: None };
     }
 
     fn is_listed(&self, seat: &Seat, page: &Page) -> bool {
@@ -96,7 +99,7 @@ impl RedisPresence {
             if lives != *taken {
                 self.audit(lines, &lives).await?;
             }
-            self.sitting.lock().take(lives);
+            self.sitting.lock().take(seat, lives);
         }
         Ok(Beat { is_warm, life })
     }
@@ -294,52 +297,128 @@ impl RedisPresence {
         &self,
         lines: &Lines,
         at: usize,
-        seat: &str,
+        cold: &str,
         pages: &[Page],
     ) -> Result<(bool, Vec<Page>), BrokerError> {
         let line = &lines.all()[at].connected().await?;
-        if !self.is_seated_at(lines, at, line) {
+        let own = self.sitting.lock().seat.clone();
+        let Some(own) = own.filter(|_| self.is_seated_at(lines, at, line)) else {
             return Ok((false, Vec::new()));
-        }
+        };
         let keys = self.switchboard.keys();
-        let mut look = Pipeline::with_capacity(2 * pages.len());
+        let mut look = Pipeline::with_capacity(3 * pages.len());
         for page in pages {
-            let (over, on) = (format!("over:{seat}"), format!("on:{seat}"));
+            let (over, on, owes) = (format!("over:{cold}"), format!("on:{cold}"), format!("owes:{cold}"));
             look.cmd("SET").arg(page.key(keys, &over)).arg(1).arg("PX").arg(milliseconds(TOMBSTONE));
             look.cmd("SRANDMEMBER").arg(page.key(keys, &on)).arg(SWEEP_CHANNELS);
+            look.cmd("SRANDMEMBER").arg(page.key(keys, &owes)).arg(SWEEP_MEMBERS);
         }
         let found = line.ask(&look).await?;
-        let mut clear = Pipeline::new();
-        let mut channels = 0;
-        let mut empty = Vec::new();
-        for (page, names) in pages.iter().zip(found.chunks(2)) {
-            let [Value::Okay, names] = names else { continue };
-            let Ok(names) = read::<Vec<String>>(names.clone()) else { continue };
-            if names.is_empty() {
+        let (mut rest, mut empty) = (Vec::new(), Vec::new());
+        let mut room = SWEEP_CHANNELS;
+        for (page, found) in pages.iter().zip(found.chunks(3)) {
+            let [Value::Okay, names, topics] = found else { continue };
+            let (Ok(names), Ok(topics)) = (read(names.clone()), read(topics.clone())) else { continue };
+            let (names, topics): (Vec<String>, Vec<String>) = (names, topics);
+            if names.is_empty() && topics.is_empty() {
                 empty.push(*page);
             }
-            let names = names.iter().filter_map(|name| Channel::parse(name).ok());
-            for channel in names.take(SWEEP_CHANNELS - channels) {
-                clear.add_command(self.clear_call(*page, &channel, seat));
-                channels += 1;
-            }
+            let channels: Vec<_> =
+                names.iter().filter_map(|name| Channel::parse(name).ok()).take(room).collect();
+            room -= channels.len();
+            rest.push(Rest { page: *page, channels, topics });
         }
-        if channels == 0 {
-            return Ok((false, empty));
-        }
-        let left = self.ask(line, &clear).await?;
-        Ok((left.iter().any(|left| matches!(left, Value::Int(_))), empty))
+        rest.retain(|rest| !(rest.channels.is_empty() && rest.topics.is_empty()));
+        let done = self.sweep_rest(lines, at, line, Sweeping { cold, own: &own }, &rest).await?;
+        Ok((done, empty))
     }
 
-    fn clear_call(&self, page: Page, channel: &Channel, seat: &str) -> Cmd {
-        let keys = self.switchboard.keys();
-        let (on, no) = (format!("on:{seat}"), format!("no:{seat}"));
-        let more = [page.key(keys, &on), page.key(keys, "sitting"), keys.presence(channel, &no)];
+    /// Clears what was found of a cold seat, and takes over what it owes.
+    async fn sweep_rest(
+        &self,
+        lines: &Lines,
+        at: usize,
+        line: &Connected<'_>,
+        seats: Sweeping<'_>,
+        rest: &[Rest],
+    ) -> Result<bool, BrokerError> {
+        if rest.is_empty() {
+            return Ok(false);
+        }
+        // Whoever clears this node's seat one day has to find what it owes.
+        self.list_pages(lines, at, seats.own, rest.iter().map(|rest| rest.page).collect()).await?;
+        let mut pipeline = Pipeline::new();
+        for Rest { page, channels, topics } in rest {
+            for channel in channels {
+                pipeline.add_command(self.clear_call(*page, channel, seats));
+            }
+            if !topics.is_empty() {
+                pipeline.add_command(self.inherit_call(*page, topics, seats));
+            }
+        }
+        let mut answers = self.ask(line, &pipeline).await?.into_iter();
+        let mut has_cleared = false;
+        for Rest { channels, topics, .. } in rest {
+            for (channel, answer) in channels.iter().zip(answers.by_ref()) {
+                let Some(owed) = cleared(answer) else { continue };
+                has_cleared = true;
+                self.owe(seats.own, channel, owed);
+            }
+            if topics.is_empty() {
+                continue;
+            }
+            let inherited: Vec<String> = answers.next().map_or(Ok(Vec::new()), read)?;
+            has_cleared |= !inherited.is_empty();
+            for topic in inherited.iter().filter_map(|topic| Topic::read(topic)) {
+                self.owe(seats.own, &topic.channel, vec![topic.about]);
+            }
+        }
+        Ok(has_cleared)
+    }
+
+    fn clear_call(&self, page: Page, channel: &Channel, Sweeping { cold, own }: Sweeping<'_>) -> Cmd {
+        let (keys, own) = (self.switchboard.keys(), own.as_str());
+        let (on, no) = (format!("on:{cold}"), format!("no:{cold}"));
+        let (owes, over) = (format!("owes:{own}"), format!("over:{own}"));
+        let more = [
+            page.key(keys, &on),
+            page.key(keys, "sitting"),
+            keys.presence(channel, &no),
+            page.key(keys, "told"),
+            page.key(keys, "owed"),
+            page.key(keys, &owes),
+            page.key(keys, &over),
+        ];
         let mut call = self.on_channel(&self.scripts.clear, channel, &more);
-        call.arg(seat).arg(channel.as_str()).arg(keys.of(channel)).arg(SWEEP_MEMBERS);
-        call.arg(milliseconds(TOMBSTONE));
+        call.arg(cold).arg(channel.as_str()).arg(keys.of(channel)).arg(SWEEP_MEMBERS);
+        call.arg(milliseconds(TOMBSTONE)).arg(own).arg(self.teller.abouts(channel).letters());
         call
     }
+
+    fn inherit_call(&self, page: Page, topics: &[String], Sweeping { cold, own }: Sweeping<'_>) -> Cmd {
+        let (keys, own) = (self.switchboard.keys(), own.as_str());
+        let mut call = cmd("EVALSHA");
+        call.arg(self.scripts.inherit.get_hash()).arg(4).arg(page.key(keys, "owed"));
+        for name in [format!("owes:{cold}"), format!("owes:{own}"), format!("over:{own}")] {
+            call.arg(page.key(keys, &name));
+        }
+        call.arg(cold).arg(own).arg(topics);
+        call
+    }
+}
+
+/// Whose seat is cleared, and by whom.
+#[derive(Clone, Copy)]
+struct Sweeping<'a> {
+    cold: &'a str,
+    own: &'a Seat,
+}
+
+/// What is left of a cold seat on a page, or a part of it.
+struct Rest {
+    page: Page,
+    channels: Vec<Channel>,
+    topics: Vec<String>,
 }
 
 fn place_of(line: &Arc<crate::broker::redis::line::Line>) -> PlaceId {

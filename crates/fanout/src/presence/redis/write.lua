@@ -1,11 +1,12 @@
 -- Performs changes of one channel in their order.
---   KEYS  the page's on:<seat>, sitting and over:<seat>, the channel's no:<seat before>
---   ARGV  seat, seat before or '', channel, pub/sub channel, then pairs: e (enter), r (restore) and a member, d (depart), l (leave)
---         and a session
--- Answers one letter per change: p (present), l (lingering), a (absent). When the seat is being cleared it is x alone.
+--   KEYS  the page's on:<seat>, sitting and over:<seat>, the channel's no:<seat before>, the page's told, owed and owes:<seat>
+--   ARGV  seat, seat before or '', channel, pub/sub channel, what a backend is to be told of, then pairs: e (enter), r (restore)
+--         and a member, d (depart), l (leave) and a session
+-- Answers one letter per change: p (present), l (lingering), a (absent). When the seat is being cleared it is x alone. Then what is
+-- owed of the channel from now on.
 local seat, before = ARGV[1], ARGV[2]
 if redis.call('EXISTS', KEYS[7]) == 1 then
-  return 'x'
+  return { 'x' }
 end
 
 local function enter(member, quiet)
@@ -14,6 +15,7 @@ local function enter(member, quiet)
   if not known then
     redis.call('SADD', seats, seat)
     list(seat, ARGV[3])
+    touched[user] = true
     if redis.call('HINCRBY', users, user, 1) > 1 then
       quiet = true
     end
@@ -57,7 +59,7 @@ local function depart(session)
 end
 
 local done = {}
-for i = 5, #ARGV, 2 do
+for i = 6, #ARGV, 2 do
   local step, what = ARGV[i], ARGV[i + 1]
   if step == 'e' then
     done[#done + 1] = enter(what, false)
@@ -75,4 +77,5 @@ for i = 5, #ARGV, 2 do
 end
 publish(ARGV[4])
 unlist(seat, ARGV[3])
-return table.concat(done)
+local new = owe(ARGV[5], ARGV[3], seat, KEYS[9], KEYS[10], KEYS[11])
+return { table.concat(done), unpack(new) }

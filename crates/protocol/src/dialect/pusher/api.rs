@@ -419,7 +419,7 @@ fn of_counts(users: u64, connections: u64, wanted: Wanted) -> About<'static> {
 }
 
 /// Data as a string in JSON.
-fn quoted(payload: &Payload) -> Box<RawValue> {
+pub(super) fn quoted(payload: &Payload) -> Box<RawValue> {
     let mut out = Vec::new();
     text::write(&mut out, payload);
     let text = String::from_utf8(out).expect("JSON is UTF-8");
