@@ -47,7 +47,7 @@ mod tests;
 pub use authorities::Authorities;
 pub use choice::{
     AppEvent, BrokerKind, ClientCertificates, EventKind, ForwardedBy, LogFormat, OnFailure, PublishBy,
-    RedisMode, SlowSubscriber, SubscribeBy, TlsVersion, Trial,
+    RedisMode, Scope, SlowSubscriber, SubscribeBy, TlsVersion, Trial,
 };
 pub use events::Events;
 pub use hooks::Hooks;
@@ -62,9 +62,9 @@ pub use secret::Secret;
 pub use source::{File, Flag, Source};
 pub use tokens::{Issuer, Jwt, KeyFetching};
 pub use typed::{
-    Api, Auth, Centrifugo, Compression, Config, Console, DryRun, Heartbeat, History, Limits, Listen, Log,
-    Namespace, Node, Origin, Pace, Presence, Proxy, PusherApp, PusherWebhooks, Redis, Tls, TokenPlaces, Told,
-    WebSocket,
+    Api, Auth, Caller, Centrifugo, Compression, Config, Console, DryRun, Heartbeat, History, Limits, Listen,
+    Log, Namespace, Node, Origin, Pace, Presence, Proxy, PusherApp, PusherWebhooks, Readiness, Redis, Tls,
+    TokenPlaces, Told, WebSocket,
 };
 
 /// Reads the layers, the later over the earlier: defaults, file, environment, flags.
