@@ -12,6 +12,8 @@ pub mod clock;
 pub mod config;
 pub mod connection;
 mod errands;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod hooks;
 mod http;
 pub mod node;
