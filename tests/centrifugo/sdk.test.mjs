@@ -247,3 +247,29 @@ each('a backend answers calls, and hears what it is told', async ({ connect }) =
     backend.close();
   }
 });
+
+each('a backend is told what a client says when it connects', async ({ connect }) => {
+  const seen = [];
+  const backend = createServer(async (request, response) => {
+    let body = '';
+    for await (const part of request) body += part;
+    const { type, data } = JSON.parse(body);
+    seen.push([type, data]);
+    response.end(JSON.stringify({ user: data?.as }));
+  }).listen(0, '127.0.0.1');
+  await once(backend, 'listening');
+  const asking = await Gateway.start([...SETTINGS, `hooks.connect=http://127.0.0.1:${backend.address().port}/`]);
+  try {
+    const nobody = await connect({}, asking.url);
+    const ann = await connect({ data: saying(nobody, { as: 'ann' }) }, asking.url);
+    const heard = new Heard(await subscribed(nobody, 'room:told'), 'publication');
+    await (await subscribed(ann, 'room:told')).publish(saying(ann, 'it is me'));
+    assert.equal((await heard.first()).info.user, 'ann');
+    assert.deepEqual(seen, [['connect', undefined], ['connect', { as: 'ann' }]]);
+    nobody.disconnect();
+    ann.disconnect();
+  } finally {
+    await asking.stop();
+    backend.close();
+  }
+});

@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 use crate::config::{self, Flag, Mistakes, Source};
 
 mod health;
+mod import_centrifugo;
 mod logging;
 mod publish;
 mod remote;
@@ -51,6 +52,8 @@ enum Command {
     CheckConfig,
     /// Print the whole configuration file with its defaults and comments.
     DefaultConfig,
+    /// Print a configuration of Centrifugo (version 5 or 6, JSON) as one of Fanfare, and tell what has no equivalent.
+    ImportCentrifugo(import_centrifugo::File),
     /// Make a token with `auth.jwt.hmac_secret`, to try things with.
     Token(token::Claims),
     /// Print what channels carry, over lost connections and restarts, until ^C.
@@ -80,6 +83,7 @@ pub fn main() -> ExitCode {
             print(&config::default_toml());
             Ok(())
         }
+        Some(Command::ImportCentrifugo(file)) => import_centrifugo::run(file).map(|toml| print(&toml)),
         Some(Command::Token(claims)) => origin(&arguments).and_then(|origin| {
             let config = config::load(&origin.read()?)?;
             print(&format!("{}\n", token::make(&config, claims)?));

@@ -19,7 +19,9 @@ impl<T: Transport> Connection<T> {
     pub(super) async fn introduced(&mut self, presumed: Option<Arc<Grant>>) -> Result<Arc<Grant>, Failure> {
         let services = self.services.clone();
         let (settings, caller, session) = (services.settings(), self.caller.clone(), self.session.id());
-        let asked = settings.hooks.introduce(session, caller.as_deref(), presumed, None, &services);
+        let remark = self.session.remark().cloned();
+        let asked =
+            settings.hooks.introduce(session, caller.as_deref(), presumed, remark.as_ref(), &services);
         let grant = self.while_asking(asked).await.unwrap_or_else(|| Err(gone()))?;
         self.belong(grant)
     }

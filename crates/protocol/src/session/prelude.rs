@@ -20,6 +20,7 @@ use crate::error::{ErrorCode, Failure};
 use crate::event::{Entered, Entry};
 use crate::grant::{Grant, Visitor};
 use crate::id::{RequestId, Ticket};
+use crate::publication::Payload;
 use crate::time::{Moment, Now};
 
 /// See the [module's note](self).
@@ -52,6 +53,8 @@ enum Step {
 #[derive(Debug)]
 struct Answering {
     id: Option<RequestId>,
+    /// What it tells the application.
+    remark: Option<Payload>,
     places: Vec<(Channel, Start)>,
     /// The joins that are unanswered.
     joining: usize,
@@ -79,6 +82,17 @@ impl Session {
     pub fn speaks_by(&mut self, ticket: Ticket) {
         if let State::Prelude(prelude) = &mut self.state {
             prelude.ticket = Some(ticket);
+        }
+    }
+
+    /// What the client has told the application with its opening, until it is greeted.
+    pub fn remark(&self) -> Option<&Payload> {
+        match &self.state {
+            State::Prelude(prelude) => match &prelude.step {
+                Step::Answering(answering) => answering.remark.as_ref(),
+                Step::Awaited(_) => None,
+            },
+            _ => None,
         }
     }
 
@@ -113,8 +127,8 @@ impl Session {
         effects: &mut Vec<Effect>,
     ) {
         let State::Prelude(prelude) = &mut self.state else { return };
-        let Introduction { token, places, .. } = introduction;
-        let answering = Answering { id: id.clone(), places, joining: 0, entered: Vec::new() };
+        let Introduction { token, payload: remark, places, .. } = introduction;
+        let answering = Answering { id: id.clone(), remark, places, joining: 0, entered: Vec::new() };
         prelude.step = Step::Answering(answering);
         match (token, visitor) {
             (Some(token), _) => effects.push(Effect::Authenticate { id, token }),

@@ -156,6 +156,26 @@ fn messages_of_protobuf_are_those_of_the_schema() {
     }
 }
 
+/// Who hears by the body of a response, in which there is no Close frame.
+#[test]
+fn why_it_ends_is_told_by_a_last_message_too() {
+    let farewell = |encoding: Encoding, reason| {
+        encoding.dialect().farewell(reason).map(|frame| frame.payload().to_vec()).unwrap_or_default()
+    };
+    for (reason, json) in [
+        (
+            CloseReason::GoingAway,
+            r#"{"push":{"disconnect":{"code":3001,"reason":"shutdown","reconnect":true}}}"#,
+        ),
+        (CloseReason::Forbidden, r#"{"push":{"disconnect":{"code":3503,"reason":"force disconnect"}}}"#),
+    ] {
+        assert_eq!(String::from_utf8(farewell(Encoding::CentrifugoJson, reason)).unwrap(), json);
+    }
+    let protobuf = farewell(Encoding::CentrifugoProtobuf, CloseReason::GoingAway);
+    assert_eq!(protobuf, b"\x13\x22\x11\x5a\x0f\x08\xb9\x17\x12\x08shutdown\x18\x01");
+    assert_eq!(farewell(Encoding::NativeJson, CloseReason::GoingAway), b"", "its `closing` says so");
+}
+
 proptest! {
     /// Whatever comes ends the conversation or is answered; nothing panics, and nothing that was only announced takes memory.
     #[test]
