@@ -6,7 +6,9 @@
 //!
 //! - An **order** is for every node, and is kept: the follower sees to it that a lost link or a fail-over loses none, and history is
 //!   what a node reads that starts later.
+//! - A **bid** is for every node, and is kept for as long as a lost link lasts: whoever starts later has nobody whom it is about.
 //! - **News** are for every node, and are not kept: whoever has missed some hears newer ones.
+//! - The **census** is news of its own: who is alive, and what is asked of all who are.
 //! - A **word** is for the node of a name, and is not: whoever needs to know that it was heard waits for an answer.
 //!
 //! **Invariants.** Whoever listens for orders hears first what is kept, then what comes, nothing between left out; or is told that
@@ -36,6 +38,13 @@ use crate::outbox::{Batch, Order, Outbox};
 pub const KEPT: Retention = Retention {
     size: NonZeroU32::new(100_000).unwrap(),
     ttl: Duration::from_secs(30 * 24 * 3600),
+    idempotency_ttl: Duration::from_secs(60),
+};
+
+/// How many bids are kept, and for how long: links are back within seconds.
+const BIDS_KEPT: Retention = Retention {
+    size: NonZeroU32::new(20_000).unwrap(),
+    ttl: Duration::from_secs(120),
     idempotency_ttl: Duration::from_secs(60),
 };
 
@@ -73,6 +82,16 @@ fn channel_of_news() -> Channel {
     Channel::parse(&format!("{RESERVED_NAMESPACE}:news")).expect("it is printable")
 }
 
+/// That of bids.
+fn channel_of_bids() -> Channel {
+    Channel::parse(&format!("{RESERVED_NAMESPACE}:bids")).expect("it is printable")
+}
+
+/// That of the census.
+fn channel_of_census() -> Channel {
+    Channel::parse(&format!("{RESERVED_NAMESPACE}:census")).expect("it is printable")
+}
+
 /// That of words to a node; none where no node can have this name.
 fn channel_of(node: &str) -> Option<Channel> {
     Channel::parse(&format!("{RESERVED_NAMESPACE}:node:{node}")).ok()
@@ -84,6 +103,22 @@ fn channel_of(node: &str) -> Option<Channel> {
 /// Those of [`Hub::publish`]. Then nobody has heard it, or for a timeout nobody knows.
 pub async fn order(hub: &Hub, order: Payload, now: UnixMicros) -> Result<(), BrokerError> {
     say(hub, channel(), order, Some(KEPT), now).await
+}
+
+/// Gives every node a bid, this one included.
+///
+/// # Errors
+/// As [`order`].
+pub async fn bid(hub: &Hub, bid: Payload, now: UnixMicros) -> Result<(), BrokerError> {
+    say(hub, channel_of_bids(), bid, Some(BIDS_KEPT), now).await
+}
+
+/// Tells every node, this one included, that this one is alive, or asks all of them something.
+///
+/// # Errors
+/// As [`order`].
+pub async fn muster(hub: &Hub, line: Payload, now: UnixMicros) -> Result<(), BrokerError> {
+    say(hub, channel_of_census(), line, None, now).await
 }
 
 /// Tells every node some news, this one included.
@@ -124,6 +159,24 @@ impl Ear {
     pub async fn open(hub: &Arc<Hub>, metrics: &Arc<Metrics>) -> Result<Self, BrokerError> {
         let terms = Terms { start: Start::Rewind(u32::MAX), history: true, ..Terms::default() };
         Self::on(channel(), ORDERS_BYTES, terms, hub, metrics).await
+    }
+
+    /// Begins to listen for bids, from now on.
+    ///
+    /// # Errors
+    /// Those of [`Hub::subscribe`].
+    pub async fn of_bids(hub: &Arc<Hub>, metrics: &Arc<Metrics>) -> Result<Self, BrokerError> {
+        let terms = Terms { start: Start::Live, history: true, ..Terms::default() };
+        Self::on(channel_of_bids(), WORDS_BYTES, terms, hub, metrics).await
+    }
+
+    /// Begins to listen to the census.
+    ///
+    /// # Errors
+    /// Those of [`Hub::subscribe`].
+    pub async fn of_census(hub: &Arc<Hub>, metrics: &Arc<Metrics>) -> Result<Self, BrokerError> {
+        let terms = Terms { start: Start::Live, history: false, ..Terms::default() };
+        Self::on(channel_of_census(), WORDS_BYTES, terms, hub, metrics).await
     }
 
     /// Begins to listen for news.

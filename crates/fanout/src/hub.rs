@@ -16,10 +16,12 @@ use fanfare_protocol::command::Start;
 use fanfare_protocol::event::Entry;
 use fanfare_protocol::history::{Page, Query};
 use fanfare_protocol::publication::{Draft, Position};
+use fanfare_protocol::rules::RESERVED_NAMESPACE;
 use fanfare_protocol::session::Terms;
 use fanfare_protocol::time::UnixMicros;
 use fanfare_protocol::websocket::Frame;
 use fanfare_protocol::{Channel, Publication};
+use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, timeout};
@@ -70,6 +72,8 @@ pub struct Hub {
     tasks: TaskTracker,
     /// The losses of the broker's link that the streams know of.
     losses: AtomicU64,
+    /// Since when it could not be asked where streams stand.
+    unchecked: Mutex<Option<Instant>>,
     /// What the node itself hears.
     attended: AtomicUsize,
     /// The most tasks that walk round one large crowd beside its lane's.
@@ -102,6 +106,7 @@ impl Hub {
             metrics,
             options,
             tasks: tasks.clone(),
+            unchecked: Mutex::new(None),
             attended: AtomicUsize::new(0),
             // Half of the workers are left for everybody else, and at least one.
             hands: (Handle::current().metrics().num_workers() / 2).saturating_sub(1),
@@ -256,6 +261,11 @@ impl Hub {
         self.registry.has(channel, outbox.id())
     }
 
+    /// What this outbox is on, by a walk over all channels of the node.
+    pub fn channels_of(&self, outbox: &Outbox) -> Vec<Channel> {
+        self.registry.channels_of(outbox.id())
+    }
+
     /// Leaves whatever this outbox is on, and returns what that was. Walks over all channels of the node: for a connection
     /// that has panicked, and whose session may not know any more.
     pub fn unsubscribe_all(&self, outbox: &Outbox) -> Vec<Channel> {
@@ -267,6 +277,11 @@ impl Hub {
     /// Whether the broker can be reached.
     pub fn link(&self) -> Link {
         self.broker.link()
+    }
+
+    /// For how long the broker could not be asked where streams stand: zero when the last time was good, or there was nothing to ask.
+    pub fn checks_failing_for(&self) -> Duration {
+        self.unchecked.lock().map_or(Duration::ZERO, |since| since.elapsed())
     }
 
     /// The broker's name.
@@ -320,6 +335,8 @@ impl Hub {
                     }
                     pending.begin(walk);
                 }
+                // What nodes say to each other no subscriber hears.
+                None if run[0].channel.within(RESERVED_NAMESPACE).is_some() => {}
                 None => self.metrics.fanned_out(run.len() as u64, delivered.receivers, began.elapsed()),
             }
             delivered.start_reading.into_iter().for_each(|reader| self.start_reading(reader));

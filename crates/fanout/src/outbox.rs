@@ -33,6 +33,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fanfare_metrics::{Metrics, Sacrifice};
+use fanfare_protocol::command::Start;
 use fanfare_protocol::rules::Overflow;
 use fanfare_protocol::time::UnixMicros;
 use fanfare_protocol::websocket::Frame;
@@ -54,14 +55,28 @@ const BATCH_FRAMES: usize = 64;
 /// The bytes after which a batch takes no further frame.
 const BATCH_BYTES: usize = 128 * 1024;
 
+/// The most orders of backends about channels that wait for a connection's task. It takes them between two things that it does, so only
+/// a backend that gives them by the thousand meets this.
+const ENLISTINGS_MAX: usize = 10_000;
+
 /// Names an outbox within its node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SubscriberId(u64);
 
 impl SubscriberId {
     fn next() -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
+        static NEXT: AtomicU64 = AtomicU64::new(1);
         Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Its place in the order in which the process has made them.
+    pub const fn number(self) -> u64 {
+        self.0
+    }
+
+    /// That of a place.
+    pub const fn from_number(number: u64) -> Self {
+        Self(number)
     }
 }
 
@@ -86,6 +101,18 @@ pub enum Order {
     Dismiss {
         /// Which.
         reason: CloseReason,
+    },
+    /// A backend has the client hear a channel.
+    Enlist {
+        /// Which.
+        channel: Channel,
+        /// From where.
+        start: Start,
+    },
+    /// A backend has it hear a channel no longer.
+    Expel {
+        /// Which.
+        channel: Channel,
     },
     /// The node's settings were swapped: take the new ones.
     Reloaded,
@@ -407,9 +434,16 @@ impl Outbox {
         state.queue.clear()
     }
 
-    /// Tells the connection's task something.
-    pub fn order(&self, order: Order) {
+    /// Tells the connection's task something. Where too much is ordered about channels for that to be known any more, the client is
+    /// ordered to come again instead.
+    pub fn order(&self, mut order: Order) {
         let mut state = self.state.lock();
+        if let Order::Enlist { .. } | Order::Expel { .. } = order
+            && state.orders.len() >= ENLISTINGS_MAX
+        {
+            state.orders.retain(|order| !matches!(order, Order::Enlist { .. } | Order::Expel { .. }));
+            order = Order::Dismiss { reason: CloseReason::TryAgainLater };
+        }
         state.orders.push(order);
         wake(state, Wants::Orders);
     }
@@ -462,6 +496,11 @@ impl Outbox {
     /// connection writes.
     pub fn rest(&self) {
         self.state.lock().queue.rest();
+    }
+
+    /// The bytes that wait.
+    pub fn queued_bytes(&self) -> usize {
+        self.state.lock().queue.bytes()
     }
 
     /// Whether nothing waits, and nobody else writes.

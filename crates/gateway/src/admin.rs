@@ -17,13 +17,9 @@ pub(crate) fn health() -> Answer {
 
 /// Whether new clients should be sent here, and if not why.
 pub(crate) fn ready(services: &Services) -> Answer {
-    if services.readiness.is_draining() {
-        return text(StatusCode::SERVICE_UNAVAILABLE, "draining\n");
-    }
-    match services.hub.link() {
-        Link::Up => text(StatusCode::OK, "ready\n"),
-        Link::Down => text(StatusCode::SERVICE_UNAVAILABLE, "broker unreachable\n"),
-    }
+    let report = services.readiness.report(services);
+    let status = if report.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    json(status, serde_json::to_vec(&report).expect("plain fields are JSON"))
 }
 
 #[derive(Serialize)]
@@ -67,7 +63,9 @@ pub(crate) fn status(services: &Services) -> Answer {
 
 /// Everything the node counts, in Prometheus' text format.
 pub(crate) fn metrics(services: &Services) -> Answer {
-    services.metrics.channels_watched(services.hub.channels_watched() as u64);
+    let Services { metrics, readiness, hub, .. } = services;
+    metrics.channels_watched(hub.channels_watched() as u64);
+    metrics.readiness(readiness.report(services).ready, readiness.lag(), readiness.stall());
     let body = Bytes::from(services.metrics.render());
     with_type(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", body)
 }

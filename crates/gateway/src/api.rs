@@ -16,20 +16,29 @@ use fanfare_protocol::limits::Bound;
 use fanfare_protocol::publication::Draft;
 use fanfare_protocol::server_api::{ApiCall, ApiReply};
 use fanfare_protocol::session::Policy;
+use futures_util::{StreamExt, stream};
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
 use tokio::time::timeout;
 
-use crate::config::Secret;
 use crate::connection::{broker_failure, count, exceeded};
 use crate::http::{self, Answer};
 use crate::node::Services;
-use crate::orders;
+use crate::{census, orders};
 
 /// What the JSON around the data may add to `limits.message_bytes`.
 const ENVELOPE_BYTES: usize = 4096;
 
+/// The most calls of one request that are performed at the same time.
+const AT_ONCE: usize = 64;
+
+mod ingest;
 mod keyed;
+mod openapi;
+mod rights;
+
+pub(crate) use rights::Keys;
+use rights::Rights;
 
 /// Answers one call.
 pub(crate) async fn answer(peer: IpAddr, request: Request<Incoming>, services: &Arc<Services>) -> Answer {
@@ -37,14 +46,19 @@ pub(crate) async fn answer(peer: IpAddr, request: Request<Incoming>, services: &
         return keyed::answer(peer, request, services).await;
     }
     let method = request.uri().path().trim_start_matches("/api/").to_owned();
+    if method == "openapi.json" {
+        return http::only_get(request.method(), || http::json(StatusCode::OK, openapi::served()));
+    }
     let label = label(&method);
-    let answer = if request.method() == Method::POST {
+    let answer = if request.method() != Method::POST {
+        http::use_instead("POST")
+    } else if method == "ingest" {
+        ingest::answer(peer, request, services).await
+    } else {
         match call(peer, &method, request, services).await {
-            Ok(reply) => http::json(StatusCode::OK, native::api::encode_reply(&reply)),
+            Ok(reply) => http::json(StatusCode::OK, reply),
             Err(failure) => http::failure(&failure),
         }
-    } else {
-        http::use_instead("POST")
     };
     services.metrics.api_request(label, answer.status().as_u16());
     answer
@@ -59,6 +73,12 @@ fn label(method: &str) -> ApiMethod {
         "history/remove" | "history_remove" => ApiMethod::RemoveHistory,
         "disconnect" => ApiMethod::Disconnect,
         "revoke" => ApiMethod::Revoke,
+        "subscribe" => ApiMethod::Subscribe,
+        "unsubscribe" => ApiMethod::Unsubscribe,
+        "connections" => ApiMethod::Connections,
+        "nodes" | "info" => ApiMethod::Nodes,
+        "batch" => ApiMethod::Batch,
+        "ingest" => ApiMethod::Ingest,
         _ => ApiMethod::Other,
     }
 }
@@ -68,11 +88,35 @@ async fn call(
     method: &str,
     request: Request<Incoming>,
     services: &Services,
-) -> Result<ApiReply, Failure> {
+) -> Result<Vec<u8>, Failure> {
     let settings = services.settings();
-    authorise(peer, bearer(request.headers()), &settings.api_keys)?;
+    let rights = settings.api_keys.authorise(peer, bearer(request.headers()))?;
     let body = body(request, services).await?;
-    perform(native::api::decode(method, &body)?, &settings.policy, services).await
+    let (calls, shape) = native::api::decode_all(method, &body)?;
+    let answers = perform_all(calls, shape.is_ordered(), &rights, &settings.policy, services).await;
+    native::api::encode_all(shape, answers)
+}
+
+/// Performs the calls of one request, one after the other where a call may depend on those before it.
+async fn perform_all(
+    calls: Vec<Result<ApiCall, Failure>>,
+    is_ordered: bool,
+    rights: &Rights,
+    policy: &Policy,
+    services: &Services,
+) -> Vec<Result<ApiReply, Failure>> {
+    stream::iter(calls)
+        .map(|call| async {
+            let call = call?;
+            rights.check(&call)?;
+            perform(call, policy, services).await.map(|mut reply| {
+                rights.redact(&mut reply);
+                reply
+            })
+        })
+        .buffered(if is_ordered { 1 } else { AT_ONCE })
+        .collect()
+        .await
 }
 
 /// The body of a call, which is no larger and no deeper than it may be.
@@ -140,6 +184,22 @@ pub(crate) async fn perform(
             let channels = services.desk.channels(&within).await.map_err(|error| broker_failure(&error))?;
             Ok(ApiReply::Channels { channels })
         }
+        ApiCall::RemoveHistory { channel } => {
+            policy.rules.rule(&channel)?.keeps_history()?;
+            services.hub.remove_history(&channel).await.map_err(|error| broker_failure(&error))?;
+            Ok(ApiReply::Done)
+        }
+        everywhere => perform_everywhere(everywhere, policy, services).await,
+    }
+}
+
+/// Does what takes the other nodes.
+async fn perform_everywhere(
+    call: ApiCall,
+    policy: &Policy,
+    services: &Services,
+) -> Result<ApiReply, Failure> {
+    match call {
         ApiCall::Disconnect { whom, reason } => {
             orders::disconnect(services, &whom, reason).await.map_err(|error| broker_failure(&error))?;
             Ok(ApiReply::Done)
@@ -148,36 +208,22 @@ pub(crate) async fn perform(
             orders::revoke(services, &whom, ttl).await.map_err(|error| broker_failure(&error))?;
             Ok(ApiReply::Done)
         }
-        ApiCall::RemoveHistory { channel } => {
-            policy.rules.rule(&channel)?.keeps_history()?;
-            services.hub.remove_history(&channel).await.map_err(|error| broker_failure(&error))?;
-            Ok(ApiReply::Done)
+        ApiCall::Subscribe { whom, channel, start } => {
+            policy.rules.rule(&channel)?;
+            let ordered = orders::subscribe(services, &whom, &channel, start).await;
+            ordered.map(|()| ApiReply::Done).map_err(|error| broker_failure(&error))
         }
+        ApiCall::Unsubscribe { whom, channel } => {
+            let ordered = orders::unsubscribe(services, &whom, &channel).await;
+            ordered.map(|()| ApiReply::Done).map_err(|error| broker_failure(&error))
+        }
+        ApiCall::Connections { filter, after, limit } => {
+            let roll = census::connections(services, &filter, after.as_deref(), limit).await?;
+            Ok(ApiReply::Connections(roll))
+        }
+        ApiCall::Nodes => Ok(ApiReply::Nodes(census::nodes(services))),
+        _ => unreachable!("what one node can do it does itself"),
     }
-}
-
-/// Whether the caller may call: with one of the keys, or from this machine where there are none.
-fn authorise(peer: IpAddr, presented: Option<&str>, keys: &[Secret]) -> Result<(), Failure> {
-    if keys.is_empty() {
-        return if peer.to_canonical().is_loopback() {
-            Ok(())
-        } else {
-            let text = "without api.keys the server API answers callers on this machine alone";
-            Err(Failure::new(ErrorCode::Forbidden, text))
-        };
-    }
-    // Every key is compared, each in the same time wherever it differs: what is learnt from the clock is their lengths.
-    let known = presented.is_some_and(|presented| {
-        keys.iter().fold(false, |known, key| known | equal(key.expose().as_bytes(), presented.as_bytes()))
-    });
-    if known {
-        return Ok(());
-    }
-    Err(Failure::new(ErrorCode::Unauthorized, "send Authorization: Bearer with one of api.keys"))
-}
-
-fn equal(one: &[u8], other: &[u8]) -> bool {
-    one.len() == other.len() && one.iter().zip(other).fold(0, |difference, (a, b)| difference | (a ^ b)) == 0
 }
 
 /// The whole body, bounded in size before it is read and in the time it may take.
@@ -206,33 +252,4 @@ pub(crate) async fn read(mut body: Incoming, most: usize, patience: Duration) ->
     };
     let late = || Failure::new(ErrorCode::BadRequest, "the body did not arrive in time");
     timeout(patience, reading).await.unwrap_or_else(|_| Err(late()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn without_keys_callers_of_this_machine_alone_may_call() {
-        for (peer, outcome) in [
-            ("127.0.0.1", Ok(())),
-            ("127.9.9.9", Ok(())),
-            ("::1", Ok(())),
-            ("::ffff:127.0.0.1", Ok(())),
-            ("192.0.2.1", Err(ErrorCode::Forbidden)),
-            ("2001:db8::1", Err(ErrorCode::Forbidden)),
-            ("::ffff:192.0.2.1", Err(ErrorCode::Forbidden)),
-        ] {
-            let judged = authorise(peer.parse().unwrap(), None, &[]).map_err(|failure| failure.code);
-            assert_eq!(judged, outcome, "{peer}");
-        }
-    }
-
-    #[test]
-    fn keys_are_equal_only_when_all_of_them_is() {
-        assert!(equal(b"secret", b"secret"));
-        for other in ["", "secre", "secrets", "Secret", "secreT"] {
-            assert!(!equal(b"secret", other.as_bytes()), "{other}");
-        }
-    }
 }

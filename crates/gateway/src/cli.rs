@@ -3,10 +3,12 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::config::{self, Flag, Mistakes, Source};
 
+mod caller;
+mod connections;
 mod health;
 mod import_centrifugo;
 mod logging;
@@ -15,6 +17,7 @@ mod remote;
 mod serve;
 mod subscribe;
 mod token;
+mod top;
 
 use serve::Extra;
 
@@ -60,6 +63,17 @@ enum Command {
     Subscribe(subscribe::Wishes),
     /// Publish on a channel, and wait until the broker has taken it.
     Publish(publish::Publication),
+    /// List connections of all nodes.
+    Connections(connections::Wanted),
+    /// List the channels that somebody is subscribed to, on all nodes.
+    Channels(connections::Pattern),
+    /// Watch a cluster: its nodes, the channels that most hear, and who reads too slowly.
+    Top(top::Watch),
+    /// Print completions for a shell: fanfare completions bash > /etc/bash_completion.d/fanfare
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
     /// Ask a node whether it is alive; exit 0 when it is.
     Health {
         /// What to ask.
@@ -91,6 +105,15 @@ pub fn main() -> ExitCode {
         }),
         Some(Command::Subscribe(wishes)) => subscribe::run(wishes),
         Some(Command::Publish(publication)) => publish::run(publication),
+        Some(Command::Connections(wanted)) => connections::run(wanted),
+        Some(Command::Channels(wanted)) => connections::run_channels(wanted),
+        Some(Command::Top(watch)) => top::run(watch),
+        Some(Command::Completions { shell }) => {
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Arguments::command(), "fanfare", &mut script);
+            print(&String::from_utf8_lossy(&script));
+            Ok(())
+        }
         Some(Command::Health { url }) => health::check(url),
     };
     match outcome {

@@ -45,8 +45,8 @@ mod tests;
 
 pub use authorities::Authorities;
 pub use choice::{
-    BrokerKind, ClientCertificates, ForwardedBy, LogFormat, OnFailure, PublishBy, RedisMode, SlowSubscriber,
-    SubscribeBy, TlsVersion, Trial,
+    BrokerKind, ClientCertificates, ForwardedBy, LogFormat, OnFailure, PublishBy, RedisMode, Scope,
+    SlowSubscriber, SubscribeBy, TlsVersion, Trial,
 };
 pub use hooks::Hooks;
 pub(crate) use identity::provider;
@@ -60,8 +60,9 @@ pub use secret::Secret;
 pub use source::{File, Flag, Source};
 pub use tokens::{Issuer, Jwt, KeyFetching};
 pub use typed::{
-    Api, Auth, Centrifugo, Compression, Config, Console, DryRun, Heartbeat, History, Limits, Listen, Log,
-    Namespace, Node, Origin, Pace, Presence, Proxy, PusherApp, Redis, Tls, TokenPlaces, WebSocket,
+    Api, Auth, Caller, Centrifugo, Compression, Config, Console, DryRun, Heartbeat, History, Limits, Listen,
+    Log, Namespace, Node, Origin, Pace, Presence, Proxy, PusherApp, Readiness, Redis, Tls, TokenPlaces,
+    WebSocket,
 };
 
 /// Reads the layers, the later over the earlier: defaults, file, environment, flags.

@@ -19,6 +19,7 @@
 
 use std::future::poll_fn;
 use std::mem;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -57,7 +58,7 @@ mod wheel;
 pub(crate) use asking::agreed;
 pub(crate) use effects::{count, failure as broker_failure};
 pub(crate) use facts::exceeded;
-pub(crate) use roster::Roster;
+pub(crate) use roster::{Line, Origin, Roster};
 pub(crate) use speakers::{Speaker, Speakers};
 pub(crate) use streaming::{Listening, Streaming};
 pub(crate) use talking::{Talking, Talks};
@@ -75,6 +76,8 @@ pub(crate) struct Guest {
     pub(crate) place: Place,
     /// What it will be called.
     pub(crate) session: SessionId,
+    /// Its address, as far as trusted proxies say.
+    pub(crate) address: IpAddr,
     /// What the backend is told of it, where one is asked.
     pub(crate) caller: Option<Arc<Caller>>,
     /// Whose client it is.
@@ -120,7 +123,7 @@ impl<T: Transport> Connection<T> {
         ticket: Option<Ticket>,
         services: Arc<Services>,
     ) -> Self {
-        let Guest { visitor, place, session: id, caller, membership } = guest;
+        let Guest { visitor, place, session: id, address, caller, membership } = guest;
         let (form, mut effects) = (form.into(), Vec::new());
         let policy = match &membership {
             Membership::Of(namespace) => services.settings().policy_of(Some(namespace)),
@@ -139,7 +142,7 @@ impl<T: Transport> Connection<T> {
             Session::open_one_way(id, policy, visitor, ticket, now, &mut effects)
         };
         let outbox = Outbox::new(session.id(), form, queue_bytes);
-        services.roster.enter(&outbox);
+        services.roster.enter(&outbox, Some(Origin { address, carrier, since: now.unix }));
         services.metrics.connection_opened(carrier);
         let mut connection = Self {
             transport: transport(message_bytes),
@@ -179,6 +182,8 @@ impl<T: Transport> Connection<T> {
             }
             Order::Lost { channel } => self.take(Input::Lost { channel }),
             Order::Dismiss { reason } => self.take(Input::Dismissed(reason)),
+            Order::Enlist { channel, start } => self.take(Input::Enlisted { channel, start }),
+            Order::Expel { channel } => self.take(Input::Expelled { channel }),
             Order::Drain { after } => self.take(Input::Drain(after)),
             Order::Reloaded => self.take_policy(),
         }

@@ -35,6 +35,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use crate::census::Part;
 use crate::connection::broker_failure;
 use crate::http;
 use crate::node::Services;
@@ -63,6 +64,10 @@ enum Word {
     Post { id: u64, from: Box<str>, ticket: Box<str>, message: Message },
     /// This came of it: an event, as the client is told it.
     Answer { id: u64, event: Box<RawValue> },
+    /// Says nothing: the node that sends it to itself wants to know how long it takes.
+    Probe { number: u64 },
+    /// What the node of this life has to say to a question of the census.
+    Part { id: u64, life: u64, part: Part },
 }
 
 /// The errands that this node waits for.
@@ -195,6 +200,21 @@ async fn send(services: &Services, node: &str, word: &Word) -> Result<(), Broker
     cluster::send(&services.hub, node, word, services.clock.unix()).await
 }
 
+/// Sends the node that has asked all of them what this one answers.
+pub(crate) async fn told(services: &Services, from: &str, id: u64, life: u64, part: Part) {
+    if let Err(error) = send(services, from, &Word::Part { id, life, part }).await {
+        debug!(%error, "an answer could not be sent");
+    }
+}
+
+/// Sends word to this node itself.
+pub(crate) async fn probe(services: &Services, number: u64) {
+    let node = services.settings().policy.node.clone();
+    if let Err(error) = send(services, &node, &Word::Probe { number }).await {
+        debug!(%error, "a probe could not be sent");
+    }
+}
+
 /// Hears what other nodes ask and answer, until told to stop.
 pub(crate) async fn follow(services: Arc<Services>, stop: CancellationToken) {
     let node = services.settings().policy.node.clone();
@@ -220,6 +240,8 @@ async fn listen(ear: &Ear, services: &Arc<Services>) {
         for event in events {
             match orders::read(&event) {
                 Some(Word::Answer { id, event }) => services.errands.answered(id, event),
+                Some(Word::Probe { number }) => services.readiness.heard(number),
+                Some(Word::Part { id, life, part }) => services.census.answered(id, life, part),
                 Some(Word::Ask { id, from, ticket, client, command }) => {
                     let Some(ticket) = Ticket::parse(&ticket) else { continue };
                     let theirs = services.clone();

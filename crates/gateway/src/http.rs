@@ -222,7 +222,7 @@ fn unclear(door: Door, why: &'static str, request: &Request<Incoming>, services:
     answer
 }
 
-fn only_get(method: &Method, answer: impl FnOnce() -> Answer) -> Answer {
+pub(crate) fn only_get(method: &Method, answer: impl FnOnce() -> Answer) -> Answer {
     if matches!(*method, Method::GET | Method::HEAD) {
         return answer();
     }

@@ -10,7 +10,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -32,14 +31,16 @@ use tracing::{info, warn};
 
 use crate::admission::{Admission, NoRoom, Place};
 use crate::auth::{Means, Revoked};
+use crate::census::{self, Census};
 use crate::clock::Clock;
 use crate::config::{self, BrokerKind, Config};
 use crate::connection::{Roster, Speakers, Talks, Wheel};
 use crate::errands::{self, Errands};
 use crate::hooks::Renewals;
 use crate::http::Door;
-use crate::orders;
+use crate::orders::{self, Bids};
 use crate::outgoing::Dialer;
+use crate::readiness::{self, Readiness};
 use crate::users;
 
 mod certificates;
@@ -88,6 +89,8 @@ pub(crate) struct Services {
     /// What clients that hear by a response have said, until it is taken up.
     pub(crate) talks: Talks,
     pub(crate) errands: Errands,
+    pub(crate) census: Census,
+    pub(crate) bids: Bids,
     pub(crate) revoked: Revoked,
     pub(crate) admission: Admission,
     pub(crate) readiness: Readiness,
@@ -140,22 +143,6 @@ impl Services {
     }
 }
 
-/// Whether the node wants new clients, as far as it decides that itself.
-#[derive(Debug, Default)]
-pub(crate) struct Readiness {
-    draining: AtomicBool,
-}
-
-impl Readiness {
-    pub(crate) fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Relaxed)
-    }
-
-    fn drain(&self) {
-        self.draining.store(true, Ordering::Relaxed);
-    }
-}
-
 /// A serving node.
 #[derive(Debug)]
 pub struct Node {
@@ -199,9 +186,13 @@ impl Node {
         tasks.spawn(orders::follow(services.clone(), stop.clone()));
         tasks.spawn(users::share(services.clone(), config.presence.heartbeat, stop.clone()));
         tasks.spawn(errands::follow(services.clone(), stop.clone()));
+        tasks.spawn(orders::follow_bids(services.clone(), stop.clone()));
+        tasks.spawn(census::share(services.clone(), stop.clone()));
+        tasks.spawn(readiness::watch(services.clone(), stop.clone()));
         // Without what was revoked no token is taken, and a ticket that was given before this node hears others is worth little;
         // but with the broker away clients are let wait elsewhere than in the backlog.
-        let nodes = async { tokio::join!(services.revoked.completed(), services.errands.listening()) };
+        let Services { revoked, errands, bids, .. } = &*services;
+        let nodes = async { tokio::join!(revoked.completed(), errands.listening(), bids.heard()) };
         let _ = timeout(NODES_TIMEOUT, nodes).await;
         let _ = timeout(KEYS_TIMEOUT, services.settings().auth.tried()).await;
         tasks.spawn(listener::serve(Door::Public, public, services.clone(), stop.clone()));
@@ -253,7 +244,7 @@ impl Node {
     pub async fn drain(self) {
         let Self { services, stop, .. } = self;
         drain::run(&services).await;
-        services.desk.close().await;
+        tokio::join!(services.desk.close(), census::leave(&services));
         stop.cancel();
         let tasks = services.tasks.clone();
         drop(services); // The lanes' tasks end with the last holder of the hub.
@@ -344,6 +335,8 @@ fn services(
         speakers: Speakers::default(),
         talks: Talks::default(),
         errands: Errands::default(),
+        census: Census::default(),
+        bids: Bids::default(),
         revoked: Revoked::default(),
         admission: Admission::default(),
         readiness: Readiness::default(),

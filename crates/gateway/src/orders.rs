@@ -15,12 +15,14 @@ use std::time::Duration;
 use fanfare_fanout::Order;
 use fanfare_fanout::broker::BrokerError;
 use fanfare_fanout::cluster::{self, Ear, Told};
-use fanfare_protocol::publication::Payload;
+use fanfare_protocol::command::Start;
+use fanfare_protocol::publication::{Epoch, Offset, Payload, Position};
 use fanfare_protocol::server_api::Whom;
-use fanfare_protocol::{CloseReason, SessionId, UserId};
+use fanfare_protocol::{Channel, CloseReason, SessionId, UserId};
 use futures_util::FutureExt;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
@@ -34,12 +36,30 @@ pub(crate) const RETRY: Duration = Duration::from_millis(500);
 /// The longest that a node waits before it gives again what has been lost: the first spares the others the trouble.
 const RESTATING: Duration = Duration::from_secs(2);
 
+/// Whether bids are heard.
+#[derive(Debug, Default)]
+pub(crate) struct Bids {
+    is_heard: watch::Sender<bool>,
+}
+
+impl Bids {
+    /// Waits until they are.
+    pub(crate) async fn heard(&self) {
+        let waiting = self.is_heard.subscribe().wait_for(|it| *it).await.map(drop);
+        waiting.expect("the sender is this one's own");
+    }
+}
+
 /// An order, as it travels.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "snake_case")]
 enum Directive {
     /// Close what is open, with this code.
     Disconnect { whom: Named, code: u16 },
+    /// Have them hear a channel.
+    Subscribe { whom: Named, channel: Box<str>, start: Beginning },
+    /// Have them hear it no longer.
+    Unsubscribe { whom: Named, channel: Box<str> },
     /// Take no token of theirs that was issued so far, until then (Unix seconds), and close what they have opened.
     Revoke { whom: Named, until: u64 },
 }
@@ -50,6 +70,35 @@ enum Named {
     User(String),
     Session(String),
     Token(String),
+}
+
+/// A [`Start`], as it travels.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Beginning {
+    Live,
+    Since(u64, u64),
+    Rewind(u32),
+}
+
+impl Beginning {
+    fn of(start: Start) -> Self {
+        match start {
+            Start::Live => Self::Live,
+            Start::Since(Position { epoch, offset }) => Self::Since(epoch.0, offset.0),
+            Start::Rewind(count) => Self::Rewind(count),
+        }
+    }
+
+    fn start(&self) -> Start {
+        match *self {
+            Self::Live => Start::Live,
+            Self::Since(epoch, offset) => {
+                Start::Since(Position { epoch: Epoch(epoch), offset: Offset(offset) })
+            }
+            Self::Rewind(count) => Start::Rewind(count),
+        }
+    }
 }
 
 impl Named {
@@ -64,7 +113,10 @@ impl Named {
 
 impl Directive {
     fn whom(&self) -> Option<Whom> {
-        let (Self::Disconnect { whom, .. } | Self::Revoke { whom, .. }) = self;
+        let (Self::Disconnect { whom, .. }
+        | Self::Revoke { whom, .. }
+        | Self::Subscribe { whom, .. }
+        | Self::Unsubscribe { whom, .. }) = self;
         match whom {
             Named::User(user) => Some(Whom::User(UserId::new(user))),
             Named::Session(session) => SessionId::parse(session).map(Whom::Session),
@@ -95,6 +147,32 @@ pub(crate) async fn disconnect(
 pub(crate) async fn revoke(services: &Services, whom: &Whom, ttl: Duration) -> Result<(), BrokerError> {
     let until = services.clock.unix().0 / 1_000_000 + ttl.as_secs();
     give(services, Directive::Revoke { whom: Named::of(whom), until }).await
+}
+
+/// Has the connections of somebody hear a channel.
+pub(crate) async fn subscribe(
+    services: &Services,
+    whom: &Whom,
+    channel: &Channel,
+    start: Start,
+) -> Result<(), BrokerError> {
+    let (whom, channel) = (Named::of(whom), channel.as_str().into());
+    bid(services, Directive::Subscribe { whom, channel, start: Beginning::of(start) }).await
+}
+
+/// Has them hear it no longer.
+pub(crate) async fn unsubscribe(
+    services: &Services,
+    whom: &Whom,
+    channel: &Channel,
+) -> Result<(), BrokerError> {
+    bid(services, Directive::Unsubscribe { whom: Named::of(whom), channel: channel.as_str().into() }).await
+}
+
+async fn bid(services: &Services, directive: Directive) -> Result<(), BrokerError> {
+    let now = services.clock.unix();
+    let given = serde_json::to_string(&Given { at: now.0, directive }).expect("plain fields are JSON");
+    cluster::bid(&services.hub, Payload::parse(&given).expect("it was just written"), now).await
 }
 
 async fn give(services: &Services, directive: Directive) -> Result<(), BrokerError> {
@@ -133,6 +211,30 @@ pub(crate) async fn follow(services: Arc<Services>, stop: CancellationToken) {
                     listen(&ear, &services).await;
                 }
                 Err(error) => debug!(%error, "orders cannot be heard yet"),
+            }
+            sleep(RETRY).await;
+        }
+    })
+    .await;
+}
+
+/// Hears bids, and obeys, until told to stop. None is heard twice; those that come while this node hears nothing and that are
+/// kept no longer when it hears again are lost.
+pub(crate) async fn follow_bids(services: Arc<Services>, stop: CancellationToken) {
+    stop.run_until_cancelled(async {
+        loop {
+            match Ear::of_bids(&services.hub, &services.metrics).await {
+                Ok(ear) => {
+                    services.bids.is_heard.send_replace(true);
+                    while let Told::Said(events) = ear.next().await {
+                        events
+                            .iter()
+                            .filter_map(|event| read(event))
+                            .for_each(|given| obey(&services, &given, false));
+                    }
+                    warn!("what backends have said of subscriptions may have been missed");
+                }
+                Err(error) => debug!(%error, "bids cannot be heard yet"),
             }
             sleep(RETRY).await;
         }
@@ -182,6 +284,16 @@ fn obey(services: &Services, given: &Given, is_kept: bool) {
     let (at, now) = (given.at / 1_000_000, clock.unix().0 / 1_000_000);
     let Some(whom) = given.directive.whom() else { return };
     let (reason, meant) = match given.directive {
+        Directive::Subscribe { ref channel, ref start, .. } => {
+            let Ok(channel) = Channel::parse(channel) else { return };
+            let enlist = || Order::Enlist { channel: channel.clone(), start: start.start() };
+            return roster.of(&whom).iter().for_each(|entry| entry.outbox.order(enlist()));
+        }
+        Directive::Unsubscribe { ref channel, .. } => {
+            let Ok(channel) = Channel::parse(channel) else { return };
+            let expel = || Order::Expel { channel: channel.clone() };
+            return roster.of(&whom).iter().for_each(|entry| entry.outbox.order(expel()));
+        }
         Directive::Disconnect { code, .. } => {
             let mut meant = roster.of(&whom);
             // Those who have come since are not.

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{self, MetricFamily, MetricType};
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry,
 };
 
 use crate::labels::Labels;
@@ -59,6 +60,11 @@ impl Catalog {
 
     pub(crate) fn gauge(&mut self, fact: Fact) -> IntGauge {
         let gauge = IntGauge::new(fact.name, fact.help).expect("declared names are valid");
+        self.declare(fact, "gauge", &[], gauge)
+    }
+
+    pub(crate) fn real_gauge(&mut self, fact: Fact) -> Gauge {
+        let gauge = Gauge::new(fact.name, fact.help).expect("declared names are valid");
         self.declare(fact, "gauge", &[], gauge)
     }
 

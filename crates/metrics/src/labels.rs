@@ -328,6 +328,18 @@ label! {
         Revoke = "revoke",
         /// `POST /api/history/remove`.
         RemoveHistory = "history_remove",
+        /// `POST /api/subscribe`.
+        Subscribe = "subscribe",
+        /// `POST /api/unsubscribe`.
+        Unsubscribe = "unsubscribe",
+        /// `POST /api/connections`.
+        Connections = "connections",
+        /// `POST /api/nodes`.
+        Nodes = "nodes",
+        /// `POST /api/batch`.
+        Batch = "batch",
+        /// `POST /api/ingest`.
+        Ingest = "ingest",
         /// A path under `/api/` that does not exist.
         Other = "other",
     }

@@ -1,6 +1,10 @@
 //! The node itself: what it is, whether it is leaving, what its backends and other nodes ask, and its own bugs.
 
-use prometheus::{IntCounter, IntGauge};
+use std::time::Duration;
+
+use prometheus::core::Collector as _;
+use prometheus::process_collector::ProcessCollector;
+use prometheus::{Gauge, IntCounter, IntGauge};
 
 use crate::Metrics;
 use crate::catalog::{By, Catalog, fact};
@@ -27,6 +31,9 @@ pub(crate) struct Node {
     errands: By<Errand, IntCounter>,
     panics: IntCounter,
     draining: IntGauge,
+    ready: IntGauge,
+    lag: Gauge,
+    stall: Gauge,
 }
 
 impl Node {
@@ -59,6 +66,25 @@ impl Node {
             ),
             draining: catalog
                 .gauge(fact("fanfare_draining", "1 from the moment the node was told to stop, 0 before.")),
+            ready: catalog.gauge(
+                fact("fanfare_ready", "1 while the node wants new clients: what `/ready` says.")
+                    .query("count(fanfare_ready == 0)"),
+            ),
+            lag: catalog.real_gauge(
+                fact(
+                    "fanfare_probe_lag_seconds",
+                    "Time from publishing to hearing, by a probe that the node sends itself every second; the age of the first that has \
+                     not come back.",
+                )
+                .query("max(fanfare_probe_lag_seconds) by (instance)"),
+            ),
+            stall: catalog.real_gauge(
+                fact(
+                    "fanfare_runtime_stall_seconds",
+                    "The longest that the runtime stood still within the last five seconds.",
+                )
+                .query("max_over_time(fanfare_runtime_stall_seconds[5m])"),
+            ),
         }
     }
 }
@@ -74,9 +100,29 @@ impl Metrics {
         self.node.api.of((method, StatusClass::of(status))).inc();
     }
 
+    /// What the process has had of the cores, in seconds, and holds of the memory, in bytes; zeros where the system does not say.
+    #[must_use]
+    pub fn process(&self) -> (f64, u64) {
+        let families = ProcessCollector::for_self().collect();
+        let value = |name: &str| {
+            let family = families.iter().find(|family| family.name() == name)?;
+            let metric = family.get_metric().first()?;
+            Some(metric.get_counter().get_value() + metric.get_gauge().get_value())
+        };
+        let memory = value("process_resident_memory_bytes").unwrap_or(0.0);
+        (value("process_cpu_seconds_total").unwrap_or(0.0), memory as u64)
+    }
+
     /// A task panicked.
     pub fn panicked(&self) {
         self.node.panics.inc();
+    }
+
+    /// Whether the node wants new clients; how late publications come, and how long the runtime stood still of late.
+    pub fn readiness(&self, is_ready: bool, lag: Duration, stall: Duration) {
+        self.node.ready.set(is_ready.into());
+        self.node.lag.set(lag.as_secs_f64());
+        self.node.stall.set(stall.as_secs_f64());
     }
 
     /// Whether the node is letting go of its clients.

@@ -246,6 +246,12 @@ impl Metrics {
         self.traffic.dropped.of(policy).inc_by(publications);
     }
 
+    /// Bytes that wait in all outboxes.
+    #[must_use]
+    pub fn queued_bytes(&self) -> u64 {
+        u64::try_from(self.traffic.hot.sum(OUTBOX_BYTES).cast_signed()).unwrap_or(0)
+    }
+
     /// WebSocket messages received since the start.
     #[must_use]
     pub fn messages_received(&self) -> u64 {

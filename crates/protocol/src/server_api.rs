@@ -5,11 +5,16 @@ use std::time::Duration;
 
 use crate::channel::Channel;
 use crate::close::CloseReason;
+use crate::command::Start;
 use crate::event::Crowd;
 use crate::grant::Pattern;
 use crate::history::Page;
 use crate::id::{SessionId, UserId};
 use crate::publication::{IdempotencyKey, Payload, Position};
+
+mod cluster;
+
+pub use cluster::{CONNECTIONS_MAX, Filter, NodeFacts, Particulars, Roll};
 
 /// Of whom a call speaks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,6 +78,33 @@ pub enum ApiCall {
         /// For how long: until the last of them has expired anyway.
         ttl: Duration,
     },
+    /// Have the connections of a user, or one of them, hear a channel.
+    Subscribe {
+        /// Whose.
+        whom: Whom,
+        /// What.
+        channel: Channel,
+        /// From where.
+        start: Start,
+    },
+    /// Have them hear it no longer.
+    Unsubscribe {
+        /// Whose.
+        whom: Whom,
+        /// What.
+        channel: Channel,
+    },
+    /// List connections of all nodes.
+    Connections {
+        /// Which.
+        filter: Filter,
+        /// Where the page before has ended.
+        after: Option<Box<str>>,
+        /// The most of them, up to [`CONNECTIONS_MAX`].
+        limit: usize,
+    },
+    /// List the nodes that are alive.
+    Nodes,
     /// Forget a channel's past.
     RemoveHistory {
         /// Which.
@@ -81,7 +113,7 @@ pub enum ApiCall {
 }
 
 /// What a call that succeeded answers.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum ApiReply {
     /// The broker has taken the publication.
     Published {
@@ -109,6 +141,10 @@ pub enum ApiReply {
         /// Each with its crowd, of which nobody is named.
         channels: Vec<(Channel, Arc<Crowd>)>,
     },
+    /// Connections.
+    Connections(Roll),
+    /// Nodes, by name.
+    Nodes(Vec<NodeFacts>),
     /// Done, and there is nothing more to say.
     Done,
 }

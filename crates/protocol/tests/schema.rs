@@ -270,26 +270,49 @@ fn the_examples_are_cut_from_transcripts() {
     assert!(examples >= 9, "{examples} examples");
 }
 
-/// The methods of the server API answer with the events of the socket, and the page has a row for each.
+/// What the page shows of the server API is what the document of the API says, and the page has a row for each method.
 #[test]
 fn the_calls_of_the_server_api_are_calls() {
-    let page = read("docs/server-api.md");
+    let (page, openapi) = (read("docs/server-api.md"), parse(&read("docs/openapi.json")));
+    let within = |schema: &Value| {
+        let schema = json!({"allOf": [schema], "components": openapi["components"]});
+        jsonschema::validator_for(&schema).expect("a schema")
+    };
     let (_, calls) = page.split_once("```calls\n").unwrap();
     let (calls, _) = calls.split_once("```").unwrap();
-    let validator = validator("server_event");
-    let mut methods = BTreeSet::new();
+    let (mut methods, mut last) = (BTreeSet::new(), "");
     for line in calls.lines() {
+        let content = |part: &'static str| {
+            let post = &openapi["paths"][format!("/api/{last}")]["post"];
+            post.pointer(part).unwrap_or_else(|| panic!("{last} has no {part}")).clone()
+        };
         if let Some((method, body)) = line.strip_prefix("> ").and_then(|call| call.split_once(' ')) {
-            native::api::decode(method, body.as_bytes())
+            native::api::decode_all(method, body.as_bytes())
                 .unwrap_or_else(|failure| panic!("{line}: {failure:?}"));
             assert!(page.contains(&format!("\n| `{method}` |")), "no row for {method}");
             methods.insert(method);
+            last = method;
+            let schema = openapi["paths"][format!("/api/{method}")]["post"]
+                .pointer("/requestBody/content/application~1json/schema")
+                .unwrap_or_else(|| panic!("{method} is not in the document"));
+            assert!(within(schema).is_valid(&parse(body)), "{line}");
         } else {
             let answer = parse(line.strip_prefix("< ").unwrap());
-            // Which channels there are is nothing that a client on a socket can ask.
-            let is_listing = answer["type"] == "channels" && answer["channels"][0]["connections"].is_u64();
-            assert!(answer == json!({}) || is_listing || validator.is_valid(&answer), "{line}");
+            let good = content("/responses/200/content/application~1json/schema");
+            let bad = content("/responses/400/content/application~1json/schema");
+            assert!(within(&good).is_valid(&answer) || within(&bad).is_valid(&answer), "{line}");
         }
     }
-    assert_eq!(methods.len(), 6, "{methods:?}");
+    assert_eq!(methods.len(), 9, "{methods:?}");
+}
+
+#[test]
+fn every_method_of_the_document_has_a_row() {
+    let (page, openapi) = (read("docs/server-api.md"), parse(&read("docs/openapi.json")));
+    let paths = openapi["paths"].as_object().unwrap();
+    assert!(paths.len() >= 13, "{} paths", paths.len());
+    for path in paths.keys() {
+        let method = path.strip_prefix("/api/").unwrap();
+        assert!(page.contains(&format!("\n| `{method}` |")), "no row for {method}");
+    }
 }

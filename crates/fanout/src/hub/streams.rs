@@ -14,7 +14,7 @@ use std::time::Duration;
 use fanfare_metrics::BrokerCall;
 use fanfare_protocol::Channel;
 use fanfare_protocol::history::{PAGE_MAX, Page, Query};
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use super::Hub;
 use crate::broker::BrokerError;
@@ -101,6 +101,8 @@ impl Hub {
                 }
             }
         }
+        let mut unchecked = self.unchecked.lock();
+        *unchecked = is_away.then(|| unchecked.unwrap_or_else(Instant::now));
     }
 }
 

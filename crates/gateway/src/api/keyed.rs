@@ -9,18 +9,14 @@ use std::sync::Arc;
 use ::http::{Method, Request, StatusCode, header};
 use fanfare_protocol::dialect::centrifugo::api;
 use fanfare_protocol::error::{ErrorCode, Failure};
-use futures_util::{StreamExt, stream};
 use hyper::body::Incoming;
 
-use super::{authorise, body, label, perform};
+use super::{body, label, perform_all};
 use crate::http::{self, Answer};
 use crate::node::Services;
 
 /// Asks for errors by the status of the answer, and not by its body alone.
 const ERROR_MODE: &str = "x-centrifugo-error-mode";
-
-/// The most calls of one request that are performed at the same time.
-const AT_ONCE: usize = 64;
 
 /// Whether the caller speaks this flavour.
 pub(super) fn presents_key<B>(request: &Request<B>) -> bool {
@@ -66,18 +62,13 @@ async fn calls(
     services: &Services,
 ) -> Result<(Vec<u8>, u16), Failure> {
     let settings = services.settings();
-    authorise(peer, key(&request), &settings.api_keys).map_err(|failure| match failure.code {
+    let rights = settings.api_keys.authorise(peer, key(&request)).map_err(|failure| match failure.code {
         ErrorCode::Unauthorized => Failure::new(failure.code, "send X-API-Key with one of api.keys"),
         _ => failure,
     })?;
     let body = body(request, services).await?;
     let (calls, shape) = api::decode(method, &body);
-    let at_once = if shape.is_ordered() { 1 } else { AT_ONCE };
-    let answers: Vec<_> = stream::iter(calls)
-        .map(|call| async { perform(call?, &settings.policy, services).await })
-        .buffered(at_once)
-        .collect()
-        .await;
+    let answers = perform_all(calls, shape.is_ordered(), &rights, &settings.policy, services).await;
     Ok(api::encode(&shape, &answers))
 }
 

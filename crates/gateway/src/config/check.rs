@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use ::config::ValueKind;
 use ::http::Uri;
+use fanfare_protocol::grant::Pattern;
 use tracing_subscriber::EnvFilter;
 
 use super::network::Network;
@@ -40,6 +41,8 @@ pub(super) enum Kind {
     /// Any of a few words.
     Choices(&'static [&'static str]),
     Networks,
+    /// Names of channels, `*` in them standing for any characters.
+    Patterns,
     /// Names of headers that may be shown to a backend.
     Headers,
     /// A URL of HTTP, without a user or a password.
@@ -77,6 +80,7 @@ impl Kind {
                 | Self::Secrets
                 | Self::Choices(_)
                 | Self::Networks
+                | Self::Patterns
                 | Self::Headers
         )
     }
@@ -124,6 +128,7 @@ impl Kind {
             Self::Url => is_url(text),
             Self::Headers => super::hooks::is_forwardable(text),
             Self::Networks => text.parse::<Network>().is_ok(),
+            Self::Patterns => Pattern::parse(text).is_some(),
             Self::Text { max, also } => is_name(text, max, also),
             Self::Address => text.parse::<SocketAddr>().is_ok(),
             Self::File => !text.is_empty() && !text.contains('\0'),
@@ -151,6 +156,7 @@ impl fmt::Display for Kind {
                 write!(f, "\"{}\" or \"{last}\"", others.join("\", \""))
             }
             Self::Choices(words) => write!(f, "a list of any of \"{}\"", words.join("\", \"")),
+            Self::Patterns => f.write_str("a list of channels, such as \"news\" or \"room:*\""),
             Self::Networks => {
                 f.write_str("a list of networks such as \"10.0.0.0/8\", \"2001:db8::/32\" or \"127.0.0.1\"")
             }

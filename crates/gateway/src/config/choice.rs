@@ -79,6 +79,18 @@ choice! {
 }
 
 choice! {
+    /// What a caller of the server API may do.
+    pub enum Scope {
+        /// Publish.
+        Publish = "publish",
+        /// Ask what there is: history, presence, channels, connections, nodes.
+        Read = "read",
+        /// Everything.
+        Admin = "admin",
+    }
+}
+
+choice! {
     /// What holds while a backend does not answer.
     pub enum OnFailure {
         /// Nobody may do what it would have been asked about.

@@ -2,8 +2,8 @@
 
 use super::check::Kind;
 use super::choice::{
-    BrokerKind, ClientCertificates, ForwardedBy, LogFormat, OnFailure, PublishBy, RedisMode, SlowSubscriber,
-    SubscribeBy, TlsVersion, Trial,
+    BrokerKind, ClientCertificates, ForwardedBy, LogFormat, OnFailure, PublishBy, RedisMode, Scope,
+    SlowSubscriber, SubscribeBy, TlsVersion, Trial,
 };
 
 /// What stands for a name of the operator's choice in the path of a key.
@@ -680,6 +680,34 @@ pub(super) const SECTIONS: &[Section] = &[
         ],
     },
     Section {
+        name: "readiness",
+        help: "When `/ready` answers 503, so that no new clients are sent here; those that are here stay. It does without these while \
+               the broker is away or the node drains.",
+        keys: &[
+            key(
+                "readiness.lag_ms",
+                whole(0, 3_600_000),
+                "5000",
+                "Milliseconds that a publication may take from this node through the broker back to it. 0: whatever it takes.",
+            )
+            .reloadable(),
+            key(
+                "readiness.positions_ms",
+                whole(0, 3_600_000),
+                "30000",
+                "Milliseconds for which the broker could not be asked where streams stand. 0: however long.",
+            )
+            .reloadable(),
+            key(
+                "readiness.stall_ms",
+                whole(0, 3_600_000),
+                "5000",
+                "Milliseconds for which the node may have stood still within the last five seconds. 0: however long.",
+            )
+            .reloadable(),
+        ],
+    },
+    Section {
         name: "api",
         help: "The server API, on the internal listener.",
         keys: &[key(
@@ -689,6 +717,38 @@ pub(super) const SECTIONS: &[Section] = &[
             "Keys that callers present as `Authorization: Bearer`. Empty: loopback peers need none, and others are refused.",
         )
         .reloadable()],
+    },
+    Section {
+        name: "api.callers",
+        help: "Callers of the server API that may not do everything, each with a name of your choice. A key is exchanged for another by \
+               having both for a while.",
+        keys: &[
+            unset(
+                "api.callers.*.keys",
+                Kind::Secrets,
+                "a caller has one",
+                "[\"a-long-random-key\"]",
+                "What it presents as `Authorization: Bearer`: one key, or several.",
+            )
+            .reloadable(),
+            unset(
+                "api.callers.*.scopes",
+                Kind::Choices(Scope::WORDS),
+                "a caller has one",
+                "[\"publish\"]",
+                "What it may do: `publish`; `read` history, presence, and what channels, connections and nodes there are; `admin` is \
+                 everything.",
+            )
+            .reloadable(),
+            key(
+                "api.callers.*.channels",
+                Kind::Patterns,
+                "[]",
+                "The channels that it may do that on, `*` in them standing for any characters: `room:*`. Empty: all. What is about more \
+                 than a channel is closed to who is limited to some.",
+            )
+            .reloadable(),
+        ],
     },
     Section {
         name: "hooks",

@@ -19,6 +19,7 @@ pub(super) fn check(config: &Config, merged: &Merged, mistakes: &mut Mistakes) {
     rules.history(config);
     rules.hooks(config);
     rules.applications(config);
+    rules.callers(config);
 }
 
 /// The keys that make tokens be taken.
@@ -49,7 +50,8 @@ impl Rules<'_> {
         self.require(!overlap(public, internal), &["listen.internal", "listen.public"], || {
             format!("listen.internal = \"{internal}\": listen.public = \"{public}\" takes this port already")
         });
-        let kept = internal.ip().is_loopback() || !config.api.keys.is_empty();
+        let has_keys = !config.api.keys.is_empty() || !config.api.callers.is_empty();
+        let kept = internal.ip().is_loopback() || has_keys;
         self.require(kept, &["listen.internal", "api.keys"], || {
             format!(
                 "listen.internal = \"{internal}\": beyond loopback the server API needs api.keys, and there are none"
@@ -155,6 +157,25 @@ impl Rules<'_> {
             self.require(bytes <= message, &[&path, "limits.message_bytes"], || {
                 format!("{path} = {bytes}: more than limits.message_bytes = {message}")
             });
+        }
+    }
+
+    /// A caller has a key that is nobody else's, and may do something with it.
+    fn callers(&mut self, config: &Config) {
+        for (name, caller) in &config.api.callers {
+            let path = |key: &str| format!("api.callers.{name}.{key}");
+            let (keys, scopes) = (path("keys"), path("scopes"));
+            let table = format!("api.callers.{name}");
+            self.require(!caller.keys.is_empty(), &[&keys, &scopes, &table], || {
+                format!("{keys}: a caller has at least one key")
+            });
+            self.require(!caller.scopes.is_empty(), &[&scopes, &keys, &table], || {
+                format!("{scopes}: a caller has at least one of publish, read, admin")
+            });
+            let others = config.api.callers.iter().filter(|(other, _)| *other < name);
+            let others = others.flat_map(|(_, other)| &other.keys).chain(&config.api.keys);
+            let is_known = others.into_iter().any(|other| caller.keys.contains(other));
+            self.require(!is_known, &[&keys], || format!("{keys}: one of these is somebody else's too"));
         }
     }
 

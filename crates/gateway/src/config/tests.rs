@@ -419,6 +419,18 @@ fn keys_that_must_agree_are_held_to_it() {
             "namespaces.room.history: no history is kept without namespaces.room.history.size (fanfare.toml, line 1)",
         ),
         (
+            "[api.callers.shop]\nscopes = [\"publish\"]",
+            "api.callers.shop.keys: a caller has at least one key (fanfare.toml, line 2)",
+        ),
+        (
+            "[api.callers.shop]\nkeys = [\"k\"]",
+            "api.callers.shop.scopes: a caller has at least one of publish, read, admin (fanfare.toml, line 2)",
+        ),
+        (
+            "[api]\nkeys = [\"k\"]\n[api.callers.shop]\nkeys = [\"k\"]\nscopes = [\"read\"]",
+            "api.callers.shop.keys: one of these is somebody else's too (fanfare.toml, line 4)",
+        ),
+        (
             "[pusher.apps.shop]\nkey = \"k\"",
             "pusher.apps.shop.secret: an application takes a key and a secret (fanfare.toml, line 2)",
         ),

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use super::authorities::Authorities;
 use super::choice::{
-    BrokerKind, ForwardedBy, LogFormat, PublishBy, RedisMode, SlowSubscriber, SubscribeBy, TlsVersion, Trial,
+    BrokerKind, ForwardedBy, LogFormat, PublishBy, RedisMode, Scope, SlowSubscriber, SubscribeBy, TlsVersion,
+    Trial,
 };
 use super::hooks::Hooks;
 use super::identity::Identity;
@@ -48,6 +49,8 @@ pub struct Config {
     pub presence: Presence,
     /// What holds in each namespace. Empty: every channel is open.
     pub namespaces: BTreeMap<String, Namespace>,
+    /// When the node wants no new clients.
+    pub readiness: Readiness,
     /// The server API.
     pub api: Api,
     /// Clients of Centrifugo.
@@ -289,11 +292,35 @@ pub struct History {
     pub idempotency_ttl: Duration,
 }
 
+/// What a node is ready with at most. None: that is not looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Readiness {
+    /// The time from publishing to hearing.
+    pub lag: Option<Duration>,
+    /// For how long it could not be asked where streams stand.
+    pub positions: Option<Duration>,
+    /// For how long the runtime stood still.
+    pub stall: Option<Duration>,
+}
+
 /// The server API.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Api {
     /// Keys that callers present. Empty: loopback peers need none, and others are refused.
     pub keys: Vec<Secret>,
+    /// Callers that may not do everything, by name.
+    pub callers: BTreeMap<String, Caller>,
+}
+
+/// A caller of the server API.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// What it presents, at least one.
+    pub keys: Vec<Secret>,
+    /// What it may do, at least one.
+    pub scopes: Vec<Scope>,
+    /// On which channels: patterns. Empty: all.
+    pub channels: Vec<String>,
 }
 
 /// Clients of Centrifugo.
@@ -420,7 +447,11 @@ pub(super) fn build(merged: &Merged, default_name: &str) -> Config {
             heartbeat: seconds(merged, "presence.heartbeat_seconds"),
         },
         namespaces: namespaces.collect(),
-        api: Api { keys: merged.list("api.keys").into_iter().map(Secret::new).collect() },
+        readiness: readiness(merged),
+        api: Api {
+            keys: merged.list("api.keys").into_iter().map(Secret::new).collect(),
+            callers: merged.names("api.callers").map(|name| (name.clone(), caller(merged, name))).collect(),
+        },
         centrifugo: Centrifugo { enabled: merged.switch("centrifugo.enabled").unwrap_or(true) },
         authorities: Authorities::default(),
         hooks: Hooks::of(merged),
@@ -493,6 +524,24 @@ fn namespace(merged: &Merged, name: &str) -> Namespace {
             ttl: seconds(merged, &path("history.ttl_seconds")),
             idempotency_ttl: seconds(merged, &path("history.idempotency_ttl_seconds")),
         }),
+    }
+}
+
+fn readiness(merged: &Merged) -> Readiness {
+    let millis = |path| Some(Duration::from_millis(whole(merged, path))).filter(|time| !time.is_zero());
+    Readiness {
+        lag: millis("readiness.lag_ms"),
+        positions: millis("readiness.positions_ms"),
+        stall: millis("readiness.stall_ms"),
+    }
+}
+
+fn caller(merged: &Merged, name: &str) -> Caller {
+    let list = |key: &str| merged.list(&format!("api.callers.{name}.{key}"));
+    Caller {
+        keys: list("keys").into_iter().map(Secret::new).collect(),
+        scopes: list("scopes").iter().map(|word| Scope::of(word)).collect(),
+        channels: list("channels"),
     }
 }
 

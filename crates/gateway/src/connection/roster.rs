@@ -4,22 +4,43 @@
 //! **Invariant.** A connection whose client is known is found by its user and by its token's name from the moment its session
 //! knows them until it ends. Anonymous ones cost nothing here but their line in the list.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::Arc;
 
 use fanfare_fanout::{Outbox, SubscriberId};
+use fanfare_metrics::Carrier;
 use fanfare_protocol::UserId;
 use fanfare_protocol::grant::Grant;
 use fanfare_protocol::server_api::Whom;
 use fanfare_protocol::time::UnixMicros;
-use indexmap::IndexMap;
 use parking_lot::Mutex;
 
 /// The outboxes of all open connections.
 #[derive(Debug, Default)]
 pub(crate) struct Roster {
-    open: Mutex<IndexMap<SubscriberId, Arc<Outbox>>>,
+    /// In the order in which they were opened.
+    open: Mutex<BTreeMap<SubscriberId, Line>>,
     known: Mutex<Known>,
+}
+
+/// A connection.
+#[derive(Clone, Debug)]
+pub(crate) struct Line {
+    pub(crate) outbox: Arc<Outbox>,
+    /// None of one that only echoes.
+    pub(crate) origin: Option<Origin>,
+    /// What is known of its client.
+    pub(crate) grant: Option<Arc<Grant>>,
+}
+
+/// Where a connection comes from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Origin {
+    pub(crate) address: IpAddr,
+    pub(crate) carrier: Carrier,
+    pub(crate) since: UnixMicros,
 }
 
 #[derive(Debug, Default)]
@@ -39,12 +60,13 @@ pub(crate) struct Entry {
 }
 
 impl Roster {
-    pub(crate) fn enter(&self, outbox: &Arc<Outbox>) {
-        self.open.lock().insert(outbox.id(), outbox.clone());
+    pub(crate) fn enter(&self, outbox: &Arc<Outbox>, origin: Option<Origin>) {
+        let line = Line { outbox: outbox.clone(), origin, grant: None };
+        self.open.lock().insert(outbox.id(), line);
     }
 
     pub(crate) fn leave(&self, outbox: &Outbox) {
-        self.open.lock().swap_remove(&outbox.id());
+        self.open.lock().remove(&outbox.id());
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -53,11 +75,33 @@ impl Roster {
 
     /// Those that are open now.
     pub(crate) fn all(&self) -> Vec<Arc<Outbox>> {
-        self.open.lock().values().cloned().collect()
+        self.open.lock().values().map(|line| line.outbox.clone()).collect()
+    }
+
+    /// How many users are known.
+    pub(crate) fn users(&self) -> usize {
+        self.known.lock().users.len()
+    }
+
+    /// The first so many after that one, of all or of somebody's.
+    pub(crate) fn run(&self, whom: Option<&Whom>, after: Option<SubscriberId>, count: usize) -> Vec<Line> {
+        let Some(whom) = whom else {
+            let open = self.open.lock();
+            let rest = open.range((after.map_or(Unbounded, Excluded), Unbounded));
+            return rest.take(count).map(|(_, line)| line.clone()).collect();
+        };
+        let mut named: Vec<_> = self.of(whom).iter().map(|entry| entry.outbox.id()).collect();
+        named.sort_unstable();
+        let open = self.open.lock();
+        let rest = named.iter().filter(|id| after.is_none_or(|after| **id > after));
+        rest.filter_map(|id| open.get(id).cloned()).take(count).collect()
     }
 
     /// From now on a connection is found by what its grant says.
-    pub(crate) fn know(&self, outbox: &Arc<Outbox>, grant: &Grant, now: UnixMicros) {
+    pub(crate) fn know(&self, outbox: &Arc<Outbox>, grant: &Arc<Grant>, now: UnixMicros) {
+        if let Some(line) = self.open.lock().get_mut(&outbox.id()) {
+            line.grant = Some(grant.clone());
+        }
         let entry = Entry { outbox: outbox.clone(), since: now, issued: grant.issued };
         let mut known = self.known.lock();
         if let Some(user) = &grant.user {
@@ -94,7 +138,7 @@ impl Roster {
             Whom::Token(token) => self.known.lock().tokens.get(token).cloned().unwrap_or_default(),
             Whom::Session(id) => {
                 let open = self.open.lock();
-                let outbox = open.values().find(|outbox| outbox.session() == *id).cloned();
+                let outbox = open.values().map(|line| &line.outbox).find(|it| it.session() == *id).cloned();
                 let entry = |outbox| Entry { outbox, since: UnixMicros(0), issued: None };
                 outbox.map(entry).into_iter().collect()
             }

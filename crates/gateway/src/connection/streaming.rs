@@ -252,6 +252,9 @@ impl Connection<Lines> {
         // Whoever polls us has taken what it was given before.
         self.take(Input::Heard);
         while let Poll::Ready(order) = self.outbox.poll_order(cx) {
+            if let Order::Enlist { .. } = order {
+                continue; // It has named its channels, and could not recover another.
+            }
             let is_loss = matches!(order, Order::Lost { .. });
             self.take_order(order);
             if is_loss {

@@ -132,7 +132,9 @@ fn listen<B>(
     let transport = if form == Form::Events { "sse" } else { "http_stream" };
     let caller = settings.hooks.caller(|| peer.client_again(headers, services), transport, headers);
     let session = new_session_id();
-    let guest = Guest { visitor, place, session, caller, membership: Membership::Common };
+    let address = peer.client_again(headers, services);
+    let membership = Membership::Common;
+    let guest = Guest { visitor, place, session, address, caller, membership };
     let mut answer = streams::head(form);
     *answer.body_mut() = Body::Talk(Box::new(Talking::open(form, encoding, first, guest, services)));
     Ok(answer)

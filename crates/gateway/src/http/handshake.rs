@@ -204,7 +204,8 @@ fn examine(
     };
     services.belong(&mut place, &visitor).map_err(full)?;
     let caller = settings.hooks.caller(|| peer.client_again(headers, services), "websocket", headers);
-    let guest = Guest { visitor, place, session: new_session_id(), caller, membership };
+    let address = peer.client_again(headers, services);
+    let guest = Guest { visitor, place, session: new_session_id(), address, caller, membership };
     Ok(Accepted { asked, negotiated, compression, guest })
 }
 

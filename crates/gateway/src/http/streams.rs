@@ -60,7 +60,8 @@ async fn open<B>(
     let (visitor, caller) = sender.inspect_err(|why| services.metrics.handshake_refused(label(why)))?;
     services.belong(&mut place, &visitor).map_err(refused)?;
     let membership = Membership::Common;
-    let guest = Guest { visitor, place, session, caller, membership };
+    let address = peer.client_again(request.headers(), services);
+    let guest = Guest { visitor, place, session, address, caller, membership };
     let mut streaming = Streaming::open(form, asked.listening, guest, services);
     streaming.opened().await?;
     if form == Form::Answer {

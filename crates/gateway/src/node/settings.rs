@@ -15,9 +15,10 @@ use fanfare_protocol::session::Policy;
 use fanfare_protocol::websocket::{Context, Shape, Willingness};
 
 use crate::admission::Origins;
+use crate::api::Keys;
 use crate::auth::{Auth, Means};
 use crate::config::{
-    Compression, Config, Identity, Limits, Namespace, PublishBy, Secret, SlowSubscriber, SubscribeBy, Trial,
+    self, Compression, Config, Identity, Limits, Namespace, PublishBy, SlowSubscriber, SubscribeBy, Trial,
     WebSocket,
 };
 use crate::hooks::Hooks;
@@ -41,7 +42,7 @@ pub(crate) struct Settings {
     /// The bounds on who may come in, and on what is no session's matter.
     pub(crate) limits: Limits,
     pub(crate) proxies: Proxies,
-    pub(crate) api_keys: Vec<Secret>,
+    pub(crate) api_keys: Keys,
     /// What clients of Centrifugo are offered, where they are served.
     pub(crate) centrifugo: Option<&'static Offer>,
     /// Whether the page is served.
@@ -49,6 +50,7 @@ pub(crate) struct Settings {
     /// How long the head of a request, or the body of an API call, may take to arrive.
     pub(crate) header_timeout: Duration,
     pub(crate) drain_window: Duration,
+    pub(crate) readiness: config::Readiness,
     /// TLS on the public listener, and on the internal one; without it they serve in clear.
     tls: (Option<Tls>, Option<Tls>),
 }
@@ -71,11 +73,12 @@ impl Settings {
             compression: config.compression.as_ref().map(willingness),
             limits: config.limits.clone(),
             proxies: Proxies::of(&config.proxy),
-            api_keys: config.api.keys.clone(),
+            api_keys: Keys::of(&config.api),
             centrifugo: config.centrifugo.enabled.then_some(&centrifugo::OFFER),
             console: config.console.enabled,
             header_timeout: config.limits.header_timeout,
             drain_window: config.node.drain,
+            readiness: config.readiness,
         }
     }
 

@@ -52,7 +52,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Echo<S> {
         let limits = &services.settings().policy.limits;
         let bytes_max = limits.message_bytes;
         let outbox = Outbox::new(SessionId::from_random([0; 16]), agreed.form(), bytes_max + SMALL_BYTES);
-        services.roster.enter(&outbox);
+        services.roster.enter(&outbox, None);
         Self {
             socket: WebSocket::new(io, early, bytes_max, agreed.compression.as_ref()),
             outbox,
@@ -77,7 +77,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Echo<S> {
                     Order::Drain { .. } => CloseReason::GoingAway,
                     Order::Overflowed => CloseReason::SlowConsumer,
                     Order::Dismiss { reason } => reason,
-                    Order::Tick | Order::Lost { .. } | Order::Reloaded => continue,
+                    Order::Tick
+                    | Order::Lost { .. }
+                    | Order::Enlist { .. }
+                    | Order::Expel { .. }
+                    | Order::Reloaded => continue,
                 };
                 return self.conclude(Frame::close(reason.number(), reason.slug()));
             }

@@ -24,6 +24,7 @@ mod heartbeat;
 mod history;
 mod hooks;
 mod hygiene;
+mod ingesting;
 mod issuers;
 mod limits;
 mod presence;
@@ -31,6 +32,7 @@ mod proxies;
 mod revoking;
 mod slow_consumer;
 mod speaking;
+mod steering;
 mod support;
 mod transports;
 

@@ -247,6 +247,11 @@ impl Theatre {
             "dismissed" => {
                 self.feed(Input::Dismissed(CloseReason::from_number(rest.parse().unwrap()).unwrap()));
             }
+            "enlisted" => {
+                let channel = Channel::parse(rest).unwrap();
+                self.feed(Input::Enlisted { channel, start: Start::Live });
+            }
+            "expelled" => self.feed(Input::Expelled { channel: Channel::parse(rest).unwrap() }),
             "gone" => self.feed(Input::Gone),
             time => self.pass(time.strip_prefix('+').unwrap_or_else(|| panic!("no directive {directive:?}"))),
         }

@@ -119,6 +119,18 @@ pub enum Input {
     Overflowed,
     /// A backend has ordered this client away, or revoked its token.
     Dismissed(CloseReason),
+    /// A backend has this client hear a channel, whatever its token says of that.
+    Enlisted {
+        /// Which.
+        channel: Channel,
+        /// From where.
+        start: Start,
+    },
+    /// A backend has this client hear a channel no longer.
+    Expelled {
+        /// Which.
+        channel: Channel,
+    },
     /// The node is draining; the client is to wait this long before it comes back.
     Drain(Duration),
     /// The node decides differently from now on. Channels that the client may not hear any more are left, and it is

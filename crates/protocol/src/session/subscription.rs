@@ -401,6 +401,50 @@ impl Session {
         effects.push(Effect::Enter { channel, member, is_told: notices == Notices::Wanted });
     }
 
+    /// Has the client hear a channel because a backend says so: that is its pass, as good as one that it had shown.
+    ///
+    /// What cannot be is left out, as what a token lists is: a client that is not let in yet, a namespace that is not there, one
+    /// channel more than a connection may have. To clients of a realm there are no channels but those that they ask for.
+    pub(super) fn enlisted(&mut self, channel: Channel, start: Start, effects: &mut Vec<Effect>) {
+        let State::Open(_) = self.state else { return };
+        let Ok(rule) = self.policy.rules.rule(&channel) else { return };
+        if self.policy.realm.is_some() {
+            return;
+        }
+        let terms = Terms {
+            start,
+            history: rule.history.is_some(),
+            overflow: rule.overflow,
+            consent: Consent::Given,
+        };
+        let is_new = match self.has_room_for(&channel) {
+            Ok(()) => true,
+            Err(failure) if failure.code == ErrorCode::Conflict => false,
+            Err(_) => return effects.push(Effect::Exceeded(Bound::Channels)),
+        };
+        let subscription = self.subscriptions.entry(channel.clone()).or_default();
+        let pass = Pass { user: None, profile: None, expires: None };
+        subscription.pass.get_or_insert_with(|| Box::new(Held { pass, ends: None }));
+        self.has_shown_passes = true;
+        if is_new {
+            subscription.is_wanted = true;
+            subscription.notices = Notices::Unwanted;
+            subscription.unanswered += 1;
+            self.wanted += 1;
+            effects.push(Effect::Join { id: None, channel, terms });
+        }
+    }
+
+    /// Has the client hear a channel no longer because a backend says so. It may ask for it again, if it may.
+    pub(super) fn expelled(&mut self, channel: &Channel, effects: &mut Vec<Effect>) {
+        let State::Open(_) = self.state else { return };
+        if self.let_go(channel) {
+            effects.push(Effect::Leave { channel: channel.clone() });
+            let event = Event::Unsubscribed { channel: channel.clone(), cause: Some(ErrorCode::Forbidden) };
+            effects.push(Effect::Send(Reply::unasked(event)));
+        }
+    }
+
     pub(super) fn unsubscribe(&mut self, id: Option<RequestId>, channel: Channel, effects: &mut Vec<Effect>) {
         if !self.let_go(&channel) {
             if self.manners.absence == Absence::Fine {

@@ -323,6 +323,8 @@ fn result(sink: &mut Json, reply: &ApiReply) {
             });
         }
         ApiReply::Published { position: None, .. } | ApiReply::Done => {}
+        // No method of this flavour asks for them yet.
+        ApiReply::Connections(_) | ApiReply::Nodes(_) => {}
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::json;
 
 use super::decode::{self, Fields};
@@ -13,7 +13,11 @@ use crate::error::{ErrorCode, Failure};
 use crate::grant::Pattern;
 use crate::grant::claims::ID_BYTES_MAX;
 use crate::id::{SessionId, UserId};
-use crate::server_api::{ApiCall, ApiReply, Whom};
+use crate::server_api::{ApiCall, ApiReply, CONNECTIONS_MAX, Filter, NodeFacts, Whom};
+
+mod many;
+
+pub use many::{Call, MANY_MAX, Shape, decode_all, encode_all};
 
 /// Reads a call.
 ///
@@ -62,9 +66,37 @@ pub fn decode(method: &str, body: &[u8]) -> Result<ApiCall, Failure> {
             let target = Target::of_body(method, body)?;
             Ok(ApiCall::Revoke { whom: target.whom(["user", "token"])?, ttl: target.ttl()? })
         }
+        "subscribe" => {
+            let (fields, whom) = (read()?, Target::of_body(method, body)?.whom(["user", "session"])?);
+            Ok(ApiCall::Subscribe { whom, channel: fields.channel(method)?, start: fields.start()? })
+        }
+        "unsubscribe" => {
+            let whom = Target::of_body(method, body)?.whom(["user", "session"])?;
+            Ok(ApiCall::Unsubscribe { whom, channel: read()?.channel(method)? })
+        }
+        "connections" => connections(body),
+        "nodes" => read().map(|_| ApiCall::Nodes),
         "history/remove" => Ok(ApiCall::RemoveHistory { channel: read()?.channel(method)? }),
         other => Err(Failure::new(ErrorCode::NotFound, format!("the server API has no method {other:?}"))),
     }
+}
+
+fn connections(body: &[u8]) -> Result<ApiCall, Failure> {
+    let method = "connections";
+    let target = Target::of_body(method, body)?;
+    let fields = Fields::of_body(method, body)?;
+    let filter = Filter {
+        slowest: target.slowest.unwrap_or(false),
+        channel: fields.has_channel().then(|| fields.channel(method)).transpose()?,
+        ..target.filter()?
+    };
+    let limit @ 1..=CONNECTIONS_MAX = fields.limit()? else {
+        return Err(bad(format!("`limit` must be a number from 1 to {CONNECTIONS_MAX}")));
+    };
+    if filter.slowest && target.after.is_some() {
+        return Err(bad("with `slowest` there is one page: leave `after` out"));
+    }
+    Ok(ApiCall::Connections { filter, after: target.after.map(Into::into), limit })
 }
 
 /// How long a revocation holds where the caller does not say: most tokens live for less.
@@ -76,7 +108,13 @@ const REVOCATION_TTL_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 /// The fields of a call that asks which channels there are.
 #[derive(Deserialize)]
 struct Listing {
+    #[serde(default, deserialize_with = "given")]
     pattern: Option<String>,
+}
+
+/// A field that is there: `null` is no value of it.
+fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
 }
 
 /// A channel that somebody is subscribed to.
@@ -87,14 +125,28 @@ struct Listed<'a> {
     connections: u64,
 }
 
+fn given_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    decode::whole(deserializer).map(Some)
+}
+
 /// The fields of a call that speaks of somebody.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
+#[serde(default)]
 struct Target {
+    #[serde(deserialize_with = "given")]
     user: Option<String>,
+    #[serde(deserialize_with = "given")]
     session: Option<String>,
+    #[serde(deserialize_with = "given")]
     token: Option<String>,
-    code: Option<u16>,
+    #[serde(deserialize_with = "given_number")]
+    code: Option<u64>,
+    #[serde(deserialize_with = "given_number")]
     ttl_seconds: Option<u64>,
+    #[serde(deserialize_with = "given")]
+    after: Option<String>,
+    #[serde(deserialize_with = "given")]
+    slowest: Option<bool>,
 }
 
 impl Target {
@@ -104,8 +156,21 @@ impl Target {
         }
         // The parser's own text would repeat what it met, and that may be a token that was meant to be named.
         serde_json::from_slice(body).map_err(|_| {
-            bad("`user`, `session` and `token` are strings, `code` and `ttl_seconds` whole numbers, each once")
+            bad("`user`, `session`, `token` and `after` are strings, `code` and `ttl_seconds` whole numbers, `slowest` true or false, each once")
         })
+    }
+
+    /// Whose connections are listed: all, or those of one.
+    fn filter(&self) -> Result<Filter, Failure> {
+        let mut filter = Filter::default();
+        if self.user.is_some() || self.session.is_some() {
+            match self.whom(["user", "session"])? {
+                Whom::User(user) => filter.user = Some(user),
+                Whom::Session(session) => filter.session = Some(session),
+                Whom::Token(_) => {}
+            }
+        }
+        Ok(filter)
     }
 
     /// The one of two that it names.
@@ -138,10 +203,10 @@ impl Target {
             CloseReason::TryAgainLater,
             CloseReason::Unauthorized,
         ];
-        let code = self.code.unwrap_or(CloseReason::Forbidden.number());
+        let code = self.code.unwrap_or(CloseReason::Forbidden.number().into());
         REASONS
             .into_iter()
-            .find(|reason| reason.number() == code)
+            .find(|reason| u64::from(reason.number()) == code)
             .ok_or_else(|| bad("`code` is one of 4403, 1000, 1001, 1013 and 4401"))
     }
 
@@ -194,8 +259,27 @@ pub fn encode_reply(reply: &ApiReply) -> Vec<u8> {
             serde_json::to_vec(&json!({"type": "channels", "channels": listed}))
                 .expect("names and numbers can be written")
         }
+        ApiReply::Connections(roll) => typed("connections", roll),
+        ApiReply::Nodes(nodes) => typed("nodes", &Nodes { nodes }),
         ApiReply::Done => b"{}".to_vec(),
     }
+}
+
+#[derive(Serialize)]
+struct Nodes<'a> {
+    nodes: &'a [NodeFacts],
+}
+
+/// An answer that says its type and then itself.
+fn typed(kind: &'static str, answer: impl Serialize) -> Vec<u8> {
+    #[derive(Serialize)]
+    struct Typed<A> {
+        #[serde(rename = "type")]
+        kind: &'static str,
+        #[serde(flatten)]
+        answer: A,
+    }
+    serde_json::to_vec(&Typed { kind, answer }).expect("names and numbers can be written")
 }
 
 /// Spells why a call failed.
@@ -219,6 +303,7 @@ mod tests {
     use crate::history::Page;
     use crate::id::RequestId;
     use crate::publication::{Epoch, Offset, Position};
+    use crate::server_api::{Particulars, Roll};
 
     #[test]
     fn publish_reads_a_channel_and_any_json() {
@@ -269,6 +354,8 @@ mod tests {
             ),
             ("history", "{}", ErrorCode::BadRequest, "`channel` is missing: history needs one"),
             ("history", "{\"channel\":\"a\",\"limit\":1001}", ErrorCode::BadRequest, "from 0 to 1000"),
+            ("history", "{\"channel\":\"a\",\"limit\":1.5}", ErrorCode::BadRequest, "from 0 to 1000"),
+            ("history", "{\"channel\":\"a\",\"limit\":-1}", ErrorCode::BadRequest, "from 0 to 1000"),
             ("history", "{\"channel\":\"a\",\"since\":7}", ErrorCode::BadRequest, "`since` must be"),
             ("history/remove", "[]", ErrorCode::BadRequest, "history/remove takes a JSON object"),
             ("disconnect", "{}", ErrorCode::BadRequest, "name one: `user` or `session`"),
@@ -284,6 +371,21 @@ mod tests {
             ("channels", "[]", ErrorCode::BadRequest, "channels takes a JSON object"),
             ("channels", "{\"pattern\":7}", ErrorCode::BadRequest, "`pattern` is a string"),
             ("channels", "{\"pattern\":\"a b\"}", ErrorCode::BadRequest, "`pattern` is a channel's name"),
+            ("subscribe", "{\"user\":\"a\"}", ErrorCode::BadRequest, "`channel` is missing"),
+            ("subscribe", "{\"channel\":\"a\"}", ErrorCode::BadRequest, "name one: `user` or `session`"),
+            (
+                "subscribe",
+                "{\"channel\":\"a\",\"user\":\"u\",\"rewind\":-1}",
+                ErrorCode::BadRequest,
+                "`rewind` must be",
+            ),
+            ("unsubscribe", "{\"channel\":\"a\"}", ErrorCode::BadRequest, "name one: `user` or `session`"),
+            ("connections", "[]", ErrorCode::BadRequest, "connections takes a JSON object"),
+            ("connections", "{\"user\":null}", ErrorCode::BadRequest, "are strings"),
+            ("connections", "{\"limit\":0}", ErrorCode::BadRequest, "from 1 to 1000"),
+            ("connections", "{\"channel\":7}", ErrorCode::BadRequest, "`channel` must be a string"),
+            ("connections", "{\"user\":\"a\",\"session\":\"b\"}", ErrorCode::BadRequest, "name one"),
+            ("nodes", "[]", ErrorCode::BadRequest, "nodes takes a JSON object"),
             ("shout", "{}", ErrorCode::NotFound, "no method \"shout\""),
         ] {
             let failure = decode(method, body.as_bytes()).unwrap_err();
@@ -302,6 +404,12 @@ mod tests {
             decode("history", body),
             Ok(ApiCall::History { channel: room(), since, limit: 100, reverse: true })
         );
+        let body = br#"{"channel":"room:1","since":{"epoch":"9f3c1a7b5e0d4520","offset":1.0},"limit":1e2,"reverse":true}"#;
+        assert_eq!(
+            decode("history", body),
+            Ok(ApiCall::History { channel: room(), since, limit: 100, reverse: true }),
+            "a whole number is one however it is written"
+        );
         let page = Page { epoch, top: Offset(1), publications: Vec::new() };
         assert_eq!(
             String::from_utf8(encode_reply(&ApiReply::Past { channel: room(), page })).unwrap(),
@@ -311,6 +419,33 @@ mod tests {
         let call = decode("history/remove", br#"{"channel":"room:1"}"#);
         assert_eq!(call, Ok(ApiCall::RemoveHistory { channel: room() }));
         assert_eq!(encode_reply(&ApiReply::Done), b"{}");
+    }
+
+    #[test]
+    fn connections_are_asked_for_and_told_page_by_page() {
+        let call =
+            decode("connections", br#"{"user":"ann","channel":"room:1","limit":7,"after":"x"}"#).unwrap();
+        let ApiCall::Connections { filter, after: Some(after), limit: 7 } = call else { panic!("{call:?}") };
+        assert_eq!((filter.user, &*after), (Some(UserId::new("ann")), "x"));
+        assert_eq!((filter.channel, filter.session), (Channel::parse("room:1").ok(), None));
+        let all = decode("connections", b"{}");
+        assert_eq!(all, Ok(ApiCall::Connections { filter: Filter::default(), after: None, limit: 100 }));
+        let one = Particulars {
+            session: "6b1e".into(),
+            user: None,
+            node: "n".into(),
+            address: [127, 0, 0, 1].into(),
+            transport: "sse".into(),
+            protocol: "p".into(),
+            connected: 1,
+            queued_bytes: 2,
+            channels: None,
+        };
+        let roll = Roll { connections: vec![one], next: Some("n~1~2".into()), unanswered: vec!["m".into()] };
+        assert_eq!(
+            String::from_utf8(encode_reply(&ApiReply::Connections(roll))).unwrap(),
+            r#"{"type":"connections","connections":[{"session":"6b1e","user":null,"node":"n","address":"127.0.0.1","transport":"sse","protocol":"p","connected":1,"queued_bytes":2}],"next":"n~1~2","unanswered":["m"]}"#
+        );
     }
 
     #[test]

@@ -75,7 +75,24 @@ pub(super) enum Data<'a> {
 struct Since<'a> {
     #[serde(borrow)]
     epoch: Cow<'a, str>,
+    #[serde(deserialize_with = "whole")]
     offset: u64,
+}
+
+/// A whole number; `7.0` is one too, and what some languages write.
+pub(super) fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    let raw = <&RawValue>::deserialize(deserializer)?;
+    number(raw).ok_or_else(|| serde::de::Error::custom("a whole number is expected"))
+}
+
+fn number(raw: &RawValue) -> Option<u64> {
+    /// Up to here every whole number is one of floating point.
+    const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
+    let exact = serde_json::from_str(raw.get()).ok();
+    exact.or_else(|| {
+        let number: f64 = serde_json::from_str(raw.get()).ok()?;
+        ((0.0..=EXACT_MAX).contains(&number) && number.fract() == 0.0).then_some(number as u64)
+    })
 }
 
 /// A field that is there, `null` included: `"data": null` is data.
@@ -198,6 +215,11 @@ impl<'a> Fields<'a> {
         Channel::parse(&name).map_err(|error| bad(format!("`channel` is not a channel name: {error}")))
     }
 
+    /// Whether it names a channel.
+    pub(super) fn has_channel(&self) -> bool {
+        self.channel.is_some()
+    }
+
     pub(super) fn payload(&self) -> Result<Payload, Failure> {
         Ok(self.value()?.labelled(self.label()?))
     }
@@ -261,7 +283,8 @@ impl<'a> Fields<'a> {
 
     pub(super) fn limit(&self) -> Result<usize, Failure> {
         let Some(raw) = self.limit else { return Ok(PAGE_DEFAULT) };
-        let limit = serde_json::from_str(raw.get()).ok().filter(|limit| *limit <= PAGE_MAX);
+        let limit =
+            number(raw).and_then(|limit| usize::try_from(limit).ok()).filter(|limit| *limit <= PAGE_MAX);
         limit.ok_or_else(|| bad(format!("`limit` must be a number from 0 to {PAGE_MAX}")))
     }
 
@@ -273,13 +296,13 @@ impl<'a> Fields<'a> {
         switch(self.members, "members", true)
     }
 
-    fn start(&self) -> Result<Start, Failure> {
+    pub(super) fn start(&self) -> Result<Start, Failure> {
         match (self.since()?, self.rewind) {
             (None, None) => Ok(Start::Live),
             (Some(since), None) => Ok(Start::Since(since)),
-            (None, Some(rewind)) => match serde_json::from_str(rewind.get()) {
-                Ok(count) => Ok(Start::Rewind(count)),
-                Err(_) => Err(bad("`rewind` must be a number of messages")),
+            (None, Some(rewind)) => match number(rewind).and_then(|count| u32::try_from(count).ok()) {
+                Some(count) => Ok(Start::Rewind(count)),
+                None => Err(bad("`rewind` must be a number of messages")),
             },
             (Some(_), Some(_)) => Err(bad("`since` and `rewind` name two places to start from: send one")),
         }

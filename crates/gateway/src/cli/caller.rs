@@ -1,0 +1,120 @@
+//! A caller of the server API, for the subcommands that are one.
+
+use std::io::{Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+use http::Uri;
+use serde_json::Value;
+
+/// How long connecting, and each read after it, may take: longer than a node waits for the others.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Which node is asked, and by whom.
+#[derive(Debug, Args)]
+pub(super) struct Caller {
+    /// The internal listener of any node of the cluster.
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8001")]
+    api: String,
+    /// One of the keys of the API, where the node has any.
+    #[arg(long, value_name = "KEY", conflicts_with = "key_file")]
+    key: Option<String>,
+    /// The file that holds it: what is on the command line everybody on the machine may see.
+    #[arg(long, value_name = "FILE")]
+    key_file: Option<PathBuf>,
+}
+
+impl Caller {
+    /// What a method of the API answers.
+    pub(super) fn call(&self, method: &str, body: &Value) -> anyhow::Result<Value> {
+        let uri: Uri = self.api.parse().with_context(|| format!("{:?} is not a URL", self.api))?;
+        let (Some("http"), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
+            bail!("--api takes a URL such as http://127.0.0.1:8001, not {:?}", self.api);
+        };
+        let answer =
+            self.post(authority.host(), authority.port_u16().unwrap_or(80), method, &body.to_string());
+        let (status, answer) = answer.with_context(|| self.api.clone())?;
+        if status != "200" {
+            let told = answer["message"].as_str().unwrap_or("no reason is given");
+            bail!("{}/api/{method} answers {status}: {told}", self.api);
+        }
+        Ok(answer)
+    }
+
+    fn post(&self, host: &str, port: u16, method: &str, body: &str) -> anyhow::Result<(String, Value)> {
+        let key = match &self.key_file {
+            Some(file) => Some(std::fs::read_to_string(file).with_context(|| format!("{}", file.display()))?),
+            None => self.key.clone(),
+        };
+        let authorization =
+            key.map_or_else(String::new, |key| format!("Authorization: Bearer {}\r\n", key.trim()));
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let address = (host, port).to_socket_addrs()?.next().context("the host has no address")?;
+        let mut socket = TcpStream::connect_timeout(&address, TIMEOUT)?;
+        socket.set_read_timeout(Some(TIMEOUT))?;
+        write!(
+            socket,
+            "POST /api/{method} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{authorization}Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        )?;
+        let mut answer = Vec::new();
+        socket.read_to_end(&mut answer)?;
+        let end = answer.windows(4).position(|it| it == b"\r\n\r\n").context("the answer is not HTTP")?;
+        let (head, body) = (String::from_utf8_lossy(&answer[..end]), &answer[end + 4..]);
+        let status = head
+            .strip_prefix("HTTP/1.1 ")
+            .and_then(|rest| rest.get(..3))
+            .context("the answer is not HTTP")?;
+        let value =
+            serde_json::from_slice(body).with_context(|| format!("the answer is {status}, and no JSON"))?;
+        Ok((status.to_owned(), value))
+    }
+}
+
+/// Rows under a heading, each column as wide as its longest cell.
+pub(super) fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
+    let width = |column: usize| {
+        let cells = rows.iter().map(|row| row[column].chars().count());
+        cells.chain([heading[column].chars().count()]).max().unwrap_or(0)
+    };
+    let widths: Vec<_> = (0..heading.len()).map(width).collect();
+    let line = |cells: &[String]| {
+        let padded: Vec<_> =
+            cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        format!("{}\n", padded.join("  ").trim_end())
+    };
+    let heading: Vec<_> = heading.iter().map(|cell| (*cell).to_owned()).collect();
+    std::iter::once(line(&heading)).chain(rows.iter().map(|row| line(row))).collect()
+}
+
+/// A text of an answer, as it is shown in a table: what a client has chosen may hold anything.
+pub(super) fn cell(value: &Value) -> String {
+    let text = match value {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    text.chars().map(|it| if it.is_control() { '\u{fffd}' } else { it }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn columns_are_as_wide_as_what_is_in_them() {
+        let rows = [vec!["a".into(), "long one".into()], vec!["longer".into(), "b".into()]];
+        assert_eq!(table(&["x", "y"], &rows), "x       y\na       long one\nlonger  b\n");
+    }
+
+    #[test]
+    fn nothing_that_a_client_has_chosen_moves_the_cursor() {
+        assert_eq!(cell(&json!("a\u{1b}[2Jb\n")), "a\u{fffd}[2Jb\u{fffd}");
+        assert_eq!((cell(&Value::Null), cell(&json!(7))), ("-".into(), "7".into()));
+    }
+}
