@@ -14,6 +14,10 @@ use crate::config::{self, File, ForwardedBy, Source};
 use crate::proxy::Proxies;
 use crate::proxy::protocol::{self, Introduction};
 
+mod token;
+
+pub use token::token;
+
 /// The answer of a key server: keys that are named within bounds, are for some algorithm that a public key can be for, and check
 /// any signature without a panic.
 pub fn key_set(json: &[u8]) {
@@ -177,6 +181,11 @@ mod tests {
             input = changed(&input, &corpus, &mut random);
             check(&input);
         }
+    }
+
+    #[test]
+    fn tokens_hold() {
+        holds("token", token, 4_000);
     }
 
     #[test]
