@@ -228,17 +228,18 @@ impl<T: Transport> Connection<T> {
         self.take(input);
     }
 
-    /// Hands the session what the backend says of its client, once it does.
-    fn take_renewal(&mut self, cx: &mut Context<'_>) {
-        let Some(renewal) = &mut self.renewal else { return };
-        let Poll::Ready(answer) = renewal.poll_unpin(cx) else { return };
+    /// Hands the session what the backend says of its client, once it does; whether it has.
+    fn take_renewal(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(renewal) = &mut self.renewal else { return false };
+        let Poll::Ready(answer) = renewal.poll_unpin(cx) else { return false };
         self.renewal = None;
         // Whoever was to ask has ended without: the session is told nothing, and its word ends when it ends.
-        let Ok(outcome) = answer else { return };
+        let Ok(outcome) = answer else { return false };
         let before = self.session.shared_grant().cloned();
         self.take(Input::Reaffirmed { outcome });
         self.become_known(before.as_ref());
         self.schedule_tick();
+        true
     }
 
     /// Sees to it that the session's next deadline rings.

@@ -13,6 +13,8 @@ pub mod config;
 pub mod connection;
 mod errands;
 mod events;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod hooks;
 mod http;
 pub mod node;

@@ -35,6 +35,24 @@ pub(crate) enum Algorithm {
 }
 
 impl Algorithm {
+    /// All of them.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) const ALL: [Self; 13] = [
+        Self::Hs256,
+        Self::Hs384,
+        Self::Hs512,
+        Self::Rs256,
+        Self::Rs384,
+        Self::Rs512,
+        Self::Ps256,
+        Self::Ps384,
+        Self::Ps512,
+        Self::Es256,
+        Self::Es384,
+        Self::Es512,
+        Self::EdDsa,
+    ];
+
     /// Reads the `alg` of a header, to the letter.
     pub(crate) fn parse(name: &str) -> Option<Self> {
         Some(match name {

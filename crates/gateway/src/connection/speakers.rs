@@ -31,7 +31,8 @@ pub(crate) struct Speakers(Mutex<HashMap<u128, Arc<Speaker>>>);
 #[derive(Debug)]
 pub(crate) struct Speaker {
     pub(crate) outbox: Arc<Outbox>,
-    grant: Option<Arc<Grant>>,
+    /// What is known of its client by now.
+    grant: Mutex<Option<Arc<Grant>>>,
     /// What a backend is told of it, where one is asked.
     pub(crate) caller: Option<Arc<Caller>>,
     /// What has been said so far.
@@ -42,6 +43,7 @@ pub(crate) struct Speaker {
 #[derive(Debug)]
 pub(super) struct Issued {
     secret: u128,
+    speaker: Arc<Speaker>,
     services: Arc<Services>,
 }
 
@@ -55,10 +57,15 @@ impl Issued {
         services: &Arc<Services>,
     ) -> Self {
         let rate = Mutex::new(Rate::new(services.clock.moment()));
-        let (outbox, grant, caller) = (outbox.clone(), grant.cloned(), caller.cloned());
+        let (outbox, grant, caller) = (outbox.clone(), Mutex::new(grant.cloned()), caller.cloned());
         let speaker = Arc::new(Speaker { outbox, grant, caller, rate });
-        services.speakers.0.lock().insert(ticket.secret(), speaker);
-        Self { secret: ticket.secret(), services: services.clone() }
+        services.speakers.0.lock().insert(ticket.secret(), speaker.clone());
+        Self { secret: ticket.secret(), speaker, services: services.clone() }
+    }
+
+    /// From now on this is known of the client.
+    pub(super) fn goes_on_by(&self, grant: Option<&Arc<Grant>>) {
+        *self.speaker.grant.lock() = grant.cloned();
     }
 }
 
@@ -98,13 +105,13 @@ impl Speaker {
     /// # Errors
     /// 4401: its token is over, or has been revoked.
     pub(crate) fn visitor(&self, services: &Services) -> Result<Visitor, Failure> {
-        let Some(grant) = &self.grant else { return Ok(Visitor::Anonymous) };
+        let Some(grant) = self.grant.lock().clone() else { return Ok(Visitor::Anonymous) };
         let now = services.clock.unix();
         let is_over = grant.ends.is_some_and(|ends| ends <= now);
-        if is_over || services.revoked.standing(grant, now.0 / 1_000_000) == Standing::Revoked {
+        if is_over || services.revoked.standing(&grant, now.0 / 1_000_000) == Standing::Revoked {
             let text = "the token of this conversation is over: listen again with a new one";
             return Err(Failure::new(ErrorCode::Unauthorized, text));
         }
-        Ok(Visitor::Known(grant.clone()))
+        Ok(Visitor::Known(grant))
     }
 }

@@ -58,7 +58,7 @@ pub(crate) struct Streaming {
     /// Channels that are still to be joined.
     waiting: VecDeque<Request>,
     /// What lets its client speak, where it has been told that.
-    _ticket: Option<Issued>,
+    ticket: Option<Issued>,
 }
 
 enum State {
@@ -112,7 +112,7 @@ impl Streaming {
             command: Command::Subscribe { channel, start, presence, proof: None },
         };
         let waiting = channels.into_iter().map(request).collect();
-        Self { state: State::Here(Box::new(connection)), waiting, _ticket: issued }
+        Self { state: State::Here(Box::new(connection)), waiting, ticket: issued }
     }
 
     /// Joins as many of the channels as can be before the client reads; then, if that was all of them and none let the
@@ -181,7 +181,11 @@ impl Streaming {
             ready!(self.poll_asking(cx));
             let State::Here(connection) = &mut self.state else { return Poll::Ready(Turn::Over) };
             connection.take_orders(cx);
-            connection.take_renewal(cx);
+            if connection.take_renewal(cx)
+                && let Some(ticket) = &self.ticket
+            {
+                ticket.goes_on_by(connection.session.shared_grant());
+            }
             if self.begin_asking() {
                 continue;
             }

@@ -21,11 +21,12 @@ use crate::support::{configured, counted, node, start};
 
 mod failing;
 mod lasting;
+mod saying;
 
-type Answer = ::http::Response<Full<Bytes>>;
+pub(crate) type Answer = ::http::Response<Full<Bytes>>;
 
 /// What an application says: a status and a body.
-fn says(status: u16, body: impl Into<Bytes>) -> Answer {
+pub(crate) fn says(status: u16, body: impl Into<Bytes>) -> Answer {
     ::http::Response::builder().status(status).body(Full::new(body.into())).expect("an answer")
 }
 

@@ -115,7 +115,9 @@ def cases():
                 for confused in ["HS256", "HS384", "HS512"]:
                     token = sign_anyhow({"alg": confused, "typ": "JWT"}, GOOD, form.encode())
                     rows.append((f"public key as the secret of {confused}", "Algorithm", token))
-        for elsewhere, stranger in [("ES256", "RS256"), ("RS256", "EdDSA"), ("HS256", "ES256"), ("EdDSA", "HS256"), ("ES512", "ES256")]:
+        strangers = [("ES256", "RS256"), ("RS256", "EdDSA"), ("HS256", "ES256"), ("EdDSA", "HS256"), ("ES512", "ES256")]
+        strangers += [("HS384", "RS384"), ("HS512", "ES512")]
+        for elsewhere, stranger in strangers:
             if algorithm == elsewhere:
                 by = KEYS.get(stranger) or KEYS[stranger[:2]]
                 rows.append((f"signed with {stranger}", "Algorithm", jwt.encode(GOOD, by[0], algorithm=stranger)))

@@ -4,18 +4,28 @@ use std::net::SocketAddr;
 
 use fanfare_testbed::raw_peer::{HANDSHAKE, frame, opcode};
 use fanfare_testbed::{PATIENCE, RawPeer, http};
+use futures_util::future::join_all;
+use miniz_oxide::deflate::compress_to_vec;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::scene::Scene;
-use crate::support::closed_with;
+use crate::support::{closed_with, socket_from};
 
 const FIN: u8 = 0x80;
 
+/// The bit of a frame that says that its message is compressed.
+const COMPRESSED: u8 = 0x40;
+
+/// A socket from an address of its own: the rates of others' handshakes are no part of these attacks.
+async fn connect(address: SocketAddr) -> TcpStream {
+    socket_from("127.0.0.30", address).await
+}
+
 /// Sends the same bytes until it is hung up on, and reads meanwhile.
 async fn without_end(address: SocketAddr, beginning: &[u8], bytes: &[u8]) {
-    let mut socket = TcpStream::connect(address).await.expect("the gateway listens");
+    let mut socket = connect(address).await;
     socket.write_all(HANDSHAKE.as_bytes()).await.expect("it reads");
     let answer = http::read_head(&mut socket, &mut Vec::new()).await.expect("it answers");
     assert_eq!(answer.status, 101, "{}", answer.head);
@@ -52,7 +62,7 @@ pub(super) async fn commands_without_end(address: SocketAddr, command: &str) {
 
 /// Joins and leaves channels that nobody else is on, 128 in a batch; stops by itself.
 pub(super) async fn churn(address: SocketAddr, batches: usize) {
-    let mut peer = RawPeer::connect(address).await;
+    let mut peer = RawPeer::shake_hands(connect(address).await, HANDSHAKE.as_bytes()).await;
     for batch in 0..batches {
         let pair = |it: usize| {
             let channel = format!("churn:{batch}:{it}");
@@ -77,12 +87,75 @@ pub(super) async fn churn(address: SocketAddr, batches: usize) {
 
 /// Asks for more than it ever reads.
 pub(super) async fn nothing_is_read(address: SocketAddr) {
-    let mut socket = TcpStream::connect(address).await.expect("the gateway listens");
+    let mut socket = connect(address).await;
     socket.write_all(HANDSHAKE.as_bytes()).await.expect("it reads");
     let pings = frame(FIN | opcode::PING, &[7; 125]).repeat(1000);
     // Until the node stops reading, or hangs up.
     let sending = async { while socket.write_all(&pings).await.is_ok() {} };
     assert!(timeout(PATIENCE, sending).await.is_ok(), "the gateway hangs up on it");
+}
+
+/// The head of a text of so many bytes.
+fn announcement(bytes: u64) -> Vec<u8> {
+    [&[FIN | opcode::TEXT, 0x80 | 127][..], &bytes.to_be_bytes(), &[0; 4]].concat()
+}
+
+/// Peers that announce a message as long as any may be, send a little of it, and fall silent.
+pub(super) async fn announced(address: SocketAddr, count: usize, bytes: u64) -> Vec<RawPeer> {
+    let peers = (0..count).map(async |_| {
+        let mut peer = RawPeer::shake_hands(connect(address).await, HANDSHAKE.as_bytes()).await;
+        peer.send_bytes(&announcement(bytes)).await;
+        peer.send_bytes(&[b' '; 100]).await;
+        peer
+    });
+    join_all(peers).await
+}
+
+/// What ends a conversation at once, each so many times: a bomb, text that goes bad in its second fragment, a frame that is
+/// announced as longer than any memory, brackets without end.
+pub(super) async fn violations(address: SocketAddr, rounds: usize) {
+    let offer = "Host: fanfare\r\nSec-WebSocket-Extensions: permessage-deflate\r\n";
+    let handshake = HANDSHAKE.replace("Host: fanfare\r\n", offer);
+    let bomb = frame(FIN | COMPRESSED | opcode::TEXT, &compress_to_vec(&vec![b' '; 8 << 20], 9));
+    let torn = [frame(opcode::TEXT, b"\"\xf0\x9f"), frame(FIN, b"\x28\"")].concat();
+    let nested = frame(FIN | opcode::TEXT, &[b'['; 4_000]).repeat(40);
+    let endless = announcement(u64::MAX >> 1);
+    for _ in 0..rounds {
+        for (code, frames) in [(1009, &bomb), (1007, &torn), (1009, &endless), (4400, &nested)] {
+            let mut peer = RawPeer::shake_hands(connect(address).await, handshake.as_bytes()).await;
+            peer.send_bytes(frames).await;
+            assert_eq!(peer.until_close().await.1, Some(code));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_ends_a_conversation_harms_no_other() {
+    let mut scene = Scene::start(&[]).await;
+    scene.withstands(async |address| violations(address, 25).await).await;
+}
+
+/// Three hundred megabytes are announced. Who cannot answer a ping, since a frame is under way, is closed as silent.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn frames_that_are_announced_and_never_sent_take_no_memory_and_end_with_the_heartbeat() {
+    const BYTES: u64 = 1 << 20;
+    let settings = [
+        &*format!("limits.message_bytes={BYTES}"),
+        "heartbeat.interval_seconds=4",
+        "heartbeat.timeout_seconds=1",
+        "limits.close_seconds=1",
+    ];
+    let mut scene = Scene::start(&settings).await;
+    scene
+        .withstands(async |address| {
+            let ends = announced(address, 300, BYTES)
+                .await
+                .into_iter()
+                .map(async |mut peer| while peer.frame().await.is_some() {});
+            join_all(ends).await;
+        })
+        .await;
+    assert!((scene.samples().await.value(&closed_with(4408)) - 300.0).abs() < 0.5);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

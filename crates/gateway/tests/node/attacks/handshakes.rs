@@ -1,6 +1,7 @@
 //! Attacks before there is a connection.
 
-use std::net::SocketAddr;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use futures_util::future::join_all;
 use futures_util::stream::iter;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, interval, timeout};
 
 use super::scene::{Scene, Stream, gateway};
@@ -55,6 +56,25 @@ pub(super) async fn slow_bodies(address: SocketAddr, count: usize) {
     }
 }
 
+/// Bodies in pieces of one byte, of which the last never comes.
+pub(super) async fn piecemeal(address: SocketAddr, count: usize) {
+    let bodies = (0..count).map(async |_| {
+        let mut socket = TcpStream::connect(address).await.expect("the gateway listens");
+        socket.set_nodelay(true).expect("a socket option");
+        let head = "POST /publish HTTP/1.1\r\nHost: a\r\nContent-Length: 60000\r\n\r\n";
+        socket.write_all(head.as_bytes()).await.expect("it reads");
+        for _ in 0..3_000 {
+            // Its time may be over.
+            if socket.write_all(b" ").await.is_err() {
+                return;
+            }
+            // The gateway takes a piece before the next one comes.
+            tokio::task::yield_now().await;
+        }
+    });
+    join_all(bodies).await;
+}
+
 /// Heads that are longer than any may be, and heads without end.
 pub(super) async fn long_heads(address: SocketAddr, count: usize) {
     let endless = async |_| {
@@ -70,10 +90,17 @@ pub(super) async fn long_heads(address: SocketAddr, count: usize) {
     join_all((0..count).map(endless)).await;
 }
 
-/// How many handshakes were answered by 101, by 429, or not at all.
-pub(super) async fn flood(address: SocketAddr, count: usize) -> [usize; 3] {
+/// A socket from this address, if it is let in so far.
+async fn connect_from(source: &str, address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind((source.parse::<IpAddr>().expect("an address"), 0).into())?;
+    socket.connect(address).await
+}
+
+/// How many handshakes from one address were answered by 101, by 429, or not at all.
+pub(super) async fn flood(source: &str, address: SocketAddr, count: usize) -> [usize; 3] {
     let attempts = iter(0..count).map(|_| async {
-        let Ok(mut socket) = TcpStream::connect(address).await else { return 2 };
+        let Ok(mut socket) = connect_from(source, address).await else { return 2 };
         let _ = socket.write_all(HANDSHAKE.as_bytes()).await;
         match http::read_head(&mut socket, &mut Vec::new()).await {
             Ok(answer) if answer.status == 101 => 0,
@@ -113,22 +140,7 @@ async fn slow_bodies_are_hung_up_on() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_body_in_pieces_of_one_byte_weighs_what_it_says() {
     let mut scene = Scene::start(&[]).await;
-    scene
-        .withstands(async |address| {
-            let piecemeal = async |_| {
-                let mut socket = TcpStream::connect(address).await.expect("the gateway listens");
-                socket.set_nodelay(true).expect("a socket option");
-                let head = "POST /publish HTTP/1.1\r\nHost: a\r\nContent-Length: 60000\r\n\r\n";
-                socket.write_all(head.as_bytes()).await.expect("it reads");
-                for _ in 0..3_000 {
-                    socket.write_all(b" ").await.expect("it reads");
-                    // The gateway takes a piece before the next one comes.
-                    tokio::task::yield_now().await;
-                }
-            };
-            join_all((0..20).map(piecemeal)).await;
-        })
-        .await;
+    scene.withstands(async |address| piecemeal(address, 20).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -142,7 +154,7 @@ async fn ten_thousand_handshakes_from_one_address_come_to_its_share() {
     let mut scene = Scene::start(&["limits.handshakes_per_second_per_ip=50"]).await;
     let began = Instant::now();
     let mut outcomes = [0; 3];
-    scene.withstands(async |address| outcomes = flood(address, 10_000).await).await;
+    scene.withstands(async |address| outcomes = flood("127.0.0.40", address, 10_000).await).await;
     let share = 50 * (usize::try_from(began.elapsed().as_secs()).expect("a moment") + 2);
     let [welcome, told, untold] = outcomes;
     assert!(welcome <= share && told <= share, "{outcomes:?} of a share of {share}");

@@ -1,6 +1,7 @@
 //! Attacks by frames of HTTP/2. What becomes of them to the letter is in `tests/http2/floods.rs`; here it is shown to harm nobody.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use fanfare_testbed::PATIENCE;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -16,6 +17,8 @@ const GET: &[u8] = b"\x82\x86\x04\x07/health\x41\x01a";
 
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
 const CONTINUATION: u8 = 9;
 
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
@@ -71,6 +74,19 @@ pub(super) async fn headers_without_end(address: SocketAddr) {
     }
 }
 
+/// What takes answers, which nobody reads, for as long as the gateway takes any of it.
+pub(super) async fn unread_answers(address: SocketAddr) {
+    const STANDSTILL: Duration = Duration::from_secs(1);
+    let mut socket = TcpStream::connect(address).await.expect("the gateway listens");
+    socket.write_all(PREFACE).await.expect("it reads");
+    let flood = [frame(PING, 0, 0, &[7; 8]), frame(SETTINGS, 0, 0, &[])].concat().repeat(500);
+    let mut sent = 0;
+    while let Ok(Ok(())) = timeout(STANDSTILL, socket.write_all(&flood)).await {
+        sent += flood.len();
+        assert!(sent < 256 << 20, "{sent} bytes are taken");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rapid_resets_are_cut_off() {
     let mut scene = Scene::start(&[]).await;
@@ -81,4 +97,10 @@ async fn rapid_resets_are_cut_off() {
 async fn headers_without_end_are_cut_off() {
     let mut scene = Scene::start(&[]).await;
     scene.withstands(async |address| headers_without_end(address).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_that_nobody_reads_are_no_longer_made() {
+    let mut scene = Scene::start(&[]).await;
+    scene.withstands(async |address| unread_answers(address).await).await;
 }

@@ -40,14 +40,15 @@ async fn answers(address: SocketAddr, rest: &str) -> Vec<String> {
     heard.split("HTTP/1.1 ").skip(1).map(|answer| answer[..3].to_owned()).collect()
 }
 
+/// All of them, one after the other.
+pub(super) async fn ambiguous(address: SocketAddr) {
+    for rest in AMBIGUOUS {
+        assert_eq!(answers(address, rest).await, ["400"], "{}", rest.escape_debug());
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_that_end_differently_for_different_readers_are_refused_and_hung_up_on() {
     let mut scene = Scene::start(&[]).await;
-    scene
-        .withstands(async |address| {
-            for rest in AMBIGUOUS {
-                assert_eq!(answers(address, rest).await, ["400"], "{}", rest.escape_debug());
-            }
-        })
-        .await;
+    scene.withstands(ambiguous).await;
 }
