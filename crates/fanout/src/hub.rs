@@ -32,8 +32,10 @@ use crate::registry::{Entering, Joined, Left, Registry, Slice, Walk};
 use crate::wakes::Wakes;
 
 mod streams;
+mod turns;
 
 use streams::watch_over;
+use turns::Turns;
 
 /// The most channels whose history is read at the same time.
 const READS_AT_ONCE: usize = 64;
@@ -375,7 +377,7 @@ impl Pending {
 /// Carries what comes through one lane to the subscribers, as long as there is a hub.
 async fn carry(hub: Weak<Hub>, mut lane: mpsc::Receiver<Heard>) {
     let (mut heard, mut publications) = (Vec::new(), Vec::new());
-    let mut pending = Pending::default();
+    let (mut pending, mut turns) = (Pending::default(), Turns::new());
     loop {
         if pending.is_empty() {
             if lane.recv_many(&mut heard, RUN_MAX).await == 0 {
@@ -385,6 +387,7 @@ async fn carry(hub: Weak<Hub>, mut lane: mpsc::Receiver<Heard>) {
             heard.extend(std::iter::from_fn(|| lane.try_recv().ok()).take(pending.room()));
         }
         let Some(hub) = hub.upgrade() else { return };
+        let has_news = !heard.is_empty();
         let mut deliveries = 0;
         for it in heard.drain(..) {
             match it {
@@ -397,14 +400,16 @@ async fn carry(hub: Weak<Hub>, mut lane: mpsc::Receiver<Heard>) {
         }
         deliveries += hub.deliver(&mut publications, &mut pending);
         pending.go_on(&hub, deliveries);
-        // Tokio's budget would let a busy lane run on; everybody else comes first.
-        tokio::task::yield_now().await;
+        drop(hub);
+        if !(pending.is_empty() && lane.is_empty()) {
+            turns.end(has_news).await;
+        }
     }
 }
 
 /// Walks round a large crowd beside its lane's task.
 async fn lend_a_hand(hub: Weak<Hub>, mut walk: Walk) {
-    let mut slice = Slice::default();
+    let (mut slice, mut turns) = (Slice::default(), Turns::new());
     while let Some(hub) = hub.upgrade() {
         let goes_on = walk.step(&mut slice);
         slice.perform(&hub.metrics, hub.options.now);
@@ -412,7 +417,7 @@ async fn lend_a_hand(hub: Weak<Hub>, mut walk: Walk) {
             return;
         }
         drop(hub);
-        tokio::task::yield_now().await;
+        turns.end(false).await;
     }
 }
 

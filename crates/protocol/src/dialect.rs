@@ -13,7 +13,7 @@ use crate::event::Reply;
 use crate::grant::{Grant, Pass, Signed, Token};
 use crate::id::SessionId;
 use crate::manners::Manners;
-use crate::publication::{Delivery, Publication};
+use crate::publication::{Delivery, Format, Publication};
 use crate::realm::Realm;
 use crate::websocket::{Frame, Shape};
 
@@ -47,6 +47,14 @@ impl Encoding {
         Self::CentrifugoProtobuf,
         Self::Pusher,
     ];
+
+    /// That in which a payload of this format is carried as it is.
+    pub const fn native(format: Format) -> Self {
+        match format {
+            Format::Json => Self::NativeJson,
+            Format::MessagePack => Self::NativeMessagePack,
+        }
+    }
 
     /// The name of the WebSocket subprotocol.
     pub const fn subprotocol(self) -> &'static str {

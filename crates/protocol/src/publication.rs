@@ -357,6 +357,9 @@ pub enum Delivery {
 
 /// A publication as every subscriber gets it: immutable, shared, and encoded at most once per [`Encoding`], and compressed
 /// at most once per encoding and window.
+///
+/// A node keeps many of those that have a place in a stream, so they are small, and what is seldom needed has no room of its
+/// own.
 #[derive(Debug)]
 pub struct Publication {
     /// Where it was published.
@@ -364,25 +367,54 @@ pub struct Publication {
     /// What it says.
     pub payload: Payload,
     /// Who sent it, when that was an authenticated client.
-    pub sender: Option<Sender>,
+    pub sender: Option<Box<Sender>>,
     /// The session that must not hear it.
     pub exclude: Option<SessionId>,
     /// When the gateway that took it received it, by that node's wall clock.
     pub received: UnixMicros,
     /// Its place in the stream, on a channel with history.
     pub position: Option<Position>,
-    encoded: Frames,
-    /// Most are never replayed, and many never compressed, so these have no room of their own.
-    replayed: OnceLock<Box<Frames>>,
-    deflated: OnceLock<Box<Deflated>>,
-    deflated_replayed: OnceLock<Box<Deflated>>,
+    /// In the encoding that was needed first.
+    first: OnceLock<(Encoding, Frame)>,
+    others: OnceLock<Box<Others>>,
 }
 
-/// A frame per encoding, once it is needed.
-type Frames = [OnceLock<Frame>; Encoding::ALL.len()];
+/// The frames of a publication but for the first that was needed.
+#[derive(Debug, Default)]
+struct Others {
+    encoded: [OnceLock<Frame>; ENCODINGS],
+    replayed: Sparse<Frame, ENCODINGS>,
+    deflated: Deflated,
+    deflated_replayed: Deflated,
+}
+
+const ENCODINGS: usize = Encoding::ALL.len();
 
 /// Compressed frames by encoding and window; nothing for those that would not have been shorter.
-type Deflated = [[OnceLock<Option<Frame>>; WINDOWS]; Encoding::ALL.len()];
+type Deflated = Sparse<Option<Frame>, { ENCODINGS * WINDOWS }>;
+
+/// Up to `MOST` things that are made when they are needed, which seldom more than one of them is.
+#[derive(Debug)]
+struct Sparse<T, const MOST: usize> {
+    first: OnceLock<(usize, T)>,
+    others: OnceLock<Box<[OnceLock<T>]>>,
+}
+
+impl<T, const MOST: usize> Default for Sparse<T, MOST> {
+    fn default() -> Self {
+        Self { first: OnceLock::new(), others: OnceLock::new() }
+    }
+}
+
+impl<T, const MOST: usize> Sparse<T, MOST> {
+    fn get_or_init(&self, index: usize, make: impl Fn() -> T) -> &T {
+        match self.first.get_or_init(|| (index, make())) {
+            (of, made) if *of == index => made,
+            _ => self.others.get_or_init(|| (0..MOST).map(|_| OnceLock::new()).collect())[index]
+                .get_or_init(make),
+        }
+    }
+}
 
 /// What was published, whatever has been encoded of it so far.
 impl PartialEq for Publication {
@@ -399,20 +431,23 @@ impl Publication {
     /// A draft that has found its place.
     pub fn new(draft: Draft, position: Option<Position>) -> Self {
         let Draft { channel, payload, sender, exclude, received, retention: _, key: _ } = draft;
-        let (encoded, replayed) = Default::default();
-        let (deflated, deflated_replayed) = Default::default();
-        Self {
-            channel,
-            payload,
-            sender,
-            exclude,
-            received,
-            position,
-            encoded,
-            replayed,
-            deflated,
-            deflated_replayed,
+        let (first, others) = Default::default();
+        Self { channel, payload, sender: sender.map(Box::new), exclude, received, position, first, others }
+    }
+
+    /// The same of one that is kept for a while: it is encoded at once, in the way that is native to its format, and what it
+    /// says lies in that frame, not beside it. That halves the memory of what its subscribers hear in that encoding, as most
+    /// do, and costs one encoding of what nobody does.
+    pub fn kept(draft: Draft, position: Position) -> Self {
+        let mut publication = Self::new(draft, Some(position));
+        let frame = publication.encoded(Encoding::native(publication.payload.format)).bytes().clone();
+        let said = &publication.payload.bytes;
+        // From the end, where it is.
+        let begin = frame.windows(said.len().max(1)).rposition(|window| window == said);
+        if let Some(begin) = begin {
+            publication.payload.bytes = frame.slice(begin..begin + said.len());
         }
+        publication
     }
 
     /// The frame that carries it to every subscriber of one form: computed for the first, shared by the rest.
@@ -420,18 +455,28 @@ impl Publication {
     pub fn encoded(&self, form: impl Into<Form>) -> &Frame {
         let form = form.into();
         let encoding = form.encoding();
-        let plain = self.encoded[encoding as usize]
-            .get_or_init(|| encoding.dialect().encode_publication(self, Delivery::Live));
-        form.shape().map_or(plain, |shape| deflated(&self.deflated, encoding, shape, plain))
+        let encode = || encoding.dialect().encode_publication(self, Delivery::Live);
+        let plain = match self.first.get_or_init(|| (encoding, encode())) {
+            (of, frame) if *of == encoding => frame,
+            _ => self.others().encoded[encoding as usize].get_or_init(encode),
+        };
+        let shape = form.shape().filter(|shape| shape.is_for(plain));
+        shape.map_or(plain, |shape| deflated(&self.others().deflated, encoding, shape, plain))
     }
 
     /// The same for those who recover it: marked as replayed, and shared by all who missed it.
     pub fn replayed(&self, form: impl Into<Form>) -> &Frame {
         let form = form.into();
         let encoding = form.encoding();
-        let plain = self.replayed.get_or_init(Box::default)[encoding as usize]
-            .get_or_init(|| encoding.dialect().encode_publication(self, Delivery::Replayed));
-        form.shape().map_or(plain, |shape| deflated(&self.deflated_replayed, encoding, shape, plain))
+        let others = self.others();
+        let encode = || encoding.dialect().encode_publication(self, Delivery::Replayed);
+        let plain = others.replayed.get_or_init(encoding as usize, encode);
+        let shape = form.shape().filter(|shape| shape.is_for(plain));
+        shape.map_or(plain, |shape| deflated(&others.deflated_replayed, encoding, shape, plain))
+    }
+
+    fn others(&self) -> &Others {
+        self.others.get_or_init(Box::default)
     }
 
     /// Its place in the stream; 0 on a channel without history.
@@ -441,17 +486,9 @@ impl Publication {
 }
 
 /// A frame compressed, once for all who agreed to the same window; as it is when that would not be shorter.
-fn deflated<'a>(
-    frames: &'a OnceLock<Box<Deflated>>,
-    encoding: Encoding,
-    shape: Shape,
-    plain: &'a Frame,
-) -> &'a Frame {
-    if plain.payload().len() < shape.threshold_bytes as usize {
-        return plain;
-    }
-    let frame = &frames.get_or_init(Box::default)[encoding as usize][shape.index()];
-    frame.get_or_init(|| plain.deflated(shape)).as_ref().unwrap_or(plain)
+fn deflated<'a>(frames: &'a Deflated, encoding: Encoding, shape: Shape, plain: &'a Frame) -> &'a Frame {
+    let index = encoding as usize * WINDOWS + shape.index();
+    frames.get_or_init(index, || plain.deflated(shape)).as_ref().unwrap_or(plain)
 }
 
 #[cfg(test)]
@@ -473,8 +510,8 @@ mod tests {
         assert_eq!(Payload::parse(&deep).unwrap().as_bytes().len(), deep.len());
     }
 
-    fn publication(payload: &str) -> Publication {
-        let draft = Draft {
+    fn draft(payload: &str) -> Draft {
+        Draft {
             channel: Channel::parse("a").unwrap(),
             payload: Payload::parse(payload).unwrap(),
             sender: None,
@@ -482,8 +519,11 @@ mod tests {
             received: UnixMicros(0),
             retention: None,
             key: None,
-        };
-        Publication::new(draft, None)
+        }
+    }
+
+    fn publication(payload: &str) -> Publication {
+        Publication::new(draft(payload), None)
     }
 
     #[test]
@@ -491,6 +531,36 @@ mod tests {
         let publication = publication("1");
         let first = publication.encoded(Encoding::NativeJson).bytes().as_ptr();
         assert_eq!(first, publication.encoded(Encoding::NativeJson).bytes().as_ptr());
+    }
+
+    #[test]
+    fn what_one_says_that_is_kept_lies_in_its_frame() {
+        let position = Position { epoch: Epoch(7), offset: Offset(1) };
+        let payloads = [
+            Payload::parse(r#"{"data":[1,2]}"#).unwrap(),
+            Payload::parse("1").unwrap(), // Which the frame says more than once.
+            Payload::parse_msgpack(&[0x93, 1, 2, 3]).unwrap(),
+            Payload::binary(b"bytes"),
+            Payload::from_trusted(Bytes::new()),
+        ];
+        for payload in payloads {
+            let draft = Draft { payload: payload.clone(), ..draft("null") };
+            let kept = Publication::kept(draft.clone(), position);
+            assert_eq!(kept, Publication::new(draft.clone(), Some(position)));
+            let native = kept.encoded(Encoding::native(payload.format())).bytes();
+            let said = kept.payload.as_bytes().as_ptr_range();
+            assert!(native.as_ptr_range().contains(&said.start) || said.is_empty(), "{payload:?}");
+            for encoding in Encoding::ALL {
+                let new = Publication::new(draft.clone(), Some(position));
+                assert_eq!(kept.encoded(encoding), new.encoded(encoding), "{payload:?}");
+                assert_eq!(kept.replayed(encoding), new.replayed(encoding), "{payload:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_node_that_keeps_many_of_them_keeps_little() {
+        assert!(size_of::<Publication>() <= 208, "{}", size_of::<Publication>());
     }
 
     #[test]

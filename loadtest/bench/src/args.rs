@@ -181,6 +181,9 @@ pub(crate) struct Flow {
     /// Time before it
     #[arg(long, default_value = "1", value_parser = seconds, value_name = "SECONDS")]
     pub(crate) warm_up: Duration,
+    /// And until so many publications have left: those that a history keeps, for one
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub(crate) warm_up_published: u64,
     /// Give up on publications on their way once nothing has arrived for so long
     #[arg(long, default_value = "5", value_parser = seconds, value_name = "SECONDS")]
     pub(crate) patience: Duration,

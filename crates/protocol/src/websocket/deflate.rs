@@ -62,6 +62,11 @@ impl Shape {
     pub(crate) fn index(self) -> usize {
         usize::from(self.window_bits - WINDOW_BITS_MIN)
     }
+
+    /// Whether a message is long enough for it.
+    pub(crate) fn is_for(self, frame: &Frame) -> bool {
+        frame.payload().len() >= self.threshold_bytes as usize
+    }
 }
 
 thread_local! {
@@ -79,7 +84,7 @@ struct Deflater {
 /// threshold, or no smaller. With a window it refers to the messages before it, and joins them.
 pub(super) fn deflate(frame: &Frame, shape: Shape, window: Option<&mut Window>) -> Option<Frame> {
     let plain = frame.payload();
-    if !frame.is_plain_message() || plain.len() < shape.threshold_bytes as usize {
+    if !frame.is_plain_message() || !shape.is_for(frame) {
         return None;
     }
     let deflated = DEFLATERS.with_borrow_mut(|deflaters| {

@@ -33,7 +33,6 @@ pub enum FrameKind {
 #[derive(Clone, PartialEq, Eq)]
 pub struct Frame {
     bytes: Bytes,
-    header_bytes: u8,
 }
 
 impl Frame {
@@ -115,7 +114,7 @@ impl Frame {
     /// A Close that says nothing: the answer to one that said nothing.
     #[must_use]
     pub fn close_without_code() -> Self {
-        Self { bytes: Bytes::from_static(&[0x88, 0]), header_bytes: 2 }
+        Self { bytes: Bytes::from_static(&[0x88, 0]) }
     }
 
     /// The whole frame, as it goes to a socket.
@@ -127,7 +126,7 @@ impl Frame {
     /// The frame without its header.
     #[must_use]
     pub fn payload(&self) -> &[u8] {
-        &self.bytes[usize::from(self.header_bytes)..]
+        &self.bytes[header_bytes(&self.bytes)..]
     }
 
     /// The length in bytes of the whole frame, at least 2.
@@ -144,12 +143,8 @@ impl Frame {
     /// When they are shorter than a header.
     #[must_use]
     pub fn from_wire(bytes: Bytes) -> Self {
-        let header_bytes = match bytes[1] {
-            126 => 4,
-            127 => 10,
-            _ => 2,
-        };
-        Self { bytes, header_bytes }
+        assert!(bytes.len() >= header_bytes(&bytes), "a frame has a header");
+        Self { bytes }
     }
 
     /// Its message compressed in this shape, for everybody who agreed to it; `None` when it goes as it is: it is a control
@@ -203,10 +198,16 @@ impl Frame {
         header
             .format(payload_bytes, &mut &mut bytes[start..HEADER_BYTES_MAX])
             .expect("the slice has its length");
-        Self {
-            bytes: Bytes::from(bytes).slice(start..),
-            header_bytes: u8::try_from(header_bytes).expect("at most ten"),
-        }
+        Self { bytes: Bytes::from(bytes).slice(start..) }
+    }
+}
+
+/// How long the header of a whole frame that was built here is: its first byte of the length tells.
+fn header_bytes(frame: &[u8]) -> usize {
+    match frame[1] {
+        126 => 4,
+        127 => 10,
+        _ => 2,
     }
 }
 

@@ -22,6 +22,7 @@ use crate::protocol::Post;
 use crate::publisher::{Pace, Posts, Publisher, Via};
 
 const GLANCE_INTERVAL: Duration = Duration::from_millis(50);
+const WARM_UP_MAX: Duration = Duration::from_secs(60);
 pub(super) const LINGER: Duration = Duration::from_millis(250);
 
 /// One piece of work.
@@ -34,6 +35,8 @@ pub(crate) struct Work {
     pub(crate) burst: u64,
     /// Before the measured window.
     pub(crate) warm_up: Duration,
+    /// The measured window does not begin before so many publications have left, unless that takes longer than a minute.
+    pub(crate) warm_up_published: u64,
     /// The measured window.
     pub(crate) window: Duration,
     /// How long nothing may arrive until the rest is given up.
@@ -158,6 +161,10 @@ impl Crowd {
 
 async fn measure(work: &Work, run: &Run, pids: &[u32]) -> Result<Played> {
     sleep(work.warm_up).await;
+    let begun = Instant::now();
+    while run.audience.borrow().tally.published < work.warm_up_published && begun.elapsed() < WARM_UP_MAX {
+        sleep(GLANCE_INTERVAL).await;
+    }
     std::mem::take(&mut run.audience.borrow_mut().tally);
     let (start, cpu, cpu_own) = (Instant::now(), process::cpu(pids)?, process::cpu_own()?);
     let kernel_drops = process::kernel_drops()?;

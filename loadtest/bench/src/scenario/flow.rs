@@ -43,6 +43,7 @@ pub(crate) async fn run(arguments: &Flow, rooms: usize, size: usize) -> Result<F
         pace: arguments.rate.map_or(Pace::InFlight(arguments.in_flight.max(1)), Pace::PerSecond),
         burst: arguments.burst,
         warm_up: arguments.warm_up,
+        warm_up_published: arguments.warm_up_published,
         window: arguments.seconds,
         patience: arguments.patience,
     };

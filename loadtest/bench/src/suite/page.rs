@@ -58,7 +58,7 @@ fn columns(row: &RowFacts) -> (&'static [Column], &'static [usize]) {
     match row.name.as_str() {
         "idle" => (IDLE, &[0, 1]),
         name if name.starts_with("neighbour") => (LATENCY, &[1]),
-        name if name.contains("half") || name.starts_with("rate") => (FLOW, &[0, 4]),
+        name if name.contains("half") || name.contains("rate") => (FLOW, &[0, 4]),
         _ => (FLOW, &[0]),
     }
 }

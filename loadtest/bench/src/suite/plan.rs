@@ -15,6 +15,8 @@ pub(super) struct Peer {
     pub(super) dialect: Dialect,
     /// What its channels begin with.
     pub(super) prefix: &'static str,
+    /// How many publications of a channel it keeps.
+    pub(super) keeps: u64,
     /// Told to the program, beside what every peer is told.
     pub(super) environment: &'static [(&'static str, &'static str)],
     /// Whether it can run as several nodes that share a Redis.
@@ -37,6 +39,7 @@ const fn peer(name: &'static str, title: &'static str, dialect: Dialect) -> Peer
         folder: name,
         dialect,
         prefix: "load:",
+        keeps: 0,
         environment: &[],
         clusters: true,
         wire: Wire::Clear,
@@ -61,6 +64,7 @@ pub(super) const PEERS: &[Peer] = &[
     Peer {
         folder: "fanfare",
         prefix: "kept:",
+        keeps: 100, // As its configuration says.
         ..peer("fanfare-history", "Fanfare, history and presence", Dialect::Fanfare)
     },
     Peer {
@@ -201,6 +205,12 @@ pub(super) const SETS: &[Set] = &[
                 "two nodes and Redis, 1,000 subscribers, flat out, 128 B",
                 128,
                 Rhythm::InFlight(32),
+            ),
+            flow(
+                "nodes-rate-128",
+                "two nodes and Redis, 20,000 deliveries a second, 128 B",
+                128,
+                Rhythm::Deliveries(20_000.0),
             ),
             flow(
                 "nodes-half-128",

@@ -72,7 +72,7 @@ impl Streams {
             stream.keys.insert(key.clone(), (until, position));
             stream.keys_by_age.push_back((until, key));
         }
-        let publication = Arc::new(Publication::new(draft, Some(position)));
+        let publication = Arc::new(Publication::kept(draft, position));
         let size = usize::try_from(retention.size.get()).unwrap_or(usize::MAX);
         while stream.kept.len() >= size {
             stream.kept.pop_front();

@@ -3,6 +3,7 @@
 use std::io;
 
 use fanfare_testbed::eventually;
+use tokio::sync::Notify;
 
 use super::*;
 use crate::outbox::Socket;
@@ -106,4 +107,55 @@ async fn many_hands_write_to_a_very_large_crowd_and_keep_the_order() {
         eventually("all is heard", async || heard(it).len() as u64 == published).await;
         assert_eq!(heard(it), (0..published).collect::<Vec<_>>());
     }
+}
+
+/// A socket that takes some time to write to, as the kernel does, and tells when the whole crowd has been written to.
+#[derive(Debug)]
+struct Slow {
+    left: Arc<AtomicUsize>,
+    all: Arc<Notify>,
+}
+
+impl Socket for Slow {
+    fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_micros(5) {
+            std::hint::spin_loop();
+        }
+        if self.left.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.all.notify_one();
+        }
+        Ok(bytes.len())
+    }
+}
+
+/// While one worker writes to a large crowd, another that has nothing to do may sleep: it is not woken at each turn.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sleeping_worker_is_left_alone_while_another_writes_to_a_large_crowd() {
+    const CROWD: usize = 1024;
+    const PUBLICATIONS: usize = 16;
+    let (lanes, ends) = Lanes::new(1, 64);
+    let broker = Arc::new(MemoryBroker::new(&Bus::default(), lanes));
+    let hub = Hub::start(broker, ends, Arc::default(), &TaskTracker::new(), OPTIONS);
+    let (left, all) = (Arc::<AtomicUsize>::default(), Arc::<Notify>::default());
+    let mut crowd = Vec::new();
+    for _ in 0..CROWD {
+        let outbox = Outbox::new(SessionId::from_random([1; 16]), Encoding::NativeJson, 1 << 20);
+        outbox.lend(Arc::new(Slow { left: left.clone(), all: all.clone() }));
+        hub.subscribe(&channel(0), &outbox, Terms::default()).await.unwrap();
+        hub.go_live(&channel(0), &outbox, Frame::text("reply"));
+        assert!(hears(&outbox) && !hears(&outbox), "its writer sleeps for want of frames");
+        crowd.push(outbox);
+    }
+    let runtime = Handle::current().metrics();
+    let times_slept = || (0..2).map(|worker| runtime.worker_park_count(worker)).sum::<u64>();
+    let before = times_slept();
+    for number in 0..PUBLICATIONS {
+        left.store(CROWD, Ordering::Relaxed);
+        hub.publish(draft(0, &number.to_string(), None)).await.unwrap();
+        all.notified().await;
+    }
+    let turns = (PUBLICATIONS * CROWD / 32) as u64;
+    let slept = times_slept() - before;
+    assert!(slept < turns / 2, "workers went to sleep {slept} times in {turns} turns");
 }

@@ -189,7 +189,7 @@ pub(super) fn presence_stats(sink: &mut impl Sink, crowd: &Crowd) {
 
 fn publication(sink: &mut impl Sink, of: &Publication) {
     sink.data(Field::new("data", 4), &of.payload);
-    if let Some(Sender { user, profile }) = &of.sender {
+    if let Some(Sender { user, profile }) = of.sender.as_deref() {
         sink.message(Field::new("info", 5), |sink| {
             client(sink, user.as_str(), None);
             if let Some(profile) = profile {
