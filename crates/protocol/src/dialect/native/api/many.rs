@@ -62,7 +62,7 @@ struct Named<'a> {
 /// Reads a request: its calls in order, and what is to be made of their answers.
 ///
 /// # Errors
-/// Those of [`super::decode`], and those of what holds the calls.
+/// Those of [`super::decode()`], and those of what holds the calls.
 pub fn decode_all(method: &str, body: &[u8]) -> Result<(Vec<Call>, Shape), Failure> {
     match method {
         "broadcast" => broadcast(body),
