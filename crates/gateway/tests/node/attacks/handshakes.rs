@@ -75,6 +75,26 @@ pub(super) async fn piecemeal(address: SocketAddr, count: usize) {
     join_all(bodies).await;
 }
 
+/// Posts in the name of conversations that were never held, on nodes that are not there.
+pub(super) async fn made_up_tickets(address: SocketAddr, count: usize) {
+    let posts = (0..count).map(async |number: usize| {
+        let ticket = format!("Authorization: Ticket node-{number}.{number:032x}");
+        let answer = http::post(address, "/publish", &[&ticket], r#"{"channel":"a","data":1}"#).await;
+        assert_eq!(answer.status, 503, "{}", answer.text());
+    });
+    join_all(posts).await;
+}
+
+/// Tokens that are none, and tokens of somebody else.
+pub(super) async fn bad_tokens(address: SocketAddr, count: usize) {
+    let forged = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhbm4ifQ.c2lnbmVkIGJ5IG5vYm9keSBhdCBhbGwsIGluIHZhaW4";
+    for number in 0..count {
+        let token = if number % 2 == 0 { forged } else { "a.b.c" };
+        let socket = socket_from("127.0.0.31", address).await;
+        assert_eq!(Client::on_with_token(socket, address, token).await.err(), Some(Some(401)));
+    }
+}
+
 /// Heads that are longer than any may be, and heads without end.
 pub(super) async fn long_heads(address: SocketAddr, count: usize) {
     let endless = async |_| {
