@@ -12,10 +12,22 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 ///
 /// # Panics
 /// When it has not come true within [`PATIENCE`]; the text says `what` was waited for.
-pub async fn eventually(what: impl Display, mut condition: impl AsyncFnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+pub async fn eventually(what: impl Display, condition: impl AsyncFnMut() -> bool) {
+    eventually_within(PATIENCE, what, condition).await;
+}
+
+/// The same for what takes others longer by their own clocks.
+///
+/// # Panics
+/// When it has not come true within `patience`.
+pub(crate) async fn eventually_within(
+    patience: Duration,
+    what: impl Display,
+    mut condition: impl AsyncFnMut() -> bool,
+) {
+    let deadline = Instant::now() + patience;
     while !condition().await {
-        assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain: {what}");
+        assert!(Instant::now() < deadline, "waited {patience:?} in vain: {what}");
         sleep(Duration::from_millis(5)).await;
     }
 }

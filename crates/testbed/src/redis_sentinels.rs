@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use redis::cmd;
 
-use crate::eventually::eventually;
+use crate::eventually::{eventually, eventually_within};
 use crate::redis_server::RedisServer;
 
 /// What the Sentinels call the primary.
@@ -12,6 +12,10 @@ const NAME: &str = "fanfare";
 
 /// How long the primary is silent before it counts as down.
 const DOWN_AFTER: Duration = Duration::from_millis(600);
+
+/// How long Sentinels may take to make a replica of a primary that comes back. They ask it who it is every ten seconds, believe for
+/// eight that somebody else may tell it, and tell it when they have asked once more.
+const DEMOTION: Duration = Duration::from_secs(60);
 
 /// Five processes, or six.
 #[derive(Debug)]
@@ -139,6 +143,19 @@ impl RedisSentinels {
             })
             .await;
         }
+    }
+
+    /// Waits until a server that came back as a primary has been made a replica, and follows.
+    ///
+    /// # Panics
+    /// When that takes too long.
+    pub async fn has_been_demoted(&self, at: usize) {
+        eventually_within(DEMOTION, "it is made a replica", async || {
+            // It cuts its connections when that happens.
+            let role: Option<String> = self.servers[at].try_query(cmd("INFO").arg("replication")).await;
+            role.is_some_and(|role| role.contains("role:slave") && role.contains("master_link_status:up"))
+        })
+        .await;
     }
 
     async fn primary_port(&self, sentinel: &RedisServer) -> u16 {
