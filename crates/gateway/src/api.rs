@@ -42,7 +42,7 @@ use rights::Rights;
 
 /// Answers one call.
 pub(crate) async fn answer(peer: IpAddr, request: Request<Incoming>, services: &Arc<Services>) -> Answer {
-    if services.settings().centrifugo.is_some() && keyed::presents_key(&request) {
+    if services.settings().offer.is_some() && keyed::presents_key(&request) {
         return keyed::answer(peer, request, services).await;
     }
     let method = request.uri().path().trim_start_matches("/api/").to_owned();

@@ -109,6 +109,17 @@ pub struct Grant {
     pub allowances: Vec<Allowance>,
     /// The one channel that the token is a [`Proof`] for (`channel`), and good for nothing else.
     pub proves: Option<Channel>,
+    /// Of whom its holder is told whether they are there.
+    pub acquaintances: Vec<Acquaintance>,
+}
+
+/// A user of whom others are told whether it is there: it is while it hears the channel that is its own.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Acquaintance {
+    /// Who.
+    pub user: UserId,
+    /// Where it is heard of.
+    pub channel: Channel,
 }
 
 /// What a client presents to be let on a channel that is not open to it anyway.

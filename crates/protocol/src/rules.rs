@@ -72,6 +72,8 @@ pub struct Rule {
     pub presence: bool,
     /// For whom it is written down who is.
     pub roll: Roll,
+    /// Whether subscribers are told how many they are, which takes `presence`.
+    pub counts: bool,
     /// What becomes of slow subscribers.
     pub overflow: Overflow,
     /// For a client to subscribe.
@@ -105,6 +107,7 @@ impl Rule {
         history: Some(Retention::SHORT),
         presence: true,
         roll: Roll::ForClients,
+        counts: false,
         overflow: Overflow::Disconnect,
         consent_to_subscribe: Consent::Given,
         consent_to_publish: Consent::Given,

@@ -60,6 +60,8 @@ pub struct Config {
     pub authorities: Authorities,
     /// Applications whose clients speak the Pusher protocol, by their ids.
     pub pusher: BTreeMap<String, PusherApp>,
+    /// More places where these are told what happens on their channels.
+    pub pusher_webhooks: BTreeMap<String, PusherHook>,
     /// The page at `/`.
     pub console: Console,
     /// What a backend is asked.
@@ -357,6 +359,8 @@ pub struct PusherApp {
     pub client_events_per_second: Option<NonZeroU32>,
     /// Whether it is known how many hear a channel that is not a presence channel.
     pub counts: bool,
+    /// Whether those who do are told that.
+    pub subscription_counts: bool,
     /// What the application is told. None: nothing.
     pub webhooks: Option<PusherWebhooks>,
 }
@@ -368,6 +372,17 @@ pub struct PusherWebhooks {
     pub url: String,
     /// What.
     pub events: Vec<AppEvent>,
+    /// Of which channels, by the names that clients know.
+    pub channels: Vec<String>,
+}
+
+/// Another place where an application is told something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PusherHook {
+    /// The application's id.
+    pub app: String,
+    /// Where, and what.
+    pub webhooks: PusherWebhooks,
 }
 
 /// The page at `/`.
@@ -482,6 +497,10 @@ pub(super) fn build(merged: &Merged, default_name: &str) -> Config {
         hooks: Hooks::of(merged),
         events: Events::of(merged),
         pusher: merged.names("pusher.apps").map(|id| (id.clone(), pusher_app(merged, id))).collect(),
+        pusher_webhooks: merged
+            .names("pusher.webhooks")
+            .map(|name| (name.clone(), pusher_hook(merged, name)))
+            .collect(),
         console: Console { enabled: merged.switch("console.enabled").unwrap_or(loopback) },
         log: Log { format: LogFormat::of(&text(merged, "log.format")), level: text(merged, "log.level") },
         echo: false,
@@ -583,11 +602,23 @@ fn pusher_app(merged: &Merged, id: &str) -> PusherApp {
         event_bytes: positive(merged, &path("event_bytes")),
         client_events_per_second: small(merged, &path("client_events_per_second")),
         counts: merged.switch(&path("counts")).expect("the key has a default"),
-        webhooks: merged.text(&path("webhooks.url")).map(|url| PusherWebhooks {
-            url,
-            events: merged.list(&path("webhooks.events")).iter().map(|word| AppEvent::of(word)).collect(),
-        }),
+        subscription_counts: merged.switch(&path("subscription_counts")).expect("the key has a default"),
+        webhooks: merged.text(&path("webhooks.url")).map(|url| webhooks(merged, url, &path("webhooks"))),
     }
+}
+
+fn webhooks(merged: &Merged, url: String, table: &str) -> PusherWebhooks {
+    PusherWebhooks {
+        url,
+        events: merged.list(&format!("{table}.events")).iter().map(|word| AppEvent::of(word)).collect(),
+        channels: merged.list(&format!("{table}.channels")),
+    }
+}
+
+fn pusher_hook(merged: &Merged, name: &str) -> PusherHook {
+    let table = format!("pusher.webhooks.{name}");
+    let text = |key: &str| merged.text(&format!("{table}.{key}")).unwrap_or_default();
+    PusherHook { app: text("app"), webhooks: webhooks(merged, text("url"), &table) }
 }
 
 fn whole(merged: &Merged, path: &str) -> u64 {

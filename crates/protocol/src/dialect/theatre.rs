@@ -17,6 +17,8 @@
 //! | `! event <channel> <label> <json>` | the same, with a label |
 //! | `! conflated <n> <channel> <json>` | the same, when for this client so many older ones gave way |
 //! | `! joined <channel> <n> [<user> [<json>]]`, `! left …` | so does a user, as a member whose session is this number |
+//! | `! sighted <user> …`, `! unsighted <user> …` | it has become known of these users whether they are there |
+//! | `! counted <channel> <n>` | so many connections are on the channel |
 //! | `! broker away`, `! broker back` | what the hub answers from here on |
 //! | `! flushed`, `! expired <channel>` | the broker loses everything; what a channel has kept is too old |
 //! | `! failed-over` | the broker loses the last publication of each channel, and goes on under another epoch |
@@ -47,7 +49,7 @@ use crate::id::{RequestId, SessionId, UserId};
 use crate::publication::{Delivery, Draft, Label, Payload, Publication, Retention};
 use crate::realm::{Credentials, Realm};
 use crate::rules::{Consent, MayPublish, MaySubscribe, Rule, Rules};
-use crate::session::{Effect, Input, Policy, Session, Stage};
+use crate::session::{Effect, Input, Policy, Session, Stage, Told};
 use crate::time::{Moment, Now, UnixMicros};
 use crate::websocket::Frame;
 
@@ -234,6 +236,8 @@ impl Theatre {
                 self.publish_elsewhere(rest, None, Delivery::Conflated(dropped.parse().unwrap()));
             }
             "joined" | "left" => self.turn(rest, verb == "joined"),
+            "sighted" | "unsighted" => self.sighted(rest, verb == "sighted"),
+            "counted" => self.counted(rest),
             "broker" => self.hub.is_away = rest == "away",
             "flushed" => self.hub.flush(),
             "failed-over" => self.hub.fail_over(),
@@ -301,6 +305,23 @@ impl Theatre {
         self.policy.realm = Some(Realm { namespace: namespace.into(), credentials });
     }
 
+    /// Of these users it has become known whether they are there.
+    fn sighted(&mut self, users: &str, is_there: bool) {
+        let (known, none) = (self.hub.looked_out_for(users.split(' ').map(UserId::new)), Vec::new());
+        let (there, gone) = if is_there { (known, none) } else { (none, known) };
+        if !(there.is_empty() && gone.is_empty()) {
+            self.say_event(&Reply::unasked(Event::Sighted { there, gone }));
+        }
+    }
+
+    fn counted(&mut self, rest: &str) {
+        let (channel, connections) = rest.split_once(' ').unwrap();
+        let (channel, connections) = (Channel::parse(channel).unwrap(), connections.parse().unwrap());
+        if self.hub.is_counted(&channel) {
+            self.say_event(&Reply::unasked(Event::Counted { channel, connections }));
+        }
+    }
+
     fn read(&self, token: &str) -> Result<Grant, Failure> {
         let expected = Expected::default();
         let claims = self.tokens.get(token).ok_or(TokenFault::Signature);
@@ -345,7 +366,8 @@ impl Theatre {
             let terms = pusher::rules::Terms {
                 client_events: NonZeroU32::new(2),
                 event_bytes: 10_240,
-                counts: false,
+                counts: true,
+                tells_counts: true,
             };
             let rules = pusher::rules::rules(terms);
             self.policy.rules = self.policy.rules.clone().with_realm(&realm.namespace, rules);
@@ -469,7 +491,13 @@ impl Theatre {
                 self.feed(Input::Surveyed { channel, outcome });
             }
             Effect::Heed { channel, .. } => self.hub.heed(&channel),
-            Effect::Enter { channel, member, is_told } => self.hub.attend(&channel, member, is_told),
+            Effect::Enter { channel, member, told } => {
+                self.hub.attend(&channel, member, told == Told::Turns);
+                if told == Told::Count {
+                    self.hub.counts(&channel);
+                }
+            }
+            Effect::LookOut { acquaintances } => self.hub.look_out(acquaintances),
             Effect::Count { id, channel, members } => {
                 let outcome = self.hub.crowd(&channel, members);
                 self.feed(Input::Counted { id, channel, outcome });

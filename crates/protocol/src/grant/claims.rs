@@ -147,6 +147,7 @@ pub fn read(json: &[u8], expected: &Expected, now: UnixMicros) -> Result<Grant, 
             .transpose()
             .map_err(|_| TokenFault::Claims("`channel` is the name of a channel"))?,
         allowances: claims.allow.iter().flatten().map(allowance).collect::<Result<_, _>>()?,
+        acquaintances: Vec::new(),
     })
 }
 
@@ -248,6 +249,7 @@ mod tests {
                 verbs: vec![Verb::Publish, Verb::History],
             }],
             proves: None,
+            acquaintances: Vec::new(),
         };
         assert_eq!(grant, expected);
         assert_eq!(read_anyhow("{}").unwrap(), Grant::default());

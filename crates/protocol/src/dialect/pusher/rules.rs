@@ -16,6 +16,8 @@ pub struct Terms {
     pub event_bytes: usize,
     /// Whether it is known of channels without presence how many hear them.
     pub counts: bool,
+    /// Whether those who hear them are told that.
+    pub tells_counts: bool,
 }
 
 /// What is told to who subscribes to a cache channel.
@@ -40,6 +42,10 @@ fn rule(kind: Kind, terms: Terms) -> Rule {
         rate,
         history: kind.is_cache.then_some(LAST),
         presence: terms.counts || kind.access == Access::Presence,
+        // Who is on a presence channel is told who is; and alone on a channel of one's own there is nothing to count.
+        counts: terms.counts
+            && terms.tells_counts
+            && !matches!(kind.access, Access::Presence | Access::Personal),
         ..Rule::OPEN
     }
 }
@@ -52,10 +58,11 @@ mod tests {
 
     #[test]
     fn a_channel_is_as_open_as_its_name_says() {
-        let terms = |client_events| Terms { client_events, event_bytes: 100, counts: false };
+        let terms =
+            |client_events| Terms { client_events, event_bytes: 100, counts: false, tells_counts: true };
         let ten = NonZeroU32::new(10);
-        let rules = |terms| Rules::of([]).with_realm("shop", rules(terms));
-        let (chatty, quiet) = (rules(terms(ten)), rules(terms(None)));
+        let of = |terms| Rules::of([]).with_realm("shop", rules(terms));
+        let (chatty, quiet) = (of(terms(ten)), of(terms(None)));
         for (name, is_open, takes_client_events, keeps, presence) in [
             ("news", true, false, false, false),
             ("cache-news", true, false, true, false),
@@ -75,6 +82,21 @@ mod tests {
             assert!(quiet.may_publish(&channel, None, true).is_err(), "{name}: client events are off");
             assert_eq!((rule.history.is_some(), rule.presence), (keeps, presence), "{name}");
             assert_eq!((rule.rate, rule.payload_bytes), (ten.filter(|_| takes_client_events), Some(100)));
+        }
+        let counting = of(Terms { counts: true, ..terms(None) });
+        for (name, is_told) in [
+            ("news", true),
+            ("cache-news", true),
+            ("private-a", true),
+            ("private-encrypted-cache-a", true),
+            ("presence-a", false),
+            ("presence-cache-a", false),
+            ("#server-to-user-1", false),
+        ] {
+            let channel = Channel::parse(&format!("shop:{name}")).unwrap();
+            let rule = counting.rule(&channel).unwrap();
+            assert_eq!((rule.presence, rule.counts), (true, is_told), "{name}: how many there are is known");
+            assert!(!chatty.rule(&channel).unwrap().counts, "{name}: it is not known how many there are");
         }
         let elsewhere = Channel::parse("room:private-a").unwrap();
         assert!(chatty.may_hear(&elsewhere, None).is_ok(), "other namespaces are what they were");

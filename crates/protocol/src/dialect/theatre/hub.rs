@@ -8,8 +8,9 @@ use crate::channel::Channel;
 use crate::command::Start;
 use crate::error::{ErrorCode, Failure};
 use crate::event::{Crowd, Entry, Member};
+use crate::grant::Acquaintance;
 use crate::history::{Page, Query};
-use crate::id::SessionId;
+use crate::id::{SessionId, UserId};
 use crate::publication::{Draft, Epoch, IdempotencyKey, Offset, Position, Publication};
 use crate::session::Terms;
 
@@ -31,6 +32,10 @@ pub(super) struct Hub {
     crowds: HashMap<Channel, Vec<Member>>,
     /// Where the client wants to be told who joins and leaves.
     told: HashSet<Channel>,
+    /// Where it is told how many there are.
+    counted: HashSet<Channel>,
+    /// Of whom it is told whether they are there.
+    acquaintances: Vec<Acquaintance>,
 }
 
 #[derive(Default)]
@@ -46,6 +51,8 @@ impl Hub {
         self.entered.clear();
         self.live.clear();
         self.told.clear();
+        self.counted.clear();
+        self.acquaintances.clear();
         self.crowds.values_mut().for_each(|crowd| crowd.retain(|member| member.session != SESSION));
     }
 
@@ -138,6 +145,7 @@ impl Hub {
         self.entered.remove(channel);
         self.live.remove(channel); // Not there if the broker refused the join.
         self.told.remove(channel);
+        self.counted.remove(channel);
         self.depart(channel, SESSION);
     }
 
@@ -147,6 +155,25 @@ impl Hub {
             self.told.insert(channel.clone());
         }
         self.crowds.entry(channel.clone()).or_default().push(member);
+    }
+
+    /// The client is told how many are on a channel.
+    pub(super) fn counts(&mut self, channel: &Channel) {
+        self.counted.insert(channel.clone());
+    }
+
+    pub(super) fn is_counted(&self, channel: &Channel) -> bool {
+        self.counted.contains(channel)
+    }
+
+    /// The client is told of these whether they are there.
+    pub(super) fn look_out(&mut self, acquaintances: Vec<Acquaintance>) {
+        self.acquaintances = acquaintances;
+    }
+
+    /// Those of the users of whom the client is told.
+    pub(super) fn looked_out_for(&self, users: impl Iterator<Item = UserId>) -> Vec<UserId> {
+        users.filter(|user| self.acquaintances.iter().any(|it| it.user == *user)).collect()
     }
 
     /// From now on the client is told of others.
