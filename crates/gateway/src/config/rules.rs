@@ -6,7 +6,7 @@ use super::choice::{AppEvent, BrokerKind, RedisMode, SubscribeBy};
 use super::merge::Merged;
 use super::mistake::Mistakes;
 use super::tokens::{Jwt, SECRET_BYTES_MIN};
-use super::typed::{Config, PusherApp, PusherWebhooks, Told};
+use super::typed::{Config, Numbers, PusherApp, PusherWebhooks, Told};
 
 /// Checks the rules between keys. A rule is silent about keys that are mistaken already.
 pub(super) fn check(config: &Config, merged: &Merged, mistakes: &mut Mistakes) {
@@ -271,7 +271,8 @@ impl Rules<'_> {
         for (id, app) in pusher {
             let (told, counts) =
                 (format!("pusher.apps.{id}.subscription_counts"), format!("pusher.apps.{id}.counts"));
-            self.require(app.counts || !app.subscription_counts, &[&told, &counts], || {
+            let is_known = app.numbers != Numbers::Unknown || self.merged.switch(&told) != Some(true);
+            self.require(is_known, &[&told, &counts], || {
                 format!("{told}: nobody knows how many there are without {counts} = true")
             });
             if let Some(webhooks) = &app.webhooks {
@@ -298,7 +299,8 @@ impl Rules<'_> {
     fn webhooks(&mut self, table: &str, webhooks: &PusherWebhooks, (id, app): (&String, &PusherApp)) {
         let (events, counts) = (format!("{table}.events"), format!("pusher.apps.{id}.counts"));
         let counted = [AppEvent::ChannelExistence, AppEvent::SubscriptionCount];
-        let is_counted = app.counts || !webhooks.events.iter().any(|it| counted.contains(it));
+        let is_counted =
+            app.numbers != Numbers::Unknown || !webhooks.events.iter().any(|it| counted.contains(it));
         self.require(is_counted, &[&events, &counts], || {
             format!("{events}: channel_existence and subscription_count take {counts} = true")
         });

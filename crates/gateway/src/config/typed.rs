@@ -357,12 +357,21 @@ pub struct PusherApp {
     pub event_bytes: NonZeroUsize,
     /// The most events that one client publishes in a second. None: clients do not publish.
     pub client_events_per_second: Option<NonZeroU32>,
-    /// Whether it is known how many hear a channel that is not a presence channel.
-    pub counts: bool,
-    /// Whether those who do are told that.
-    pub subscription_counts: bool,
+    /// Of channels that are no presence channels.
+    pub numbers: Numbers,
     /// What the application is told. None: nothing.
     pub webhooks: Option<PusherWebhooks>,
+}
+
+/// Who knows how many hear a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Numbers {
+    /// Nobody.
+    Unknown,
+    /// The application.
+    Known,
+    /// Those who hear it, too.
+    Told,
 }
 
 /// What an application is told.
@@ -497,10 +506,7 @@ pub(super) fn build(merged: &Merged, default_name: &str) -> Config {
         hooks: Hooks::of(merged),
         events: Events::of(merged),
         pusher: merged.names("pusher.apps").map(|id| (id.clone(), pusher_app(merged, id))).collect(),
-        pusher_webhooks: merged
-            .names("pusher.webhooks")
-            .map(|name| (name.clone(), pusher_hook(merged, name)))
-            .collect(),
+        pusher_webhooks: pusher_hooks(merged),
         console: Console { enabled: merged.switch("console.enabled").unwrap_or(loopback) },
         log: Log { format: LogFormat::of(&text(merged, "log.format")), level: text(merged, "log.level") },
         echo: false,
@@ -601,8 +607,11 @@ fn pusher_app(merged: &Merged, id: &str) -> PusherApp {
         secret: Secret::new(merged.text(&path("secret")).unwrap_or_default()),
         event_bytes: positive(merged, &path("event_bytes")),
         client_events_per_second: small(merged, &path("client_events_per_second")),
-        counts: merged.switch(&path("counts")).expect("the key has a default"),
-        subscription_counts: merged.switch(&path("subscription_counts")).expect("the key has a default"),
+        numbers: match ["counts", "subscription_counts"].map(|key| merged.switch(&path(key))) {
+            [Some(true), Some(true)] => Numbers::Told,
+            [Some(true), _] => Numbers::Known,
+            _ => Numbers::Unknown,
+        },
         webhooks: merged.text(&path("webhooks.url")).map(|url| webhooks(merged, url, &path("webhooks"))),
     }
 }
@@ -613,6 +622,10 @@ fn webhooks(merged: &Merged, url: String, table: &str) -> PusherWebhooks {
         events: merged.list(&format!("{table}.events")).iter().map(|word| AppEvent::of(word)).collect(),
         channels: merged.list(&format!("{table}.channels")),
     }
+}
+
+fn pusher_hooks(merged: &Merged) -> BTreeMap<String, PusherHook> {
+    merged.names("pusher.webhooks").map(|name| (name.clone(), pusher_hook(merged, name))).collect()
 }
 
 fn pusher_hook(merged: &Merged, name: &str) -> PusherHook {

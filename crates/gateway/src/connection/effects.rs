@@ -216,12 +216,7 @@ impl<T: Transport> Connection<T> {
                 services.desk.heed(&channel, self.session.id(), &crowd);
             }
             Effect::Enter { channel, member, told } => {
-                let listening = match told {
-                    session::Told::Nothing => Listening::None,
-                    session::Told::Turns => Listening::Turns(&self.outbox),
-                    session::Told::Count => Listening::Count(&self.outbox),
-                };
-                services.desk.enter(&channel, member, listening);
+                services.desk.enter(&channel, member, listening(told, &self.outbox));
             }
             Effect::LookOut { acquaintances } => services.desk.look_out(&self.outbox, acquaintances),
             Effect::Leave { channel } => {
@@ -349,6 +344,15 @@ pub(crate) async fn count(
         return Err(Failure::new(ErrorCode::TooLarge, text));
     }
     Ok(crowd)
+}
+
+/// What a subscriber listens to, who is to be told this.
+fn listening(told: session::Told, outbox: &Arc<Outbox>) -> Listening<'_> {
+    match told {
+        session::Told::Nothing => Listening::None,
+        session::Told::Turns => Listening::Turns(outbox),
+        session::Told::Count => Listening::Count(outbox),
+    }
 }
 
 /// Queues a frame; when it does not fit the outbox itself orders the connection to close.

@@ -21,7 +21,7 @@ use hyper::body::Incoming;
 use super::handshake::{self, Purpose};
 use super::{Answer, Peer, json, text};
 use crate::api;
-use crate::config::{AppEvent, Config, PusherWebhooks};
+use crate::config::{self, AppEvent, Config, PusherWebhooks};
 use crate::connection::Membership;
 use crate::events::Destination;
 use crate::node::Services;
@@ -39,8 +39,11 @@ pub(crate) fn realms(config: &Config) -> impl Iterator<Item = (Realm, Vec<(Box<s
         let terms = pusher::rules::Terms {
             client_events: app.client_events_per_second,
             event_bytes: app.event_bytes.get(),
-            counts: app.counts,
-            tells_counts: app.subscription_counts,
+            numbers: match app.numbers {
+                config::Numbers::Unknown => pusher::rules::Numbers::Unknown,
+                config::Numbers::Known => pusher::rules::Numbers::Known,
+                config::Numbers::Told => pusher::rules::Numbers::Told,
+            },
         };
         (Realm { namespace: id.as_str().into(), credentials }, pusher::rules::rules(terms))
     })
@@ -48,7 +51,7 @@ pub(crate) fn realms(config: &Config) -> impl Iterator<Item = (Realm, Vec<(Box<s
 
 /// The namespaces of the applications whose clients are told how many hear a channel.
 pub(crate) fn counting(config: &Config) -> impl Iterator<Item = Box<str>> {
-    let counting = config.pusher.iter().filter(|(_, app)| app.counts && app.subscription_counts);
+    let counting = config.pusher.iter().filter(|(_, app)| app.numbers == config::Numbers::Told);
     counting.map(|(id, _)| id.as_str().into())
 }
 

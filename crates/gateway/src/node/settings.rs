@@ -10,7 +10,7 @@ use std::time::Duration;
 use fanfare_protocol::dialect::Offer;
 use fanfare_protocol::limits::{self, Bound};
 use fanfare_protocol::publication::Retention;
-use fanfare_protocol::rules::{Consent, MayPublish, MaySubscribe, Overflow, Roll, Rule, Rules};
+use fanfare_protocol::rules::{Consent, Count, MayPublish, MaySubscribe, Overflow, Roll, Rule, Rules};
 use fanfare_protocol::session::Policy;
 use fanfare_protocol::websocket::{Context, Shape, Willingness};
 
@@ -180,7 +180,7 @@ fn rule(namespace: &Namespace) -> Rule {
             Told::Backend => Roll::ForBackend,
             Told::Nobody => Roll::ForClients,
         },
-        counts: false,
+        count: Count::Untold,
         consent_to_subscribe: consent(&namespace.subscribe_hook),
         consent_to_publish: consent(&namespace.publish_hook),
         overflow: match namespace.overflow {

@@ -24,6 +24,7 @@
 //! | `! failed-over` | the broker loses the last publication of each channel, and goes on under another epoch |
 //! | `! lost <channel>` | the node could not keep up with the channel's stream |
 //! | `! dismissed <code>` | a backend orders the client away |
+//! | `! amended <seconds> [<json>]` | it has it expire then, or `never`, and be shown to others as this |
 //! | `! overflow`, `! drain <ms>`, `! violated <code>`, `! gone` | the other inputs of a session |
 //! | `> …`, `< …` | messages of the client, and of the server; a line break within one is `⏎` |
 //! | `>> …`, `<< …` | other frames of the client (`pong`, `binary`: a message in the other kind of frame, `close`, `close <code>`), and of the server |
@@ -43,7 +44,7 @@ use crate::dialect::{Dialect, Encoding, Incoming, pusher};
 use crate::error::{ErrorCode, Failure};
 use crate::event::{Event, Member, Reply};
 use crate::grant::claims::{self, Expected};
-use crate::grant::{Grant, Pass, Proof, TokenFault, Visitor};
+use crate::grant::{Amendment, Grant, Pass, Proof, TokenFault, Visitor};
 use crate::hook;
 use crate::id::{RequestId, SessionId, UserId};
 use crate::publication::{Delivery, Draft, Label, Payload, Publication, Retention};
@@ -255,6 +256,13 @@ impl Theatre {
                 let channel = Channel::parse(rest).unwrap();
                 self.feed(Input::Enlisted { channel, start: Start::Live });
             }
+            "amended" => {
+                let (expires, info) =
+                    rest.split_once(' ').map_or((rest, None), |(it, info)| (it, Some(info)));
+                let expires = (expires != "never").then(|| expires.parse().unwrap());
+                let profile = info.map(|json| Payload::parse(json).unwrap());
+                self.feed(Input::Amended(Arc::new(Amendment { expires, profile })));
+            }
             "expelled" => self.feed(Input::Expelled { channel: Channel::parse(rest).unwrap() }),
             "gone" => self.feed(Input::Gone),
             time => self.pass(time.strip_prefix('+').unwrap_or_else(|| panic!("no directive {directive:?}"))),
@@ -366,8 +374,7 @@ impl Theatre {
             let terms = pusher::rules::Terms {
                 client_events: NonZeroU32::new(2),
                 event_bytes: 10_240,
-                counts: true,
-                tells_counts: true,
+                numbers: pusher::rules::Numbers::Told,
             };
             let rules = pusher::rules::rules(terms);
             self.policy.rules = self.policy.rules.clone().with_realm(&realm.namespace, rules);
@@ -486,17 +493,12 @@ impl Theatre {
             }
             Effect::GoLive { channel, reply } => self.go_live(channel, reply.as_ref()),
             Effect::Survey { channel, member } => {
-                self.hub.attend(&channel, member, false);
+                self.hub.attend(&channel, member, Told::Nothing);
                 let outcome = self.hub.crowd(&channel, true);
                 self.feed(Input::Surveyed { channel, outcome });
             }
             Effect::Heed { channel, .. } => self.hub.heed(&channel),
-            Effect::Enter { channel, member, told } => {
-                self.hub.attend(&channel, member, told == Told::Turns);
-                if told == Told::Count {
-                    self.hub.counts(&channel);
-                }
-            }
+            Effect::Enter { channel, member, told } => self.hub.attend(&channel, member, told),
             Effect::LookOut { acquaintances } => self.hub.look_out(acquaintances),
             Effect::Count { id, channel, members } => {
                 let outcome = self.hub.crowd(&channel, members);
@@ -600,7 +602,7 @@ impl Theatre {
         let member =
             Member { user, session, profile: words.next().map(|json| Payload::parse(json).unwrap()) };
         if has_come {
-            self.hub.attend(&channel, member.clone(), false);
+            self.hub.attend(&channel, member.clone(), Told::Nothing);
         } else {
             self.hub.depart(&channel, session);
         }

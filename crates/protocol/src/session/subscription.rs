@@ -20,7 +20,7 @@ use crate::id::RequestId;
 use crate::limits::Bound;
 use crate::manners::{Absence, Arrival, Loss, Refusal};
 use crate::publication::{Draft, Position, Retention, Sender};
-use crate::rules::Consent;
+use crate::rules::{Consent, Count};
 use crate::time::Now;
 
 impl Session {
@@ -402,7 +402,7 @@ impl Session {
         }
         let told = match notices {
             Notices::Wanted => Told::Turns,
-            Notices::Unwanted if rule.counts => Told::Count,
+            Notices::Unwanted if rule.count == Count::Told => Told::Count,
             Notices::Unwanted => Told::Nothing,
         };
         let member = self.member(&channel);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::names::{Access, Kind, PREFIXES};
 use crate::publication::Retention;
-use crate::rules::{MayPublish, MaySubscribe, Rule};
+use crate::rules::{Count, MayPublish, MaySubscribe, Rule};
 
 /// What an operator decides for one application.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,10 +14,19 @@ pub struct Terms {
     pub client_events: Option<NonZeroU32>,
     /// The most bytes of the data of one event.
     pub event_bytes: usize,
-    /// Whether it is known of channels without presence how many hear them.
-    pub counts: bool,
-    /// Whether those who hear them are told that.
-    pub tells_counts: bool,
+    /// Of channels that are no presence channels.
+    pub numbers: Numbers,
+}
+
+/// Who knows how many hear a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Numbers {
+    /// Nobody.
+    Unknown,
+    /// Whoever asks, which its clients cannot do.
+    Known,
+    /// Those who hear it are told, too.
+    Told,
 }
 
 /// What is told to who subscribes to a cache channel.
@@ -41,11 +50,14 @@ fn rule(kind: Kind, terms: Terms) -> Rule {
         payload_bytes: Some(terms.event_bytes),
         rate,
         history: kind.is_cache.then_some(LAST),
-        presence: terms.counts || kind.access == Access::Presence,
+        presence: terms.numbers != Numbers::Unknown || kind.access == Access::Presence,
         // Who is on a presence channel is told who is; and alone on a channel of one's own there is nothing to count.
-        counts: terms.counts
-            && terms.tells_counts
-            && !matches!(kind.access, Access::Presence | Access::Personal),
+        count: match (terms.numbers, kind.access) {
+            (Numbers::Unknown | Numbers::Known, _) | (_, Access::Presence | Access::Personal) => {
+                Count::Untold
+            }
+            (Numbers::Told, Access::Public | Access::Private | Access::Encrypted) => Count::Told,
+        },
         ..Rule::OPEN
     }
 }
@@ -58,8 +70,7 @@ mod tests {
 
     #[test]
     fn a_channel_is_as_open_as_its_name_says() {
-        let terms =
-            |client_events| Terms { client_events, event_bytes: 100, counts: false, tells_counts: true };
+        let terms = |client_events| Terms { client_events, event_bytes: 100, numbers: Numbers::Unknown };
         let ten = NonZeroU32::new(10);
         let of = |terms| Rules::of([]).with_realm("shop", rules(terms));
         let (chatty, quiet) = (of(terms(ten)), of(terms(None)));
@@ -83,7 +94,7 @@ mod tests {
             assert_eq!((rule.history.is_some(), rule.presence), (keeps, presence), "{name}");
             assert_eq!((rule.rate, rule.payload_bytes), (ten.filter(|_| takes_client_events), Some(100)));
         }
-        let counting = of(Terms { counts: true, ..terms(None) });
+        let counting = of(Terms { numbers: Numbers::Told, ..terms(None) });
         for (name, is_told) in [
             ("news", true),
             ("cache-news", true),
@@ -95,8 +106,8 @@ mod tests {
         ] {
             let channel = Channel::parse(&format!("shop:{name}")).unwrap();
             let rule = counting.rule(&channel).unwrap();
-            assert_eq!((rule.presence, rule.counts), (true, is_told), "{name}: how many there are is known");
-            assert!(!chatty.rule(&channel).unwrap().counts, "{name}: it is not known how many there are");
+            assert_eq!((rule.presence, rule.count == Count::Told), (true, is_told), "{name}");
+            assert_eq!(chatty.rule(&channel).unwrap().count, Count::Untold, "{name}: it is not known");
         }
         let elsewhere = Channel::parse("room:private-a").unwrap();
         assert!(chatty.may_hear(&elsewhere, None).is_ok(), "other namespaces are what they were");

@@ -12,7 +12,7 @@ use crate::grant::Acquaintance;
 use crate::history::{Page, Query};
 use crate::id::{SessionId, UserId};
 use crate::publication::{Draft, Epoch, IdempotencyKey, Offset, Position, Publication};
-use crate::session::Terms;
+use crate::session::{Terms, Told};
 
 use super::SESSION;
 
@@ -150,16 +150,13 @@ impl Hub {
     }
 
     /// A member has come; as one of the client's connection it may want to be told of others.
-    pub(super) fn attend(&mut self, channel: &Channel, member: Member, is_told: bool) {
-        if is_told {
-            self.told.insert(channel.clone());
-        }
+    pub(super) fn attend(&mut self, channel: &Channel, member: Member, told: Told) {
+        match told {
+            Told::Nothing => false,
+            Told::Turns => self.told.insert(channel.clone()),
+            Told::Count => self.counted.insert(channel.clone()),
+        };
         self.crowds.entry(channel.clone()).or_default().push(member);
-    }
-
-    /// The client is told how many are on a channel.
-    pub(super) fn counts(&mut self, channel: &Channel) {
-        self.counted.insert(channel.clone());
     }
 
     pub(super) fn is_counted(&self, channel: &Channel) -> bool {
