@@ -28,6 +28,7 @@ mod hygiene;
 mod ingesting;
 mod issuers;
 mod limits;
+mod placing;
 mod presence;
 mod proxies;
 mod revoking;
