@@ -344,7 +344,8 @@ mod tests {
 
     fn notice(name: &str, kind: TurnKind) -> Notice {
         let Acquaintance { user, channel } = acquaintance(name);
-        let member = Member { user: Some(user), session: SessionId::from_random([9; 16]), profile: None };
+        let member =
+            Member { user: Some(user), session: SessionId::from_random([9; 16]), profile: None, note: None };
         Notice { channel, turns: vec![Turn { kind, member }], connections: None }
     }
 
