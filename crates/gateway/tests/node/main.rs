@@ -28,6 +28,7 @@ mod hygiene;
 mod ingesting;
 mod issuers;
 mod limits;
+mod operators;
 mod presence;
 mod proxies;
 mod revoking;
