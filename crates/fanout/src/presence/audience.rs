@@ -137,7 +137,7 @@ mod tests {
 
     fn member(session: u8, user: &str) -> Member {
         let session = SessionId::from_random([session; 16]);
-        Member { user: Some(UserId::new(user)), session, profile: None }
+        Member { user: Some(UserId::new(user)), session, profile: None, note: None }
     }
 
     fn told(outbox: &Outbox) -> Vec<String> {

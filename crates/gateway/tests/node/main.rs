@@ -19,6 +19,7 @@ mod echo;
 mod events;
 mod formats;
 mod framing;
+mod golden;
 mod handshake;
 mod headcount;
 mod heartbeat;

@@ -65,7 +65,7 @@ enum Aside {
     Tick,
     PolicyChanged(Arc<Policy>),
     Lost(u8),
-    End(Input),
+    End(Box<Input>),
 }
 
 fn aside() -> impl Strategy<Value = Aside> {
@@ -84,7 +84,7 @@ fn aside() -> impl Strategy<Value = Aside> {
         20 => Just(Aside::Tick),
         5 => policy().prop_map(|policy| Aside::PolicyChanged(Arc::new(policy))),
         20 => (0..CHANNELS).prop_map(Aside::Lost),
-        2 => end.prop_map(Aside::End),
+        2 => end.prop_map(|input| Aside::End(Box::new(input))),
     ]
 }
 
@@ -469,7 +469,7 @@ impl Play {
             Aside::PolicyChanged(policy) => self.change(&policy),
             Aside::Lost(number) => self.lose(&channel(number)),
             Aside::End(input) => {
-                self.feed_aside(input);
+                self.feed_aside(*input);
                 assert_ne!(self.session.stage(), Stage::Open);
             }
         }
