@@ -32,6 +32,7 @@ pub use crate::labels::{
     Answered, ApiMethod, BrokerCall, Carrier, Command, Enforcement, Errand, EventOutcome, Hook, HookOutcome,
     HttpVersion, Limit, Listener, Outcome, Purpose, Refusal, Sacrifice, TlsHandshake, TokenRefusal,
 };
+pub use crate::traffic::Latencies;
 
 /// The content type of [`Metrics::render`].
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;

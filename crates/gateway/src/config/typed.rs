@@ -394,11 +394,14 @@ pub struct PusherHook {
     pub webhooks: PusherWebhooks,
 }
 
-/// The page at `/`.
+/// The pages.
+#[expect(clippy::struct_excessive_bools, reason = "each is switched by itself")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Console {
-    /// Whether it is served.
+    /// Whether newcomers have one at `/` of the public listener.
     pub enabled: bool,
+    /// Whether operators have one at `/` of the internal listener.
+    pub internal: bool,
 }
 
 /// What is logged, and how.
@@ -507,7 +510,7 @@ pub(super) fn build(merged: &Merged, default_name: &str) -> Config {
         events: Events::of(merged),
         pusher: merged.names("pusher.apps").map(|id| (id.clone(), pusher_app(merged, id))).collect(),
         pusher_webhooks: pusher_hooks(merged),
-        console: Console { enabled: merged.switch("console.enabled").unwrap_or(loopback) },
+        console: console(merged, loopback),
         log: Log { format: LogFormat::of(&text(merged, "log.format")), level: text(merged, "log.level") },
         echo: false,
         listen,
@@ -588,6 +591,13 @@ fn readiness(merged: &Merged) -> Readiness {
         lag: millis("readiness.lag_ms"),
         positions: millis("readiness.positions_ms"),
         stall: millis("readiness.stall_ms"),
+    }
+}
+
+fn console(merged: &Merged, loopback: bool) -> Console {
+    Console {
+        enabled: merged.switch("console.enabled").unwrap_or(loopback),
+        internal: merged.switch("console.internal").unwrap_or(true),
     }
 }
 

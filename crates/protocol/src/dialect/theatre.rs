@@ -451,18 +451,16 @@ impl Theatre {
         }
     }
 
+    fn say_ping(&mut self) {
+        let ping = self.spelling.dialect().ping();
+        if ping == Frame::ping(&[]) { self.said.push_str("<< ping\n") } else { self.say(ping.payload()) }
+    }
+
     fn effect(&mut self, effect: Effect) {
         match effect {
             Effect::Send(reply) => self.say_event(&reply),
             Effect::Exceeded(_) => {}
-            Effect::Ping => {
-                let ping = self.spelling.dialect().ping();
-                if ping == Frame::ping(&[]) {
-                    self.said.push_str("<< ping\n")
-                } else {
-                    self.say(ping.payload())
-                }
-            }
+            Effect::Ping => self.say_ping(),
             Effect::Admit { id, channel, start, proof } => {
                 let outcome = match (&proof, &self.policy.realm) {
                     (Proof::Token(token), _) => self.admit(token.expose(), &channel),
