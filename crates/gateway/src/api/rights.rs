@@ -72,6 +72,9 @@ impl Keys {
     }
 }
 
+/// Why a caller that is limited to channels may not ask something.
+const MORE_THAN_A_CHANNEL: &str = "is limited to some channels, and this is about more than a channel";
+
 impl Rights {
     fn all() -> Self {
         Self { caller: None, scopes: vec![Scope::Admin], channels: None }
@@ -83,6 +86,30 @@ impl Rights {
     /// 4403, and which scope it takes.
     pub(super) fn check(&self, call: &ApiCall) -> Result<(), Failure> {
         let (scope, about) = meaning(call);
+        self.check_scope(scope)?;
+        let Some(patterns) = &self.channels else { return Ok(()) };
+        match about {
+            About::Channel(channel) if !is_within(patterns, channel) => {
+                Err(self.refusal(&format!("is limited to other channels than {:?}", channel.as_str())))
+            }
+            About::Channel(_) | About::Listed => Ok(()),
+            About::Cluster => Err(self.refusal(MORE_THAN_A_CHANNEL)),
+        }
+    }
+
+    /// Whether the node itself may be told something.
+    ///
+    /// # Errors
+    /// 4403, and what it takes.
+    pub(super) fn check_node(&self) -> Result<(), Failure> {
+        self.check_scope(Scope::Admin)?;
+        match &self.channels {
+            None => Ok(()),
+            Some(_) => Err(self.refusal(MORE_THAN_A_CHANNEL)),
+        }
+    }
+
+    fn check_scope(&self, scope: Scope) -> Result<(), Failure> {
         if !self.scopes.contains(&Scope::Admin) && !self.scopes.contains(&scope) {
             let words: Vec<_> = self.scopes.iter().map(|scope| scope.as_str()).collect();
             return Err(self.refusal(&format!(
@@ -91,16 +118,7 @@ impl Rights {
                 words.join(", ")
             )));
         }
-        let Some(patterns) = &self.channels else { return Ok(()) };
-        match about {
-            About::Channel(channel) if !is_within(patterns, channel) => {
-                Err(self.refusal(&format!("is limited to other channels than {:?}", channel.as_str())))
-            }
-            About::Channel(_) | About::Listed => Ok(()),
-            About::Cluster => {
-                Err(self.refusal("is limited to some channels, and this is about more than a channel"))
-            }
-        }
+        Ok(())
     }
 
     /// Leaves out of an answer what is none of the caller's business.
@@ -239,7 +257,7 @@ mod tests {
         let rights = authorise(&keys(&[Scope::Admin], &["room:*", "news"]), Some("old")).unwrap();
         let remove = |name| rights.check(&ApiCall::RemoveHistory { channel: channel(name) }).is_ok();
         assert!(remove("room:1") && remove("news") && !remove("shop:1") && !remove("newsy"));
-        assert!(rights.check(&ApiCall::Nodes).is_err());
+        assert!(rights.check(&ApiCall::Nodes).is_err() && rights.check_node().is_err());
         let crowd = Arc::new(fanfare_protocol::event::Crowd { users: 1, connections: 1, members: None });
         let channels = ["room:1", "shop:1"].map(|name| (channel(name), crowd.clone())).to_vec();
         let mut reply = ApiReply::Channels { channels };
