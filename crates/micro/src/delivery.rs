@@ -119,6 +119,7 @@ impl Node {
             start: Start::Live,
             lasts: None,
             crowd: None,
+            greeting: None,
         });
         self.hub.go_live(channel, outbox, Encoding::NativeJson.dialect().encode(&reply));
         let taken = outbox.poll_take(&Context::from_waker(Waker::noop()), &mut Batch::default());

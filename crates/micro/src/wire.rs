@@ -139,6 +139,7 @@ fn encode_subscribed() -> Operation {
         start: Start::Live,
         lasts: None,
         crowd: None,
+        greeting: None,
     })
 }
 

@@ -308,7 +308,9 @@ impl Session {
             Input::Tick => self.tick(now, effects),
             Input::Overflowed => self.close(now, CloseReason::SlowConsumer, Duration::ZERO, effects),
             Input::Dismissed(reason) => self.close(now, reason, Duration::ZERO, effects),
-            Input::Enlisted { channel, start } => self.enlisted(channel, start, effects),
+            Input::Enlisted { channel, start, pass } => {
+                self.enlisted(now, Entering { channel, start }, &pass, effects);
+            }
             Input::Expelled { channel } => self.expelled(&channel, effects),
             Input::Amended(amendment) => self.amended(now, &amendment, effects),
             Input::Drain(after) => self.close(now, CloseReason::GoingAway, after, effects),
