@@ -44,12 +44,18 @@ use rights::Rights;
 
 /// Answers one call.
 pub(crate) async fn answer(peer: IpAddr, request: Request<Incoming>, services: &Arc<Services>) -> Answer {
+    if let Err(why) = services.settings().api_keys.examine(&request) {
+        return http::failure(&why);
+    }
     if services.settings().centrifugo.is_some() && keyed::presents_key(&request) {
         return keyed::answer(peer, request, services).await;
     }
     let method = request.uri().path().trim_start_matches("/api/").to_owned();
     if method == "openapi.json" {
         return http::only_get(request.method(), || http::json(StatusCode::OK, openapi::served()));
+    }
+    if method == "rights" {
+        return http::only_get(request.method(), || rights_of(peer, request.headers(), services));
     }
     let label = label(&method);
     let answer = if request.method() != Method::POST {
@@ -64,6 +70,14 @@ pub(crate) async fn answer(peer: IpAddr, request: Request<Incoming>, services: &
     };
     services.metrics.api_request(label, answer.status().as_u16());
     answer
+}
+
+/// What the caller may do.
+fn rights_of(peer: IpAddr, headers: &HeaderMap, services: &Services) -> Answer {
+    match services.settings().api_keys.authorise(peer, bearer(headers)) {
+        Ok(rights) => http::json(StatusCode::OK, rights.told()),
+        Err(failure) => http::failure(&failure),
+    }
 }
 
 fn label(method: &str) -> ApiMethod {
@@ -144,7 +158,7 @@ async fn body(request: Request<Incoming>, services: &Services) -> Result<Bytes, 
 }
 
 /// The key of `Authorization: Bearer`.
-fn bearer(headers: &HeaderMap) -> Option<&str> {
+pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
     let presented = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, key) = presented.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())

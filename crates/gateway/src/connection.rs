@@ -90,6 +90,8 @@ pub(crate) struct Guest {
 pub(crate) enum Membership {
     /// The node's.
     Common,
+    /// The node's too, with the rights of a caller of the server API: an operator at the console.
+    Operating(Arc<Grant>),
     /// That of the application with this namespace, and nobody else's.
     Of(Box<str>),
     /// Nobody's: it is told why, in its own dialect, and nothing else.
@@ -138,7 +140,7 @@ impl<T: Transport> Connection<T> {
         let (form, mut effects) = (form.into(), Vec::new());
         let policy = match &membership {
             Membership::Of(namespace) => services.settings().policy_of(Some(namespace)),
-            Membership::Common | Membership::Refused(_) => None,
+            Membership::Common | Membership::Operating(_) | Membership::Refused(_) => None,
         };
         let policy = policy.unwrap_or_else(|| services.settings().policy.clone());
         let limits = &policy.limits;

@@ -9,7 +9,7 @@
 //! told to go, paced over the drain window; then the listeners stop; then every task is waited for, until a deadline.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -107,6 +107,8 @@ pub(crate) struct Services {
     pub(crate) renewals: Renewals,
     /// Whether `/echo` is served.
     pub(crate) echo: bool,
+    /// Where the internal listener is, once it is bound.
+    pub(crate) internal: OnceLock<SocketAddr>,
     pub(crate) tasks: TaskTracker,
 }
 
@@ -189,6 +191,7 @@ impl Node {
 
         let public = listener::bind(config.listen.public).await.context("listen.public")?;
         let internal = listener::bind(config.listen.internal).await.context("listen.internal")?;
+        let _ = services.internal.set(internal.local_addr()?);
         let node = Self {
             public: public.local_addr()?,
             internal: internal.local_addr()?,
@@ -376,6 +379,7 @@ fn services(
         admission: Admission::default(),
         readiness: Readiness::default(),
         echo: config.echo,
+        internal: OnceLock::new(),
         tasks,
     }
 }

@@ -67,7 +67,7 @@ pub(crate) struct Report {
     pub(crate) ready: bool,
     node: Box<str>,
     /// The checks that have failed.
-    failing: Vec<&'static str>,
+    pub(crate) failing: Vec<&'static str>,
     /// What does not work, and is nothing to clients.
     degraded: Vec<&'static str>,
     checks: Checks,

@@ -34,6 +34,7 @@ pub use crate::labels::{
     HookOutcome, HttpVersion, Limit, Listener, Outcome, Purpose, Refusal, Sacrifice, Source, TlsHandshake,
     TokenRefusal,
 };
+pub use crate::traffic::Latencies;
 
 /// The content type of [`Metrics::render`].
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;

@@ -221,6 +221,11 @@ impl Pattern {
         Channel::parse(text).ok().map(Self)
     }
 
+    /// As it is written.
+    pub fn as_str(&self) -> &str {
+        self.0.as_str()
+    }
+
     /// Whether it names this channel. Takes time in proportion to both lengths, whatever the pattern.
     pub fn matches(&self, channel: &Channel) -> bool {
         let mut parts = self.0.as_str().split('*');

@@ -6,12 +6,16 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ::http::{Request, header};
 use fanfare_protocol::Channel;
 use fanfare_protocol::error::{ErrorCode, Failure};
-use fanfare_protocol::grant::Pattern;
+use fanfare_protocol::grant::{Allowance, Grant, Pattern, Verb};
 use fanfare_protocol::server_api::{ApiCall, ApiReply};
+use fanfare_protocol::time::UnixMicros;
+use serde_json::json;
 
 use crate::config::{Api, Scope, Secret};
+use crate::http::host;
 
 /// Every key there is.
 #[derive(Debug)]
@@ -43,11 +47,27 @@ impl Keys {
         Self(of_everything.chain(of_callers).collect())
     }
 
+    /// Whether a request is one that its sender meant. Without keys it takes no more than to be on this machine, and any page can have a
+    /// browser on it send a POST: so it must be a page of this listener, and opened by an address, since a name can be pointed here by
+    /// whoever owns it.
+    ///
+    /// # Errors
+    /// 4403 to other pages.
+    pub(crate) fn examine<B>(&self, request: &Request<B>) -> Result<(), Failure> {
+        let is_page = request.headers().contains_key(header::ORIGIN);
+        let is_own = || host::is_of_no_other_page(request) && host::is_this_machine(request);
+        if !self.0.is_empty() || !is_page || is_own() {
+            return Ok(());
+        }
+        let text = "without api.keys the pages that may call are this listener's own, opened by its address or as localhost";
+        Err(Failure::new(ErrorCode::Forbidden, text))
+    }
+
     /// What the caller may do: the holder of a key, or, where there are none, whoever calls from this machine.
     ///
     /// # Errors
     /// 4403 to other machines where there are no keys, 4401 to who presents none that is known.
-    pub(super) fn authorise(&self, peer: IpAddr, presented: Option<&str>) -> Result<Arc<Rights>, Failure> {
+    pub(crate) fn authorise(&self, peer: IpAddr, presented: Option<&str>) -> Result<Arc<Rights>, Failure> {
         if self.0.is_empty() {
             return if peer.to_canonical().is_loopback() {
                 Ok(Arc::new(Rights::all()))
@@ -86,7 +106,7 @@ impl Rights {
     /// 4403, and which scope it takes.
     pub(super) fn check(&self, call: &ApiCall) -> Result<(), Failure> {
         let (scope, about) = meaning(call);
-        self.check_scope(scope)?;
+        self.takes(scope)?;
         let Some(patterns) = &self.channels else { return Ok(()) };
         match about {
             About::Channel(channel) if !is_within(patterns, channel) => {
@@ -102,23 +122,44 @@ impl Rights {
     /// # Errors
     /// 4403, and what it takes.
     pub(super) fn check_node(&self) -> Result<(), Failure> {
-        self.check_scope(Scope::Admin)?;
+        self.takes(Scope::Admin)?;
         match &self.channels {
             None => Ok(()),
             Some(_) => Err(self.refusal(MORE_THAN_A_CHANNEL)),
         }
     }
 
-    fn check_scope(&self, scope: Scope) -> Result<(), Failure> {
-        if !self.scopes.contains(&Scope::Admin) && !self.scopes.contains(&scope) {
-            let words: Vec<_> = self.scopes.iter().map(|scope| scope.as_str()).collect();
-            return Err(self.refusal(&format!(
-                "takes the scope {}, and has {}",
-                scope.as_str(),
-                words.join(", ")
-            )));
+    /// What a conversation with these rights may do, until this moment.
+    ///
+    /// # Errors
+    /// 4403 to who may not read.
+    pub(crate) fn grant(&self, ends: UnixMicros) -> Result<Grant, Failure> {
+        self.takes(Scope::Read)?;
+        let mut verbs = vec![Verb::Subscribe, Verb::Presence, Verb::History];
+        verbs.extend(self.takes(Scope::Publish).is_ok().then_some(Verb::Publish));
+        let all = || vec![Pattern::parse("*").expect("a name of one character")];
+        let channels = self.channels.clone().unwrap_or_else(all);
+        let (allowances, expires) = (vec![Allowance { channels, verbs }], Some(ends.0 / 1_000_000));
+        Ok(Grant { allowances, expires, ends: Some(ends), ..Grant::default() })
+    }
+
+    /// Says what they are.
+    pub(super) fn told(&self) -> Vec<u8> {
+        let patterns = self.channels.as_ref().map(|all| all.iter().map(Pattern::as_str).collect::<Vec<_>>());
+        let told =
+            json!({ "type": "rights", "caller": self.caller, "scopes": self.words(), "channels": patterns });
+        serde_json::to_vec(&told).expect("words are JSON")
+    }
+
+    fn takes(&self, scope: Scope) -> Result<(), Failure> {
+        if self.scopes.contains(&Scope::Admin) || self.scopes.contains(&scope) {
+            return Ok(());
         }
-        Ok(())
+        Err(self.refusal(&format!("takes the scope {}, and has {}", scope.as_str(), self.words().join(", "))))
+    }
+
+    fn words(&self) -> Vec<&'static str> {
+        self.scopes.iter().map(|scope| scope.as_str()).collect()
     }
 
     /// Leaves out of an answer what is none of the caller's business.

@@ -1002,15 +1002,24 @@ pub(super) const SECTIONS: &[Section] = &[
     },
     Section {
         name: "console",
-        help: "The page at `/` of the public listener.",
-        keys: &[unset(
-            "console.enabled",
-            Kind::Switch,
-            "`true` while `listen.public` is a loopback address",
-            "true",
-            "Whether the page is served.",
-        )
-        .reloadable()],
+        help: "The pages that a node serves: one to try it with, one to run it by.",
+        keys: &[
+            unset(
+                "console.enabled",
+                Kind::Switch,
+                "`true` while `listen.public` is a loopback address",
+                "true",
+                "Whether the page to try it with is served, at `/` of the public listener.",
+            )
+            .reloadable(),
+            key(
+                "console.internal",
+                Kind::Switch,
+                "true",
+                "Whether the operators' console is served, at `/` of the internal listener. It can do what its user's key of the API can.",
+            )
+            .reloadable(),
+        ],
     },
     Section {
         name: "log",

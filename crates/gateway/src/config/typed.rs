@@ -373,11 +373,14 @@ pub struct PusherWebhooks {
     pub events: Vec<AppEvent>,
 }
 
-/// The page at `/`.
+/// The pages.
+#[expect(clippy::struct_excessive_bools, reason = "each is switched by itself")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Console {
-    /// Whether it is served.
+    /// Whether newcomers have one at `/` of the public listener.
     pub enabled: bool,
+    /// Whether operators have one at `/` of the internal listener.
+    pub internal: bool,
 }
 
 /// What is logged, and how.
@@ -486,7 +489,7 @@ pub(super) fn build(merged: &Merged, default_name: &str) -> Config {
         events: Events::of(merged),
         pusher: merged.names("pusher.apps").map(|id| (id.clone(), pusher_app(merged, id))).collect(),
         consumers: merged.names("consumers").map(|name| (name.clone(), Consumer::of(merged, name))).collect(),
-        console: Console { enabled: merged.switch("console.enabled").unwrap_or(loopback) },
+        console: console(merged, loopback),
         log: Log { format: LogFormat::of(&text(merged, "log.format")), level: text(merged, "log.level") },
         echo: false,
         listen,
@@ -567,6 +570,13 @@ fn readiness(merged: &Merged) -> Readiness {
         lag: millis("readiness.lag_ms"),
         positions: millis("readiness.positions_ms"),
         stall: millis("readiness.stall_ms"),
+    }
+}
+
+fn console(merged: &Merged, loopback: bool) -> Console {
+    Console {
+        enabled: merged.switch("console.enabled").unwrap_or(loopback),
+        internal: merged.switch("console.internal").unwrap_or(true),
     }
 }
 

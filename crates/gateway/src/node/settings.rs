@@ -45,8 +45,8 @@ pub(crate) struct Settings {
     pub(crate) api_keys: Keys,
     /// What clients of Centrifugo are offered, where they are served.
     pub(crate) centrifugo: Option<&'static Offer>,
-    /// Whether the page is served.
-    pub(crate) console: bool,
+    /// Which pages are served.
+    pub(crate) console: config::Console,
     /// How long the head of a request, or the body of an API call, may take to arrive.
     pub(crate) header_timeout: Duration,
     pub(crate) drain_window: Duration,
@@ -75,7 +75,7 @@ impl Settings {
             proxies: Proxies::of(&config.proxy),
             api_keys: Keys::of(&config.api),
             centrifugo: config.centrifugo.enabled.then_some(&centrifugo::OFFER),
-            console: config.console.enabled,
+            console: config.console.clone(),
             header_timeout: config.limits.header_timeout,
             drain_window: config.node.drain,
             readiness: config.readiness,
