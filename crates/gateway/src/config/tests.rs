@@ -443,6 +443,14 @@ fn keys_that_must_agree_are_held_to_it() {
             "[pusher.apps.shop]\nkey = \"k\"\nsecret = \"s\"\n[namespaces.shop]\npresence = true",
             "namespaces.shop: these are the channels of pusher.apps.shop, whose rules are the protocol's (fanfare.toml, line 2)",
         ),
+        (
+            "[consumers.shop]\nurl = \"http://127.0.0.1\"",
+            "consumers.shop.url: a consumer takes the URL of its server, such as redis://127.0.0.1:6379 (fanfare.toml, line 2)",
+        ),
+        (
+            "[consumers.shop]\nkeep = true",
+            "consumers.shop.url: a consumer takes the URL of its server, such as redis://127.0.0.1:6379 (fanfare.toml, line 2)",
+        ),
     ] {
         refused(text, &[message]);
     }

@@ -11,6 +11,7 @@ use super::choice::{
     AppEvent, BrokerKind, ForwardedBy, LogFormat, PublishBy, RedisMode, Scope, SlowSubscriber, SubscribeBy,
     TlsVersion, Trial,
 };
+use super::consumers::Consumer;
 use super::events::Events;
 use super::hooks::Hooks;
 use super::identity::Identity;
@@ -66,6 +67,8 @@ pub struct Config {
     pub hooks: Hooks,
     /// What a backend is told.
     pub events: Events,
+    /// What is fetched to be published, by its consumers' names.
+    pub consumers: BTreeMap<String, Consumer>,
     /// What is logged, and how.
     pub log: Log,
     /// Whether `/echo` is served, for conformance suites. No key sets it: `fanfare echo` does, on loopback.
@@ -485,6 +488,7 @@ pub(super) fn build(merged: &Merged, default_name: &str) -> Config {
         hooks: Hooks::of(merged),
         events: Events::of(merged),
         pusher: merged.names("pusher.apps").map(|id| (id.clone(), pusher_app(merged, id))).collect(),
+        consumers: merged.names("consumers").map(|name| (name.clone(), Consumer::of(merged, name))).collect(),
         console: console(merged, loopback),
         log: Log { format: LogFormat::of(&text(merged, "log.format")), level: text(merged, "log.level") },
         echo: false,
