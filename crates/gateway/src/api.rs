@@ -35,6 +35,7 @@ const AT_ONCE: usize = 64;
 
 mod ingest;
 mod keyed;
+mod log;
 mod openapi;
 mod rights;
 
@@ -96,6 +97,7 @@ fn label(method: &str) -> ApiMethod {
         "rpc" => ApiMethod::Call,
         "batch" => ApiMethod::Batch,
         "ingest" => ApiMethod::Ingest,
+        "log" => ApiMethod::Log,
         _ => ApiMethod::Other,
     }
 }
@@ -109,6 +111,10 @@ async fn call(
     let settings = services.settings();
     let rights = settings.api_keys.authorise(peer, bearer(request.headers()))?;
     let body = body(request, services).await?;
+    if method == "log" {
+        rights.check_node()?;
+        return log::answer(&body);
+    }
     let (calls, shape) = native::api::decode_all(method, &body)?;
     let answers = perform_all(calls, shape.is_ordered(), &rights, &settings.policy, services).await;
     native::api::encode_all(shape, answers)

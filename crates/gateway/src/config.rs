@@ -24,6 +24,7 @@
 mod authorities;
 mod check;
 mod choice;
+mod consumers;
 mod events;
 mod hooks;
 mod identity;
@@ -49,6 +50,7 @@ pub use choice::{
     AppEvent, BrokerKind, ClientCertificates, EventKind, ForwardedBy, LogFormat, OnFailure, PublishBy,
     RedisMode, Scope, SlowSubscriber, SubscribeBy, TlsVersion, Trial,
 };
+pub use consumers::{Consumer, Published};
 pub use events::Events;
 pub use hooks::Hooks;
 pub(crate) use identity::provider;

@@ -35,7 +35,7 @@ use fanfare_protocol::limits::Bound;
 use fanfare_protocol::session::{Effect, Input, Session, Stage};
 use fanfare_protocol::time::{Moment, Now};
 use fanfare_protocol::websocket::{Event, Frame, Violation};
-use fanfare_protocol::{CloseReason, Form, SessionId, Ticket};
+use fanfare_protocol::{CloseReason, Form, SessionId, Ticket, UserId};
 use futures_util::FutureExt;
 use tracing::debug;
 
@@ -157,6 +157,7 @@ impl<T: Transport> Connection<T> {
         let outbox = Outbox::new(session.id(), form, queue_bytes);
         services.roster.enter(&outbox, Some(Origin { address, carrier, since: now.unix }));
         services.metrics.connection_opened(carrier);
+        debug!(session = %session.id(), %address, ?carrier, "connection opened");
         let mut connection = Self {
             transport: transport(message_bytes),
             session,
@@ -401,7 +402,6 @@ impl<S: ByteStream> Connection<WebSocket<S>> {
                 connection.schedule_tick();
                 poll_fn(|cx| connection.poll_turn(cx)).await;
             }
-            debug!(session = ?connection.session.id(), code = connection.session.outcome(), "connection ended");
         }
     }
 
@@ -449,6 +449,8 @@ impl<T> Drop for Connection<T> {
         }
         roster.leave(&self.outbox);
         let outcome = self.session.outcome();
+        let user = self.session.grant().and_then(|grant| grant.user.as_ref()).map(UserId::as_str);
+        debug!(session = %self.session.id(), user, code = outcome, "connection ended");
         if outcome == CloseReason::HeartbeatTimeout.number() {
             metrics.heartbeat_timed_out();
         }

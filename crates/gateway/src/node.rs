@@ -35,10 +35,12 @@ use crate::census::{self, Census};
 use crate::clock::Clock;
 use crate::config::{self, BrokerKind, Config};
 use crate::connection::{Roster, Speakers, Talks, Wheel};
+use crate::consumers::{self, Consumers};
 use crate::errands::{self, Errands};
 use crate::events::{self, Events};
 use crate::hooks::Renewals;
 use crate::http::Door;
+use crate::logging;
 use crate::orders::{self, Bids};
 use crate::outgoing::Dialer;
 use crate::readiness::{self, Readiness};
@@ -97,6 +99,8 @@ pub(crate) struct Services {
     pub(crate) readiness: Readiness,
     /// For requests of the node's own.
     pub(crate) dialer: Dialer,
+    /// How what is fetched for publication is.
+    pub(crate) consumers: Consumers,
     /// What backends are told.
     pub(crate) events: Arc<Events>,
     /// Those about whom the backend is to be asked again.
@@ -158,6 +162,8 @@ pub struct Node {
     stop: CancellationToken,
     /// The tasks that tell backends, and what stops them: before the broker, which they need.
     tellers: (TaskTracker, CancellationToken),
+    /// The tasks that fetch publications, and what stops them: before everything else.
+    fetchers: (TaskTracker, CancellationToken),
 }
 
 impl Node {
@@ -192,14 +198,17 @@ impl Node {
             services: services.clone(),
             stop: stop.clone(),
             tellers: (TaskTracker::new(), CancellationToken::new()),
+            fetchers: (TaskTracker::new(), CancellationToken::new()),
         };
         node.tell(config);
+        consumers::start(config, &services, &node.fetchers.0, &node.fetchers.1);
         tasks.spawn(orders::follow(services.clone(), stop.clone()));
         tasks.spawn(users::share(services.clone(), config.presence.heartbeat, stop.clone()));
         tasks.spawn(errands::follow(services.clone(), stop.clone()));
         tasks.spawn(orders::follow_bids(services.clone(), stop.clone()));
         tasks.spawn(census::share(services.clone(), stop.clone()));
         tasks.spawn(readiness::watch(services.clone(), stop.clone()));
+        tasks.spawn(logging::watch(stop.clone()));
         // Without what was revoked no token is taken, and a ticket that was given before this node hears others is worth little;
         // but with the broker away clients are let wait elsewhere than in the backlog.
         let Services { revoked, errands, bids, .. } = &*services;
@@ -262,8 +271,10 @@ impl Node {
     /// Tells every client to go, paced over the drain window, and returns when all tasks have ended, or when they
     /// should have.
     pub async fn drain(self) {
-        let Self { services, stop, tellers: (tellers, telling), .. } = self;
-        drain::run(&services).await;
+        let Self { services, stop, tellers: (tellers, telling), fetchers: (fetchers, fetching), .. } = self;
+        fetching.cancel();
+        fetchers.close();
+        tokio::join!(drain::run(&services), fetchers.wait());
         tokio::join!(services.desk.close(), census::leave(&services));
         telling.cancel();
         tellers.close();
@@ -354,6 +365,7 @@ fn services(
         desk,
         dialer,
         events,
+        consumers: Consumers::default(),
         renewals: Renewals::default(),
         metrics,
         clock,

@@ -11,6 +11,7 @@ use fanfare_protocol::publication::{IDEMPOTENCY_KEY_BYTES_MAX, LABEL_BYTES_MAX};
 use fanfare_protocol::server_api::CONNECTIONS_MAX;
 use serde_json::{Map, Value, json};
 
+use super::log::{LEVEL_BYTES_MAX, PATTERN, SECONDS_MAX};
 use crate::config::Scope;
 
 /// A method of the API.
@@ -140,11 +141,22 @@ const METHODS: &[Method] = &[
     },
 ];
 
+/// The one that is about the node that is asked.
+const LOG: Method = Method {
+    name: "log",
+    summary: "What the node that is asked logs; at another level for a while, where one is given.",
+    scope: Scope::Admin,
+    request: log,
+    answer: "Log",
+    failures: &[404],
+};
+
 /// The whole document.
 fn document() -> Value {
     let mut paths: Map<_, _> =
         METHODS.iter().map(|method| (format!("/api/{}", method.name), path(method))).collect();
     paths.insert("/api/ingest".into(), ingest());
+    paths.insert("/api/log".into(), path(&LOG));
     paths.insert("/api/rights".into(), rights());
     json!({
         "openapi": "3.1.0",
@@ -379,6 +391,13 @@ fn refresh() -> Value {
     whom(["user", "session"], &["expires"], fields)
 }
 
+fn log() -> Value {
+    let level =
+        json!({ "type": "string", "pattern": PATTERN, "maxLength": LEVEL_BYTES_MAX, "examples": ["debug"] });
+    let seconds = json!({ "type": "integer", "minimum": 1, "maximum": SECONDS_MAX, "default": 600 });
+    object(&[], json!({ "level": level, "seconds": seconds }))
+}
+
 fn connections() -> Value {
     let limit = json!({ "type": "integer", "minimum": 1, "maximum": CONNECTIONS_MAX, "default": 100 });
     let after = json!({
@@ -453,6 +472,9 @@ fn schemas() -> Value {
         "Channels": typed("channels", &["channels"], json!({ "channels": list(listed) })),
         "Connections": typed("connections", &["connections", "unanswered"], json!({
             "connections": list(connection), "next": word(), "unanswered": list(word()),
+        })),
+        "Log": typed("log", &["level", "seconds"], json!({
+            "level": word(), "seconds": { "type": ["integer", "null"], "minimum": 0 },
         })),
         "Nodes": typed("nodes", &["nodes"], json!({ "nodes": list(node_facts()) })),
     })

@@ -92,6 +92,9 @@ impl Keys {
     }
 }
 
+/// Why a caller that is limited to channels may not ask something.
+const MORE_THAN_A_CHANNEL: &str = "is limited to some channels, and this is about more than a channel";
+
 impl Rights {
     fn all() -> Self {
         Self { caller: None, scopes: vec![Scope::Admin], channels: None }
@@ -110,9 +113,19 @@ impl Rights {
                 Err(self.refusal(&format!("is limited to other channels than {:?}", channel.as_str())))
             }
             About::Channel(_) | About::Listed => Ok(()),
-            About::Cluster => {
-                Err(self.refusal("is limited to some channels, and this is about more than a channel"))
-            }
+            About::Cluster => Err(self.refusal(MORE_THAN_A_CHANNEL)),
+        }
+    }
+
+    /// Whether the node itself may be told something.
+    ///
+    /// # Errors
+    /// 4403, and what it takes.
+    pub(super) fn check_node(&self) -> Result<(), Failure> {
+        self.takes(Scope::Admin)?;
+        match &self.channels {
+            None => Ok(()),
+            Some(_) => Err(self.refusal(MORE_THAN_A_CHANNEL)),
         }
     }
 
@@ -286,7 +299,7 @@ mod tests {
         let rights = authorise(&keys(&[Scope::Admin], &["room:*", "news"]), Some("old")).unwrap();
         let remove = |name| rights.check(&ApiCall::RemoveHistory { channel: channel(name) }).is_ok();
         assert!(remove("room:1") && remove("news") && !remove("shop:1") && !remove("newsy"));
-        assert!(rights.check(&ApiCall::Nodes).is_err());
+        assert!(rights.check(&ApiCall::Nodes).is_err() && rights.check_node().is_err());
         let crowd = Arc::new(fanfare_protocol::event::Crowd { users: 1, connections: 1, members: None });
         let channels = ["room:1", "shop:1"].map(|name| (channel(name), crowd.clone())).to_vec();
         let mut reply = ApiReply::Channels { channels };

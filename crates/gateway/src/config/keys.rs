@@ -875,6 +875,53 @@ pub(super) const SECTIONS: &[Section] = &[
         ],
     },
     Section {
+        name: "consumers",
+        help: "Publications that the cluster fetches by itself: `<name>` is a consumer of a Redis Stream, or of several. Any number of nodes \
+               may have it. docs/consumers.md says how entries look and what is promised.",
+        keys: &[
+            unset(
+                "consumers.*.url",
+                Kind::Secret,
+                "a consumer takes one",
+                "\"redis://127.0.0.1:6379\"",
+                "The Redis server of the stream: one server.",
+            ),
+            key("consumers.*.batch", whole(1, 1000), "100", "The most entries that are read at once."),
+            key(
+                "consumers.*.dead_letters",
+                Kind::Switch,
+                "true",
+                "Whether entries that nobody could publish are put aside with the reason, the last 10,000: in the stream `<stream>:dead`. \
+                 Otherwise they are dropped.",
+            ),
+            key(
+                "consumers.*.stream",
+                Kind::Text { max: 48, also: "._-:" },
+                "\"fanfare:outbox\"",
+                "The stream.",
+            ),
+            key(
+                "consumers.*.partitions",
+                whole(1, 64),
+                "1",
+                "The number of streams. With several they are called `<stream>:0` and so on; nodes share them, and the \
+                 order of a channel is kept where producers take the same one for it each time.",
+            ),
+            key(
+                "consumers.*.group",
+                Kind::Text { max: 64, also: "._-:" },
+                "\"fanfare\"",
+                "The consumer group, which is made where there is none.",
+            ),
+            key(
+                "consumers.*.keep",
+                Kind::Switch,
+                "false",
+                "Whether entries stay in the stream when they have been published, for other groups that read it.",
+            ),
+        ],
+    },
+    Section {
         name: "pusher.apps",
         help: "Applications whose clients speak the Pusher protocol at `/app/<key>`. `<name>` is the id of the application, and the \
                namespace of its channels: what its clients call `news` is `<name>:news` to others. See docs/protocol/pusher.md.",

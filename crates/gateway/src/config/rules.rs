@@ -21,6 +21,7 @@ pub(super) fn check(config: &Config, merged: &Merged, mistakes: &mut Mistakes) {
     rules.events(config);
     rules.applications(config);
     rules.callers(config);
+    rules.consumers(config);
 }
 
 /// The keys that make tokens be taken.
@@ -157,6 +158,20 @@ impl Rules<'_> {
             let Some(bytes) = namespace.max_bytes else { continue };
             self.require(bytes <= message, &[&path, "limits.message_bytes"], || {
                 format!("{path} = {bytes}: more than limits.message_bytes = {message}")
+            });
+        }
+    }
+
+    /// A consumer knows where to fetch.
+    fn consumers(&mut self, config: &Config) {
+        for (name, consumer) in &config.consumers {
+            let path = |key: &str| format!("consumers.{name}.{key}");
+            let url = path("url");
+            // Wherever it is written about.
+            let others = ["stream", "partitions", "group", "batch", "dead_letters", "keep"].map(path);
+            let paths: Vec<_> = std::iter::once(&url).chain(&others).map(String::as_str).collect();
+            self.require(consumer.has_good_url(), &paths, || {
+                format!("{url}: a consumer takes the URL of its server, such as redis://127.0.0.1:6379")
             });
         }
     }

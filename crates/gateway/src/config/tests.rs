@@ -465,6 +465,14 @@ fn keys_that_must_agree_are_held_to_it() {
              [pusher.webhooks.audit]\napp = \"shop\"\nurl = \"http://127.0.0.1/\"\nchannels = [\"shop:news\"]",
             "pusher.webhooks.audit.channels: names as clients know them, without the application's, of at most 164 bytes (fanfare.toml, line 7)",
         ),
+        (
+            "[consumers.shop]\nurl = \"http://127.0.0.1\"",
+            "consumers.shop.url: a consumer takes the URL of its server, such as redis://127.0.0.1:6379 (fanfare.toml, line 2)",
+        ),
+        (
+            "[consumers.shop]\nkeep = true",
+            "consumers.shop.url: a consumer takes the URL of its server, such as redis://127.0.0.1:6379 (fanfare.toml, line 2)",
+        ),
     ] {
         refused(text, &[message]);
     }

@@ -11,6 +11,7 @@ use super::choice::{
     AppEvent, BrokerKind, ForwardedBy, LogFormat, PublishBy, RedisMode, Scope, SlowSubscriber, SubscribeBy,
     TlsVersion, Trial,
 };
+use super::consumers::Consumer;
 use super::events::Events;
 use super::hooks::Hooks;
 use super::identity::Identity;
@@ -68,6 +69,8 @@ pub struct Config {
     pub hooks: Hooks,
     /// What a backend is told.
     pub events: Events,
+    /// What is fetched to be published, by its consumers' names.
+    pub consumers: BTreeMap<String, Consumer>,
     /// What is logged, and how.
     pub log: Log,
     /// Whether `/echo` is served, for conformance suites. No key sets it: `fanfare echo` does, on loopback.
@@ -445,8 +448,7 @@ impl Config {
 /// Gives each value its type. It never fails: a value that was refused left its default behind. What stands in other
 /// files is not read yet.
 pub(super) fn build(merged: &Merged, default_name: &str) -> Config {
-    let listen =
-        Listen { public: address(merged, "listen.public"), internal: address(merged, "listen.internal") };
+    let listen = listen(merged);
     let loopback = listen.public.ip().is_loopback();
     let namespaces = merged.names("namespaces").map(|name| (name.clone(), namespace(merged, name)));
     Config {
@@ -510,11 +512,16 @@ pub(super) fn build(merged: &Merged, default_name: &str) -> Config {
         events: Events::of(merged),
         pusher: merged.names("pusher.apps").map(|id| (id.clone(), pusher_app(merged, id))).collect(),
         pusher_webhooks: pusher_hooks(merged),
+        consumers: merged.names("consumers").map(|name| (name.clone(), Consumer::of(merged, name))).collect(),
         console: console(merged, loopback),
         log: Log { format: LogFormat::of(&text(merged, "log.format")), level: text(merged, "log.level") },
         echo: false,
         listen,
     }
+}
+
+fn listen(merged: &Merged) -> Listen {
+    Listen { public: address(merged, "listen.public"), internal: address(merged, "listen.internal") }
 }
 
 fn compression(merged: &Merged) -> Option<Compression> {

@@ -11,6 +11,7 @@ mod bounds;
 mod closing;
 mod compression;
 mod compression_memory;
+mod consuming;
 mod counters;
 mod crossing;
 mod crowds;
