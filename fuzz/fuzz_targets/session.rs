@@ -280,7 +280,7 @@ impl Shell {
                     assert!(!self.has_closed, "something is said after the Close: {effect:?}");
                     spell(reply);
                 }
-                Effect::Ping | Effect::Enter { .. } | Effect::Heed { .. } => {
+                Effect::Ping | Effect::Enter { .. } | Effect::Heed { .. } | Effect::LookOut { .. } => {
                     assert!(!self.has_closed, "after the Close: {effect:?}")
                 }
                 Effect::GoLive { reply: None, .. }
@@ -372,6 +372,7 @@ impl Shell {
             }
             Effect::Send(_)
             | Effect::Ping
+            | Effect::LookOut { .. }
             | Effect::Exceeded(_)
             | Effect::Close { .. }
             | Effect::EchoClose(_) => return None,

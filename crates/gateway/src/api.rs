@@ -47,7 +47,7 @@ pub(crate) async fn answer(peer: IpAddr, request: Request<Incoming>, services: &
     if let Err(why) = services.settings().api_keys.examine(&request) {
         return http::failure(&why);
     }
-    if services.settings().centrifugo.is_some() && keyed::presents_key(&request) {
+    if services.settings().offer.is_some() && keyed::presents_key(&request) {
         return keyed::answer(peer, request, services).await;
     }
     let method = request.uri().path().trim_start_matches("/api/").to_owned();

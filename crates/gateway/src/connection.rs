@@ -443,6 +443,9 @@ impl<T> Drop for Connection<T> {
         metrics.outbox_queued(-i64::try_from(discarded).expect("a queue is bounded"));
         if let Some(grant) = self.session.grant() {
             roster.forget(&self.outbox, grant);
+            if !grant.acquaintances.is_empty() {
+                desk.look_away(self.session.id());
+            }
         }
         roster.leave(&self.outbox);
         let outcome = self.session.outcome();

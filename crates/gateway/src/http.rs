@@ -35,12 +35,14 @@ mod handshake;
 pub(crate) mod host;
 pub(crate) mod operators;
 mod publish;
-pub(crate) mod pusher;
+mod pusher;
 mod query;
 mod streams;
 
+pub(crate) use centrifugo::{names, offer};
 use handshake::Purpose;
 pub(crate) use publish::{say, taken};
+pub(crate) use pusher::{counting, destinations, is_counted, realms};
 
 /// What every route answers with.
 pub(crate) type Answer = Response<Body>;

@@ -353,6 +353,7 @@ fn services(
         &tasks,
         HubOptions { broker_timeout, check_interval: CHECK_INTERVAL, now: Clock::wall },
     );
+    desk.look_around(&hub, &tasks);
     let dialer = Dialer::new(&config.authorities, tasks.clone(), metrics.clone());
     let means = Means { dialer: &dialer, tasks: &tasks, metrics: &metrics, stop };
     let settings = Settings::of(config, None, &means);

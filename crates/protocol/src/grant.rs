@@ -113,6 +113,17 @@ pub struct Grant {
     pub allowances: Vec<Allowance>,
     /// The one channel that the token is a [`Proof`] for (`channel`), and good for nothing else.
     pub proves: Option<Channel>,
+    /// Of whom its holder is told whether they are there.
+    pub acquaintances: Vec<Acquaintance>,
+}
+
+/// A user of whom others are told whether it is there: it is while it hears the channel that is its own.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Acquaintance {
+    /// Who.
+    pub user: UserId,
+    /// Where it is heard of.
+    pub channel: Channel,
 }
 
 /// What a backend changes of what is known of a client that is here.

@@ -956,8 +956,16 @@ pub(super) const SECTIONS: &[Section] = &[
                 Kind::Switch,
                 "true",
                 "Whether it is known how many hear a channel that is not a presence channel: for `occupied` and \
-                 `subscription_count` of the HTTP API. Each subscription is then written down in the broker, as those to presence \
-                 channels are anyway.",
+                 `subscription_count` of the HTTP API, and for watchlists, which ask whether a user hears its own. Each subscription is \
+                 then written down in the broker, as those to presence channels are anyway.",
+            )
+            .reloadable(),
+            key(
+                "pusher.apps.*.subscription_counts",
+                Kind::Switch,
+                "false",
+                "Whether who hears a channel that is not a presence channel is told how many do, by \
+                 `pusher_internal:subscription_count`. Takes `counts`, and nodes of a version that knows of it.",
             )
             .reloadable(),
             unset(
@@ -975,6 +983,38 @@ pub(super) const SECTIONS: &[Section] = &[
                 "What it is told. `channel_existence` and `subscription_count` take `counts`.",
             )
             .reloadable(),
+            key(
+                "pusher.apps.*.webhooks.channels",
+                Kind::Patterns,
+                "[\"*\"]",
+                "Of which channels, by the names that its clients know; `*` stands for any characters: `\"private-*\"`, `\"*-orders\"`.",
+            )
+            .reloadable(),
+        ],
+    },
+    Section {
+        name: "pusher.webhooks",
+        help: "More places where an application is told what happens on its channels. None of them waits for another. A new name is a \
+               place that has been told nothing yet.",
+        keys: &[
+            unset("pusher.webhooks.*.app", NAME, "it takes one", "\"shop\"", "The id of the application.").reloadable(),
+            unset(
+                "pusher.webhooks.*.url",
+                Kind::Url,
+                "it takes one",
+                "\"https://audit.example.com/pusher\"",
+                "Where it is told. How it is told the keys under `events` say.",
+            )
+            .reloadable(),
+            key(
+                "pusher.webhooks.*.events",
+                Kind::Choices(AppEvent::WORDS),
+                "[\"channel_existence\", \"presence\"]",
+                "What is told there. `channel_existence` and `subscription_count` take `counts` of the application.",
+            )
+            .reloadable(),
+            key("pusher.webhooks.*.channels", Kind::Patterns, "[\"*\"]", "Of which channels, as with `webhooks.channels` above.")
+                .reloadable(),
         ],
     },
     Section {
