@@ -31,6 +31,7 @@ use crate::broker::{Broker, BrokerError, Heard, LaneEnds, Link, hash};
 use crate::interest::{Interest, Stake};
 use crate::outbox::Outbox;
 use crate::registry::{Entering, Joined, Left, Registry, Slice, Walk};
+use crate::tap::Tap;
 use crate::wakes::Wakes;
 
 mod streams;
@@ -259,17 +260,18 @@ impl Hub {
         Ok(())
     }
 
-    /// Leaves a channel. From the return on nothing of it is queued for this outbox.
-    pub fn unsubscribe(&self, channel: &Channel, outbox: &Outbox) {
+    /// Leaves a channel, and says whether it was there. From the return on nothing of it is queued for this outbox.
+    pub fn unsubscribe(&self, channel: &Channel, outbox: &Outbox) -> bool {
         let left = self.registry.leave(channel, outbox.id());
         if left == Left::WasNotThere {
-            return;
+            return false;
         }
         if left == Left::Last {
             self.metrics.channel_closed();
         }
         self.metrics.subscription_removed();
         self.interest.leave(channel);
+        true
     }
 
     /// Whether this outbox is subscribed to the channel, or about to be.
@@ -286,7 +288,9 @@ impl Hub {
     /// that has panicked, and whose session may not know any more.
     pub fn unsubscribe_all(&self, outbox: &Outbox) -> Vec<Channel> {
         let channels = self.registry.channels_of(outbox.id());
-        channels.iter().for_each(|channel| self.unsubscribe(channel, outbox));
+        for channel in &channels {
+            self.unsubscribe(channel, outbox);
+        }
         channels
     }
 
@@ -298,6 +302,11 @@ impl Hub {
     /// For how long the broker could not be asked where streams stand: zero when the last time was good, or there was nothing to ask.
     pub fn checks_failing_for(&self) -> Duration {
         self.unchecked.lock().map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
+    /// Where it can be seen what becomes of publications.
+    pub fn tap(&self) -> &Arc<Tap> {
+        self.registry.tap()
     }
 
     /// The broker's name.
@@ -340,9 +349,15 @@ impl Hub {
         self.metrics.publication_heard((self.options.now)().since(publications[0].received));
         self.notice_losses();
         let mut deliveries = 0;
+        let tap = self.registry.tap().on();
         for run in publications.chunk_by(|one, next| one.channel == next.channel) {
             let began = Instant::now();
+            tap.inspect(|tap| tap.heard(run));
             let delivered = self.registry.deliver(&run[0].channel, run, &mut pending.wakes);
+            tap.inspect(|tap| {
+                let crowd = delivered.walk.as_ref().map_or(0, |walk| walk.members() as u64);
+                tap.fanned_out(run, delivered.receivers + crowd);
+            });
             delivered.queued.count(&self.metrics);
             match delivered.walk {
                 Some(walk) => {
@@ -406,6 +421,7 @@ impl Pending {
         self.wakes.delivered(deliveries);
         self.wakes.go_on(&hub.metrics, hub.options.now);
         let Some(mut walk) = self.walks.pop_front() else { return };
+        self.slice.show(hub.registry.tap().on());
         if walk.step(&mut self.slice) {
             self.walks.push_back(walk);
         }
@@ -450,6 +466,7 @@ async fn carry(hub: Weak<Hub>, mut lane: mpsc::Receiver<Heard>) {
 async fn lend_a_hand(hub: Weak<Hub>, mut walk: Walk) {
     let (mut slice, mut turns) = (Slice::default(), Turns::new());
     while let Some(hub) = hub.upgrade() {
+        slice.show(hub.registry.tap().on());
         let goes_on = walk.step(&mut slice);
         slice.perform(&hub.metrics, hub.options.now);
         if !goes_on {

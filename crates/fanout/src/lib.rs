@@ -24,6 +24,7 @@ pub mod presence;
 mod registry;
 #[cfg(test)]
 mod simulation;
+pub mod tap;
 mod wakes;
 
 pub use hub::{Hub, HubOptions, Overheard};

@@ -48,6 +48,7 @@ mod sheaf;
 pub(crate) use claim::{Asleep, Claim, Row};
 pub(crate) use sheaf::{Sheaf, Sheaves};
 
+use crate::tap::{Fate, Receiver, Taken, Tap};
 use queue::{Losses, NoRoom, Popped, Queue};
 
 /// The most frames in one gathered write. Past some thirty a frame costs next to nothing more, and Linux takes 1024.
@@ -217,6 +218,8 @@ struct State {
     claimed: bool,
     /// What the socket did not take then: before all that is queued.
     left_over: Option<Box<Batch>>,
+    /// Who is told what becomes of what is queued, until nothing waits.
+    tap: Option<Arc<Tap>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -248,6 +251,8 @@ pub struct Batch {
     pub oldest: Option<UnixMicros>,
     /// By how many bytes it is shorter for being compressed.
     pub saved_bytes: usize,
+    /// Of whom it is to be told when all is written.
+    pub(crate) watched: Option<Box<Taken>>,
 }
 
 impl Batch {
@@ -269,6 +274,11 @@ impl Batch {
             self.frames.pop_front();
             completed += 1;
         }
+        if self.frames.is_empty()
+            && let Some(watched) = self.watched.take()
+        {
+            watched.written();
+        }
         completed
     }
 }
@@ -286,6 +296,7 @@ impl Outbox {
             socket: None,
             claimed: false,
             left_over: None,
+            tap: None,
         };
         Arc::new(Self { id: SubscriberId::next(), session, form, state: Mutex::new(state) })
     }
@@ -340,7 +351,11 @@ impl Outbox {
             if publication.exclude == Some(self.session) {
                 continue;
             }
-            match state.queue.offer(publication, overflow) {
+            let outcome = state.queue.offer(publication, overflow);
+            if state.tap.is_some() {
+                self.tell_of_offer(&state, publication, overflow, outcome);
+            }
+            match outcome {
                 Ok(more) => losses += more,
                 Err(NoRoom) => {
                     state.overflow();
@@ -360,7 +375,7 @@ impl Outbox {
         let mut state = self.state.lock();
         // A task that waits for frames has found the queue empty, and all that it took before is written.
         let is_idle = state.waker.is_some() && state.wants == Wants::Frames && state.phase == Phase::Open;
-        if !is_idle || state.claimed || state.left_over.is_some() {
+        if !is_idle || state.claimed || state.left_over.is_some() || state.tap.is_some() {
             return None;
         }
         debug_assert!(state.queue.is_empty(), "what comes takes the waker");
@@ -380,7 +395,53 @@ impl Outbox {
     /// # Errors
     /// Those of [`Outbox::push`].
     pub(crate) fn replay(&self, publications: &[Arc<Publication>]) -> Result<Queued, Full> {
-        self.queue_firmly(|queue| queue.replay(publications))
+        let queued = self.queue_firmly(|queue| queue.replay(publications))?;
+        let (tap, bytes) = {
+            let state = self.state.lock();
+            (state.tap.clone(), state.queue.bytes())
+        };
+        for publication in publications.iter().filter(|_| tap.is_some()) {
+            let fate = Fate::Queued { bytes, is_replayed: true };
+            tap.iter().for_each(|tap| tap.met(self.receiver(), publication, fate));
+        }
+        Ok(queued)
+    }
+
+    /// Has it told what becomes of what is queued from now on, until nothing waits.
+    pub(crate) fn watch(&self, tap: &Arc<Tap>) {
+        let mut state = self.state.lock();
+        if state.phase == Phase::Open && state.tap.is_none() {
+            state.tap = Some(tap.clone());
+        }
+    }
+
+    fn receiver(&self) -> Receiver {
+        Receiver { id: self.id, session: self.session }
+    }
+
+    #[cold]
+    fn tell_of_offer(
+        &self,
+        state: &State,
+        publication: &Arc<Publication>,
+        overflow: Overflow,
+        outcome: Result<Losses, NoRoom>,
+    ) {
+        let Some(tap) = &state.tap else { return };
+        let (is_queued, policy, count) = match outcome {
+            Ok(losses) => {
+                let is_queued = overflow != Overflow::DropOldest || state.queue.ends_with(publication);
+                (is_queued, overflow, losses.dropped + losses.conflated)
+            }
+            Err(NoRoom) => (false, Overflow::Disconnect, 1),
+        };
+        if is_queued {
+            let fate = Fate::Queued { bytes: state.queue.bytes(), is_replayed: false };
+            tap.met(self.receiver(), publication, fate);
+        }
+        if count > 0 {
+            tap.met(self.receiver(), publication, Fate::Dropped { policy, count });
+        }
     }
 
     /// Queues a frame of the session's own.
@@ -445,7 +506,7 @@ impl Outbox {
     pub fn discard(&self) -> usize {
         let mut state = self.state.lock();
         state.phase = Phase::Discarded;
-        (state.socket, state.left_over) = (None, None);
+        (state.socket, state.left_over, state.tap) = (None, None, None);
         state.queue.clear()
     }
 
@@ -488,12 +549,18 @@ impl Outbox {
             return Poll::Ready(0);
         }
         batch.oldest = None;
-        state.poll_pop(cx, |Popped { bytes, publication, saved_bytes }| {
-            batch.oldest = batch.oldest.or(publication.map(|it| it.received));
+        let mut watched = state.watched(self);
+        let taken = state.poll_pop(cx, |Popped { bytes, publication, saved_bytes }| {
+            batch.oldest = batch.oldest.or(publication.as_ref().map(|it| it.received));
             batch.bytes += bytes.len();
             batch.saved_bytes += saved_bytes;
             batch.frames.push_back(bytes);
-        })
+            if let Some(watched) = &mut watched {
+                watched.publications.extend(publication);
+            }
+        });
+        batch.watched = watched.filter(|it| !it.publications.is_empty());
+        taken
     }
 
     /// The same, one frame after the other, for a transport that has to know which publication it carries.
@@ -502,7 +569,17 @@ impl Outbox {
         cx: &Context<'_>,
         mut take: impl FnMut(Bytes, Option<&Publication>),
     ) -> Poll<usize> {
-        self.state.lock().poll_pop(cx, |popped| take(popped.bytes, popped.publication.as_deref()))
+        let mut state = self.state.lock();
+        let mut watched = state.watched(self);
+        let taken = state.poll_pop(cx, |popped| {
+            take(popped.bytes, popped.publication.as_deref());
+            if let Some(watched) = &mut watched {
+                watched.publications.extend(popped.publication);
+            }
+        });
+        drop(state);
+        watched.into_iter().for_each(|it| it.written());
+        taken
     }
 
     /// Gives back what a burst has left, if nothing waits: to be told now and then, seldom beside how often a busy
@@ -552,7 +629,16 @@ impl State {
             bytes += popped.bytes.len();
             take(popped);
         }
+        if self.queue.is_empty() {
+            self.tap = None;
+        }
         before - self.queue.bytes()
+    }
+
+    /// What is to be told of what is about to be taken, where anything is.
+    fn watched(&self, outbox: &Outbox) -> Option<Box<Taken>> {
+        let tap = self.tap.clone()?;
+        Some(Box::new(Taken { tap, receiver: outbox.receiver(), publications: Vec::new() }))
     }
 
     fn next_order(&mut self) -> Option<Order> {

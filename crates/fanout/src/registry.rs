@@ -43,6 +43,7 @@ use tokio::sync::oneshot;
 use crate::broker::BrokerError;
 use crate::follower::{Entrance, Follower, Reading};
 use crate::outbox::{Asleep, Order, Outbox, Queued, Sheaves, SubscriberId};
+use crate::tap::Tap;
 use crate::wakes::Wakes;
 
 mod round;
@@ -61,6 +62,7 @@ const SHARDS: usize = 64;
 pub(crate) struct Registry {
     hasher: RandomState,
     shards: Box<[Shard]>,
+    tap: Arc<Tap>,
 }
 
 type Shard = Mutex<HashMap<Channel, Arc<Subscribers>>>;
@@ -171,7 +173,13 @@ pub(crate) enum Entering {
 
 impl Registry {
     pub(crate) fn new() -> Self {
-        Self { hasher: RandomState::new(), shards: (0..SHARDS).map(|_| Mutex::default()).collect() }
+        let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
+        Self { hasher: RandomState::new(), shards, tap: Arc::default() }
+    }
+
+    /// Where it can be seen what becomes of publications.
+    pub(crate) fn tap(&self) -> &Arc<Tap> {
+        &self.tap
     }
 
     /// Adds a subscriber that is joining.
@@ -249,6 +257,8 @@ impl Registry {
         }
         match mem::replace(&mut member.gate, Gate::Live) {
             Gate::Entered(entered) => {
+                let comes = if entered.replay.is_empty() { &entered.since } else { &entered.replay };
+                look_on(self.tap.on(), comes, &member.outbox);
                 queued += member.outbox.replay(&entered.replay).unwrap_or_else(Queued::from);
                 queued += member.outbox.offer(&entered.since, member.overflow);
             }
@@ -329,7 +339,7 @@ impl Registry {
             }
         };
         let delivered = if members.len() <= SMALL && round.as_ref().is_none_or(|round| round.is_done()) {
-            walk(members, &publications, wakes)
+            walk(members, &publications, wakes, self.tap.on())
         } else if publications.is_empty() {
             Delivered::default()
         } else {
@@ -433,7 +443,7 @@ impl Reader {
     }
 
     /// Takes what was read, and lets those who waited for it try again.
-    pub(crate) fn learn(&self, reading: Reading, page: Page) -> Delivered {
+    pub(crate) fn learn(&self, reading: Reading, page: Page, tap: Option<&Arc<Tap>>) -> Delivered {
         let mut crowd = self.subscribers.0.lock();
         let Crowd { members, stream: Some(stream), round, deserted: false } = &mut *crowd else {
             return Delivered::default();
@@ -454,7 +464,7 @@ impl Reader {
         if step.lost {
             lose(&self.channel, members);
         }
-        let mut delivered = walk(members, &step.deliver, &mut Wakes::default());
+        let mut delivered = walk(members, &step.deliver, &mut Wakes::default(), tap);
         delivered.queued += before;
         delivered
     }
@@ -532,7 +542,12 @@ type Members = IndexMap<SubscriberId, Member>;
 
 /// The hot path: nothing here depends on the receiver but its gate, its encoding and its policy. Whoever is idle is claimed,
 /// to be written to past its outbox when its turn comes; for the others it is queued.
-fn walk(members: &mut Members, publications: &[Arc<Publication>], wakes: &mut Wakes) -> Delivered {
+fn walk(
+    members: &mut Members,
+    publications: &[Arc<Publication>],
+    wakes: &mut Wakes,
+    tap: Option<&Arc<Tap>>,
+) -> Delivered {
     let mut delivered = Delivered::default();
     if publications.is_empty() {
         return delivered;
@@ -542,6 +557,7 @@ fn walk(members: &mut Members, publications: &[Arc<Publication>], wakes: &mut Wa
         match &mut member.gate {
             Gate::Live => {
                 delivered.receivers += 1;
+                look_on(tap, publications, &member.outbox);
                 if let Some(asleep) = sheaves.claim(&member.outbox, member.overflow) {
                     wakes.add(asleep);
                     continue;
@@ -555,6 +571,16 @@ fn walk(members: &mut Members, publications: &[Arc<Publication>], wakes: &mut Wa
         }
     }
     delivered
+}
+
+/// Has it told what becomes of these for a subscriber, if somebody looks on who wants to know.
+#[inline]
+fn look_on(tap: Option<&Arc<Tap>>, publications: &[Arc<Publication>], outbox: &Outbox) {
+    if let Some(tap) = tap
+        && tap.follows(publications, outbox.id())
+    {
+        outbox.watch(tap);
+    }
 }
 
 /// Breaks the promise to everyone it was made to, and tells them.

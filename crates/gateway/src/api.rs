@@ -25,6 +25,7 @@ use crate::connection::{broker_failure, count, exceeded};
 use crate::hooks::About;
 use crate::http::{self, Answer};
 use crate::node::Services;
+use crate::trace::{self, By};
 use crate::{census, orders};
 
 /// What the JSON around the data may add to `limits.message_bytes`.
@@ -39,8 +40,7 @@ mod log;
 mod openapi;
 mod rights;
 
-pub(crate) use rights::Keys;
-use rights::Rights;
+pub(crate) use rights::{Keys, Rights};
 
 /// Answers one call.
 pub(crate) async fn answer(peer: IpAddr, request: Request<Incoming>, services: &Arc<Services>) -> Answer {
@@ -58,6 +58,11 @@ pub(crate) async fn answer(peer: IpAddr, request: Request<Incoming>, services: &
         return http::only_get(request.method(), || rights_of(peer, request.headers(), services));
     }
     let label = label(&method);
+    if method == "trace" {
+        let answer = trace::answer(peer, &request, services);
+        services.metrics.api_request(label, answer.status().as_u16());
+        return answer;
+    }
     let answer = if request.method() != Method::POST {
         http::use_instead("POST")
     } else if method == "ingest" {
@@ -98,6 +103,7 @@ fn label(method: &str) -> ApiMethod {
         "batch" => ApiMethod::Batch,
         "ingest" => ApiMethod::Ingest,
         "log" => ApiMethod::Log,
+        "trace" => ApiMethod::Trace,
         _ => ApiMethod::Other,
     }
 }
@@ -181,12 +187,11 @@ pub(crate) async fn perform(
                 received: services.clock.unix(),
                 retention,
                 key,
+                trace: None,
             };
             policy.limits.check(&draft)?;
-            match services.hub.publish(draft).await {
-                Ok(position) => Ok(ApiReply::Published { channel, position }),
-                Err(error) => Err(broker_failure(&error)),
-            }
+            let position = trace::publish(services, draft, By::Api).await?;
+            Ok(ApiReply::Published { channel, position })
         }
         ApiCall::History { channel, since, limit, reverse } => {
             policy.rules.rule(&channel)?.keeps_history()?;

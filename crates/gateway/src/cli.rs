@@ -19,6 +19,7 @@ mod serve;
 mod subscribe;
 mod token;
 mod top;
+mod trace;
 
 use serve::Extra;
 
@@ -72,6 +73,8 @@ enum Command {
     Top(top::Watch),
     /// Say how much a node logs, or have it log more or less for a while.
     LogLevel(log_level::Wish),
+    /// Look on while one channel, or one user, is served by the whole cluster.
+    Trace(trace::Wish),
     /// Put a node or a cluster under a load, and say how late and how complete what it delivers is.
     Bench(bench::Load),
     /// Print completions for a shell: fanfare completions bash > /etc/bash_completion.d/fanfare
@@ -114,6 +117,7 @@ pub fn main() -> ExitCode {
         Some(Command::Channels(wanted)) => connections::run_channels(wanted),
         Some(Command::Top(watch)) => top::run(watch),
         Some(Command::LogLevel(wish)) => log_level::run(wish),
+        Some(Command::Trace(wish)) => trace::run(wish),
         Some(Command::Bench(load)) => bench::run(load),
         Some(Command::Completions { shell }) => {
             let mut script = Vec::new();

@@ -44,6 +44,7 @@ use crate::auth::Standing;
 use crate::clock::Clock;
 use crate::hooks::{Caller, Renewal};
 use crate::node::Services;
+use crate::trace;
 use crate::transport::websocket::{Agreed, Read, WebSocket};
 use crate::transport::{ByteStream, Transport};
 
@@ -224,6 +225,9 @@ impl<T: Transport> Connection<T> {
         if let Some(grant) = grant {
             let now = clock.unix();
             roster.know(&self.outbox, grant, now);
+            if let Some(user) = grant.user.as_ref().filter(|_| self.services.hub.tap().is_on()) {
+                self.services.tracer.know(self.outbox.id(), user);
+            }
             // An order that came since the token was judged did not find us there.
             if revoked.standing(grant, now.0 / 1_000_000) == Standing::Revoked {
                 self.outbox.order(Order::Dismiss { reason: CloseReason::Unauthorized });
@@ -427,9 +431,21 @@ impl<S: ByteStream> Connection<WebSocket<S>> {
     }
 }
 
+impl<T> Connection<T> {
+    /// Who it is, where that is known.
+    fn user(&self) -> Option<&UserId> {
+        self.session.grant().and_then(|grant| grant.user.as_ref())
+    }
+}
+
 impl<T> Drop for Connection<T> {
     fn drop(&mut self) {
         let Services { hub, desk, metrics, roster, events, .. } = &*self.services;
+        if hub.tap().is_on() {
+            let channels: Vec<_> = self.session.channels().collect();
+            let (user, code) = (self.user(), self.session.outcome());
+            trace::disconnected(&self.services, &self.outbox, user, &channels, code);
+        }
         for channel in self.session.channels() {
             hub.unsubscribe(channel, &self.outbox);
             desk.leave(channel, self.session.id());
@@ -449,7 +465,7 @@ impl<T> Drop for Connection<T> {
         }
         roster.leave(&self.outbox);
         let outcome = self.session.outcome();
-        let user = self.session.grant().and_then(|grant| grant.user.as_ref()).map(UserId::as_str);
+        let user = self.user().map(UserId::as_str);
         debug!(session = %self.session.id(), user, code = outcome, "connection ended");
         if outcome == CloseReason::HeartbeatTimeout.number() {
             metrics.heartbeat_timed_out();

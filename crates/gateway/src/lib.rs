@@ -26,5 +26,6 @@ pub mod outgoing;
 mod proxy;
 mod readiness;
 mod tls;
+mod trace;
 mod transport;
 mod users;

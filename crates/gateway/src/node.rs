@@ -44,6 +44,7 @@ use crate::logging;
 use crate::orders::{self, Bids};
 use crate::outgoing::Dialer;
 use crate::readiness::{self, Readiness};
+use crate::trace::{self, Tracer};
 use crate::users;
 
 mod certificates;
@@ -97,6 +98,10 @@ pub(crate) struct Services {
     pub(crate) revoked: Revoked,
     pub(crate) admission: Admission,
     pub(crate) readiness: Readiness,
+    /// Who looks on.
+    pub(crate) tracer: Arc<Tracer>,
+    /// The listeners stop.
+    pub(crate) stopping: CancellationToken,
     /// For requests of the node's own.
     pub(crate) dialer: Dialer,
     /// How what is fetched for publication is.
@@ -207,6 +212,7 @@ impl Node {
         tasks.spawn(errands::follow(services.clone(), stop.clone()));
         tasks.spawn(orders::follow_bids(services.clone(), stop.clone()));
         tasks.spawn(census::share(services.clone(), stop.clone()));
+        tasks.spawn(trace::share(services.clone(), stop.clone()));
         tasks.spawn(readiness::watch(services.clone(), stop.clone()));
         tasks.spawn(logging::watch(stop.clone()));
         // Without what was revoked no token is taken, and a ticket that was given before this node hears others is worth little;
@@ -354,6 +360,8 @@ fn services(
         HubOptions { broker_timeout, check_interval: CHECK_INTERVAL, now: Clock::wall },
     );
     desk.look_around(&hub, &tasks);
+    let tracer = Arc::new(Tracer::new(&config.node.name, clock));
+    hub.tap().show(tracer.clone());
     let dialer = Dialer::new(&config.authorities, tasks.clone(), metrics.clone());
     let means = Means { dialer: &dialer, tasks: &tasks, metrics: &metrics, stop };
     let settings = Settings::of(config, None, &means);
@@ -379,6 +387,8 @@ fn services(
         revoked: Revoked::default(),
         admission: Admission::default(),
         readiness: Readiness::default(),
+        tracer,
+        stopping: stop.clone(),
         echo: config.echo,
         internal: OnceLock::new(),
         tasks,

@@ -366,6 +366,8 @@ label! {
         Ingest = "ingest",
         /// `POST /api/log`.
         Log = "log",
+        /// Looking on while a channel or a user is served.
+        Trace = "trace",
         /// A path under `/api/` that does not exist.
         Other = "other",
     }
@@ -405,7 +407,7 @@ macro_rules! spelt {
     )+};
 }
 
-spelt! { Refusal Command BrokerCall ApiMethod Listener }
+spelt! { Refusal Command BrokerCall ApiMethod Listener Hook HookOutcome }
 
 /// Declares a label whose values are numbers and `other`, and the way from a number to its variant.
 macro_rules! code_label {

@@ -29,6 +29,8 @@ impl Label for Version {
 pub(crate) struct Node {
     api: By<(ApiMethod, StatusClass), IntCounter>,
     errands: By<Errand, IntCounter>,
+    traces: IntGauge,
+    trace_left_out: IntCounter,
     panics: IntCounter,
     draining: IntGauge,
     ready: IntGauge,
@@ -59,6 +61,17 @@ impl Node {
                     "Posts that were handed on to the node whose ticket they came with, by what came of it.",
                 )
                 .query("sum(rate(fanfare_errands_total[5m])) by (outcome)"),
+            ),
+            traces: catalog.gauge(
+                fact("fanfare_traces", "Traces of a channel or a user that this node takes part in.")
+                    .query("max(fanfare_traces)"),
+            ),
+            trace_left_out: catalog.counter(
+                fact(
+                    "fanfare_trace_events_left_out_total",
+                    "Events that those who looked on were not told, since they were over the rate of a trace.",
+                )
+                .query("sum(rate(fanfare_trace_events_left_out_total[5m]))"),
             ),
             panics: catalog.counter(
                 fact("fanfare_panics_total", "Panics: each ended one connection and is a bug of ours.")
@@ -93,6 +106,16 @@ impl Metrics {
     /// A post was handed on to the node of its ticket.
     pub fn errand(&self, outcome: Errand) {
         self.node.errands.of(outcome).inc();
+    }
+
+    /// So many traces are looked at.
+    pub fn traces(&self, count: usize) {
+        self.node.traces.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// So many events are not told.
+    pub fn trace_left_out(&self, count: u64) {
+        self.node.trace_left_out.inc_by(count);
     }
 
     /// A request of a backend was answered with this HTTP status.

@@ -29,6 +29,7 @@ pub mod rules;
 pub mod server_api;
 pub mod session;
 pub mod time;
+pub mod trace;
 pub mod websocket;
 
 pub use channel::Channel;

@@ -14,6 +14,7 @@ use crate::dialect::{Encoding, Form};
 use crate::id::{SessionId, UserId};
 use crate::msgpack::{self, Malformed};
 use crate::time::UnixMicros;
+use crate::trace::TraceContext;
 use crate::websocket::deflate::WINDOWS;
 use crate::websocket::{Frame, Shape};
 
@@ -282,6 +283,8 @@ pub struct Draft {
     /// The same key on the same channel is placed once: a repetition is answered with the first one's position. Takes
     /// retention; without it there is nowhere to remember the key.
     pub key: Option<IdempotencyKey>,
+    /// The trace that it belongs to, where anybody follows one.
+    pub trace: Option<Box<TraceContext>>,
 }
 
 impl Draft {
@@ -382,6 +385,8 @@ pub struct Publication {
     pub received: UnixMicros,
     /// Its place in the stream, on a channel with history.
     pub position: Option<Position>,
+    /// The trace that it belongs to, where anybody follows one.
+    pub trace: Option<Box<TraceContext>>,
     /// In the encoding that was needed first.
     first: OnceLock<(Encoding, Frame)>,
     others: OnceLock<Box<Others>>,
@@ -444,9 +449,9 @@ impl Publication {
 
     /// A draft that has found its place.
     pub fn new(draft: Draft, position: Option<Position>) -> Self {
-        let Draft { channel, payload, sender, exclude, received, retention: _, key: _ } = draft;
+        let Draft { channel, payload, sender, exclude, received, retention: _, key: _, trace } = draft;
         let (first, others) = Default::default();
-        Self { channel, payload, sender, exclude, received, position, first, others }
+        Self { channel, payload, sender, exclude, received, position, trace, first, others }
     }
 
     /// The same of one that is kept for a while: it is encoded at once, in the way that is native to its format, and what it
@@ -533,6 +538,7 @@ mod tests {
             received: UnixMicros(0),
             retention: None,
             key: None,
+            trace: None,
         }
     }
 

@@ -129,7 +129,8 @@ impl Row {
     /// Puts a sheaf and what waits behind it in a row; false where that is nothing, or too much.
     fn fill(&mut self, sheaf: &Sheaf, outbox: &Outbox, flushed: &mut Flushed) -> bool {
         let mut state = outbox.state.lock();
-        if state.queue.is_empty() || state.queue.bytes() + sheaf.bytes().len() > ROW_BYTES {
+        let is_too_much = state.queue.bytes() + sheaf.bytes().len() > ROW_BYTES;
+        if state.queue.is_empty() || is_too_much || state.tap.is_some() {
             return false;
         }
         self.bytes.clear();
@@ -157,6 +158,7 @@ impl Row {
             bytes: whole.len(),
             oldest: (written == 0).then_some(oldest),
             saved_bytes: if written == 0 { saved_bytes } else { 0 },
+            watched: None,
         };
         batch.advance(written);
         batch

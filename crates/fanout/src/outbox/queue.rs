@@ -221,6 +221,11 @@ impl Queue {
         Ok(losses)
     }
 
+    /// Whether this is the last to have been queued.
+    pub(super) fn ends_with(&self, publication: &Arc<Publication>) -> bool {
+        matches!(self.entries.back(), Some(Entry::Publication(last, _)) if Arc::ptr_eq(last, publication))
+    }
+
     /// Takes the first entry out.
     pub(super) fn pop(&mut self) -> Option<Popped> {
         let entry = self.entries.pop_front()?;

@@ -40,8 +40,9 @@ use fanfare_protocol::time::UnixMicros;
 use fanfare_protocol::{Form, Publication, SessionId};
 use tokio::time::Instant;
 
-use super::{Crowd, Gate, Member, Members, Subscribers};
+use super::{Crowd, Gate, Member, Members, Subscribers, look_on};
 use crate::outbox::{Claim, Queued, Sheaf};
+use crate::tap::Tap;
 
 /// The members that have their turn in a step: some 300 µs of writing, for which everybody else on this worker waits.
 pub(crate) const MEMBERS: usize = 32;
@@ -226,6 +227,11 @@ impl Walk {
         std::iter::repeat_with(hand).take(new).collect()
     }
 
+    /// How many there are in the crowd.
+    pub(crate) fn members(&self) -> usize {
+        self.members
+    }
+
     /// How many publications are on their way, as far as is known without a look.
     pub(crate) fn on_their_way(&self) -> usize {
         self.on_their_way
@@ -259,14 +265,22 @@ pub(crate) struct Slice {
     bytes: usize,
     /// The publications that have been all the way round: how many heard them, and how long it took.
     done: Vec<(u64, Duration)>,
+    /// Who looks on.
+    tap: Option<Arc<Tap>>,
 }
 
 impl Slice {
+    /// Has somebody look on at the next step, or nobody.
+    pub(crate) fn show(&mut self, tap: Option<&Arc<Tap>>) {
+        self.tap = tap.cloned();
+    }
+
     fn take(&mut self, member: &Member, publications: &[Arc<Publication>], from: usize) {
         if from == publications.len() {
             return;
         }
         let outbox = &member.outbox;
+        look_on(self.tap.as_ref(), &publications[from..], outbox);
         // A conflating channel's are counted for each receiver.
         let is_same_for_all =
             member.overflow != Overflow::Conflate && !self.excluded.contains(&outbox.session());

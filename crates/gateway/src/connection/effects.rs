@@ -35,6 +35,7 @@ use tokio::time::timeout;
 use super::{Connection, Told, facts, mem};
 use crate::hooks::Renewals;
 use crate::node::Services;
+use crate::trace::{self, By};
 use crate::transport::Transport;
 
 /// The most publications of one connection that the broker has not answered yet.
@@ -203,6 +204,14 @@ impl<T: Transport> Connection<T> {
                     &reply,
                     Some(Reply { event: Event::Subscribed { start: Start::Rewind(_), .. }, .. })
                 ) && !services.hub.replays(&channel, &self.outbox);
+                if services.hub.tap().is_on()
+                    && let Some(Reply { event: Event::Subscribed { entry, start, .. }, .. }) = &reply
+                {
+                    let (replays, was_there) =
+                        (services.hub.replays(&channel, &self.outbox), matches!(start, Start::Since(_)));
+                    let user = self.session.grant().and_then(|grant| grant.user.as_ref());
+                    trace::subscribed(services, &self.outbox, user, &channel, (*entry, was_there), replays);
+                }
                 services.hub.go_live(&channel, &self.outbox, frame);
                 if is_empty {
                     if services.events.wants(&channel, Kinds::NOTHING_KEPT) {
@@ -219,8 +228,12 @@ impl<T: Transport> Connection<T> {
                 services.desk.enter(&channel, member, listening(told, &self.outbox));
             }
             Effect::LookOut { acquaintances } => services.desk.look_out(&self.outbox, acquaintances),
-            Effect::Leave { channel } => {
-                services.hub.unsubscribe(&channel, &self.outbox);
+            Effect::Leave { channel, cause } => {
+                let was_there = services.hub.unsubscribe(&channel, &self.outbox);
+                if was_there && services.hub.tap().is_on() {
+                    let user = self.session.grant().and_then(|grant| grant.user.as_ref());
+                    trace::unsubscribed(services, &self.outbox, user, &channel, cause);
+                }
                 services.desk.leave(&channel, self.session.id());
             }
             Effect::Close { reason, farewell } => {
@@ -271,11 +284,18 @@ impl<T: Transport> Connection<T> {
     fn send(&mut self, reply: &Reply) {
         if let (Event::Welcome(welcome), Told::NotYet) = (&reply.event, self.told) {
             self.told = Told::Opened;
+            if self.services.hub.tap().is_on() {
+                trace::connected(&self.services, &self.outbox, welcome.user.as_ref());
+            }
             let (session, user) = (welcome.session, welcome.user.clone());
             self.services.events.of_connection(|| Happening::Connected { session, user });
         }
-        if let Event::Refused { failure, .. } = &reply.event {
+        if let Event::Refused { failure, channel } = &reply.event {
             self.transport.refused(failure);
+            if self.services.hub.tap().is_on() {
+                let who = (Some(self.session.id()), self.user());
+                trace::refused(&self.services, who, channel.as_ref(), failure, None);
+            }
             self.services.metrics.command_refused(failure.code.number());
         }
         if let Some(frame) = self.dialect().encode(reply) {
@@ -316,7 +336,7 @@ async fn place(services: &Services, session: SessionId, id: Option<RequestId>, d
         let user = draft.sender.as_ref().and_then(|sender| sender.user.clone());
         Happening::Published { channel: channel.clone(), payload: draft.payload.clone(), session, user }
     });
-    let outcome = services.hub.publish(draft).await.map_err(|error| failure(&error));
+    let outcome = trace::publish(services, draft, By::Client(session)).await;
     if let (Ok(_), Some(happening)) = (&outcome, told) {
         services.events.of_channel(&channel, &happening);
     }

@@ -78,6 +78,11 @@ impl Roster {
         self.open.lock().values().map(|line| line.outbox.clone()).collect()
     }
 
+    /// The one of this place.
+    pub(crate) fn find(&self, id: SubscriberId) -> Option<Line> {
+        self.open.lock().get(&id).cloned()
+    }
+
     /// How many users are known.
     pub(crate) fn users(&self) -> usize {
         self.known.lock().users.len()

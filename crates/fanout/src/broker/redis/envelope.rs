@@ -6,7 +6,8 @@
 //!  u64 the offset, only with an epoch  ┘
 //!  u8  flags: 1 exclude, 2 sender, 4 profile,       ┐
 //!             8 the payload is MessagePack,        │
-//!             16 label, 64 the sender's session   │
+//!             16 label, 32 trace,                  │
+//!             64 the sender's session              │
 //!  u64 received, µs since the Unix epoch            │
 //!  16  the session that must not hear it, if flag 1 │ the body: what a publisher knows
 //!  u32 length, the user, UTF-8, if flag 2           │
@@ -14,6 +15,7 @@
 //!  16  the sender's session, if flag 64             │
 //!  u32 length, its note, JSON, if flag 64           │
 //!  u32 length, the payload's label, UTF-8, if 16    │
+//!  25  the trace, if flag 32                        │
 //!  …   the payload to the end: JSON unless flag 8   ┘
 //! ```
 //!
@@ -27,14 +29,15 @@
 //! UTF-8, since it ends up in text frames; that it is JSON is the sending node's promise. MessagePack is checked whole, since
 //! it is translated for those who speak JSON.
 //!
-//! A flag that a node does not know makes an envelope malformed to it: nodes from before MessagePack drop such publications,
-//! and read the others; those of their envelopes that history has kept are read here as ever.
+//! A flag that a node does not know makes an envelope malformed to it: nodes from before MessagePack, or from before traces, drop
+//! such publications, and read the others; those of their envelopes that history has kept are read here as ever.
 
 use std::io::{self, Write};
 
 use bytes::Bytes;
 use fanfare_protocol::publication::{Draft, Epoch, Format, Label, Offset, Payload, Position, Sender};
 use fanfare_protocol::time::UnixMicros;
+use fanfare_protocol::trace::TraceContext;
 use fanfare_protocol::{Channel, Publication, SessionId, UserId};
 use redis::{RedisWrite, ToRedisArgs};
 
@@ -55,8 +58,9 @@ mod flag {
     pub(super) const PROFILE: u8 = 4;
     pub(super) const MESSAGE_PACK: u8 = 8;
     pub(super) const LABEL: u8 = 16;
+    pub(super) const TRACE: u8 = 32;
     pub(super) const SESSION: u8 = 64;
-    pub(super) const ALL: u8 = EXCLUDE | SENDER | PROFILE | MESSAGE_PACK | LABEL | SESSION;
+    pub(super) const ALL: u8 = EXCLUDE | SENDER | PROFILE | MESSAGE_PACK | LABEL | TRACE | SESSION;
 }
 
 /// A draft, and its position when that is known to the sender, on their way out.
@@ -81,7 +85,8 @@ impl Envelope<'_> {
             user + profile + it.session.map_or(0, |_| 20 + note(it).len())
         });
         let label = self.draft.payload.label().map_or(0, |label| 4 + label.as_str().len());
-        1 + position + 9 + exclude + sender + label + self.draft.payload.as_bytes().len()
+        let trace = self.draft.trace.as_ref().map_or(0, |_| TraceContext::BYTES);
+        1 + position + 9 + exclude + sender + label + trace + self.draft.payload.as_bytes().len()
     }
 
     fn write(&self, out: &mut impl Write) -> io::Result<()> {
@@ -100,7 +105,7 @@ pub(super) struct Body<'a>(pub(super) &'a Draft);
 
 impl Body<'_> {
     fn write(self, out: &mut impl Write) -> io::Result<()> {
-        let Draft { payload, sender, exclude, received, .. } = self.0;
+        let Draft { payload, sender, exclude, received, trace, .. } = self.0;
         let user = sender.as_ref().and_then(|it| it.user.as_ref());
         let profile = sender.as_ref().and_then(|it| it.profile.as_ref());
         let session = sender.as_ref().and_then(|it| it.session);
@@ -109,6 +114,7 @@ impl Body<'_> {
             | profile.map_or(0, |_| flag::PROFILE)
             | session.map_or(0, |_| flag::SESSION)
             | payload.label().map_or(0, |_| flag::LABEL)
+            | trace.as_ref().map_or(0, |_| flag::TRACE)
             | if payload.format() == Format::MessagePack { flag::MESSAGE_PACK } else { 0 }])?;
         out.write_all(&received.0.to_be_bytes())?;
         if let Some(session) = exclude {
@@ -124,6 +130,9 @@ impl Body<'_> {
         }
         if let Some(label) = payload.label() {
             write_text(out, label.as_str().as_bytes())?;
+        }
+        if let Some(trace) = trace {
+            out.write_all(&trace.to_bytes())?;
         }
         out.write_all(payload.as_bytes())
     }
@@ -186,13 +195,17 @@ pub(super) fn open(channel: Channel, envelope: &[u8]) -> Result<Publication, Mal
         0 => None,
         _ => Some(Label::parse(rest.text_with_length()?).ok_or(Malformed)?),
     };
+    let trace = match flags & flag::TRACE {
+        0 => None,
+        _ => Some(Box::new(TraceContext::from_bytes(rest.array()?).ok_or(Malformed)?)),
+    };
     let payload = match flags & flag::MESSAGE_PACK {
         0 => payload(rest.text(rest.0.len())?)?,
         _ => Payload::parse_msgpack(rest.0).map_err(|_| Malformed)?,
     };
     let payload = payload.labelled(label);
     Ok(Publication::new(
-        Draft { channel, payload, sender, exclude, received, retention: None, key: None },
+        Draft { channel, payload, sender, exclude, received, retention: None, key: None, trace },
         position,
     ))
 }
@@ -279,6 +292,7 @@ mod tests {
             exclude in proptest::option::of(any::<[u8; 16]>()),
             received in any::<u64>(),
             label in proptest::option::of(".{1,20}"),
+            trace in proptest::option::of(any::<[u8; TraceContext::BYTES]>()),
         ) -> Draft {
             let json = |text: String| Payload::from_trusted(Bytes::from(text));
             let (session, note) = session.unzip();
@@ -298,6 +312,7 @@ mod tests {
                 received: UnixMicros(received),
                 retention: None,
                 key: None,
+                trace: trace.and_then(TraceContext::from_bytes).map(Box::new),
             }
         }
     }
@@ -342,6 +357,7 @@ mod tests {
             received: UnixMicros(7),
             retention: None,
             key: None,
+            trace: None,
         };
         let good = bytes(&draft, None);
         let with = |at: usize, byte: u8| {
@@ -354,7 +370,8 @@ mod tests {
             ("empty", vec![]),
             ("another version", with(0, 2)),
             ("an epoch that is cut off", with(1, 200)),
-            ("an unknown flag", with(9, 32)),
+            ("an unknown flag", with(9, 128)),
+            ("a trace that is cut off", with(9, flag::TRACE)),
             ("a label that is cut off", with(9, flag::LABEL)),
             ("MessagePack that is none", with(9, flag::MESSAGE_PACK).into_iter().chain([b'1']).collect()),
             ("a profile without a sender", with(9, flag::PROFILE)),
