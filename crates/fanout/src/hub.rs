@@ -11,11 +11,11 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use fanfare_metrics::{BrokerCall, Metrics, Outcome};
+use fanfare_metrics::{BrokerCall, Metrics, Outcome, Stage};
 use fanfare_protocol::command::Start;
 use fanfare_protocol::event::Entry;
 use fanfare_protocol::history::{Page, Query};
-use fanfare_protocol::publication::{Draft, Position};
+use fanfare_protocol::publication::{Draft, Position, is_sampled};
 use fanfare_protocol::rules::RESERVED_NAMESPACE;
 use fanfare_protocol::session::Terms;
 use fanfare_protocol::time::UnixMicros;
@@ -34,9 +34,11 @@ use crate::registry::{Entering, Joined, Left, Registry, Slice, Walk};
 use crate::tap::Tap;
 use crate::wakes::Wakes;
 
+mod own;
 mod streams;
 mod turns;
 
+use own::Own;
 use streams::watch_over;
 use turns::Turns;
 
@@ -75,6 +77,8 @@ pub struct Hub {
     losses: AtomicU64,
     /// Since when it could not be asked where streams stand.
     unchecked: Mutex<Option<Instant>>,
+    /// Publications of its own that it may hear, some of them.
+    own: Own,
     /// What the node itself hears.
     attended: AtomicUsize,
     /// The most tasks that walk round one large crowd beside its lane's.
@@ -108,6 +112,7 @@ impl Hub {
             options,
             tasks: tasks.clone(),
             unchecked: Mutex::new(None),
+            own: Own::default(),
             attended: AtomicUsize::new(0),
             // Half of the workers are left for everybody else, and at least one.
             hands: (Handle::current().metrics().num_workers() / 2).saturating_sub(1),
@@ -126,7 +131,15 @@ impl Hub {
     /// # Errors
     /// [`BrokerError`], within the deadline. Then nothing was published, or for a timeout nobody knows.
     pub async fn publish(&self, draft: Draft) -> Result<Option<Position>, BrokerError> {
-        self.call(BrokerCall::Publish, self.broker.publish(draft)).await
+        let received = draft.received;
+        if is_sampled(received) {
+            self.own.note(&draft);
+        }
+        let placed = self.call(BrokerCall::Publish, self.broker.publish(draft)).await;
+        if is_sampled(received) && placed.is_ok() {
+            self.metrics.stage(Stage::Accepted, (self.options.now)().since(received));
+        }
+        placed
     }
 
     /// Joins a channel and finds the place in its stream from which it is heard, once the node watches it.
@@ -346,7 +359,14 @@ impl Hub {
             publications.sort_by_cached_key(|publication| hash(&publication.channel));
         }
         self.metrics.publications_received(publications.len() as u64);
-        self.metrics.publication_heard((self.options.now)().since(publications[0].received));
+        let now = (self.options.now)();
+        self.metrics.publication_heard(now.since(publications[0].received));
+        for publication in publications.iter() {
+            publication.hear(now);
+            if is_sampled(publication.received) && self.own.take(publication) {
+                self.metrics.stage(Stage::Heard, now.since(publication.received));
+            }
+        }
         self.notice_losses();
         let mut deliveries = 0;
         let tap = self.registry.tap().on();
@@ -354,10 +374,12 @@ impl Hub {
             let began = Instant::now();
             tap.inspect(|tap| tap.heard(run));
             let delivered = self.registry.deliver(&run[0].channel, run, &mut pending.wakes);
-            tap.inspect(|tap| {
+            if tap.is_some() || self.registry.tap().records() {
                 let crowd = delivered.walk.as_ref().map_or(0, |walk| walk.members() as u64);
-                tap.fanned_out(run, delivered.receivers + crowd);
-            });
+                let receivers = delivered.receivers + crowd;
+                tap.inspect(|tap| tap.fanned_out(run, receivers));
+                self.registry.tap().handed_on(run, now, receivers);
+            }
             delivered.queued.count(&self.metrics);
             match delivered.walk {
                 Some(walk) => {

@@ -28,4 +28,4 @@ pub mod tap;
 mod wakes;
 
 pub use hub::{Hub, HubOptions, Overheard};
-pub use outbox::{Batch, Full, Order, Outbox, Queued, Socket, SubscriberId};
+pub use outbox::{Batch, Full, Order, Outbox, Queued, Socket, SubscriberId, taken};

@@ -32,10 +32,11 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use fanfare_metrics::{Metrics, Sacrifice};
+use fanfare_metrics::{Metrics, Sacrifice, Stage};
 use fanfare_protocol::command::Start;
 use fanfare_protocol::grant::{Amendment, Pass};
 use fanfare_protocol::rules::Overflow;
+use fanfare_protocol::publication::Stamp;
 use fanfare_protocol::time::UnixMicros;
 use fanfare_protocol::websocket::Frame;
 use fanfare_protocol::{Channel, CloseReason, Encoding, Form, Publication, SessionId};
@@ -247,8 +248,8 @@ pub struct Batch {
     pub frames: VecDeque<Bytes>,
     /// The sum of their lengths.
     pub bytes: usize,
-    /// When the oldest publication of the batch entered the gateway.
-    pub oldest: Option<UnixMicros>,
+    /// When the oldest publication of the batch entered the gateway, and this node.
+    pub oldest: Option<Stamp>,
     /// By how many bytes it is shorter for being compressed.
     pub saved_bytes: usize,
     /// Of whom it is to be told when all is written.
@@ -551,7 +552,7 @@ impl Outbox {
         batch.oldest = None;
         let mut watched = state.watched(self);
         let taken = state.poll_pop(cx, |Popped { bytes, publication, saved_bytes }| {
-            batch.oldest = batch.oldest.or(publication.as_ref().map(|it| it.received));
+            batch.oldest = batch.oldest.or(publication.as_ref().map(|it| it.stamp()));
             batch.bytes += bytes.len();
             batch.saved_bytes += saved_bytes;
             batch.frames.push_back(bytes);
@@ -676,6 +677,16 @@ fn wake(mut state: MutexGuard<'_, State>, came: Wants) {
     drop(state);
     if let Some(waker) = waker {
         waker.wake();
+    }
+}
+
+/// Counts that so many sockets have taken a publication at this moment.
+pub fn taken(metrics: &Metrics, sockets: u64, stamp: Stamp, now: UnixMicros) {
+    metrics.publish_to_write_of_many(sockets, stamp.age(now));
+    if stamp.is_sampled()
+        && let Some(since) = stamp.since_heard(now)
+    {
+        metrics.stage(Stage::Written, since);
     }
 }
 

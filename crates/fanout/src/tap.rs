@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use fanfare_protocol::rules::Overflow;
+use fanfare_protocol::time::UnixMicros;
 use fanfare_protocol::{Channel, Publication, SessionId};
 
 use crate::outbox::SubscriberId;
@@ -19,6 +20,8 @@ use crate::outbox::SubscriberId;
 #[derive(Debug, Default)]
 pub struct Tap {
     is_on: AtomicBool,
+    /// Whether it is recorded how those are handed on whose trace is.
+    records: AtomicBool,
     witness: OnceLock<Arc<dyn Witness>>,
 }
 
@@ -32,6 +35,9 @@ pub trait Witness: std::fmt::Debug + Send + Sync {
 
     /// They are with all of their subscribers on this node, or on their way round a large crowd of so many.
     fn fanned_out(&self, run: &[Arc<Publication>], receivers: u64);
+
+    /// One whose trace is recorded, heard at this moment, is with all of its subscribers on this node, or on its way round so many.
+    fn handed_on(&self, publication: &Publication, heard: UnixMicros, receivers: u64);
 
     /// What has become of one for one subscriber.
     fn met(&self, receiver: Receiver, publication: &Publication, fate: Fate);
@@ -77,6 +83,23 @@ impl Tap {
     /// Begins, or ends.
     pub fn switch(&self, is_on: bool) {
         self.is_on.store(is_on, Ordering::Relaxed);
+    }
+
+    /// Has it recorded how publications are handed on whose trace is recorded, or not.
+    pub fn record(&self, records: bool) {
+        self.records.store(records, Ordering::Relaxed);
+    }
+
+    #[inline]
+    pub(crate) fn records(&self) -> bool {
+        self.records.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn handed_on(&self, run: &[Arc<Publication>], heard: UnixMicros, receivers: u64) {
+        let is_recorded = |it: &&Arc<Publication>| it.trace.as_ref().is_some_and(|trace| trace.is_sampled);
+        for publication in run.iter().filter(is_recorded) {
+            self.witness.get().into_iter().for_each(|it| it.handed_on(publication, heard, receivers));
+        }
     }
 
     /// Whether anybody looks on.

@@ -40,6 +40,7 @@ mod secret;
 mod source;
 mod suggest;
 mod tokens;
+mod tracing;
 mod typed;
 
 #[cfg(test)]
@@ -62,6 +63,7 @@ pub use pages::{default_toml, document};
 pub use reload::{Changes, Loaded};
 pub use secret::Secret;
 pub use source::{File, Flag, Source};
+pub use tracing::Tracing;
 pub use tokens::{Issuer, Jwt, KeyFetching};
 pub use typed::{
     Api, Auth, Caller, Centrifugo, Compression, Config, Console, DryRun, Heartbeat, History, Limits, Listen,

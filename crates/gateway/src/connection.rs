@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use fanfare_fanout::{Order, Outbox};
+use fanfare_fanout::{Order, Outbox, taken};
 use fanfare_metrics::{Carrier, Enforcement, Limit, Metrics};
 use fanfare_protocol::command::{Decoded, Rejection};
 use fanfare_protocol::dialect::Incoming;
@@ -284,8 +284,8 @@ impl<T: Transport> Connection<T> {
             if written.saved > 0 {
                 metrics.written_saved(written.saved as u64);
             }
-            if let Some(received) = written.oldest {
-                metrics.publish_to_write(clock.unix().since(received));
+            if let Some(stamp) = written.oldest {
+                taken(metrics, 1, stamp, clock.unix());
             }
         }
     }

@@ -25,6 +25,7 @@ mod orders;
 pub mod outgoing;
 mod proxy;
 mod readiness;
+mod spans;
 mod tls;
 mod trace;
 mod transport;

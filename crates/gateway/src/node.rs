@@ -44,6 +44,7 @@ use crate::logging;
 use crate::orders::{self, Bids};
 use crate::outgoing::Dialer;
 use crate::readiness::{self, Readiness};
+use crate::spans::{self, Spans};
 use crate::trace::{self, Tracer};
 use crate::users;
 
@@ -100,6 +101,8 @@ pub(crate) struct Services {
     pub(crate) readiness: Readiness,
     /// Who looks on.
     pub(crate) tracer: Arc<Tracer>,
+    /// What a collector of OpenTelemetry is told.
+    pub(crate) spans: Arc<Spans>,
     /// The listeners stop.
     pub(crate) stopping: CancellationToken,
     /// For requests of the node's own.
@@ -212,6 +215,7 @@ impl Node {
         tasks.spawn(errands::follow(services.clone(), stop.clone()));
         tasks.spawn(orders::follow_bids(services.clone(), stop.clone()));
         tasks.spawn(census::share(services.clone(), stop.clone()));
+        tasks.spawn(spans::share(services.clone(), stop.clone()));
         tasks.spawn(trace::share(services.clone(), stop.clone()));
         tasks.spawn(readiness::watch(services.clone(), stop.clone()));
         tasks.spawn(logging::watch(stop.clone()));
@@ -264,6 +268,7 @@ impl Node {
         certificates::announce(&new, Some(&before), metrics, clock);
         metrics.connections_limit(new.limits.connections.get());
         *settings.write() = Arc::new(new);
+        self.services.spans.configure(config, dialer, self.services.hub.tap());
         self.tell(config);
         if is_known {
             return;
@@ -360,9 +365,11 @@ fn services(
         HubOptions { broker_timeout, check_interval: CHECK_INTERVAL, now: Clock::wall },
     );
     desk.look_around(&hub, &tasks);
-    let tracer = Arc::new(Tracer::new(&config.node.name, clock));
+    let spans = Arc::new(Spans::new(metrics.clone()));
+    let tracer = Arc::new(Tracer::new(&config.node.name, clock, spans.clone()));
     hub.tap().show(tracer.clone());
     let dialer = Dialer::new(&config.authorities, tasks.clone(), metrics.clone());
+    spans.configure(config, &dialer, hub.tap());
     let means = Means { dialer: &dialer, tasks: &tasks, metrics: &metrics, stop };
     let settings = Settings::of(config, None, &means);
     certificates::announce(&settings, None, &metrics, &clock);
@@ -388,6 +395,7 @@ fn services(
         admission: Admission::default(),
         readiness: Readiness::default(),
         tracer,
+        spans,
         stopping: stop.clone(),
         echo: config.echo,
         internal: OnceLock::new(),

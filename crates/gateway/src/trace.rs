@@ -36,6 +36,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Clock;
 use crate::errands;
 use crate::node::Services;
+use crate::spans::{Kind, Spans, Value as Fact};
 
 mod lead;
 mod sights;
@@ -92,6 +93,8 @@ pub(crate) struct Tracer {
     followed: Mutex<Followed>,
     /// A trace has begun here.
     has_begun: Notify,
+    /// Where it is told what is recorded.
+    spans: Arc<Spans>,
     /// Those who have asked this node, by their traces.
     askers: Mutex<HashMap<u64, mpsc::Sender<Lines>>>,
 }
@@ -139,10 +142,11 @@ pub(crate) struct Subject<'a> {
 }
 
 impl Tracer {
-    pub(crate) fn new(node: &str, clock: Clock) -> Self {
+    pub(crate) fn new(node: &str, clock: Clock, spans: Arc<Spans>) -> Self {
         Self {
             node: node.into(),
             clock,
+            spans,
             followed: Mutex::default(),
             has_begun: Notify::new(),
             askers: Mutex::default(),
@@ -301,6 +305,16 @@ impl Witness for Tracer {
         let subject = Subject { channels: &[&first.channel], user, ..Subject::default() };
         let more = json!({ "count": run.len(), "receivers": receivers });
         self.tell("fanned_out", subject, None, more);
+    }
+
+    fn handed_on(&self, publication: &Publication, heard: UnixMicros, receivers: u64) {
+        let Some(begun) = self.spans.begin(publication.trace.as_deref(), heard) else { return };
+        let mut facts = vec![
+            ("fanfare.channel", Fact::text(publication.channel.as_str())),
+            ("fanfare.receivers", Fact::number(receivers)),
+        ];
+        facts.extend(publication.position.map(|it| ("fanfare.offset", Fact::number(it.offset.0))));
+        self.spans.end(begun, (Kind::Consumer, "fan out"), self.clock.unix(), facts, None);
     }
 
     fn met(&self, receiver: Receiver, publication: &Publication, fate: Fate) {

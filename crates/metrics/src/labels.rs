@@ -500,6 +500,30 @@ mod tests {
 }
 
 label! {
+    /// A part of a publication's way.
+    pub enum Stage as "stage" {
+        /// From the gateway's receiving it to the broker's accepting it, where both are this node's.
+        Accepted = "accepted",
+        /// From the gateway's receiving it to this node's hearing it, where it is this node's.
+        Heard = "heard",
+        /// From this node's hearing it to a subscriber's socket taking it.
+        Written = "written",
+    }
+}
+
+label! {
+    /// What became of spans.
+    pub enum SpanOutcome as "outcome" {
+        /// A collector has them.
+        Exported = "exported",
+        /// There was no room for them.
+        Dropped = "dropped",
+        /// No collector has taken them.
+        Failed = "failed",
+    }
+}
+
+label! {
     /// What the node asks of somebody else's server.
     pub enum Purpose as "purpose" {
         /// The keys that tokens are held against.
@@ -508,6 +532,8 @@ label! {
         Hook = "hook",
         /// To take note of something.
         Webhook = "webhook",
+        /// To keep what was recorded.
+        Spans = "spans",
     }
 }
 

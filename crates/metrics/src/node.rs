@@ -8,7 +8,7 @@ use prometheus::{Gauge, IntCounter, IntGauge};
 
 use crate::Metrics;
 use crate::catalog::{By, Catalog, fact};
-use crate::labels::{ApiMethod, Errand, Label, StatusClass};
+use crate::labels::{ApiMethod, Errand, Label, SpanOutcome, StatusClass};
 
 /// The version that every crate of the workspace shares.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +31,7 @@ pub(crate) struct Node {
     errands: By<Errand, IntCounter>,
     traces: IntGauge,
     trace_left_out: IntCounter,
+    spans: By<SpanOutcome, IntCounter>,
     panics: IntCounter,
     draining: IntGauge,
     ready: IntGauge,
@@ -72,6 +73,10 @@ impl Node {
                     "Events that those who looked on were not told, since they were over the rate of a trace.",
                 )
                 .query("sum(rate(fanfare_trace_events_left_out_total[5m]))"),
+            ),
+            spans: catalog.counters(
+                fact("fanfare_spans_total", "Spans for a collector of OpenTelemetry, by what became of them.")
+                    .query("sum(rate(fanfare_spans_total{outcome!=\"exported\"}[5m])) by (outcome)"),
             ),
             panics: catalog.counter(
                 fact("fanfare_panics_total", "Panics: each ended one connection and is a bug of ours.")
@@ -116,6 +121,11 @@ impl Metrics {
     /// So many events are not told.
     pub fn trace_left_out(&self, count: u64) {
         self.node.trace_left_out.inc_by(count);
+    }
+
+    /// So many spans have come to their end.
+    pub fn spans_ended(&self, outcome: SpanOutcome, count: usize) {
+        self.node.spans.of(outcome).inc_by(count as u64);
     }
 
     /// A request of a backend was answered with this HTTP status.

@@ -8,11 +8,14 @@ use prometheus::{Histogram, IntCounter};
 
 use crate::Metrics;
 use crate::catalog::{By, Catalog, fact};
-use crate::labels::Sacrifice;
+use crate::labels::{Sacrifice, Stage};
 use crate::stripes::Stripes;
 
 const RECEIVERS: &[f64] = &[0.0, 1.0, 10.0, 100.0, 1_000.0, 10_000.0, 100_000.0];
 const FANOUT_SECONDS: &[f64] = &[1e-6, 5e-6, 2.5e-5, 1e-4, 5e-4, 2.5e-3, 0.01, 0.05, 0.25, 1.0];
+
+const STAGE_SECONDS: &[f64] =
+    &[5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
 /// Upper bounds of the latency buckets in nanoseconds, 50 µs to 10 s; one more bucket holds the rest.
 const LATENCY_NANOS: [u64; 17] = [
@@ -86,6 +89,7 @@ pub(crate) struct Traffic {
     fanout: Histogram,
     overflows: IntCounter,
     dropped: By<Sacrifice, IntCounter>,
+    stages: By<Stage, Histogram>,
 }
 
 impl Traffic {
@@ -128,6 +132,15 @@ impl Traffic {
                     "Publications that a slow client was not sent, by the policy of their channels.",
                 )
                 .query("sum(rate(fanfare_outbox_dropped_total[5m])) by (policy)"),
+            ),
+            stages: catalog.histograms(
+                fact(
+                    "fanfare_stage_seconds",
+                    "The way of a sixteenth of all publications, part by part, each by the clock of one node: from receiving to the broker's `accepted`, \
+                     from receiving to `heard` by its own node, and from hearing on any node to `written` to a socket.",
+                )
+                .query("histogram_quantile(0.99, sum(rate(fanfare_stage_seconds_bucket[5m])) by (le, stage))"),
+                STAGE_SECONDS,
             ),
         }
     }
@@ -247,6 +260,11 @@ impl Metrics {
         let cells = self.traffic.hot.mine();
         cells[LATENCY + bucket].fetch_add(sockets, Relaxed);
         cells[LATENCY_SUM].fetch_add(sockets * nanos, Relaxed);
+    }
+
+    /// A publication took so long for a part of its way.
+    pub fn stage(&self, stage: Stage, took: Duration) {
+        self.traffic.stages.of(stage).observe(took.as_secs_f64());
     }
 
     /// The outboxes together grew by `bytes`, or shrank when it is negative.

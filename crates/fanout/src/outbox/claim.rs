@@ -6,9 +6,10 @@ use std::task::Waker;
 
 use bytes::Bytes;
 use fanfare_metrics::Metrics;
+use fanfare_protocol::publication::Stamp;
 use fanfare_protocol::time::UnixMicros;
 
-use super::{Batch, Outbox, Phase, Sheaf, Socket, Wants, signed, wake};
+use super::{Batch, Outbox, Phase, Sheaf, Socket, Wants, signed, taken, wake};
 
 /// The most that is put in a row for one write. More is worth a gathered write, which is the task's.
 const ROW_BYTES: usize = 16 * 1024;
@@ -64,7 +65,7 @@ pub(crate) struct Flushed {
     taken: usize,
     saved_bytes: usize,
     /// When the oldest publication among them entered the gateway; where nothing was written it is not told yet.
-    oldest: Option<UnixMicros>,
+    oldest: Option<Stamp>,
 }
 
 impl Claim {
@@ -149,7 +150,7 @@ impl Row {
     }
 
     /// What is left when so many bytes were written. What is told of the whole is told with the first of them.
-    fn after(&self, written: usize, oldest: UnixMicros, saved_bytes: usize) -> Batch {
+    fn after(&self, written: usize, oldest: Stamp, saved_bytes: usize) -> Batch {
         let whole = Bytes::copy_from_slice(&self.bytes);
         let mut begin = 0;
         let frames = self.ends.iter().map(|end| whole.slice(mem::replace(&mut begin, *end)..*end));
@@ -177,8 +178,8 @@ impl Flushed {
         if self.saved_bytes > 0 {
             metrics.written_saved(self.saved_bytes as u64);
         }
-        if let Some(received) = self.oldest {
-            metrics.publish_to_write(now().since(received));
+        if let Some(stamp) = self.oldest {
+            taken(metrics, 1, stamp, now());
         }
     }
 }

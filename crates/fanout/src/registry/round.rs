@@ -41,7 +41,7 @@ use fanfare_protocol::{Form, Publication, SessionId};
 use tokio::time::Instant;
 
 use super::{Crowd, Gate, Member, Members, Subscribers, look_on};
-use crate::outbox::{Claim, Queued, Sheaf};
+use crate::outbox::{Claim, Queued, Sheaf, taken};
 use crate::tap::Tap;
 
 /// The members that have their turn in a step: some 300 µs of writing, for which everybody else on this worker waits.
@@ -319,14 +319,14 @@ impl Slice {
                 writes += 1;
             } else if bytes > 0 {
                 metrics.written(sheaf.frames_in(bytes), bytes as u64);
-                metrics.publish_to_write(now().since(sheaf.oldest()));
+                taken(metrics, 1, sheaf.oldest(), now());
             }
             if claims.peek().is_none_or(|(_, next)| *next != index) && writes > 0 {
                 metrics.written_to_many(writes, sheaf.len() as u64, whole as u64);
                 if sheaf.saved_bytes() > 0 {
                     metrics.written_saved(writes * sheaf.saved_bytes() as u64);
                 }
-                metrics.publish_to_write_of_many(writes, now().since(sheaf.oldest()));
+                taken(metrics, writes, sheaf.oldest(), now());
                 writes = 0;
             }
         }

@@ -1062,6 +1062,39 @@ pub(super) const SECTIONS: &[Section] = &[
         ],
     },
     Section {
+        name: "tracing",
+        help: "A collector of OpenTelemetry that is told what was asked and how long it took, by OTLP over HTTP in Protobuf. docs/operations.md says \
+               which spans there are.",
+        keys: &[
+            unset(
+                "tracing.url",
+                Kind::Url,
+                "nothing is recorded",
+                "\"http://127.0.0.1:4318/v1/traces\"",
+                "Where the collector takes traces: all of the URL.",
+            )
+            .reloadable(),
+            unset(
+                "tracing.authorization",
+                Kind::Secret,
+                "it is told without",
+                "\"Bearer (a token)\"",
+                "What `Authorization` says to it.",
+            )
+            .reloadable(),
+            key(
+                "tracing.one_in",
+                whole(1, 1_000_000),
+                "100",
+                "Of how many that come without a trace one is recorded. A `traceparent` of the server API says for itself whether it is.",
+            )
+            .reloadable(),
+            key("tracing.queue", whole(1, 1_000_000), "8192", "Spans that wait. What comes on top of them is lost, and counted.")
+                .reloadable(),
+            key("tracing.timeout_ms", whole(10, 60_000), "5000", "Milliseconds for an answer of the collector.").reloadable(),
+        ],
+    },
+    Section {
         name: "log",
         help: "What the node writes to standard error.",
         keys: &[
@@ -1073,6 +1106,13 @@ pub(super) const SECTIONS: &[Section] = &[
                 "`error`, `warn`, `info`, `debug` or `trace`, or such directives as `info,fanfare_fanout=debug`.",
             )
             .reloadable(),
+            key(
+                "log.lines_per_second",
+                whole(0, 1_000_000),
+                "100",
+                "The most lines that one place in the code writes in a second, and so one sort of them. Those on top are counted, and the next \
+                 line of the sort is preceded by one that says how many. 0: as many as there are.",
+            ),
         ],
     },
     Section {

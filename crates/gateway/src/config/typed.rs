@@ -13,6 +13,7 @@ use super::choice::{
 };
 use super::consumers::Consumer;
 use super::events::Events;
+use super::tracing::Tracing;
 use super::hooks::Hooks;
 use super::identity::Identity;
 use super::merge::Merged;
@@ -71,6 +72,8 @@ pub struct Config {
     pub events: Events,
     /// What is fetched to be published, by its consumers' names.
     pub consumers: BTreeMap<String, Consumer>,
+    /// Where spans go.
+    pub tracing: Tracing,
     /// What is logged, and how.
     pub log: Log,
     /// Whether `/echo` is served, for conformance suites. No key sets it: `fanfare echo` does, on loopback.
@@ -414,6 +417,8 @@ pub struct Log {
     pub format: LogFormat,
     /// Directives that `EnvFilter` understands.
     pub level: String,
+    /// The most lines of one place in the code; 0 for as many as there are.
+    pub lines_per_second: u32,
 }
 
 impl Config {
@@ -514,7 +519,12 @@ pub(super) fn build(merged: &Merged, default_name: &str) -> Config {
         pusher_webhooks: pusher_hooks(merged),
         consumers: merged.names("consumers").map(|name| (name.clone(), Consumer::of(merged, name))).collect(),
         console: console(merged, loopback),
-        log: Log { format: LogFormat::of(&text(merged, "log.format")), level: text(merged, "log.level") },
+        tracing: Tracing::of(merged),
+        log: Log {
+            format: LogFormat::of(&text(merged, "log.format")),
+            level: text(merged, "log.level"),
+            lines_per_second: u32::try_from(merged.whole("log.lines_per_second").unwrap_or_default()).unwrap_or(u32::MAX),
+        },
         echo: false,
         listen,
     }

@@ -35,6 +35,7 @@ use tokio::time::timeout;
 use super::{Connection, Told, facts, mem};
 use crate::hooks::Renewals;
 use crate::node::Services;
+use crate::spans::{Begun, Kind, Value as Fact};
 use crate::trace::{self, By};
 use crate::transport::Transport;
 
@@ -74,6 +75,7 @@ impl<T: Transport> Connection<T> {
             {
                 is_patient = is_patient && self.has_made_room().await;
             }
+            let mut asked = Asked::of(&effect, &services);
             match effect {
                 Effect::Authenticate { id, token } => self.authenticate(id, &token).await,
                 Effect::Introduce { .. } | Effect::Call { .. } | Effect::Tell { .. } => {
@@ -98,6 +100,7 @@ impl<T: Transport> Connection<T> {
                 Effect::Join { id, channel, terms } => {
                     let start = terms.start;
                     let outcome = self.join(&channel, terms).await;
+                    self.record(asked.take(), outcome.as_ref().err());
                     self.answer(Input::Joined { id, channel, start, outcome });
                 }
                 Effect::Survey { channel, member } => {
@@ -109,19 +112,32 @@ impl<T: Transport> Connection<T> {
                 Effect::Read { id, channel, excerpt } => {
                     let answer = self.while_writing(services.hub.history(&channel, excerpt.query())).await;
                     let outcome = answer.map_err(|error| failure(&error));
+                    self.record(asked.take(), outcome.as_ref().err());
                     self.answer(Input::Read { id, channel, excerpt, outcome });
                 }
                 Effect::Count { id, channel, members } => {
                     let most = self.session.limits().queue_bytes / 2;
                     let outcome = self.while_writing(count(&services.desk, &channel, members, most)).await;
+                    self.record(asked.take(), outcome.as_ref().err());
                     self.answer(Input::Counted { id, channel, outcome });
                 }
                 prompt => self.perform(prompt),
             }
+            self.record(asked, None);
         }
         while let Some(placed) = self.while_writing(placing.next()).await {
             self.answer(placed);
         }
+    }
+
+    /// Has it recorded what a client has asked and what came of it, where it is.
+    fn record(&self, asked: Option<Asked>, failure: Option<&Failure>) {
+        let Some(Asked { begun, name, channel }) = asked else { return };
+        let mut facts = vec![("fanfare.session", Fact::text(self.session.id()))];
+        facts.extend(self.user().map(|user| ("enduser.id", Fact::text(user.as_str()))));
+        facts.extend(channel.map(|channel| ("fanfare.channel", Fact::text(channel.as_str()))));
+        let Services { spans, clock, .. } = &*self.services;
+        spans.end(begun, (Kind::Server, name), clock.unix(), facts, failure);
     }
 
     /// Finds out whose a token is: by the application whose client this is, or by the keys that are configured.
@@ -310,6 +326,31 @@ impl<T: Transport> Connection<T> {
 
     fn dialect(&self) -> &'static dyn Dialect {
         self.outbox.encoding().dialect()
+    }
+}
+
+/// What a client has asked that is recorded, and what is not: publications are where they are published.
+struct Asked {
+    begun: Begun,
+    name: &'static str,
+    channel: Option<Channel>,
+}
+
+impl Asked {
+    fn of(effect: &Effect, services: &Services) -> Option<Self> {
+        if !services.spans.is_on() {
+            return None;
+        }
+        let (name, channel) = match effect {
+            Effect::Authenticate { .. } | Effect::Introduce { .. } => ("auth", None),
+            Effect::Call { .. } => ("call", None),
+            Effect::Join { channel, .. } => ("subscribe", Some(channel)),
+            Effect::Read { channel, .. } => ("history", Some(channel)),
+            Effect::Count { channel, .. } => ("presence", Some(channel)),
+            _ => return None,
+        };
+        let begun = services.spans.begin(None, services.clock.unix())?;
+        Some(Self { begun, name, channel: channel.cloned() })
     }
 }
 

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::{Subject, new_trace, place};
 use crate::connection::{Line, broker_failure};
 use crate::node::Services;
+use crate::spans::{Begun, Kind, Value as Fact};
 
 /// Who publishes.
 #[derive(Clone, Copy, Debug)]
@@ -39,7 +40,7 @@ impl By {
     }
 }
 
-/// Publishes, and tells whoever looks on what came of it.
+/// Publishes; and tells whoever looks on, and a collector, what came of it.
 ///
 /// # Errors
 /// What the broker cannot do.
@@ -48,23 +49,53 @@ pub(crate) async fn publish(
     mut draft: Draft,
     by: By,
 ) -> Result<Option<Position>, Failure> {
-    let failed = |error| broker_failure(&error);
-    if !services.hub.tap().is_on() {
-        return services.hub.publish(draft).await.map_err(failed);
+    let is_looked_at = services.hub.tap().is_on();
+    let begun = services.spans.begin(draft.trace.as_deref(), draft.received);
+    if let Some(begun) = &begun {
+        draft.trace = Some(Box::new(begun.context));
+    } else if is_looked_at {
+        draft.trace.get_or_insert_with(|| Box::new(new_trace(false)));
+    } else {
+        draft.trace = None; // Nobody would look at it.
     }
-    draft.trace.get_or_insert_with(|| Box::new(new_trace(false)));
-    let (asked, copy) = (Instant::now(), draft.clone());
-    let outcome = services.hub.publish(draft).await.map_err(failed);
-    let took = asked.elapsed();
-    match &outcome {
-        Ok(position) => placed(services, &copy, position.as_ref(), by, took),
-        // What a client is told is seen when it is told.
-        Err(failure) if matches!(by, By::Api) => {
-            refused(services, (None, None), Some(&copy.channel), failure, Some(by));
+    let copy = (is_looked_at || begun.is_some()).then(|| (Instant::now(), draft.clone()));
+    let outcome = services.hub.publish(draft).await.map_err(|error| broker_failure(&error));
+    let Some((asked, copy)) = copy else { return outcome };
+    if is_looked_at {
+        match &outcome {
+            Ok(position) => placed(services, &copy, position.as_ref(), by, asked.elapsed()),
+            // What a client is told is seen when it is told.
+            Err(failure) if matches!(by, By::Api) => {
+                refused(services, (None, None), Some(&copy.channel), failure, Some(by));
+            }
+            Err(_) => {}
         }
-        Err(_) => {}
+    }
+    if let Some(begun) = begun {
+        record(services, begun, &copy, by, &outcome);
     }
     outcome
+}
+
+fn record(
+    services: &Services,
+    begun: Begun,
+    draft: &Draft,
+    by: By,
+    outcome: &Result<Option<Position>, Failure>,
+) {
+    let user = draft.sender.as_ref().and_then(|sender| sender.user.as_ref());
+    let mut facts = vec![
+        ("fanfare.channel", Fact::text(draft.channel.as_str())),
+        ("fanfare.bytes", Fact::number(draft.payload.as_bytes().len())),
+        ("fanfare.by", Fact::text(by.word())),
+    ];
+    facts.extend(by.session().map(|session| ("fanfare.session", Fact::text(session))));
+    facts.extend(user.map(|user| ("enduser.id", Fact::text(user.as_str()))));
+    let place = outcome.as_ref().ok().and_then(Option::as_ref);
+    facts.extend(place.map(|it| ("fanfare.offset", Fact::number(it.offset.0))));
+    let what = (Kind::Server, "publish");
+    services.spans.end(begun, what, services.clock.unix(), facts, outcome.as_ref().err());
 }
 
 fn placed(services: &Services, draft: &Draft, position: Option<&Position>, by: By, took: Duration) {

@@ -16,6 +16,8 @@ impl Witness for Eyes {
 
     fn fanned_out(&self, _: &[Arc<Publication>], _: u64) {}
 
+    fn handed_on(&self, _: &Publication, _: UnixMicros, _: u64) {}
+
     fn met(&self, receiver: Receiver, publication: &Publication, fate: Fate) {
         assert_eq!(receiver.session, US);
         self.0.lock().push((fate, bytes_of(publication)));
