@@ -117,9 +117,11 @@ impl Claim {
         state.claimed = false;
         if state.phase != Phase::Discarded {
             state.socket = Some(socket);
-            state.left_over = left_over.map(Box::new);
+            if left_over.is_some() {
+                state.put_aside(|aside| aside.left_over = left_over);
+            }
         }
-        if !state.queue.is_empty() || state.left_over.is_some() || state.phase != Phase::Open {
+        if !state.queue.is_empty() || state.left_over().is_some() || state.phase != Phase::Open {
             wake(state, Wants::Frames);
         }
     }
@@ -130,7 +132,7 @@ impl Row {
     fn fill(&mut self, sheaf: &Sheaf, outbox: &Outbox, flushed: &mut Flushed) -> bool {
         let mut state = outbox.state.lock();
         let is_too_much = state.queue.bytes() + sheaf.bytes().len() > ROW_BYTES;
-        if state.queue.is_empty() || is_too_much || state.tap.is_some() {
+        if state.queue.is_empty() || is_too_much || state.tap().is_some() {
             return false;
         }
         self.bytes.clear();
