@@ -385,16 +385,16 @@ pub struct Publication {
     pub received: UnixMicros,
     /// Its place in the stream, on a channel with history.
     pub position: Option<Position>,
-    /// The trace that it belongs to, where anybody follows one.
-    pub trace: Option<Box<TraceContext>>,
     /// In the encoding that was needed first.
     first: OnceLock<(Encoding, Frame)>,
     others: OnceLock<Box<Others>>,
 }
 
-/// The frames of a publication but for the first that was needed.
+/// The frames of a publication but for the first that was needed, and what else few have.
 #[derive(Debug, Default)]
 struct Others {
+    /// The trace that it belongs to, where anybody follows one.
+    trace: Option<Box<TraceContext>>,
     encoded: [OnceLock<Frame>; ENCODINGS],
     replayed: Sparse<Frame, ENCODINGS>,
     deflated: Deflated,
@@ -447,11 +447,20 @@ impl Publication {
         Some((sender.user.as_ref()?, sender.profile.as_ref()))
     }
 
+    /// The trace that it belongs to, where anybody follows one.
+    #[inline]
+    pub fn trace(&self) -> Option<&TraceContext> {
+        self.others.get()?.trace.as_deref()
+    }
+
     /// A draft that has found its place.
     pub fn new(draft: Draft, position: Option<Position>) -> Self {
         let Draft { channel, payload, sender, exclude, received, retention: _, key: _, trace } = draft;
-        let (first, others) = Default::default();
-        Self { channel, payload, sender, exclude, received, position, trace, first, others }
+        let others = match trace {
+            None => OnceLock::new(),
+            trace => OnceLock::from(Box::new(Others { trace, ..Others::default() })),
+        };
+        Self { channel, payload, sender, exclude, received, position, first: OnceLock::new(), others }
     }
 
     /// The same of one that is kept for a while: it is encoded at once, in the way that is native to its format, and what it
