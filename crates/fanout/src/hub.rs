@@ -362,9 +362,11 @@ impl Hub {
         let now = (self.options.now)();
         self.metrics.publication_heard(now.since(publications[0].received));
         for publication in publications.iter() {
-            publication.hear(now);
-            if is_sampled(publication.received) && self.own.take(publication) {
-                self.metrics.stage(Stage::Heard, now.since(publication.received));
+            if is_sampled(publication.received) {
+                self.metrics.heard(publication.received.0, now.0);
+                if self.own.take(publication) {
+                    self.metrics.stage(Stage::Heard, now.since(publication.received));
+                }
             }
         }
         self.notice_losses();

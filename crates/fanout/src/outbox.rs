@@ -32,11 +32,11 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use fanfare_metrics::{Metrics, Sacrifice, Stage};
+use fanfare_metrics::{Metrics, Sacrifice};
 use fanfare_protocol::command::Start;
 use fanfare_protocol::grant::{Amendment, Pass};
+use fanfare_protocol::publication::is_sampled;
 use fanfare_protocol::rules::Overflow;
-use fanfare_protocol::publication::Stamp;
 use fanfare_protocol::time::UnixMicros;
 use fanfare_protocol::websocket::Frame;
 use fanfare_protocol::{Channel, CloseReason, Encoding, Form, Publication, SessionId};
@@ -217,8 +217,14 @@ struct State {
     socket: Option<Arc<dyn Socket>>,
     /// Somebody else writes to the socket just now.
     claimed: bool,
-    /// What the socket did not take then: before all that is queued.
-    left_over: Option<Box<Batch>>,
+    /// What few have for long; who has any cannot be claimed.
+    aside: Option<Box<Aside>>,
+}
+
+#[derive(Debug, Default)]
+struct Aside {
+    /// What the socket did not take of who had claimed it: before all that is queued.
+    left_over: Option<Batch>,
     /// Who is told what becomes of what is queued, until nothing waits.
     tap: Option<Arc<Tap>>,
 }
@@ -248,8 +254,8 @@ pub struct Batch {
     pub frames: VecDeque<Bytes>,
     /// The sum of their lengths.
     pub bytes: usize,
-    /// When the oldest publication of the batch entered the gateway, and this node.
-    pub oldest: Option<Stamp>,
+    /// When the oldest publication of the batch entered the gateway.
+    pub oldest: Option<UnixMicros>,
     /// By how many bytes it is shorter for being compressed.
     pub saved_bytes: usize,
     /// Of whom it is to be told when all is written.
@@ -296,8 +302,7 @@ impl Outbox {
             wants: Wants::Frames,
             socket: None,
             claimed: false,
-            left_over: None,
-            tap: None,
+            aside: None,
         };
         Arc::new(Self { id: SubscriberId::next(), session, form, state: Mutex::new(state) })
     }
@@ -353,7 +358,7 @@ impl Outbox {
                 continue;
             }
             let outcome = state.queue.offer(publication, overflow);
-            if state.tap.is_some() {
+            if state.tap().is_some() {
                 self.tell_of_offer(&state, publication, overflow, outcome);
             }
             match outcome {
@@ -376,7 +381,7 @@ impl Outbox {
         let mut state = self.state.lock();
         // A task that waits for frames has found the queue empty, and all that it took before is written.
         let is_idle = state.waker.is_some() && state.wants == Wants::Frames && state.phase == Phase::Open;
-        if !is_idle || state.claimed || state.left_over.is_some() || state.tap.is_some() {
+        if !is_idle || state.claimed || state.aside.is_some() {
             return None;
         }
         debug_assert!(state.queue.is_empty(), "what comes takes the waker");
@@ -399,7 +404,7 @@ impl Outbox {
         let queued = self.queue_firmly(|queue| queue.replay(publications))?;
         let (tap, bytes) = {
             let state = self.state.lock();
-            (state.tap.clone(), state.queue.bytes())
+            (state.tap().cloned(), state.queue.bytes())
         };
         for publication in publications.iter().filter(|_| tap.is_some()) {
             let fate = Fate::Queued { bytes, is_replayed: true };
@@ -411,8 +416,8 @@ impl Outbox {
     /// Has it told what becomes of what is queued from now on, until nothing waits.
     pub(crate) fn watch(&self, tap: &Arc<Tap>) {
         let mut state = self.state.lock();
-        if state.phase == Phase::Open && state.tap.is_none() {
-            state.tap = Some(tap.clone());
+        if state.phase == Phase::Open && state.tap().is_none() {
+            state.aside.get_or_insert_default().tap = Some(tap.clone());
         }
     }
 
@@ -428,19 +433,21 @@ impl Outbox {
         overflow: Overflow,
         outcome: Result<Losses, NoRoom>,
     ) {
-        let Some(tap) = &state.tap else { return };
-        let (is_queued, policy, count) = match outcome {
-            Ok(losses) => {
-                let is_queued = overflow != Overflow::DropOldest || state.queue.ends_with(publication);
-                (is_queued, overflow, losses.dropped + losses.conflated)
-            }
-            Err(NoRoom) => (false, Overflow::Disconnect, 1),
+        let Some(tap) = state.tap() else { return };
+        let is_queued = match (outcome, overflow) {
+            (Ok(_), Overflow::DropOldest) => state.queue.ends_with(publication),
+            (Ok(_), Overflow::Disconnect | Overflow::Conflate) => true,
+            (Err(NoRoom), _) => false,
         };
         if is_queued {
             let fate = Fate::Queued { bytes: state.queue.bytes(), is_replayed: false };
             tap.met(self.receiver(), publication, fate);
         }
-        if count > 0 {
+        let lost = match outcome {
+            Ok(losses) => [(Overflow::DropOldest, losses.dropped), (Overflow::Conflate, losses.conflated)],
+            Err(NoRoom) => [(Overflow::Disconnect, 1), (Overflow::Disconnect, 0)],
+        };
+        for (policy, count) in lost.into_iter().filter(|(_, count)| *count > 0) {
             tap.met(self.receiver(), publication, Fate::Dropped { policy, count });
         }
     }
@@ -507,7 +514,7 @@ impl Outbox {
     pub fn discard(&self) -> usize {
         let mut state = self.state.lock();
         state.phase = Phase::Discarded;
-        (state.socket, state.left_over, state.tap) = (None, None, None);
+        (state.socket, state.aside) = (None, None);
         state.queue.clear()
     }
 
@@ -545,14 +552,14 @@ impl Outbox {
     pub fn poll_take(&self, cx: &Context<'_>, batch: &mut Batch) -> Poll<usize> {
         debug_assert!(batch.is_empty(), "what was taken is written before more is");
         let mut state = self.state.lock();
-        if let Some(left_over) = state.left_over.take() {
-            *batch = *left_over;
+        if let Some(left_over) = state.take_left_over() {
+            *batch = left_over;
             return Poll::Ready(0);
         }
         batch.oldest = None;
         let mut watched = state.watched(self);
         let taken = state.poll_pop(cx, |Popped { bytes, publication, saved_bytes }| {
-            batch.oldest = batch.oldest.or(publication.as_ref().map(|it| it.stamp()));
+            batch.oldest = batch.oldest.or(publication.as_ref().map(|it| it.received));
             batch.bytes += bytes.len();
             batch.saved_bytes += saved_bytes;
             batch.frames.push_back(bytes);
@@ -597,7 +604,7 @@ impl Outbox {
     /// Whether nothing waits, and nobody else writes.
     pub fn is_empty(&self) -> bool {
         let state = self.state.lock();
-        state.queue.is_empty() && !state.claimed && state.left_over.is_none()
+        state.queue.is_empty() && !state.claimed && state.left_over().is_none()
     }
 
     /// Whether so little waits that a replay of any permitted length fits, with a quarter of the queue to spare.
@@ -630,15 +637,37 @@ impl State {
             bytes += popped.bytes.len();
             take(popped);
         }
-        if self.queue.is_empty() {
-            self.tap = None;
+        if self.queue.is_empty() && self.aside.is_some() {
+            self.put_aside(|aside| aside.tap = None);
         }
         before - self.queue.bytes()
     }
 
+    fn tap(&self) -> Option<&Arc<Tap>> {
+        self.aside.as_ref()?.tap.as_ref()
+    }
+
+    fn left_over(&self) -> Option<&Batch> {
+        self.aside.as_ref()?.left_over.as_ref()
+    }
+
+    fn take_left_over(&mut self) -> Option<Batch> {
+        self.aside.as_ref()?;
+        let mut left_over = None;
+        self.put_aside(|aside| left_over = aside.left_over.take());
+        left_over
+    }
+
+    /// Changes what is aside, which is nowhere where there is none.
+    fn put_aside(&mut self, change: impl FnOnce(&mut Aside)) {
+        let mut aside = self.aside.take().unwrap_or_default();
+        change(&mut aside);
+        self.aside = (aside.left_over.is_some() || aside.tap.is_some()).then_some(aside);
+    }
+
     /// What is to be told of what is about to be taken, where anything is.
     fn watched(&self, outbox: &Outbox) -> Option<Box<Taken>> {
-        let tap = self.tap.clone()?;
+        let tap = self.tap()?.clone();
         Some(Box::new(Taken { tap, receiver: outbox.receiver(), publications: Vec::new() }))
     }
 
@@ -680,13 +709,11 @@ fn wake(mut state: MutexGuard<'_, State>, came: Wants) {
     }
 }
 
-/// Counts that so many sockets have taken a publication at this moment.
-pub fn taken(metrics: &Metrics, sockets: u64, stamp: Stamp, now: UnixMicros) {
-    metrics.publish_to_write_of_many(sockets, stamp.age(now));
-    if stamp.is_sampled()
-        && let Some(since) = stamp.since_heard(now)
-    {
-        metrics.stage(Stage::Written, since);
+/// Counts that so many sockets have taken a publication that was received then.
+pub fn taken(metrics: &Metrics, sockets: u64, received: UnixMicros, now: UnixMicros) {
+    metrics.publish_to_write_of_many(sockets, now.since(received));
+    if is_sampled(received) {
+        metrics.written_after(received.0, now.0);
     }
 }
 

@@ -96,7 +96,7 @@ impl Tap {
     }
 
     pub(crate) fn handed_on(&self, run: &[Arc<Publication>], heard: UnixMicros, receivers: u64) {
-        let is_recorded = |it: &&Arc<Publication>| it.trace.as_ref().is_some_and(|trace| trace.is_sampled);
+        let is_recorded = |it: &&Arc<Publication>| it.trace().is_some_and(|trace| trace.is_sampled);
         for publication in run.iter().filter(is_recorded) {
             self.witness.get().into_iter().for_each(|it| it.handed_on(publication, heard, receivers));
         }

@@ -63,8 +63,8 @@ pub use pages::{default_toml, document};
 pub use reload::{Changes, Loaded};
 pub use secret::Secret;
 pub use source::{File, Flag, Source};
-pub use tracing::Tracing;
 pub use tokens::{Issuer, Jwt, KeyFetching};
+pub use tracing::Tracing;
 pub use typed::{
     Api, Auth, Caller, Centrifugo, Compression, Config, Console, DryRun, Heartbeat, History, Limits, Listen,
     Log, Namespace, Node, Numbers, Origin, Pace, Presence, Proxy, PusherApp, PusherHook, PusherWebhooks,

@@ -284,8 +284,8 @@ impl<T: Transport> Connection<T> {
             if written.saved > 0 {
                 metrics.written_saved(written.saved as u64);
             }
-            if let Some(stamp) = written.oldest {
-                taken(metrics, 1, stamp, clock.unix());
+            if let Some(received) = written.oldest {
+                taken(metrics, 1, received, clock.unix());
             }
         }
     }

@@ -158,7 +158,11 @@ impl Spans {
             Some(_) => None,
             None => {
                 let one_in = self.way.read().as_ref()?.one_in;
-                (fastrand::u32(..one_in) == 0).then(|| Begun { context: new_trace(true), parent: None, began: now })
+                (fastrand::u32(..one_in) == 0).then(|| Begun {
+                    context: new_trace(true),
+                    parent: None,
+                    began: now,
+                })
             }
         }
     }
@@ -172,7 +176,8 @@ impl Spans {
         facts: Vec<(&'static str, Value)>,
         failure: Option<&Failure>,
     ) {
-        let error = failure.map(|it| format!("{} {}: {}", it.number(), it.code.slug(), it.explanation).into());
+        let error =
+            failure.map(|it| format!("{} {}: {}", it.number(), it.code.slug(), it.explanation).into());
         self.queue(Span { context, parent, name, kind, began, ended, facts, error });
     }
 

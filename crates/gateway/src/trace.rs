@@ -293,7 +293,7 @@ impl Witness for Tracer {
         for it in run {
             let user = it.sender.as_ref().and_then(|sender| sender.user.as_ref());
             let subject = Subject { channels: &[&it.channel], user, ..Subject::default() };
-            let mut more = place(it.position.as_ref(), it.trace.as_deref());
+            let mut more = place(it.position.as_ref(), it.trace());
             more["ms"] = since(self.clock.unix(), it.received);
             self.tell("heard", subject, Some(&it.payload), more);
         }
@@ -308,7 +308,7 @@ impl Witness for Tracer {
     }
 
     fn handed_on(&self, publication: &Publication, heard: UnixMicros, receivers: u64) {
-        let Some(begun) = self.spans.begin(publication.trace.as_deref(), heard) else { return };
+        let Some(begun) = self.spans.begin(publication.trace(), heard) else { return };
         let mut facts = vec![
             ("fanfare.channel", Fact::text(publication.channel.as_str())),
             ("fanfare.receivers", Fact::number(receivers)),
@@ -318,10 +318,10 @@ impl Witness for Tracer {
     }
 
     fn met(&self, receiver: Receiver, publication: &Publication, fate: Fate) {
-        let Publication { channel, position, trace, received, .. } = publication;
+        let Publication { channel, position, received, .. } = publication;
         let (session, receiver) = (Some(receiver.session), Some(receiver.id));
         let subject = Subject { channels: &[channel], session, receiver, user: None };
-        let mut more = place(position.as_ref(), trace.as_deref());
+        let mut more = place(position.as_ref(), publication.trace());
         let kind = match fate {
             Fate::Queued { bytes, is_replayed } => {
                 more["waiting_bytes"] = bytes.into();

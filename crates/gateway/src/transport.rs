@@ -9,7 +9,7 @@ use fanfare_fanout::{Outbox, Socket};
 use fanfare_protocol::Channel;
 use fanfare_protocol::error::Failure;
 use fanfare_protocol::event::Entry;
-use fanfare_protocol::publication::Stamp;
+use fanfare_protocol::time::UnixMicros;
 use fanfare_protocol::websocket::{Event, Frame, Violation};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -89,7 +89,7 @@ pub(crate) struct Written {
     /// By how many bytes the outbox shrank to feed this write.
     pub(crate) taken: usize,
     /// When the oldest publication in it entered the gateway, the first time a batch is written.
-    pub(crate) oldest: Option<Stamp>,
+    pub(crate) oldest: Option<UnixMicros>,
     /// By how many bytes the batch is shorter for being compressed, the first time it is written.
     pub(crate) saved: usize,
 }

@@ -31,8 +31,8 @@ use crate::catalog::Catalog;
 pub use crate::document::document;
 pub use crate::labels::{
     Answered, ApiMethod, BrokerCall, Carrier, Command, Consumed, Enforcement, Errand, EventOutcome, Hook,
-    HookOutcome, HttpVersion, Limit, Listener, Outcome, Purpose, Refusal, Sacrifice, Source, SpanOutcome, Stage,
-    TlsHandshake, TokenRefusal,
+    HookOutcome, HttpVersion, Limit, Listener, Outcome, Purpose, Refusal, Sacrifice, Source, SpanOutcome,
+    Stage, TlsHandshake, TokenRefusal,
 };
 pub use crate::traffic::Latencies;
 

@@ -1,7 +1,8 @@
 //! What is read, delivered, queued and written: the metrics of the hot path.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::time::Duration;
 
 use prometheus::{Histogram, IntCounter};
@@ -13,6 +14,9 @@ use crate::stripes::Stripes;
 
 const RECEIVERS: &[f64] = &[0.0, 1.0, 10.0, 100.0, 1_000.0, 10_000.0, 100_000.0];
 const FANOUT_SECONDS: &[f64] = &[1e-6, 5e-6, 2.5e-5, 1e-4, 5e-4, 2.5e-3, 0.01, 0.05, 0.25, 1.0];
+
+/// A power of two: some 16,000 publications a second are told apart for a second, of a sixteenth of all.
+const HEARD: usize = 1024;
 
 const STAGE_SECONDS: &[f64] =
     &[5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
@@ -80,6 +84,39 @@ impl Latencies {
     }
 }
 
+/// When publications were heard, the last of those that fall on a place: they are told apart by when they were received.
+#[derive(Debug)]
+struct Heard(Box<[[AtomicU64; 2]]>);
+
+impl Default for Heard {
+    fn default() -> Self {
+        Self((0..HEARD).map(|_| Default::default()).collect())
+    }
+}
+
+impl Heard {
+    fn place(&self, received: u64) -> &[AtomicU64; 2] {
+        // By a multiplication, since they come at multiples of something.
+        let at = received.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - HEARD.trailing_zeros());
+        &self.0[usize::try_from(at).expect("less than the places")]
+    }
+
+    /// Whoever looks while this is written finds none: a measure is lost, and none is wrong.
+    fn note(&self, received: u64, now: u64) {
+        let [of, heard] = self.place(received);
+        of.store(0, Release);
+        heard.store(now, Release);
+        of.store(received, Release);
+    }
+
+    fn of(&self, received: u64) -> Option<u64> {
+        let [of, heard] = self.place(received);
+        let is_it = || of.load(Acquire) == received;
+        let found = is_it().then(|| heard.load(Acquire))?;
+        is_it().then_some(found)
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Traffic {
     /// Whatever is counted once per read, push or write.
@@ -90,6 +127,7 @@ pub(crate) struct Traffic {
     overflows: IntCounter,
     dropped: By<Sacrifice, IntCounter>,
     stages: By<Stage, Histogram>,
+    heard: Heard,
 }
 
 impl Traffic {
@@ -142,6 +180,7 @@ impl Traffic {
                 .query("histogram_quantile(0.99, sum(rate(fanfare_stage_seconds_bucket[5m])) by (le, stage))"),
                 STAGE_SECONDS,
             ),
+            heard: Heard::default(),
         }
     }
 }
@@ -262,6 +301,19 @@ impl Metrics {
         cells[LATENCY_SUM].fetch_add(sockets * nanos, Relaxed);
     }
 
+    /// A publication that was received at this microsecond, by whatever clock, was heard at that one, by ours.
+    pub fn heard(&self, received: u64, now: u64) {
+        self.traffic.heard.note(received, now);
+    }
+
+    /// A socket has taken at this microsecond what was received at that one: how long that is after it was heard is counted, as far as
+    /// that is still known.
+    pub fn written_after(&self, received: u64, now: u64) {
+        if let Some(heard) = self.traffic.heard.of(received) {
+            self.stage(Stage::Written, Duration::from_micros(now.saturating_sub(heard)));
+        }
+    }
+
     /// A publication took so long for a part of its way.
     pub fn stage(&self, stage: Stage, took: Duration) {
         self.traffic.stages.of(stage).observe(took.as_secs_f64());
@@ -318,6 +370,19 @@ impl Metrics {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn when_something_was_heard_is_known_until_others_take_its_place() {
+        let heard = Heard::default();
+        assert_eq!(heard.of(16), None);
+        (1..=4_000).for_each(|number| heard.note(number * 16, number));
+        let known = (1..=4_000).filter(|number| heard.of(number * 16) == Some(*number)).count();
+        assert!((HEARD / 2..=HEARD).contains(&known), "{known}");
+        assert!(
+            (1..=4_000).all(|number| heard.of(number * 16).is_none_or(|it| it == number)),
+            "nobody else's"
+        );
+    }
 
     #[test]
     fn a_quantile_is_of_what_was_taken_since_and_lies_in_its_bucket() {

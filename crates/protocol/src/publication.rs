@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -386,49 +385,21 @@ pub struct Publication {
     pub received: UnixMicros,
     /// Its place in the stream, on a channel with history.
     pub position: Option<Position>,
-    /// The trace that it belongs to, where anybody follows one.
-    pub trace: Option<Box<TraceContext>>,
-    /// When this node heard it: the last 32 bits of its clock's microseconds, 0 for never.
-    heard: AtomicU32,
     /// In the encoding that was needed first.
     first: OnceLock<(Encoding, Frame)>,
     others: OnceLock<Box<Others>>,
 }
 
-/// When a publication was received, by the clock of its publisher's node, and when it was heard, by that of this one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stamp {
-    /// When the gateway received it.
-    pub received: UnixMicros,
-    heard: u32,
-}
-
-impl Stamp {
-    /// How long ago it was received, as far as the two clocks agree.
-    pub const fn age(self, now: UnixMicros) -> Duration {
-        now.since(self.received)
-    }
-
-    /// Whether it is one of those whose way is measured stage by stage. Every node picks the same, and a sixteenth of all.
-    pub const fn is_sampled(self) -> bool {
-        is_sampled(self.received)
-    }
-
-    /// How long ago this node heard it, by one clock; `None` for what it has out of history, and after more than half an hour.
-    pub fn since_heard(self, now: UnixMicros) -> Option<Duration> {
-        let passed = (now.0 as u32).wrapping_sub(self.heard);
-        (self.heard != 0 && passed <= u32::MAX / 2).then(|| Duration::from_micros(passed.into()))
-    }
-}
-
-/// Whether the way of what was received at this moment is measured stage by stage.
+/// Whether the way of what was received at this moment is measured part by part: every node picks the same, a sixteenth of all.
 pub const fn is_sampled(received: UnixMicros) -> bool {
     received.0 % 16 == 0
 }
 
-/// The frames of a publication but for the first that was needed.
+/// The frames of a publication but for the first that was needed, and what else few have.
 #[derive(Debug, Default)]
 struct Others {
+    /// The trace that it belongs to, where anybody follows one.
+    trace: Option<Box<TraceContext>>,
     encoded: [OnceLock<Frame>; ENCODINGS],
     replayed: Sparse<Frame, ENCODINGS>,
     deflated: Deflated,
@@ -481,12 +452,20 @@ impl Publication {
         Some((sender.user.as_ref()?, sender.profile.as_ref()))
     }
 
+    /// The trace that it belongs to, where anybody follows one.
+    #[inline]
+    pub fn trace(&self) -> Option<&TraceContext> {
+        self.others.get()?.trace.as_deref()
+    }
+
     /// A draft that has found its place.
     pub fn new(draft: Draft, position: Option<Position>) -> Self {
         let Draft { channel, payload, sender, exclude, received, retention: _, key: _, trace } = draft;
-        let (first, others) = Default::default();
-        let heard = AtomicU32::new(0);
-        Self { channel, payload, sender, exclude, received, position, trace, heard, first, others }
+        let others = match trace {
+            None => OnceLock::new(),
+            trace => OnceLock::from(Box::new(Others { trace, ..Others::default() })),
+        };
+        Self { channel, payload, sender, exclude, received, position, first: OnceLock::new(), others }
     }
 
     /// The same of one that is kept for a while: it is encoded at once, in the way that is native to its format, and what it
@@ -502,16 +481,6 @@ impl Publication {
             publication.payload.bytes = frame.slice(begin..begin + said.len());
         }
         publication
-    }
-
-    /// This node has it from the broker.
-    pub fn hear(&self, now: UnixMicros) {
-        self.heard.store((now.0 as u32).max(1), Ordering::Relaxed);
-    }
-
-    /// Its times, for whoever writes it.
-    pub fn stamp(&self) -> Stamp {
-        Stamp { received: self.received, heard: self.heard.load(Ordering::Relaxed) }
     }
 
     /// The frame that carries it to every subscriber of one form: computed for the first, shared by the rest.

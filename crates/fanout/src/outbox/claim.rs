@@ -6,7 +6,6 @@ use std::task::Waker;
 
 use bytes::Bytes;
 use fanfare_metrics::Metrics;
-use fanfare_protocol::publication::Stamp;
 use fanfare_protocol::time::UnixMicros;
 
 use super::{Batch, Outbox, Phase, Sheaf, Socket, Wants, signed, taken, wake};
@@ -65,7 +64,7 @@ pub(crate) struct Flushed {
     taken: usize,
     saved_bytes: usize,
     /// When the oldest publication among them entered the gateway; where nothing was written it is not told yet.
-    oldest: Option<Stamp>,
+    oldest: Option<UnixMicros>,
 }
 
 impl Claim {
@@ -118,9 +117,11 @@ impl Claim {
         state.claimed = false;
         if state.phase != Phase::Discarded {
             state.socket = Some(socket);
-            state.left_over = left_over.map(Box::new);
+            if left_over.is_some() {
+                state.put_aside(|aside| aside.left_over = left_over);
+            }
         }
-        if !state.queue.is_empty() || state.left_over.is_some() || state.phase != Phase::Open {
+        if !state.queue.is_empty() || state.left_over().is_some() || state.phase != Phase::Open {
             wake(state, Wants::Frames);
         }
     }
@@ -131,7 +132,7 @@ impl Row {
     fn fill(&mut self, sheaf: &Sheaf, outbox: &Outbox, flushed: &mut Flushed) -> bool {
         let mut state = outbox.state.lock();
         let is_too_much = state.queue.bytes() + sheaf.bytes().len() > ROW_BYTES;
-        if state.queue.is_empty() || is_too_much || state.tap.is_some() {
+        if state.queue.is_empty() || is_too_much || state.tap().is_some() {
             return false;
         }
         self.bytes.clear();
@@ -150,7 +151,7 @@ impl Row {
     }
 
     /// What is left when so many bytes were written. What is told of the whole is told with the first of them.
-    fn after(&self, written: usize, oldest: Stamp, saved_bytes: usize) -> Batch {
+    fn after(&self, written: usize, oldest: UnixMicros, saved_bytes: usize) -> Batch {
         let whole = Bytes::copy_from_slice(&self.bytes);
         let mut begin = 0;
         let frames = self.ends.iter().map(|end| whole.slice(mem::replace(&mut begin, *end)..*end));
@@ -178,8 +179,8 @@ impl Flushed {
         if self.saved_bytes > 0 {
             metrics.written_saved(self.saved_bytes as u64);
         }
-        if let Some(stamp) = self.oldest {
-            taken(metrics, 1, stamp, now());
+        if let Some(received) = self.oldest {
+            taken(metrics, 1, received, now());
         }
     }
 }

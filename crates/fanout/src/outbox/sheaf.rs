@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use fanfare_protocol::publication::Stamp;
 use fanfare_protocol::rules::Overflow;
+use fanfare_protocol::time::UnixMicros;
 use fanfare_protocol::{Form, Publication, SessionId};
 
 use super::{Asleep, BATCH_BYTES, Batch, Outbox};
@@ -17,7 +17,7 @@ pub(crate) struct Sheaf {
     /// One by one.
     frames: Vec<Bytes>,
     /// When the first of them entered the gateway.
-    oldest: Stamp,
+    oldest: UnixMicros,
     saved_bytes: usize,
 }
 
@@ -38,7 +38,7 @@ impl Sheaf {
                 publications.iter().map(|it| it.encoded(form.encoding()).len()).sum::<usize>() - length
             }
         };
-        Some(Self { bytes, frames, oldest: publications[0].stamp(), saved_bytes })
+        Some(Self { bytes, frames, oldest: publications[0].received, saved_bytes })
     }
 
     /// All of it.
@@ -67,7 +67,7 @@ impl Sheaf {
     }
 
     /// When its first publication entered the gateway.
-    pub(crate) fn oldest(&self) -> Stamp {
+    pub(crate) fn oldest(&self) -> UnixMicros {
         self.oldest
     }
 

@@ -201,7 +201,7 @@ fn a_batch_is_as_old_as_its_own_first_publication() {
     offer(&outbox, &[publication(5, None), publication(6, None)]);
     let cx = Context::from_waker(Waker::noop());
     assert!(outbox.poll_take(&cx, &mut batch).is_ready());
-    assert_eq!(batch.oldest.map(|it| it.received), Some(UnixMicros(5)));
+    assert_eq!(batch.oldest, Some(UnixMicros(5)));
     assert_eq!(batch.advance(batch.bytes), 3);
     assert!(grown(outbox.push(frame(2))) > 0);
     assert!(outbox.poll_take(&cx, &mut batch).is_ready());

@@ -139,7 +139,8 @@ async fn ingest(
                 break;
             }
             summary.lines += 1;
-            under_way.push_back(async move { (number, publish(line, rights, (policy, within), services).await) });
+            under_way
+                .push_back(async move { (number, publish(line, rights, (policy, within), services).await) });
         }
     }
     while let Some((number, outcome)) = under_way.next().await {

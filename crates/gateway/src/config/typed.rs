@@ -13,13 +13,13 @@ use super::choice::{
 };
 use super::consumers::Consumer;
 use super::events::Events;
-use super::tracing::Tracing;
 use super::hooks::Hooks;
 use super::identity::Identity;
 use super::merge::Merged;
 use super::network::Network;
 use super::secret::Secret;
 use super::tokens::Jwt;
+use super::tracing::Tracing;
 
 /// A node's whole configuration, checked. `Debug` shows no secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -523,7 +523,8 @@ pub(super) fn build(merged: &Merged, default_name: &str) -> Config {
         log: Log {
             format: LogFormat::of(&text(merged, "log.format")),
             level: text(merged, "log.level"),
-            lines_per_second: u32::try_from(merged.whole("log.lines_per_second").unwrap_or_default()).unwrap_or(u32::MAX),
+            lines_per_second: u32::try_from(merged.whole("log.lines_per_second").unwrap_or_default())
+                .unwrap_or(u32::MAX),
         },
         echo: false,
         listen,

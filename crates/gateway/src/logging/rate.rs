@@ -75,7 +75,11 @@ impl<S: Subscriber> Layer<S> for Rate {
         match self.judge(metadata.callsite(), Instant::now()) {
             Verdict::Written => true,
             Verdict::WrittenAfter(left_out) => {
-                let place = format!("{}:{}", metadata.file().unwrap_or_default(), metadata.line().unwrap_or_default());
+                let place = format!(
+                    "{}:{}",
+                    metadata.file().unwrap_or_default(),
+                    metadata.line().unwrap_or_default()
+                );
                 warn!(target: TARGET, left_out, place, "lines of this sort were left out of the log");
                 true
             }
@@ -112,7 +116,8 @@ mod tests {
         static HERE: Here = Here;
         let here = Identifier(&HERE);
         let rate = Rate::new(3);
-        let judge = |count: usize| (0..count).map(|_| rate.judge(here.clone(), Instant::now())).collect::<Vec<_>>();
+        let judge =
+            |count: usize| (0..count).map(|_| rate.judge(here.clone(), Instant::now())).collect::<Vec<_>>();
         let written = |all: &[Verdict]| all.iter().filter(|it| **it != Verdict::LeftOut).count();
         assert_eq!(written(&judge(10)), 3);
         tokio::time::advance(Duration::from_secs(1)).await;

@@ -18,7 +18,9 @@ const ERROR: u64 = 2;
 pub(super) fn request(node: &str, spans: &[Span]) -> Vec<u8> {
     let mut resource = Vec::new();
     let version = env!("CARGO_PKG_VERSION");
-    for (name, value) in [("service.name", "fanfare"), ("service.version", version), ("service.instance.id", node)] {
+    for (name, value) in
+        [("service.name", "fanfare"), ("service.version", version), ("service.instance.id", node)]
+    {
         message(&mut resource, 1, &attribute(name, &Value::Text(value.into())));
     }
     let mut scope = Vec::new();

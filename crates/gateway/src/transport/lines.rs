@@ -200,7 +200,7 @@ impl Transport for Lines {
         let (mut frames, mut oldest) = (0, None);
         let taken = ready!(outbox.poll_take_each(cx, |frame, publication| {
             frames += 1;
-            oldest = oldest.or(publication.map(Publication::stamp));
+            oldest = oldest.or(publication.map(|it| it.received));
             self.dress(&frame, publication);
         }));
         if outbox.is_empty() {

@@ -329,6 +329,7 @@ mod tests {
         fn what_is_sent_is_what_is_read(draft in drafts(), position in positions()) {
             let read = open(draft.channel.clone(), &bytes(&draft, position.as_ref())).unwrap();
             prop_assert_eq!(&read.position, &position);
+            prop_assert_eq!(read.trace(), draft.trace.as_deref());
             prop_assert_eq!(read, Publication::new(draft, position));
         }
 
