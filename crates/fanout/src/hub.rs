@@ -135,7 +135,11 @@ impl Hub {
         if is_sampled(received) {
             self.own.note(&draft);
         }
+        let channel = draft.channel.clone();
         let placed = self.call(BrokerCall::Publish, self.broker.publish(draft)).await;
+        if placed.is_ok() && channel.within(RESERVED_NAMESPACE).is_none() {
+            self.metrics.namespace_published(channel.namespace());
+        }
         if is_sampled(received) && placed.is_ok() {
             self.metrics.stage(Stage::Accepted, (self.options.now)().since(received));
         }
@@ -161,6 +165,7 @@ impl Hub {
                     self.metrics.channel_opened();
                 }
                 self.metrics.subscription_added();
+                self.metrics.namespace_subscriptions(channel.namespace(), 1);
                 stake.keep();
             }
         }
@@ -283,6 +288,7 @@ impl Hub {
             self.metrics.channel_closed();
         }
         self.metrics.subscription_removed();
+        self.metrics.namespace_subscriptions(channel.namespace(), -1);
         self.interest.leave(channel);
         true
     }
@@ -349,6 +355,14 @@ impl Hub {
         answer
     }
 
+    /// Takes note of when a publication was heard whose way is measured part by part.
+    fn measure(&self, publication: &Publication, now: UnixMicros) {
+        self.metrics.heard(publication.received.0, now.0);
+        if self.own.take(publication) {
+            self.metrics.stage(Stage::Heard, now.since(publication.received));
+        }
+    }
+
     /// Queues publications for whoever hears them, and empties the list; returns how many deliveries that was.
     fn deliver(&self, publications: &mut Vec<Arc<Publication>>, pending: &mut Pending) -> u64 {
         if publications.is_empty() {
@@ -361,14 +375,7 @@ impl Hub {
         self.metrics.publications_received(publications.len() as u64);
         let now = (self.options.now)();
         self.metrics.publication_heard(now.since(publications[0].received));
-        for publication in publications.iter() {
-            if is_sampled(publication.received) {
-                self.metrics.heard(publication.received.0, now.0);
-                if self.own.take(publication) {
-                    self.metrics.stage(Stage::Heard, now.since(publication.received));
-                }
-            }
-        }
+        publications.iter().filter(|it| is_sampled(it.received)).for_each(|it| self.measure(it, now));
         self.notice_losses();
         let mut deliveries = 0;
         let tap = self.registry.tap().on();
@@ -376,11 +383,17 @@ impl Hub {
             let began = Instant::now();
             tap.inspect(|tap| tap.heard(run));
             let delivered = self.registry.deliver(&run[0].channel, run, &mut pending.wakes);
-            if tap.is_some() || self.registry.tap().records() {
-                let crowd = delivered.walk.as_ref().map_or(0, |walk| walk.members() as u64);
-                let receivers = delivered.receivers + crowd;
-                tap.inspect(|tap| tap.fanned_out(run, receivers));
+            let crowd = delivered.walk.as_ref().map_or(0, |walk| walk.members() as u64);
+            let receivers = delivered.receivers + crowd;
+            tap.inspect(|tap| tap.fanned_out(run, receivers));
+            if self.registry.tap().records() {
                 self.registry.tap().handed_on(run, now, receivers);
+            }
+            // What nodes say to each other no subscriber hears.
+            let is_ours = run[0].channel.within(RESERVED_NAMESPACE).is_some();
+            if !is_ours {
+                let (count, dropped) = (run.len() as u64 * receivers, delivered.queued.lost());
+                self.metrics.namespace_delivered(run[0].channel.namespace(), count, dropped);
             }
             delivered.queued.count(&self.metrics);
             match delivered.walk {
@@ -390,8 +403,7 @@ impl Hub {
                     }
                     pending.begin(walk);
                 }
-                // What nodes say to each other no subscriber hears.
-                None if run[0].channel.within(RESERVED_NAMESPACE).is_some() => {}
+                None if is_ours => {}
                 None => self.metrics.fanned_out(run.len() as u64, delivered.receivers, began.elapsed()),
             }
             delivered.start_reading.into_iter().for_each(|reader| self.start_reading(reader));

@@ -166,6 +166,11 @@ impl Queued {
         }
     }
 
+    /// Publications that gave way or found no room.
+    pub(crate) const fn lost(&self) -> u64 {
+        self.dropped + self.conflated
+    }
+
     fn of(losses: Losses, grown_bytes: i64) -> Self {
         Self { grown_bytes, dropped: losses.dropped, conflated: losses.conflated }
     }
@@ -599,6 +604,12 @@ impl Outbox {
     /// The bytes that wait.
     pub fn queued_bytes(&self) -> usize {
         self.state.lock().queue.bytes()
+    }
+
+    /// The messages that wait, and their bytes.
+    pub fn waiting(&self) -> (usize, usize) {
+        let state = self.state.lock();
+        (state.queue.len(), state.queue.bytes())
     }
 
     /// Whether nothing waits, and nobody else writes.

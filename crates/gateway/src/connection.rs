@@ -26,7 +26,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use fanfare_fanout::{Order, Outbox, taken};
-use fanfare_metrics::{Carrier, Enforcement, Limit, Metrics};
+use fanfare_metrics::{Carrier, Enforcement, Limit, Metrics, Recovery};
 use fanfare_protocol::command::{Decoded, Rejection};
 use fanfare_protocol::dialect::Incoming;
 use fanfare_protocol::grant::{Grant, Visitor};
@@ -60,7 +60,7 @@ mod wheel;
 pub(crate) use asking::agreed;
 pub(crate) use effects::{count, failure as broker_failure};
 pub(crate) use facts::exceeded;
-pub(crate) use roster::{Entry, Line, Origin, Roster};
+pub(crate) use roster::{Entry, Line, Origin, Roster, measure};
 pub(crate) use speakers::{Speaker, Speakers};
 pub(crate) use streaming::{Listening, Streaming};
 pub(crate) use talking::{Talking, Talks};
@@ -196,7 +196,10 @@ impl<T: Transport> Connection<T> {
                 self.services.metrics.limit_exceeded(Limit::QueueBytes, Enforcement::Refused);
                 self.take(Input::Overflowed);
             }
-            Order::Lost { channel } => self.take(Input::Lost { channel }),
+            Order::Lost { channel } => {
+                self.services.metrics.recovery(Recovery::Gap);
+                self.take(Input::Lost { channel });
+            }
             Order::Dismiss { reason } => self.take(Input::Dismissed(reason)),
             Order::Enlist { channel, start, pass } => self.take(Input::Enlisted { channel, start, pass }),
             Order::Expel { channel } => self.take(Input::Expelled { channel }),

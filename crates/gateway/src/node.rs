@@ -34,7 +34,7 @@ use crate::auth::{Means, Revoked};
 use crate::census::{self, Census};
 use crate::clock::Clock;
 use crate::config::{self, BrokerKind, Config};
-use crate::connection::{Roster, Speakers, Talks, Wheel};
+use crate::connection::{self, Roster, Speakers, Talks, Wheel};
 use crate::consumers::{self, Consumers};
 use crate::errands::{self, Errands};
 use crate::events::{self, Events};
@@ -215,6 +215,7 @@ impl Node {
         tasks.spawn(errands::follow(services.clone(), stop.clone()));
         tasks.spawn(orders::follow_bids(services.clone(), stop.clone()));
         tasks.spawn(census::share(services.clone(), stop.clone()));
+        tasks.spawn(connection::measure(services.clone(), stop.clone()));
         tasks.spawn(spans::share(services.clone(), stop.clone()));
         tasks.spawn(trace::share(services.clone(), stop.clone()));
         tasks.spawn(readiness::watch(services.clone(), stop.clone()));
@@ -266,6 +267,7 @@ impl Node {
             new.policy = before.policy.clone();
         }
         certificates::announce(&new, Some(&before), metrics, clock);
+        metrics.namespaces(config.namespaces.keys().map(String::as_str));
         metrics.connections_limit(new.limits.connections.get());
         *settings.write() = Arc::new(new);
         self.services.spans.configure(config, dialer, self.services.hub.tap());
@@ -373,6 +375,7 @@ fn services(
     let means = Means { dialer: &dialer, tasks: &tasks, metrics: &metrics, stop };
     let settings = Settings::of(config, None, &means);
     certificates::announce(&settings, None, &metrics, &clock);
+    metrics.namespaces(config.namespaces.keys().map(String::as_str));
     metrics.connections_limit(config.limits.connections.get());
     Services {
         settings: RwLock::new(Arc::new(settings)),

@@ -512,6 +512,50 @@ label! {
 }
 
 label! {
+    /// What came of a client's coming back for what it had missed.
+    pub enum Recovery as "outcome" {
+        /// All of it follows.
+        Recovered = "recovered",
+        /// Some of it is gone: the client was told.
+        Lost = "lost",
+        /// A subscriber that was live was told that its place is lost.
+        Gap = "gap",
+    }
+}
+
+label! {
+    /// How much waits for a connection.
+    pub enum Queue as "messages" {
+        /// Nothing.
+        Empty = "0",
+        /// A few.
+        Few = "1-9",
+        /// More.
+        Tens = "10-99",
+        /// Many.
+        Hundreds = "100-999",
+        /// More than that.
+        Thousands = "1000+",
+    }
+}
+
+label! {
+    /// How many bytes wait for a connection.
+    pub enum QueueBytes as "bytes" {
+        /// None.
+        Empty = "0",
+        /// Less than 1 KiB.
+        Bytes = "<1KiB",
+        /// Less than 16 KiB.
+        Little = "<16KiB",
+        /// Less than 256 KiB.
+        Some = "<256KiB",
+        /// More than that.
+        Much = "256KiB+",
+    }
+}
+
+label! {
     /// What became of spans.
     pub enum SpanOutcome as "outcome" {
         /// A collector has them.

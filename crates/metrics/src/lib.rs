@@ -18,6 +18,7 @@ mod document;
 mod events;
 mod hooks;
 mod labels;
+mod namespaces;
 mod node;
 mod outgoing;
 mod stripes;
@@ -31,8 +32,8 @@ use crate::catalog::Catalog;
 pub use crate::document::document;
 pub use crate::labels::{
     Answered, ApiMethod, BrokerCall, Carrier, Command, Consumed, Enforcement, Errand, EventOutcome, Hook,
-    HookOutcome, HttpVersion, Limit, Listener, Outcome, Purpose, Refusal, Sacrifice, Source, SpanOutcome,
-    Stage, TlsHandshake, TokenRefusal,
+    HookOutcome, HttpVersion, Limit, Listener, Outcome, Purpose, Queue, QueueBytes, Recovery, Refusal,
+    Sacrifice, Source, SpanOutcome, Stage, TlsHandshake, TokenRefusal,
 };
 pub use crate::traffic::Latencies;
 
@@ -52,6 +53,7 @@ pub struct Metrics {
     hooks: hooks::Hooks,
     events: events::Events,
     consumers: consumers::Consumers,
+    namespaces: namespaces::Namespaces,
     catalog: Catalog,
 }
 
@@ -69,12 +71,26 @@ impl Metrics {
         let hooks = hooks::Hooks::declare(&mut catalog);
         let events = events::Events::declare(&mut catalog);
         let consumers = consumers::Consumers::declare(&mut catalog);
+        let namespaces = namespaces::Namespaces::declare(&mut catalog);
         let node = node::Node::declare(&mut catalog);
         catalog
             .registry
             .register(Box::new(ProcessCollector::for_self()))
             .expect("process metrics have a prefix of their own");
-        Self { connections, traffic, broker, tls, auth, node, outgoing, hooks, events, consumers, catalog }
+        Self {
+            connections,
+            traffic,
+            broker,
+            tls,
+            auth,
+            node,
+            outgoing,
+            hooks,
+            events,
+            consumers,
+            namespaces,
+            catalog,
+        }
     }
 
     /// Every metric in Prometheus' text format 0.0.4, sorted by name.

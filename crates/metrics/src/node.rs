@@ -34,6 +34,7 @@ pub(crate) struct Node {
     spans: By<SpanOutcome, IntCounter>,
     panics: IntCounter,
     draining: IntGauge,
+    drain_left: IntGauge,
     ready: IntGauge,
     lag: Gauge,
     stall: Gauge,
@@ -84,6 +85,10 @@ impl Node {
             ),
             draining: catalog
                 .gauge(fact("fanfare_draining", "1 from the moment the node was told to stop, 0 before.")),
+            drain_left: catalog.gauge(
+                fact("fanfare_drain_untold", "Connections that a node which drains has not told yet to go; 0 before.")
+                    .query("sum(fanfare_drain_untold) by (instance)"),
+            ),
             ready: catalog.gauge(
                 fact("fanfare_ready", "1 while the node wants new clients: what `/ready` says.")
                     .query("count(fanfare_ready == 0)"),
@@ -156,6 +161,11 @@ impl Metrics {
         self.node.ready.set(is_ready.into());
         self.node.lag.set(lag.as_secs_f64());
         self.node.stall.set(stall.as_secs_f64());
+    }
+
+    /// So many connections are still to be told to go.
+    pub fn drain_untold(&self, connections: usize) {
+        self.node.drain_left.set(i64::try_from(connections).unwrap_or(i64::MAX));
     }
 
     /// Whether the node is letting go of its clients.

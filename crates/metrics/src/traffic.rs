@@ -5,11 +5,11 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::time::Duration;
 
-use prometheus::{Histogram, IntCounter};
+use prometheus::{Histogram, IntCounter, IntGauge};
 
 use crate::Metrics;
 use crate::catalog::{By, Catalog, fact};
-use crate::labels::{Sacrifice, Stage};
+use crate::labels::{Queue, QueueBytes, Recovery, Sacrifice, Stage};
 use crate::stripes::Stripes;
 
 const RECEIVERS: &[f64] = &[0.0, 1.0, 10.0, 100.0, 1_000.0, 10_000.0, 100_000.0];
@@ -128,6 +128,9 @@ pub(crate) struct Traffic {
     dropped: By<Sacrifice, IntCounter>,
     stages: By<Stage, Histogram>,
     heard: Heard,
+    recoveries: By<Recovery, IntCounter>,
+    queues: By<Queue, IntGauge>,
+    queues_by_bytes: By<QueueBytes, IntGauge>,
 }
 
 impl Traffic {
@@ -181,6 +184,28 @@ impl Traffic {
                 STAGE_SECONDS,
             ),
             heard: Heard::default(),
+            recoveries: catalog.counters(
+                fact(
+                    "fanfare_recoveries_total",
+                    "Clients that came back to a channel for what they had missed, by whether all of it was there; and subscribers who were told \
+                     with 4410 that their place is lost (`gap`).",
+                )
+                .query("sum(rate(fanfare_recoveries_total[5m])) by (outcome)"),
+            ),
+            queues: catalog.gauges(
+                fact(
+                    "fanfare_queues",
+                    "Connections by how many messages wait for them: looked at every ten seconds.",
+                )
+                .query("sum(fanfare_queues) by (messages)"),
+            ),
+            queues_by_bytes: catalog.gauges(
+                fact(
+                    "fanfare_queues_by_bytes",
+                    "Connections by how many bytes wait for them: looked at every ten seconds.",
+                )
+                .query("sum(fanfare_queues_by_bytes) by (bytes)"),
+            ),
         }
     }
 }
@@ -301,6 +326,28 @@ impl Metrics {
         cells[LATENCY_SUM].fetch_add(sockets * nanos, Relaxed);
     }
 
+    /// A client came back, or has lost its place.
+    pub fn recovery(&self, outcome: Recovery) {
+        self.traffic.recoveries.of(outcome).inc();
+    }
+
+    /// What waits for connections now: how many messages, and how many bytes, for each of them.
+    pub fn queues(&self, all: impl IntoIterator<Item = (usize, usize)>) {
+        let (mut by_messages, mut by_bytes) = ([0_i64; 5], [0_i64; 5]);
+        for (messages, bytes) in all {
+            by_messages[[1, 10, 100, 1000].partition_point(|bound| *bound <= messages)] += 1;
+            by_bytes[[1, 1 << 10, 16 << 10, 256 << 10].partition_point(|bound| *bound <= bytes)] += 1;
+        }
+        let messages = [Queue::Empty, Queue::Few, Queue::Tens, Queue::Hundreds, Queue::Thousands];
+        let bytes =
+            [QueueBytes::Empty, QueueBytes::Bytes, QueueBytes::Little, QueueBytes::Some, QueueBytes::Much];
+        messages.into_iter().zip(by_messages).for_each(|(it, count)| self.traffic.queues.of(it).set(count));
+        bytes
+            .into_iter()
+            .zip(by_bytes)
+            .for_each(|(it, count)| self.traffic.queues_by_bytes.of(it).set(count));
+    }
+
     /// A publication that was received at this microsecond, by whatever clock, was heard at that one, by ours.
     pub fn heard(&self, received: u64, now: u64) {
         self.traffic.heard.note(received, now);
@@ -370,6 +417,35 @@ impl Metrics {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_connection_is_in_one_class_of_each_sort() {
+        let metrics = Metrics::new();
+        metrics.queues([
+            (0, 0),
+            (1, 1),
+            (9, 1023),
+            (10, 1024),
+            (999, 262_143),
+            (1000, 262_144),
+            (7000, 1 << 30),
+        ]);
+        let text = metrics.render();
+        for line in [
+            "fanfare_queues{messages=\"0\"} 1\n",
+            "fanfare_queues{messages=\"1-9\"} 2\n",
+            "fanfare_queues{messages=\"10-99\"} 1\n",
+            "fanfare_queues{messages=\"100-999\"} 1\n",
+            "fanfare_queues{messages=\"1000+\"} 2\n",
+            "fanfare_queues_by_bytes{bytes=\"<1KiB\"} 2\n",
+            "fanfare_queues_by_bytes{bytes=\"<256KiB\"} 1\n",
+            "fanfare_queues_by_bytes{bytes=\"256KiB+\"} 2\n",
+        ] {
+            assert!(text.contains(line), "{line}");
+        }
+        metrics.queues([]);
+        assert!(metrics.render().contains("fanfare_queues{messages=\"1-9\"} 0\n"));
+    }
 
     #[test]
     fn when_something_was_heard_is_known_until_others_take_its_place() {

@@ -136,6 +136,11 @@ impl Queue {
         self.bytes
     }
 
+    /// The entries that wait, at most twice as many as messages do.
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     /// Whether nothing waits.
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty()

@@ -16,7 +16,7 @@ use std::time::Duration;
 use fanfare_fanout::broker::BrokerError;
 use fanfare_fanout::presence::{Desk, Listening};
 use fanfare_fanout::{Outbox, Queued};
-use fanfare_metrics::Metrics;
+use fanfare_metrics::{Metrics, Recovery};
 use fanfare_protocol::command::Start;
 use fanfare_protocol::dialect::Dialect;
 use fanfare_protocol::error::{ErrorCode, Failure};
@@ -220,6 +220,14 @@ impl<T: Transport> Connection<T> {
                     &reply,
                     Some(Reply { event: Event::Subscribed { start: Start::Rewind(_), .. }, .. })
                 ) && !services.hub.replays(&channel, &self.outbox);
+                if let Some(Reply {
+                    event: Event::Subscribed { entry: Some(entry), start: Start::Since(_), .. },
+                    ..
+                }) = &reply
+                {
+                    let outcome = if entry.recovered { Recovery::Recovered } else { Recovery::Lost };
+                    services.metrics.recovery(outcome);
+                }
                 if services.hub.tap().is_on()
                     && let Some(Reply { event: Event::Subscribed { entry, start, .. }, .. }) = &reply
                 {
