@@ -195,14 +195,14 @@ impl Traffic {
             queues: catalog.gauges(
                 fact(
                     "fanfare_queues",
-                    "Connections by how many messages wait for them: looked at every ten seconds.",
+                    "Connections by how many messages wait for them: looked at every five seconds.",
                 )
                 .query("sum(fanfare_queues) by (messages)"),
             ),
             queues_by_bytes: catalog.gauges(
                 fact(
                     "fanfare_queues_by_bytes",
-                    "Connections by how many bytes wait for them: looked at every ten seconds.",
+                    "Connections by how many bytes wait for them: looked at every five seconds.",
                 )
                 .query("sum(fanfare_queues_by_bytes) by (bytes)"),
             ),

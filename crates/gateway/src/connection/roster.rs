@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use crate::node::Services;
 
 /// How often it is looked how much waits for each connection.
-const LOOK: Duration = Duration::from_secs(10);
+const LOOK: Duration = Duration::from_secs(5);
 
 /// How many connections are looked at before others run.
 const RUN: usize = 1024;
