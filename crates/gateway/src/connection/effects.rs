@@ -209,42 +209,7 @@ impl<T: Transport> Connection<T> {
                 services.metrics.heartbeat_sent();
                 queue(&self.outbox, &services.metrics, self.dialect().ping());
             }
-            Effect::GoLive { channel, reply } => {
-                let frame = reply.as_ref().and_then(|reply| self.dialect().encode(reply));
-                if let (Some(Reply { event: Event::Subscribed { entry, .. }, .. }), Some(frame)) =
-                    (&reply, &frame)
-                {
-                    self.transport.entering(&channel, *entry, frame);
-                }
-                let is_empty = matches!(
-                    &reply,
-                    Some(Reply { event: Event::Subscribed { start: Start::Rewind(_), .. }, .. })
-                ) && !services.hub.replays(&channel, &self.outbox);
-                if let Some(Reply {
-                    event: Event::Subscribed { entry: Some(entry), start: Start::Since(_), .. },
-                    ..
-                }) = &reply
-                {
-                    let outcome = if entry.recovered { Recovery::Recovered } else { Recovery::Lost };
-                    services.metrics.recovery(outcome);
-                }
-                if services.hub.tap().is_on()
-                    && let Some(Reply { event: Event::Subscribed { entry, start, .. }, .. }) = &reply
-                {
-                    let (replays, was_there) =
-                        (services.hub.replays(&channel, &self.outbox), matches!(start, Start::Since(_)));
-                    let user = self.session.grant().and_then(|grant| grant.user.as_ref());
-                    trace::subscribed(services, &self.outbox, user, &channel, (*entry, was_there), replays);
-                }
-                services.hub.go_live(&channel, &self.outbox, frame);
-                if is_empty {
-                    if services.events.wants(&channel, Kinds::NOTHING_KEPT) {
-                        let happening = Happening::NothingKept { channel: channel.clone() };
-                        services.events.of_channel(&channel, &happening);
-                    }
-                    self.send(&Reply::unasked(Event::NothingKept { channel }));
-                }
-            }
+            Effect::GoLive { channel, reply } => self.go_live(channel, reply),
             Effect::Heed { channel, crowd } => {
                 services.desk.heed(&channel, self.session.id(), &crowd);
             }
@@ -252,14 +217,7 @@ impl<T: Transport> Connection<T> {
                 services.desk.enter(&channel, member, listening(told, &self.outbox));
             }
             Effect::LookOut { acquaintances } => services.desk.look_out(&self.outbox, acquaintances),
-            Effect::Leave { channel, cause } => {
-                let was_there = services.hub.unsubscribe(&channel, &self.outbox);
-                if was_there && services.hub.tap().is_on() {
-                    let user = self.session.grant().and_then(|grant| grant.user.as_ref());
-                    trace::unsubscribed(services, &self.outbox, user, &channel, cause);
-                }
-                services.desk.leave(&channel, self.session.id());
-            }
+            Effect::Leave { channel, cause } => self.leave(&channel, cause),
             Effect::Close { reason, farewell } => {
                 if let Event::Closing { after, .. } = farewell.event {
                     self.transport.closing(after);
@@ -289,6 +247,45 @@ impl<T: Transport> Connection<T> {
             | Effect::Read { .. }
             | Effect::Count { .. } => unreachable!("what asks is performed where its answer is waited for"),
         }
+    }
+
+    /// Opens the gate of a channel, after what the client is told before that.
+    fn go_live(&mut self, channel: Channel, reply: Option<Reply>) {
+        let Services { hub, events, .. } = &*self.services;
+        let frame = reply.as_ref().and_then(|reply| self.dialect().encode(reply));
+        let mut is_empty = false;
+        if let Some(Reply { event: Event::Subscribed { entry, start, .. }, .. }) = &reply {
+            if let Some(frame) = &frame {
+                self.transport.entering(&channel, *entry, frame);
+            }
+            is_empty = matches!(start, Start::Rewind(_)) && !hub.replays(&channel, &self.outbox);
+            if let (Some(entry), Start::Since(_)) = (entry, start) {
+                let outcome = if entry.recovered { Recovery::Recovered } else { Recovery::Lost };
+                self.services.metrics.recovery(outcome);
+            }
+            if hub.tap().is_on() {
+                let was_there = matches!(start, Start::Since(_));
+                let replays = hub.replays(&channel, &self.outbox);
+                let came = (*entry, was_there);
+                trace::subscribed(&self.services, &self.outbox, self.user(), &channel, came, replays);
+            }
+        }
+        hub.go_live(&channel, &self.outbox, frame);
+        if is_empty {
+            if events.wants(&channel, Kinds::NOTHING_KEPT) {
+                let happening = Happening::NothingKept { channel: channel.clone() };
+                events.of_channel(&channel, &happening);
+            }
+            self.send(&Reply::unasked(Event::NothingKept { channel }));
+        }
+    }
+
+    fn leave(&self, channel: &Channel, cause: Option<ErrorCode>) {
+        let Services { hub, desk, .. } = &*self.services;
+        if hub.unsubscribe(channel, &self.outbox) && hub.tap().is_on() {
+            trace::unsubscribed(&self.services, &self.outbox, self.user(), channel, cause);
+        }
+        desk.leave(channel, self.session.id());
     }
 
     /// Takes one of the places of the user that a client turns out to be, unless it is somebody already: a conversation keeps
