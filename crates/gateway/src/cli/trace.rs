@@ -10,6 +10,7 @@ use super::caller::{Caller, cell};
 
 /// What to look at.
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "flags are")]
 #[command(after_help = "Examples:
   fanfare trace --channel room:1                     who comes and goes, what is published, and whom it reaches when
   fanfare trace --user ann --payload                 what ann does and is sent, with the first 1,024 bytes of each
