@@ -42,6 +42,7 @@ use fanfare_protocol::websocket::Frame;
 use fanfare_protocol::{Channel, CloseReason, Encoding, Form, Publication, SessionId};
 use parking_lot::{Mutex, MutexGuard};
 
+mod aside;
 mod claim;
 mod queue;
 mod sheaf;
@@ -49,7 +50,8 @@ mod sheaf;
 pub(crate) use claim::{Asleep, Claim, Row};
 pub(crate) use sheaf::{Sheaf, Sheaves};
 
-use crate::tap::{Fate, Receiver, Taken, Tap};
+use crate::tap::Taken;
+use aside::Aside;
 use queue::{Losses, NoRoom, Popped, Queue};
 
 /// The most frames in one gathered write. Past some thirty a frame costs next to nothing more, and Linux takes 1024.
@@ -226,14 +228,6 @@ struct State {
     aside: Option<Box<Aside>>,
 }
 
-#[derive(Debug, Default)]
-struct Aside {
-    /// What the socket did not take of who had claimed it: before all that is queued.
-    left_over: Option<Batch>,
-    /// Who is told what becomes of what is queued, until nothing waits.
-    tap: Option<Arc<Tap>>,
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Open,
@@ -407,54 +401,8 @@ impl Outbox {
     /// Those of [`Outbox::push`].
     pub(crate) fn replay(&self, publications: &[Arc<Publication>]) -> Result<Queued, Full> {
         let queued = self.queue_firmly(|queue| queue.replay(publications))?;
-        let (tap, bytes) = {
-            let state = self.state.lock();
-            (state.tap().cloned(), state.queue.bytes())
-        };
-        for publication in publications.iter().filter(|_| tap.is_some()) {
-            let fate = Fate::Queued { bytes, is_replayed: true };
-            tap.iter().for_each(|tap| tap.met(self.receiver(), publication, fate));
-        }
+        self.tell_of_replay(publications);
         Ok(queued)
-    }
-
-    /// Has it told what becomes of what is queued from now on, until nothing waits.
-    pub(crate) fn watch(&self, tap: &Arc<Tap>) {
-        let mut state = self.state.lock();
-        if state.phase == Phase::Open && state.tap().is_none() {
-            state.aside.get_or_insert_default().tap = Some(tap.clone());
-        }
-    }
-
-    fn receiver(&self) -> Receiver {
-        Receiver { id: self.id, session: self.session }
-    }
-
-    #[cold]
-    fn tell_of_offer(
-        &self,
-        state: &State,
-        publication: &Arc<Publication>,
-        overflow: Overflow,
-        outcome: Result<Losses, NoRoom>,
-    ) {
-        let Some(tap) = state.tap() else { return };
-        let is_queued = match (outcome, overflow) {
-            (Ok(_), Overflow::DropOldest) => state.queue.ends_with(publication),
-            (Ok(_), Overflow::Disconnect | Overflow::Conflate) => true,
-            (Err(NoRoom), _) => false,
-        };
-        if is_queued {
-            let fate = Fate::Queued { bytes: state.queue.bytes(), is_replayed: false };
-            tap.met(self.receiver(), publication, fate);
-        }
-        let lost = match outcome {
-            Ok(losses) => [(Overflow::DropOldest, losses.dropped), (Overflow::Conflate, losses.conflated)],
-            Err(NoRoom) => [(Overflow::Disconnect, 1), (Overflow::Disconnect, 0)],
-        };
-        for (policy, count) in lost.into_iter().filter(|(_, count)| *count > 0) {
-            tap.met(self.receiver(), publication, Fate::Dropped { policy, count });
-        }
     }
 
     /// Queues a frame of the session's own.
@@ -652,34 +600,6 @@ impl State {
             self.put_aside(|aside| aside.tap = None);
         }
         before - self.queue.bytes()
-    }
-
-    fn tap(&self) -> Option<&Arc<Tap>> {
-        self.aside.as_ref()?.tap.as_ref()
-    }
-
-    fn left_over(&self) -> Option<&Batch> {
-        self.aside.as_ref()?.left_over.as_ref()
-    }
-
-    fn take_left_over(&mut self) -> Option<Batch> {
-        self.aside.as_ref()?;
-        let mut left_over = None;
-        self.put_aside(|aside| left_over = aside.left_over.take());
-        left_over
-    }
-
-    /// Changes what is aside, which is nowhere where there is none.
-    fn put_aside(&mut self, change: impl FnOnce(&mut Aside)) {
-        let mut aside = self.aside.take().unwrap_or_default();
-        change(&mut aside);
-        self.aside = (aside.left_over.is_some() || aside.tap.is_some()).then_some(aside);
-    }
-
-    /// What is to be told of what is about to be taken, where anything is.
-    fn watched(&self, outbox: &Outbox) -> Option<Box<Taken>> {
-        let tap = self.tap()?.clone();
-        Some(Box::new(Taken { tap, receiver: outbox.receiver(), publications: Vec::new() }))
     }
 
     fn next_order(&mut self) -> Option<Order> {

@@ -1,7 +1,7 @@
 use std::sync::OnceLock;
 
 use super::*;
-use crate::tap::Witness;
+use crate::tap::{Fate, Receiver, Tap, Witness};
 
 /// Follows everybody, and remembers.
 #[derive(Debug, Default)]
