@@ -490,3 +490,55 @@ fn spelt(mut seen: Seen, services: &Services) -> Box<RawValue> {
 fn raw(line: &Map<String, Value>) -> Box<RawValue> {
     to_raw_value(line).expect("a map of values is JSON")
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+
+    use super::*;
+
+    fn trace() -> Trace {
+        let wish = Wish { id: 1, asker: "a".into(), of: Of::Channel("room:1".into()), payload: false };
+        let (ends, budget) = (Instant::now() + LEASE, Budget::new());
+        Trace { wish, ends, budget, waiting: VecDeque::new(), left_out: 0 }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_over_the_rate_or_finds_no_room_is_counted() {
+        let mut trace = trace();
+        let see = |trace: &mut Trace, count: u32| {
+            (0..count).for_each(|_| trace.see(Seen { line: Map::new(), receiver: None }));
+        };
+        see(&mut trace, RATE + 100);
+        assert_eq!((trace.waiting.len(), trace.left_out), (RATE as usize, 100));
+        let seconds = u32::try_from(WAITING_MAX).unwrap() / RATE + 3;
+        for _ in 1..seconds {
+            advance(Duration::from_secs(1)).await;
+            see(&mut trace, RATE);
+        }
+        assert_eq!(trace.waiting.len(), WAITING_MAX, "nobody takes it");
+        assert_eq!(trace.waiting.len() as u64 + trace.left_out, u64::from(RATE * seconds + 100));
+    }
+
+    #[test]
+    fn as_much_of_a_payload_is_told_as_may_be() {
+        let told = |json: &str| {
+            let mut line = Map::new();
+            tell_payload(&mut line, &Payload::parse(json).unwrap());
+            Value::Object(line)
+        };
+        assert_eq!(told(r#"{"a":[1]}"#), json!({"payload": {"a": [1]}}));
+        let long = told(&format!("{:?}", "é".repeat(1000)));
+        assert_eq!(
+            (long["payload"].as_str().unwrap().chars().next(), &long["truncated"]),
+            (Some('"'), &json!(true))
+        );
+    }
+
+    #[test]
+    fn wishes_are_read_as_they_were_written() {
+        let wish = Wish { id: u64::MAX, asker: "a".into(), of: Of::User("ann".into()), payload: true };
+        let text = serde_json::to_string(&wish).unwrap();
+        assert_eq!(serde_json::from_str::<Wish>(&text).unwrap(), wish, "{text}");
+    }
+}
