@@ -84,7 +84,11 @@ class Node:
         else:
             sys.exit(f"{name} does not start")
         self.public, self.internal = (f"http://{serving[it]}" for it in ("public", "internal"))
-        threading.Thread(target=lambda: self.log.extend(self.process.stderr), daemon=True).start()
+        threading.Thread(target=self.read_log, daemon=True).start()
+
+    def read_log(self):
+        for line in self.process.stderr:
+            self.log.append(line)
 
     def call(self, method, body, **headers):
         request = urllib.request.Request(f"{self.internal}/api/{method}", json.dumps(body).encode(), headers)
