@@ -9,6 +9,7 @@ use fanfare_fanout::broker::memory::Bus;
 use fanfare_gateway::node::Node;
 use fanfare_testbed::authority::GOOD;
 use fanfare_testbed::{Authority, Client, Gateway, PostgresServer, RedisServer, Samples, eventually, http};
+use redis::cmd;
 use serde_json::json;
 
 use super::{ROOM, degraded, hears_all, subscriber};
@@ -97,13 +98,7 @@ async fn what_is_committed_is_published_in_order_by_nodes_that_share_the_work() 
         (consumed(&a, "accepted").await + consumed(&b, "accepted").await - 400.0).abs() < 0.5,
         "each once"
     );
-    eventually("both publish", async || {
-        server
-            .execute("INSERT INTO fanfare_outbox (channel, data) SELECT 'plain:' || n, '1' FROM generate_series(1, 100) n")
-            .await;
-        consumed(&a, "accepted").await > 0.0 && consumed(&b, "accepted").await > 0.0
-    })
-    .await;
+    both_work(&server).await;
     // The work of one that goes is the other's.
     a.drain().await;
     let mut client = subscriber(&b, "room:8").await;
@@ -111,6 +106,27 @@ async fn what_is_committed_is_published_in_order_by_nodes_that_share_the_work() 
     hears_all(&mut client, "room:8", 1).await;
     is_empty(&server).await;
     counted(&b, "fanfare_consumed_total{outcome=\"refused\",source=\"postgres\"}", 0.0).await;
+}
+
+/// While one node does not come to the end of what it has begun, the other works on what that has left.
+async fn both_work(server: &PostgresServer) {
+    let other = server.connect().await;
+    other
+        .batch_execute(
+            "CREATE FUNCTION waits() RETURNS trigger LANGUAGE plpgsql AS \
+             $$ BEGIN PERFORM pg_advisory_xact_lock_shared(1); RETURN OLD; END $$; \
+             CREATE TRIGGER waits BEFORE DELETE ON fanfare_outbox FOR EACH ROW EXECUTE FUNCTION waits(); \
+             SELECT pg_advisory_lock(1); \
+             INSERT INTO fanfare_outbox (channel, data) SELECT 'plain:' || n, '1' FROM generate_series(1, 100) n",
+        )
+        .await
+        .expect("it can be made to wait");
+    eventually("both have published, and wait", async || {
+        server.number("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'advisory'").await == 2
+    })
+    .await;
+    other.batch_execute("SELECT pg_advisory_unlock(1)").await.expect("it was locked");
+    is_empty(server).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -257,6 +273,28 @@ async fn what_the_broker_refuses_stays_in_the_table_until_it_takes_it() {
     is_empty(&server).await;
     degraded(&node, &json!([])).await;
     assert_eq!(past().await["messages"].as_array().expect("a page").len(), 50);
+}
+
+/// Those behind a call that fails would be taken, were they tried.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_broker_takes_again_in_the_middle_of_a_batch_is_in_order() {
+    let (server, broker) = (server().await, RedisServer::start().await);
+    let of_broker = format!("[broker]\nkind = \"redis\"\n[redis]\nurls = [\"{}\"]\n", broker.url());
+    let further = format!("{NEVER_LOOKS}batch = 1000\n");
+    let node = node(&format!("{of_broker}{}", config(&server, &further))).await;
+    let mut client = subscriber(&node, "room:0").await;
+    let rule = |rule: &str| cmd("ACL").arg("SETUSER").arg("default").arg(rule).to_owned();
+    let () = broker.query(&rule("-evalsha")).await;
+    let many = "INSERT INTO fanfare_outbox (channel, data) SELECT 'room:0', to_json(n) FROM generate_series(0, 999) n";
+    server.execute(many).await;
+    eventually("it is refused", async || {
+        let series = "fanfare_broker_call_errors_total{call=\"publish\",outcome=\"unavailable\"}";
+        Samples::of(node.internal_addr()).await.value(series) > 0.0
+    })
+    .await;
+    let () = broker.query(&rule("+evalsha")).await;
+    hears_all(&mut client, "room:0", 1000).await;
+    is_empty(&server).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
