@@ -83,7 +83,7 @@ async fn what_is_committed_is_published_in_order_by_nodes_that_share_the_work() 
     is_empty(&server).await;
     let mut clients = Vec::new();
     for room in 0..8 {
-        let mut client = Client::connect(a.public_addr()).await;
+        let mut client = Client::connect(b.public_addr()).await;
         client.send(json!({"type": "subscribe", "channel": format!("room:{room}"), "rewind": 10})).await;
         assert_eq!(client.event().await["type"], "subscribed");
         clients.push(client);
