@@ -28,6 +28,7 @@ pub(super) struct Statements {
     /// Has the server say when there is something.
     pub(super) listen: String,
     /// Begins a transaction, and says how long the server waits for a statement of it and for a node that does not end it.
+    /// What it takes out may come back with a crash of the server: that is a redelivery like others, so no disk is waited for.
     /// Nothing of that stays with the connection, which may be a pooler's. What is read after the locks is what their last
     /// holder has left.
     pub(super) begin: &'static str,
@@ -50,7 +51,7 @@ impl Statements {
         Self {
             listen: format!("LISTEN \"{table}\""),
             begin: "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = '10s'; \
-                    SET LOCAL idle_in_transaction_session_timeout = '60s'",
+                    SET LOCAL idle_in_transaction_session_timeout = '60s'; SET LOCAL synchronous_commit = off",
             lock: format!(
                 "SELECT p.partition::smallint FROM \"{table}_partition\" p \
                  WHERE EXISTS (SELECT FROM \"{table}\" o WHERE o.partition = p.partition) \
