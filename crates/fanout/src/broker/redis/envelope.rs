@@ -181,7 +181,7 @@ pub(super) fn open(channel: Channel, envelope: &[u8]) -> Result<Publication, Mal
         0 => None,
         _ => Some(SessionId::from_random(rest.array()?)),
     };
-    let sender = if is_nobodys { None } else { Some(rest.sender(flags)?) };
+    let sender = if is_nobodys { None } else { Some(Box::new(rest.sender(flags)?)) };
     let label = match flags & flag::LABEL {
         0 => None,
         _ => Some(Label::parse(rest.text_with_length()?).ok_or(Malformed)?),
@@ -293,7 +293,7 @@ mod tests {
                 payload: bin
                     .map_or_else(|| json(text), |bin| binary(&bin))
                     .labelled(label.and_then(|label| Label::parse(&label))),
-                sender: Some(sender).filter(|it| *it != Sender::default()),
+                sender: Some(Box::new(sender)).filter(|it| **it != Sender::default()),
                 exclude: exclude.map(SessionId::from_random),
                 received: UnixMicros(received),
                 retention: None,

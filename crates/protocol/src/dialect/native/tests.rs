@@ -42,11 +42,11 @@ fn positions_and_senders_are_spelt_where_there_are_any() {
         String::from_utf8(publication.encoded(Encoding::NativeJson).payload().to_vec()).unwrap()
     };
     assert_eq!(
-        encoded(Some(sender(Some(r#"{"age":7}"#))), position(42)),
+        encoded(Some(Box::new(sender(Some(r#"{"age":7}"#)))), position(42)),
         r#"{"type":"message","channel":"room:\"1\\","offset":42,"from":{"user":"zoë \"z\"","info":{"age":7}},"data":[1]}"#
     );
     assert_eq!(
-        encoded(Some(sender(None)), None),
+        encoded(Some(Box::new(sender(None))), None),
         r#"{"type":"message","channel":"room:\"1\\","from":{"user":"zoë \"z\""},"data":[1]}"#
     );
     let reply = Reply::unasked(Event::Published { channel: channel.clone(), position: position(u64::MAX) });
