@@ -6,12 +6,14 @@
 //!  u64 the offset, only with an epoch  ┘
 //!  u8  flags: 1 exclude, 2 sender, 4 profile,       ┐
 //!             8 the payload is MessagePack,        │
-//!             16 label                             │
+//!             16 label, 32 tags                    │
 //!  u64 received, µs since the Unix epoch            │
 //!  16  the session that must not hear it, if flag 1 │ the body: what a publisher knows
 //!  u32 length, the user, UTF-8, if flag 2           │
 //!  u32 length, the user's profile, JSON, if flag 4  │
 //!  u32 length, the payload's label, UTF-8, if 16    │
+//!  u32 how many tags, and of each the key and the   │
+//!      value, u32 length and UTF-8 each, if 32      │
 //!  …   the payload to the end: JSON unless flag 8   ┘
 //! ```
 //!
@@ -32,6 +34,7 @@ use std::io::{self, Write};
 
 use bytes::Bytes;
 use fanfare_protocol::publication::{Draft, Epoch, Format, Label, Offset, Payload, Position, Sender};
+use fanfare_protocol::tags::{TAGS_MAX, Tags};
 use fanfare_protocol::time::UnixMicros;
 use fanfare_protocol::{Channel, Publication, SessionId, UserId};
 use redis::{RedisWrite, ToRedisArgs};
@@ -53,7 +56,8 @@ mod flag {
     pub(super) const PROFILE: u8 = 4;
     pub(super) const MESSAGE_PACK: u8 = 8;
     pub(super) const LABEL: u8 = 16;
-    pub(super) const ALL: u8 = EXCLUDE | SENDER | PROFILE | MESSAGE_PACK | LABEL;
+    pub(super) const TAGS: u8 = 32;
+    pub(super) const ALL: u8 = EXCLUDE | SENDER | PROFILE | MESSAGE_PACK | LABEL | TAGS;
 }
 
 /// A draft, and its position when that is known to the sender, on their way out.
@@ -76,7 +80,10 @@ impl Envelope<'_> {
             4 + it.user.as_str().len() + it.profile.as_ref().map_or(0, |profile| 4 + profile.as_bytes().len())
         });
         let label = self.draft.payload.label().map_or(0, |label| 4 + label.as_str().len());
-        1 + position + 9 + exclude + sender + label + self.draft.payload.as_bytes().len()
+        let tags = self.draft.payload.tags();
+        let each_tag = tags.iter().map(|(key, value)| 8 + key.len() + value.len());
+        let tags = if tags.is_empty() { 0 } else { 4 + each_tag.sum::<usize>() };
+        1 + position + 9 + exclude + sender + label + tags + self.draft.payload.as_bytes().len()
     }
 
     fn write(&self, out: &mut impl Write) -> io::Result<()> {
@@ -101,6 +108,7 @@ impl Body<'_> {
             | sender.as_ref().map_or(0, |_| flag::SENDER)
             | profile.map_or(0, |_| flag::PROFILE)
             | payload.label().map_or(0, |_| flag::LABEL)
+            | if payload.tags().is_empty() { 0 } else { flag::TAGS }
             | if payload.format() == Format::MessagePack { flag::MESSAGE_PACK } else { 0 }])?;
         out.write_all(&received.0.to_be_bytes())?;
         if let Some(session) = exclude {
@@ -109,11 +117,27 @@ impl Body<'_> {
         let user = sender.as_ref().map(|it| it.user.as_str().as_bytes());
         let label = payload.label().map(|label| label.as_str().as_bytes());
         for text in [user, profile.map(Payload::as_bytes), label].into_iter().flatten() {
-            out.write_all(&u32::try_from(text.len()).expect("an envelope is bounded").to_be_bytes())?;
-            out.write_all(text)?;
+            write_with_length(out, text)?;
+        }
+        let tags = payload.tags();
+        if !tags.is_empty() {
+            write_length(out, tags.iter().len())?;
+        }
+        for (key, value) in tags.iter() {
+            write_with_length(out, key.as_bytes())?;
+            write_with_length(out, value.as_bytes())?;
         }
         out.write_all(payload.as_bytes())
     }
+}
+
+fn write_with_length(out: &mut impl Write, text: &[u8]) -> io::Result<()> {
+    write_length(out, text.len())?;
+    out.write_all(text)
+}
+
+fn write_length(out: &mut impl Write, length: usize) -> io::Result<()> {
+    out.write_all(&u32::try_from(length).expect("an envelope is bounded").to_be_bytes())
 }
 
 /// Written straight into the command that carries it. Its length has been checked against [`ENVELOPE_BYTES_MAX`].
@@ -171,11 +195,22 @@ pub(super) fn open(channel: Channel, envelope: &[u8]) -> Result<Publication, Mal
         0 => None,
         _ => Some(Label::parse(rest.text_with_length()?).ok_or(Malformed)?),
     };
+    let tags = match flags & flag::TAGS {
+        0 => Tags::NONE,
+        _ => {
+            let count = u32::from_be_bytes(rest.array()?) as usize;
+            let tag =
+                |_| -> Result<_, Malformed> { Ok((rest.text_with_length()?, rest.text_with_length()?)) };
+            let tags = (0..count.min(TAGS_MAX + 1)).map(tag).collect::<Result<Vec<_>, Malformed>>()?;
+            Tags::parse(tags).ok_or(Malformed)?
+        }
+    };
     let payload = match flags & flag::MESSAGE_PACK {
         0 => payload(rest.text(rest.0.len())?)?,
         _ => Payload::parse_msgpack(rest.0).map_err(|_| Malformed)?,
     };
     let payload = payload.labelled(label);
+    let payload = if tags.is_empty() { payload } else { payload.tagged(tags) };
     Ok(Publication::new(
         Draft { channel, payload, sender, exclude, received, retention: None, key: None },
         position,
@@ -247,13 +282,15 @@ mod tests {
             exclude in proptest::option::of(any::<[u8; 16]>()),
             received in any::<u64>(),
             label in proptest::option::of(".{1,20}"),
+            tags in proptest::collection::vec((".{0,9}", ".{0,9}"), 0..4),
         ) -> Draft {
             let json = |text: String| Payload::from_trusted(Bytes::from(text));
             Draft {
                 channel: Channel::parse("room:1").unwrap(),
                 payload: bin
                     .map_or_else(|| json(text), |bin| binary(&bin))
-                    .labelled(label.and_then(|label| Label::parse(&label))),
+                    .labelled(label.and_then(|label| Label::parse(&label)))
+                    .tagged(Tags::parse(tags).unwrap()),
                 sender: sender.map(|(user, profile)| Sender { user: UserId::new(&user), profile: profile.map(json) }),
                 exclude: exclude.map(SessionId::from_random),
                 received: UnixMicros(received),

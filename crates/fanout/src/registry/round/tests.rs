@@ -125,7 +125,7 @@ impl Scene {
     fn join(&mut self) {
         let mut client = Client::new(u8::try_from(self.clients.len() % 256).unwrap());
         client.from = self.published;
-        self.registry.join(&self.room, &client.outbox, &Terms::default());
+        self.registry.join(&self.room, &client.outbox, Terms::default());
         self.registry.enter(&self.room, client.outbox.id(), Start::Live, false);
         self.clients.push(client);
     }
@@ -260,7 +260,7 @@ fn what_comes_meanwhile_goes_along_in_the_same_write() {
         let session = SessionId::from_random([9; 16]);
         client.outbox = Outbox::new(session, Encoding::NativeJson, usize::MAX);
         client.outbox.lend(socket.clone());
-        scene.registry.join(&scene.room, &client.outbox, &Terms::default());
+        scene.registry.join(&scene.room, &client.outbox, Terms::default());
         scene.registry.enter(&scene.room, client.outbox.id(), Start::Live, false);
     }
     for index in 0..scene.clients.len() {

@@ -86,6 +86,17 @@ fn subscription(sink: &mut impl Sink, channel: &str) {
     sink.text(Field::new("epoch", 6), "9f3c1a7b5e0d4520");
     sink.number(Field::new("offset", 7), 41);
     sink.switch(Field::new("join_leave", 11), true);
+    sink.text(Field::new("delta", 12), "fossil");
+    sink.message(Field::new("tf", 13), |sink| {
+        sink.text(Field::new("op", 1), "or");
+        sink.list(Field::new("nodes", 6), ["gte", "ex"], |sink, cmp| {
+            sink.text(Field::new("key", 2), "price");
+            sink.text(Field::new("cmp", 3), cmp);
+            if cmp == "gte" {
+                sink.text(Field::new("val", 4), "1.5");
+            }
+        });
+    });
 }
 
 #[test]

@@ -20,10 +20,7 @@ pub(in super::super) struct CentrifugoProtobuf;
 
 impl Protocol for CentrifugoProtobuf {
     fn endpoint(&self, _channels: &[&str]) -> Endpoint {
-        Endpoint {
-            path: Some("/connection/websocket".to_owned()),
-            subprotocol: Some("centrifuge-protobuf"),
-        }
+        Endpoint { path: Some("/connection/websocket".to_owned()), subprotocol: Some("centrifuge-protobuf") }
     }
 
     /// What is said is short, so every length is one byte, and all of it is text.
