@@ -34,6 +34,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use fanfare_metrics::{Metrics, Sacrifice};
 use fanfare_protocol::command::Start;
+use fanfare_protocol::grant::Amendment;
 use fanfare_protocol::rules::Overflow;
 use fanfare_protocol::time::UnixMicros;
 use fanfare_protocol::websocket::Frame;
@@ -114,8 +115,20 @@ pub enum Order {
         /// Which.
         channel: Channel,
     },
+    /// A backend has what is known of the client end at another time.
+    Amend {
+        /// What it says.
+        amendment: Arc<Amendment>,
+    },
     /// The node's settings were swapped: take the new ones.
     Reloaded,
+}
+
+impl Order {
+    /// Whether a backend gives it, as often as it likes.
+    const fn is_of_a_backend(&self) -> bool {
+        matches!(self, Self::Enlist { .. } | Self::Expel { .. } | Self::Amend { .. })
+    }
 }
 
 /// The frame did not fit, or comes after the last one.
@@ -434,14 +447,12 @@ impl Outbox {
         state.queue.clear()
     }
 
-    /// Tells the connection's task something. Where too much is ordered about channels for that to be known any more, the client is
-    /// ordered to come again instead.
+    /// Tells the connection's task something. Where backends order more of it than it takes up, the client is ordered to come
+    /// again instead.
     pub fn order(&self, mut order: Order) {
         let mut state = self.state.lock();
-        if let Order::Enlist { .. } | Order::Expel { .. } = order
-            && state.orders.len() >= ENLISTINGS_MAX
-        {
-            state.orders.retain(|order| !matches!(order, Order::Enlist { .. } | Order::Expel { .. }));
+        if order.is_of_a_backend() && state.orders.len() >= ENLISTINGS_MAX {
+            state.orders.retain(|order| !order.is_of_a_backend());
             order = Order::Dismiss { reason: CloseReason::TryAgainLater };
         }
         state.orders.push(order);

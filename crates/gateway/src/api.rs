@@ -73,6 +73,7 @@ fn label(method: &str) -> ApiMethod {
         "history/remove" | "history_remove" => ApiMethod::RemoveHistory,
         "disconnect" => ApiMethod::Disconnect,
         "revoke" => ApiMethod::Revoke,
+        "refresh" => ApiMethod::Refresh,
         "subscribe" => ApiMethod::Subscribe,
         "unsubscribe" => ApiMethod::Unsubscribe,
         "connections" => ApiMethod::Connections,
@@ -207,6 +208,10 @@ async fn perform_everywhere(
         ApiCall::Revoke { whom, ttl } => {
             orders::revoke(services, &whom, ttl).await.map_err(|error| broker_failure(&error))?;
             Ok(ApiReply::Done)
+        }
+        ApiCall::Refresh { whom, amendment } => {
+            let ordered = orders::refresh(services, &whom, &amendment).await;
+            ordered.map(|()| ApiReply::Done).map_err(|error| broker_failure(&error))
         }
         ApiCall::Subscribe { whom, channel, start } => {
             policy.rules.rule(&channel)?;

@@ -196,6 +196,11 @@ impl<T: Transport> Connection<T> {
             Order::Dismiss { reason } => self.take(Input::Dismissed(reason)),
             Order::Enlist { channel, start } => self.take(Input::Enlisted { channel, start }),
             Order::Expel { channel } => self.take(Input::Expelled { channel }),
+            Order::Amend { amendment } => {
+                let before = self.session.shared_grant().cloned();
+                self.take(Input::Amended(amendment));
+                self.become_known(before.as_ref());
+            }
             Order::Drain { after } => self.take(Input::Drain(after)),
             Order::Reloaded => self.take_policy(),
         }

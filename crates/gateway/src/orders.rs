@@ -16,6 +16,7 @@ use fanfare_fanout::Order;
 use fanfare_fanout::broker::BrokerError;
 use fanfare_fanout::cluster::{self, Ear, Told};
 use fanfare_protocol::command::Start;
+use fanfare_protocol::grant::Amendment;
 use fanfare_protocol::publication::{Epoch, Offset, Payload, Position};
 use fanfare_protocol::server_api::Whom;
 use fanfare_protocol::{Channel, CloseReason, SessionId, UserId};
@@ -60,6 +61,8 @@ enum Directive {
     Subscribe { whom: Named, channel: Box<str>, start: Beginning },
     /// Have them hear it no longer.
     Unsubscribe { whom: Named, channel: Box<str> },
+    /// What is known of them ends then (Unix seconds), or never; and others are shown this of them, which is JSON.
+    Refresh { whom: Named, expires: Option<u64>, info: Option<Box<str>> },
     /// Take no token of theirs that was issued so far, until then (Unix seconds), and close what they have opened.
     Revoke { whom: Named, until: u64 },
 }
@@ -115,6 +118,7 @@ impl Directive {
     fn whom(&self) -> Option<Whom> {
         let (Self::Disconnect { whom, .. }
         | Self::Revoke { whom, .. }
+        | Self::Refresh { whom, .. }
         | Self::Subscribe { whom, .. }
         | Self::Unsubscribe { whom, .. }) = self;
         match whom {
@@ -167,6 +171,17 @@ pub(crate) async fn unsubscribe(
     channel: &Channel,
 ) -> Result<(), BrokerError> {
     bid(services, Directive::Unsubscribe { whom: Named::of(whom), channel: channel.as_str().into() }).await
+}
+
+/// Has what is known of somebody end at another time.
+pub(crate) async fn refresh(
+    services: &Services,
+    whom: &Whom,
+    amendment: &Amendment,
+) -> Result<(), BrokerError> {
+    let json = |profile: &Payload| String::from_utf8_lossy(&profile.json()).into();
+    let (expires, info) = (amendment.expires, amendment.profile.as_ref().map(json));
+    bid(services, Directive::Refresh { whom: Named::of(whom), expires, info }).await
 }
 
 async fn bid(services: &Services, directive: Directive) -> Result<(), BrokerError> {
@@ -232,7 +247,7 @@ pub(crate) async fn follow_bids(services: Arc<Services>, stop: CancellationToken
                             .filter_map(|event| read(event))
                             .for_each(|given| obey(&services, &given, false));
                     }
-                    warn!("what backends have said of subscriptions may have been missed");
+                    warn!("what backends have said of subscriptions and expiries may have been missed");
                 }
                 Err(error) => debug!(%error, "bids cannot be heard yet"),
             }
@@ -293,6 +308,12 @@ fn obey(services: &Services, given: &Given, is_kept: bool) {
             let Ok(channel) = Channel::parse(channel) else { return };
             let expel = || Order::Expel { channel: channel.clone() };
             return roster.of(&whom).iter().for_each(|entry| entry.outbox.order(expel()));
+        }
+        Directive::Refresh { expires, ref info, .. } => {
+            let Ok(profile) = info.as_deref().map(Payload::parse).transpose() else { return };
+            let amendment = Arc::new(Amendment { expires, profile });
+            let amend = || Order::Amend { amendment: amendment.clone() };
+            return roster.of(&whom).iter().for_each(|entry| entry.outbox.order(amend()));
         }
         Directive::Disconnect { code, .. } => {
             let mut meant = roster.of(&whom);

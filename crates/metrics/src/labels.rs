@@ -326,6 +326,8 @@ label! {
         Disconnect = "disconnect",
         /// `POST /api/revoke`.
         Revoke = "revoke",
+        /// `POST /api/refresh`.
+        Refresh = "refresh",
         /// `POST /api/history/remove`.
         RemoveHistory = "history_remove",
         /// `POST /api/subscribe`.

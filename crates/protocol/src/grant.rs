@@ -111,6 +111,26 @@ pub struct Grant {
     pub proves: Option<Channel>,
 }
 
+/// What a backend changes of what is known of a client that is here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Amendment {
+    /// Unix seconds at which that ends from now on; none where it does not.
+    pub expires: Option<u64>,
+    /// What others are shown of the user from now on; none where that stays what it was.
+    pub profile: Option<Payload>,
+}
+
+impl Grant {
+    /// The same client, by what its backend says of it now.
+    #[must_use]
+    pub fn amended(&self, amendment: &Amendment) -> Self {
+        let Amendment { expires, profile } = amendment;
+        let ends = expires.map(|expires| UnixMicros(expires.saturating_mul(1_000_000)));
+        let profile = profile.as_ref().or(self.profile.as_ref()).cloned();
+        Self { expires: *expires, ends, profile, ..self.clone() }
+    }
+}
+
 /// What a client presents to be let on a channel that is not open to it anyway.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Proof {

@@ -7,7 +7,7 @@ use crate::channel::Channel;
 use crate::close::CloseReason;
 use crate::command::Start;
 use crate::event::Crowd;
-use crate::grant::Pattern;
+use crate::grant::{Amendment, Pattern};
 use crate::history::Page;
 use crate::id::{SessionId, UserId};
 use crate::publication::{IdempotencyKey, Payload, Position};
@@ -77,6 +77,13 @@ pub enum ApiCall {
         whom: Whom,
         /// For how long: until the last of them has expired anyway.
         ttl: Duration,
+    },
+    /// Have the connections of a user, or one of them, last for longer or shorter than their tokens say.
+    Refresh {
+        /// Whose.
+        whom: Whom,
+        /// What is changed.
+        amendment: Amendment,
     },
     /// Have the connections of a user, or one of them, hear a channel.
     Subscribe {

@@ -6,7 +6,7 @@
 //!  sweep   ──► Tick             ──►│         │
 //!  hub     ──► Joined, Placed   ──►│ Session │──► Join, GoLive, Leave, Publish ──► hub
 //!  backend ──► Called           ──►└─────────┘──► Introduce, Reaffirm, Call ──► backend
-//!  node    ──► Drain, Overflowed, PolicyChanged, Enlisted, Expelled
+//!  node    ──► Drain, Overflowed, PolicyChanged, Enlisted, Expelled, Amended
 //! ```
 //!
 //! The shell that owns a session feeds it inputs and performs its effects one after the other. Effects that ask the hub
@@ -312,6 +312,7 @@ impl Session {
             Input::Dismissed(reason) => self.close(now, reason, Duration::ZERO, effects),
             Input::Enlisted { channel, start } => self.enlisted(channel, start, effects),
             Input::Expelled { channel } => self.expelled(&channel, effects),
+            Input::Amended(amendment) => self.amended(now, &amendment, effects),
             Input::Drain(after) => self.close(now, CloseReason::GoingAway, after, effects),
             Input::PolicyChanged(policy) => self.policy_changed(policy, effects),
             Input::Violated(reason) => self.fail(now, reason, effects),

@@ -303,7 +303,7 @@ fn the_calls_of_the_server_api_are_calls() {
             assert!(within(&good).is_valid(&answer) || within(&bad).is_valid(&answer), "{line}");
         }
     }
-    assert_eq!(methods.len(), 9, "{methods:?}");
+    assert_eq!(methods.len(), 10, "{methods:?}");
 }
 
 #[test]

@@ -10,8 +10,10 @@ use crate::redis_server::RedisServer;
 /// What the Sentinels call the primary.
 const NAME: &str = "fanfare";
 
-/// How long the primary is silent before it counts as down.
-const DOWN_AFTER: Duration = Duration::from_millis(600);
+/// How long the primary is silent before it counts as down. Sentinels ask a primary they have just switched to for its first answer
+/// after a second, or after this time where it is shorter, and count its silence from the switch: below a second each new primary looks
+/// down as soon as it leads, and they fail over again and again.
+const DOWN_AFTER: Duration = Duration::from_millis(1_500);
 
 /// How long Sentinels may take to make a replica of a primary that comes back. They ask it who it is every ten seconds, believe for
 /// eight that somebody else may tell it, and tell it when they have asked once more.

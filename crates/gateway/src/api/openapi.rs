@@ -5,6 +5,7 @@
 //! refused, and what is answered must be what it says.
 
 use fanfare_protocol::dialect::native::api::MANY_MAX;
+use fanfare_protocol::grant::TOKEN_BYTES_MAX;
 use fanfare_protocol::history::PAGE_MAX;
 use fanfare_protocol::publication::{IDEMPOTENCY_KEY_BYTES_MAX, LABEL_BYTES_MAX};
 use fanfare_protocol::server_api::CONNECTIONS_MAX;
@@ -110,6 +111,14 @@ const METHODS: &[Method] = &[
         summary: "Take no more of the tokens that were issued so far, and close what they have opened.",
         scope: Scope::Admin,
         request: revoke,
+        answer: "Done",
+        failures: &[503],
+    },
+    Method {
+        name: "refresh",
+        summary: "Have the connections of a user, or one of them, last for longer or shorter than their tokens say.",
+        scope: Scope::Admin,
+        request: refresh,
         answer: "Done",
         failures: &[503],
     },
@@ -342,6 +351,15 @@ fn disconnect() -> Value {
 fn revoke() -> Value {
     let ttl = json!({ "type": "integer", "minimum": 1, "maximum": 2_592_000, "default": 86_400 });
     whom(["user", "token"], &[], json!({ "user": user(), "token": user(), "ttl_seconds": ttl }))
+}
+
+fn refresh() -> Value {
+    let expires = json!({
+        "type": ["integer", "null"], "minimum": 0, "maximum": u64::MAX, "description": "Unix seconds; null: never.",
+    });
+    let info = json!({ "description": format!("Any JSON value of at most {TOKEN_BYTES_MAX} bytes.") });
+    let fields = json!({ "user": user(), "session": session(), "expires": expires, "info": info });
+    whom(["user", "session"], &["expires"], fields)
 }
 
 fn connections() -> Value {

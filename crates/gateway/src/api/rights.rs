@@ -140,7 +140,9 @@ fn meaning(call: &ApiCall) -> (Scope, About<'_>) {
         ApiCall::Subscribe { channel, .. }
         | ApiCall::Unsubscribe { channel, .. }
         | ApiCall::RemoveHistory { channel } => (Scope::Admin, About::Channel(channel)),
-        ApiCall::Disconnect { .. } | ApiCall::Revoke { .. } => (Scope::Admin, About::Cluster),
+        ApiCall::Disconnect { .. } | ApiCall::Revoke { .. } | ApiCall::Refresh { .. } => {
+            (Scope::Admin, About::Cluster)
+        }
     }
 }
 

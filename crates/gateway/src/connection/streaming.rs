@@ -187,8 +187,8 @@ impl Streaming {
         loop {
             ready!(self.poll_asking(cx));
             let State::Here(connection) = &mut self.state else { return Poll::Ready(Turn::Over) };
-            connection.take_orders(cx);
-            if connection.take_renewal(cx)
+            let is_amended = connection.take_orders(cx);
+            if (connection.take_renewal(cx) || is_amended)
                 && let Some(ticket) = &self.ticket
             {
                 ticket.goes_on_by(connection.session.shared_grant());
@@ -255,7 +255,9 @@ impl Streaming {
 }
 
 impl Connection<Lines> {
-    fn take_orders(&mut self, cx: &mut Context<'_>) {
+    /// Whether what is known of the client has changed by that.
+    fn take_orders(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut is_amended = false;
         // Whoever polls us has taken what it was given before.
         self.take(Input::Heard);
         while let Poll::Ready(order) = self.outbox.poll_order(cx) {
@@ -263,12 +265,14 @@ impl Connection<Lines> {
                 continue; // It has named its channels, and could not recover another.
             }
             let is_loss = matches!(order, Order::Lost { .. });
+            is_amended |= matches!(order, Order::Amend { .. });
             self.take_order(order);
             if is_loss {
                 drop(self.perform_effects());
                 self.finish();
             }
         }
+        is_amended
     }
 
     /// Ends a conversation that has nothing more to say, as a peer's Close would.

@@ -81,6 +81,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Echo<S> {
                     | Order::Lost { .. }
                     | Order::Enlist { .. }
                     | Order::Expel { .. }
+                    | Order::Amend { .. }
                     | Order::Reloaded => continue,
                 };
                 return self.conclude(Frame::close(reason.number(), reason.slug()));

@@ -7,12 +7,13 @@ use fanfare_gateway::node::Node;
 use fanfare_testbed::{Client, LineStream, eventually, http};
 use serde_json::{Value, json};
 
-use super::auth::token;
+use super::auth::{now, token};
 use crate::support::{configured, node};
 
 const CONFIG: &str = "[auth]\nanonymous = true\n\
     [auth.jwt]\nhmac_secret = \"a secret of thirty-two bytes and a few more\"\n\
-    [namespaces.room]\nsubscribe = \"token\"\npublish = \"subscribers\"\n[namespaces.news.history]\nsize = 10\nttl_seconds = 60\n";
+    [namespaces.room]\nsubscribe = \"token\"\npublish = \"subscribers\"\n[namespaces.news]\npublish = \"anyone\"\n\
+    [namespaces.news.history]\nsize = 10\nttl_seconds = 60\n";
 
 /// Two nodes that know of each other.
 async fn pair(config: &str) -> [Node; 2] {
@@ -266,4 +267,65 @@ async fn a_response_hears_what_it_was_asked_for_with_and_no_longer_than_it_may()
     ask(&b, "broadcast", json!({"channels": ["news:1", "news:3", "news:2"], "data": 1})).await;
     let heard = lines.json().await.unwrap();
     assert_eq!((&heard["type"], &heard["channel"]), (&json!("message"), &json!("news:2")), "{heard}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backend_says_how_long_the_connections_of_a_user_last_wherever_they_are() {
+    let [a, b] = pair(CONFIG).await;
+    let ((mut here, session), (mut there, _)) = (client(&a, "ann").await, client(&b, "ann").await);
+    let bearer = format!("Authorization: Bearer {}", token(&json!({"sub": "ann"})));
+    let stream = LineStream::open(b.public_addr(), "/stream?channel=news:1", &[&bearer]).await;
+    let mut stream = stream.expect("it may listen");
+    let ticket = stream.json().await.expect("a welcome")["ticket"].as_str().expect("a ticket").to_owned();
+    assert_eq!(stream.json().await.expect("news")["type"], "subscribed");
+    let (mut other, _) = client(&b, "bob").await;
+    let later = now() + 3600;
+    let body = json!({"user": "ann", "expires": later, "info": {"name": "Ann"}});
+    assert_eq!(ask(&a, "refresh", body).await, json!({}));
+    let refreshed = json!({"type": "refreshed", "expires": later});
+    for client in [&mut here, &mut there] {
+        assert_eq!(client.event().await, refreshed);
+    }
+    assert_eq!(stream.json().await.expect("it goes on"), refreshed);
+
+    // What others are shown of it has changed too, also where it speaks by a ticket.
+    other.subscribe("news:1").await;
+    here.publish("news:1", json!(1)).await;
+    let header = format!("Authorization: Ticket {ticket}");
+    let posted =
+        http::post(b.public_addr(), "/publish", &[&header], r#"{"channel":"news:1","data":2}"#).await;
+    assert_eq!(posted.status, 200, "{}", posted.text());
+    for data in 1..=2 {
+        let message = other.event().await;
+        let from = json!({"user": "ann", "info": {"name": "Ann"}});
+        assert_eq!((&message["data"], &message["from"]), (&json!(data), &from));
+    }
+
+    // One of them alone, and never: what was said first is over then.
+    ask(&b, "refresh", json!({"session": session, "expires": null})).await;
+    assert_eq!(here.event().await, json!({"type": "refreshed", "expires": null}));
+    ask(&b, "refresh", json!({"session": session, "expires": 1})).await;
+    assert_eq!(here.goodbye().await.code, Some(4401));
+    there.publish("news:1", json!(3)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whose_time_a_backend_ends_goes_over_every_way_in_and_nobody_else_does() {
+    let [a, b] = pair(CONFIG).await;
+    let (mut ann, _) = client(&b, "ann").await;
+    let bearer = format!("Authorization: Bearer {}", token(&json!({"sub": "ann"})));
+    let stream = LineStream::open(b.public_addr(), "/stream?channel=news:1", &[&bearer]).await;
+    let mut stream = stream.expect("it may listen");
+    let ((mut bob, _), mut guest) = (client(&b, "bob").await, Client::connect(b.public_addr()).await);
+    // Who has shown nothing has nothing that could end.
+    ask(&a, "refresh", json!({"session": guest.welcome()["session"], "expires": 1})).await;
+    ask(&a, "refresh", json!({"user": "ann", "expires": now() - 1})).await;
+    assert_eq!(ann.goodbye().await.code, Some(4401));
+    let mut last = None;
+    while let Ok(event) = stream.json().await {
+        last = Some(event);
+    }
+    assert_eq!(last.expect("it is told why")["code"], 4401);
+    bob.publish("news:1", json!(1)).await;
+    guest.publish("news:1", json!(1)).await;
 }

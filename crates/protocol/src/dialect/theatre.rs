@@ -22,6 +22,7 @@
 //! | `! failed-over` | the broker loses the last publication of each channel, and goes on under another epoch |
 //! | `! lost <channel>` | the node could not keep up with the channel's stream |
 //! | `! dismissed <code>` | a backend orders the client away |
+//! | `! amended <seconds> [<json>]` | it has it expire then, or `never`, and be shown to others as this |
 //! | `! overflow`, `! drain <ms>`, `! violated <code>`, `! gone` | the other inputs of a session |
 //! | `> …`, `< …` | messages of the client, and of the server; a line break within one is `⏎` |
 //! | `>> …`, `<< …` | other frames of the client (`pong`, `binary`: a message in the other kind of frame, `close`, `close <code>`), and of the server |
@@ -41,7 +42,7 @@ use crate::dialect::{Dialect, Encoding, Incoming, pusher};
 use crate::error::{ErrorCode, Failure};
 use crate::event::{Event, Member, Reply};
 use crate::grant::claims::{self, Expected};
-use crate::grant::{Grant, Pass, Proof, TokenFault, Visitor};
+use crate::grant::{Amendment, Grant, Pass, Proof, TokenFault, Visitor};
 use crate::hook;
 use crate::id::{RequestId, SessionId, UserId};
 use crate::publication::{Delivery, Draft, Label, Payload, Publication, Retention};
@@ -250,6 +251,13 @@ impl Theatre {
             "enlisted" => {
                 let channel = Channel::parse(rest).unwrap();
                 self.feed(Input::Enlisted { channel, start: Start::Live });
+            }
+            "amended" => {
+                let (expires, info) =
+                    rest.split_once(' ').map_or((rest, None), |(it, info)| (it, Some(info)));
+                let expires = (expires != "never").then(|| expires.parse().unwrap());
+                let profile = info.map(|json| Payload::parse(json).unwrap());
+                self.feed(Input::Amended(Arc::new(Amendment { expires, profile })));
             }
             "expelled" => self.feed(Input::Expelled { channel: Channel::parse(rest).unwrap() }),
             "gone" => self.feed(Input::Gone),

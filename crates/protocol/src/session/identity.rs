@@ -25,7 +25,7 @@ use crate::close::CloseReason;
 use crate::command::{Hearing, Start};
 use crate::error::{ErrorCode, Failure};
 use crate::event::{Entered, Event, Reply, Welcome};
-use crate::grant::{Grant, Token};
+use crate::grant::{Amendment, Grant, Token};
 use crate::id::{RequestId, SessionId, Ticket};
 use crate::manners::{Naming, Refusal};
 use crate::time::{Moment, Now, UnixMicros};
@@ -179,13 +179,33 @@ impl Session {
 
     /// Goes on by what is known of the same client from now on.
     fn replace(&mut self, now: Now, id: Option<RequestId>, grant: Arc<Grant>, effects: &mut Vec<Effect>) {
-        let expires = grant.expires;
+        let event = self.refreshed(now, grant.expires);
         self.identity = Some(Identity::new(grant, self.id, now, self.manners.token_grace));
-        let lasts = expires.map(|expires| lasting(expires, now));
-        let event = Event::Refreshed { session: self.id, expires, lasts };
         effects.push(Effect::Send(Reply { id, event }));
         self.withdraw(effects);
         let _ = self.enrol(&[], effects);
+    }
+
+    fn refreshed(&self, now: Now, expires: Option<u64>) -> Event {
+        let lasts = expires.map(|expires| lasting(expires, now));
+        Event::Refreshed { session: self.id, expires, lasts }
+    }
+
+    /// Goes on for as long as a backend says. What the client may do and which channels it hears stay what they are. Who has
+    /// shown nothing has nothing that could end.
+    pub(super) fn amended(&mut self, now: Now, amendment: &Amendment, effects: &mut Vec<Effect>) {
+        let Some(known) = &self.identity else { return };
+        let grant = known.grant.amended(amendment);
+        let is_over = grant.ends.is_some_and(|ends| ends <= now.unix);
+        let event = self.refreshed(now, grant.expires);
+        self.identity = Some(Identity::new(Arc::new(grant), self.id, now, self.manners.token_grace));
+        if is_over {
+            return self.close(now, CloseReason::Expired, Duration::ZERO, effects);
+        }
+        // Who has not been greeted yet hears of it then.
+        if let State::Open(_) = self.state {
+            effects.push(Effect::Send(Reply::unasked(event)));
+        }
     }
 
     /// Tells a client why it may not be here, and closes.

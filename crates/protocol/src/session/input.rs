@@ -11,7 +11,7 @@ use crate::close::CloseReason;
 use crate::command::{Hearing, Rejection, Request, Start, Wording};
 use crate::error::Failure;
 use crate::event::{Crowd, Entry};
-use crate::grant::{Grant, Pass};
+use crate::grant::{Amendment, Grant, Pass};
 use crate::history::{Excerpt, Page};
 use crate::id::RequestId;
 use crate::publication::{Payload, Position};
@@ -133,6 +133,8 @@ pub enum Input {
         /// Which.
         channel: Channel,
     },
+    /// A backend has what is known of this client end at another time than its token says.
+    Amended(Arc<Amendment>),
     /// The node is draining; the client is to wait this long before it comes back.
     Drain(Duration),
     /// The node decides differently from now on. Channels that the client may not hear any more are left, and it is

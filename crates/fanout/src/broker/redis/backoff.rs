@@ -24,6 +24,12 @@ impl Backoff {
         wait
     }
 
+    /// The longest that the next wait can be.
+    #[cfg(test)]
+    pub(super) const fn bound(&self) -> Duration {
+        self.bound
+    }
+
     /// An attempt has succeeded.
     pub(super) fn reset(&mut self) {
         *self = Self::new();
@@ -39,10 +45,10 @@ mod tests {
         let mut backoff = Backoff::new();
         for exponent in 0..20 {
             let bound = (FIRST * (1 << exponent.min(6))).min(LONGEST);
-            assert_eq!(backoff.bound, bound);
+            assert_eq!(backoff.bound(), bound);
             assert!(backoff.next() <= bound);
         }
         backoff.reset();
-        assert_eq!(backoff.bound, FIRST);
+        assert_eq!(backoff.bound(), FIRST);
     }
 }

@@ -232,7 +232,8 @@ impl Task {
         let mut backoff = Backoff::new();
         let mut was_silent = false;
         loop {
-            let connecting = connect(self.server.clone(), self.shared.clone(), self.purpose, was_silent);
+            let (server, tried) = (self.server.clone(), self.server.address());
+            let connecting = connect(server.clone(), self.shared.clone(), self.purpose, was_silent);
             let lost = match self.while_away(connecting).await {
                 Some(Ok(connected)) => {
                     backoff.reset();
@@ -251,7 +252,7 @@ impl Task {
             }
             self.half.fall(&lost);
             self.shared.topology.nudge();
-            if self.while_away(sleep(backoff.next())).await.is_none() {
+            if self.while_away(server.rest(&mut backoff, tried.as_ref())).await.is_none() {
                 return;
             }
         }

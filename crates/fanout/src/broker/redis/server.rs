@@ -16,9 +16,10 @@ use redis::{
 };
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::broker::redis::RedisOptionsError;
+use crate::broker::redis::backoff::Backoff;
 use crate::broker::redis::resp;
 
 /// Why a connection is no more, or never was. Goes to the log and to callers, and holds no credentials.
@@ -171,6 +172,24 @@ impl Server {
         met.map(|(connection, driver)| (connection, driver.boxed())).map_err(Lost::Failed)
     }
 
+    /// Waits before another attempt, as long as the backoff says; not longer than at first once another server is named than the
+    /// one that was `tried`. Connections that each slept on would come back seconds apart, and what one of them makes Redis
+    /// tell, another would not hear.
+    pub(super) async fn rest(&self, backoff: &mut Backoff, tried: Option<&Address>) {
+        if timeout(backoff.next(), self.is_other_than(tried)).await.is_ok() {
+            backoff.reset();
+            sleep(backoff.next()).await;
+        }
+    }
+
+    async fn is_other_than(&self, tried: Option<&Address>) {
+        let Place::Elected(_, found) = &self.place else { return pending().await };
+        let is_other = |now: &Option<Address>| now.is_some() && now.as_ref() != tried;
+        if found.clone().wait_for(is_other).await.is_err() {
+            pending::<()>().await; // Nobody asks any more.
+        }
+    }
+
     /// Opens a socket that sends small writes at once, to where the server is now.
     pub(super) async fn open(&self, deadline: Duration) -> Result<TcpStream, Lost> {
         self.follow(deadline).await.map(|(socket, _tenure)| socket)
@@ -212,5 +231,54 @@ impl fmt::Display for Server {
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Server({self})")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+
+    fn at(port: u16) -> Address {
+        Address { host: "10.0.0.1".into(), port }
+    }
+
+    fn tired() -> Backoff {
+        let mut backoff = Backoff::new();
+        for _ in 0..20 {
+            backoff.next();
+        }
+        backoff
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_sleeps_on_when_another_is_named() {
+        let (names, found) = watch::channel(Some(at(1)));
+        let server = Server::elected("p", found, RedisConnectionInfo::default());
+        let first = Backoff::new().bound();
+        let mut backoff = tired();
+        names.send_replace(Some(at(2)));
+        for _ in 0..20 {
+            backoff = tired();
+            let (before, tried) = (Instant::now(), at(1));
+            server.rest(&mut backoff, Some(&tried)).await;
+            assert!(before.elapsed() <= first, "{:?}", before.elapsed());
+        }
+        assert!(backoff.bound() <= 2 * first, "a server that has not been tried is tried as often as any");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_one_that_was_tried_and_nobody_are_waited_for() {
+        let (names, found) = watch::channel(Some(at(1)));
+        let server = Server::elected("p", found, RedisConnectionInfo::default());
+        for named in [Some(at(1)), None] {
+            names.send_replace(named);
+            let (before, tried) = (Instant::now(), at(1));
+            for _ in 0..20 {
+                server.rest(&mut tired(), Some(&tried)).await;
+            }
+            assert!(before.elapsed() > Backoff::new().bound() * 40, "{:?}", before.elapsed());
+        }
     }
 }

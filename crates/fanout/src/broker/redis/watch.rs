@@ -26,7 +26,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::broker::redis::Shared;
 use crate::broker::redis::backoff::Backoff;
@@ -156,7 +156,8 @@ impl Task {
     async fn run(mut self) {
         let mut backoff = Backoff::new();
         loop {
-            let connecting = connect(self.place.server.clone(), self.shared.clone());
+            let (server, tried) = (self.place.server.clone(), self.place.server.address());
+            let connecting = connect(server.clone(), self.shared.clone());
             let lost = match self.while_away(connecting).await {
                 Some(Ok(connected)) => self.serve(connected, &mut backoff).await,
                 Some(Err(lost)) => lost,
@@ -168,7 +169,7 @@ impl Task {
             self.half.fall(&lost);
             self.shared.topology.nudge();
             self.ledger.lost(&lost.to_string());
-            if self.while_away(sleep(backoff.next())).await.is_none() {
+            if self.while_away(server.rest(&mut backoff, tried.as_ref())).await.is_none() {
                 return;
             }
         }

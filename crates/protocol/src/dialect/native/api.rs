@@ -15,6 +15,7 @@ use crate::grant::claims::ID_BYTES_MAX;
 use crate::id::{SessionId, UserId};
 use crate::server_api::{ApiCall, ApiReply, CONNECTIONS_MAX, Filter, NodeFacts, Whom};
 
+mod amending;
 mod many;
 
 pub use many::{Call, MANY_MAX, Shape, decode_all, encode_all};
@@ -65,6 +66,10 @@ pub fn decode(method: &str, body: &[u8]) -> Result<ApiCall, Failure> {
         "revoke" => {
             let target = Target::of_body(method, body)?;
             Ok(ApiCall::Revoke { whom: target.whom(["user", "token"])?, ttl: target.ttl()? })
+        }
+        "refresh" => {
+            let whom = Target::of_body(method, body)?.whom(["user", "session"])?;
+            Ok(ApiCall::Refresh { whom, amendment: amending::read(body)? })
         }
         "subscribe" => {
             let (fields, whom) = (read()?, Target::of_body(method, body)?.whom(["user", "session"])?);
@@ -368,6 +373,10 @@ mod tests {
             ("revoke", "[]", ErrorCode::BadRequest, "revoke takes a JSON object"),
             ("revoke", "{\"session\":\"b\"}", ErrorCode::BadRequest, "name one: `user` or `token`"),
             ("revoke", "{\"user\":\"a\",\"ttl_seconds\":0}", ErrorCode::BadRequest, "from 1 to 2592000"),
+            ("refresh", "[]", ErrorCode::BadRequest, "refresh takes a JSON object"),
+            ("refresh", "{\"expires\":null}", ErrorCode::BadRequest, "name one: `user` or `session`"),
+            ("refresh", "{\"user\":\"a\"}", ErrorCode::BadRequest, "`expires` is missing"),
+            ("refresh", "{\"user\":\"a\",\"expires\":-1}", ErrorCode::BadRequest, "whole Unix seconds"),
             ("channels", "[]", ErrorCode::BadRequest, "channels takes a JSON object"),
             ("channels", "{\"pattern\":7}", ErrorCode::BadRequest, "`pattern` is a string"),
             ("channels", "{\"pattern\":\"a b\"}", ErrorCode::BadRequest, "`pattern` is a channel's name"),

@@ -85,7 +85,7 @@ pub(super) fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D
     number(raw).ok_or_else(|| serde::de::Error::custom("a whole number is expected"))
 }
 
-fn number(raw: &RawValue) -> Option<u64> {
+pub(super) fn number(raw: &RawValue) -> Option<u64> {
     /// Up to here every whole number is one of floating point.
     const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
     let exact = serde_json::from_str(raw.get()).ok();
@@ -96,7 +96,7 @@ fn number(raw: &RawValue) -> Option<u64> {
 }
 
 /// A field that is there, `null` included: `"data": null` is data.
-fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
+pub(super) fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
     <&RawValue>::deserialize(deserializer).map(Some)
 }
 

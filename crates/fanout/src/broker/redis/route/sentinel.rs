@@ -2,7 +2,8 @@
 //!
 //! Each Sentinel is asked again and again, on a connection that is kept, and at once when it announces a step of a fail-over.
 //! Those that answer name the primary and how many elections they know of. The latest election wins, so a Sentinel that was
-//! cut off does not lead anybody back. Connections follow by themselves: each ends when the primary is no longer the server that
+//! cut off does not lead anybody back; neither do the others when the one that knows most falls silent, which is believed for
+//! [`MEMORY`] longer. Connections follow by themselves: each ends when the primary is no longer the server that
 //! it leads to, and every attempt to connect goes to the one that was named last. A server that has become a replica without being
 //! named refuses to work, which [`pipe`](super::super::pipe) takes for a loss.
 //!
@@ -31,7 +32,7 @@ use redis::{
     AsyncConnectionConfig, ConnectionInfo, Pipeline, ProtocolVersion, PushInfo, RedisConnectionInfo, Value,
 };
 use tokio::sync::{Notify, watch};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::broker::redis::backoff::Backoff;
 use crate::broker::redis::server::{Address, Lost, Server};
@@ -39,6 +40,11 @@ use crate::broker::redis::{RedisOptionsError, Shared};
 
 /// How often a Sentinel is asked without a reason, and the longest until that is tried again after it was lost.
 const LOOK: Duration = Duration::from_millis(500);
+
+/// How long the last word of a Sentinel that does not answer counts. It may be the one that led the fail-over, and the others
+/// hear of the outcome from it alone, every two seconds. Afterwards they have the word, whichever election they know of: theirs may
+/// have been set up anew.
+const MEMORY: Duration = Duration::from_secs(10);
 
 /// What a Sentinel publishes when it has chosen the replica that will lead:
 /// `slave <name> <host> <port> @ <the primary's name> <host> <port>`.
@@ -58,8 +64,8 @@ pub(in crate::broker::redis) struct Sentinels {
 /// What all of them say together.
 #[derive(Debug)]
 struct Council {
-    /// What each has said last; none of one that does not answer.
-    words: Mutex<Vec<Option<Word>>>,
+    /// What each has said last.
+    words: Mutex<Vec<Option<Said>>>,
     found: watch::Sender<Option<Address>>,
 }
 
@@ -68,6 +74,13 @@ struct Council {
 struct Word {
     election: u64,
     leader: Leader,
+}
+
+/// A word, and when the Sentinel that said it was lost.
+#[derive(Clone, Debug)]
+struct Said {
+    word: Word,
+    lost: Option<Instant>,
 }
 
 /// Who it says is the primary.
@@ -107,7 +120,7 @@ impl Sentinels {
         loop {
             let Err(lost) = self.ask(at, shared, &mut backoff).await;
             tracing::debug!(sentinel = %self.all[at], %lost, "a sentinel does not answer");
-            self.council.heard(at, None);
+            self.council.lost(at);
             // What it announces meanwhile is not heard.
             sleep(backoff.next().min(look(shared))).await;
         }
@@ -136,7 +149,10 @@ impl Sentinels {
             question.cmd("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(&self.primary);
             loop {
                 let answers = connection.send_packed_commands(&question, 0, 2).await.map_err(Lost::Failed)?;
-                self.council.heard(at, Word::read(answers));
+                match Word::read(answers) {
+                    Some(word) => self.council.heard(at, word),
+                    None => self.council.lost(at),
+                }
                 backoff.reset();
                 tokio::select! {
                     () = step.notified() => {}
@@ -175,16 +191,37 @@ impl Sentinels {
 impl Council {
     /// A Sentinel has chosen who will lead.
     fn chosen(&self, at: usize) {
-        let word = self.words.lock()[at].clone();
-        self.heard(at, word.map(|word| Word { leader: Leader::Nobody, ..word }));
+        let mut words = self.words.lock();
+        if let Some(said) = &mut words[at] {
+            said.word.leader = Leader::Nobody;
+        }
+        self.tell(&words);
     }
 
-    /// Takes a Sentinel's word, and tells the connections what all say together.
-    fn heard(&self, at: usize, word: Option<Word>) {
+    /// A Sentinel has answered.
+    fn heard(&self, at: usize, word: Word) {
         let mut words = self.words.lock();
-        words[at] = word;
-        let Some(leader) = verdict(words.iter().flatten()) else { return };
-        // Under the lock, so that verdicts follow one another as words do.
+        words[at] = Some(Said { word, lost: None });
+        self.tell(&words);
+    }
+
+    /// A Sentinel does not answer. That nobody leads is not remembered: one that was about to change it will not.
+    fn lost(&self, at: usize) {
+        let mut words = self.words.lock();
+        let now = Instant::now();
+        for said in words.iter_mut() {
+            said.take_if(|said| said.lost.is_some_and(|lost| lost + MEMORY <= now));
+        }
+        if let Some(said) = &mut words[at] {
+            said.lost.get_or_insert(now);
+        }
+        words[at].take_if(|said| said.word.leader == Leader::Nobody);
+        self.tell(&words);
+    }
+
+    /// Tells the connections what all say together; under the lock, so that verdicts follow one another as words do.
+    fn tell(&self, words: &[Option<Said>]) {
+        let Some(leader) = verdict(words.iter().flatten().map(|said| &said.word)) else { return };
         self.found.send_if_modified(|found| {
             let is_new = *found != leader;
             *found = leader;
@@ -282,6 +319,34 @@ mod tests {
         assert!(!is_chosen(&push("+selected-slave", text), "q"));
         assert!(!is_chosen(&push("+promoted-slave", text), "p"));
         assert!(!is_chosen(&push("+selected-slave", "p"), "p"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_one_that_knows_most_is_believed_for_a_while_after_it_was_lost() {
+        let (found, seen) = watch::channel(None);
+        let council = Council { words: Mutex::new(vec![None, None]), found };
+        let word = |election, leader| Word { election, leader };
+        let now = || seen.borrow().clone();
+        council.heard(0, word(3, Leader::Is(address(1))));
+        council.heard(1, word(4, Leader::Becomes(address(2))));
+        council.lost(1);
+        assert_eq!(now(), Some(address(2)));
+        council.heard(0, word(3, Leader::Is(address(1))));
+        assert_eq!(now(), Some(address(2)), "nobody is led back");
+        sleep(MEMORY / 2).await;
+        council.lost(1);
+        council.heard(0, word(3, Leader::Is(address(1))));
+        assert_eq!(now(), Some(address(2)));
+        sleep(MEMORY / 2).await;
+        council.lost(1);
+        assert_eq!(now(), Some(address(1)), "who answers has the word");
+        council.heard(0, word(3, Leader::Is(address(1))));
+        council.chosen(0);
+        assert_eq!(now(), None);
+        council.heard(1, word(3, Leader::Is(address(1))));
+        assert_eq!(now(), None, "it is about to replace it");
+        council.lost(0);
+        assert_eq!(now(), Some(address(1)), "who is lost replaces nobody");
     }
 
     #[test]

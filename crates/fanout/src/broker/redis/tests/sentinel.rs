@@ -101,7 +101,12 @@ async fn a_replica_takes_over_with_what_it_has_under_another_epoch() {
     node.hears_again("plain").await;
     // The old primary comes back, is made a replica, and nobody goes back to it.
     redis.servers.servers_mut()[0].start_again().await;
-    redis.servers().has_been_demoted(0).await;
+    eventually("it is made a replica", async || {
+        // It cuts its connections when that happens.
+        let role: Option<String> = redis.primary().try_query(cmd("INFO").arg("replication")).await;
+        role.is_some_and(|role| role.contains("role:slave") && role.contains("master_link_status:up"))
+    })
+    .await;
     node.hears_again("plain").await;
     assert_eq!(node.broker.losses(), 1);
     assert_eq!(other.place(kept("a", 22, KEPT)).await.offset.0, 22);
