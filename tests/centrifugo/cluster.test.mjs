@@ -4,7 +4,8 @@ import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
 import { test } from 'node:test';
 import { promisify } from 'node:util';
-import { Clients, Heard, WAYS, api, bounded, said, saying, subscribed } from './support.mjs';
+import { signed } from '../browser/support/gateway.mjs';
+import { Clients, Heard, WAYS, api, bounded, call, said, saying, subscribed, until } from './support.mjs';
 
 const SCRIPT = new URL('../../scripts/cluster', import.meta.url).pathname;
 const cluster = async (...words) => promisify(execFile)(SCRIPT, words);
@@ -101,4 +102,45 @@ test('what is posted for a session that nobody holds is refused, whichever node 
   assert.equal((await post(new Uint8Array([10, 200]), { 'Content-Type': 'application/octet-stream' })).status, 400);
   const tooMuch = JSON.stringify({ session, node: 'node-1', data: 'x'.repeat(70_000) });
   assert.equal((await post(tooMuch)).status, 413);
+});
+
+test('what a backend says by one node holds for the clients of all', async () => {
+  const clients = new Clients();
+  try {
+    const nodes = [1, 2, 3].map((n) => [urls[`CLUSTER_NODE_${n}_URL`], urls[`CLUSTER_NODE_${n}_INTERNAL`]]);
+    const internal = nodes[1][1];
+    const token = () => signed(process.env.FANFARE__AUTH__JWT__HMAC_SECRET, { sub: 'everywhere' });
+    const ways = [WAYS.JSON, WAYS['JSON by SSE'], WAYS['Protobuf by HTTP streaming']];
+    const all = await Promise.all(nodes.map(([url], at) => clients.connected(url, { token: token() }, ways[at])));
+    const user = 'everywhere';
+    await until('every node tells what it holds', async () => {
+      const { nodes: told } = await call(internal, 'info', {});
+      return told.map((it) => it.name).sort().join() === 'node-1,node-2,node-3' && told.every((it) => it.num_clients >= 1);
+    });
+    await until('all connections are known', async () => Object.keys((await call(internal, 'connections', { user })).connections ?? {}).length === 3);
+    const entered = all.map((client) => new Heard(client, 'subscribed'));
+    const left = all.map((client) => new Heard(client, 'unsubscribed'));
+    const heard = all.map((client) => new Heard(client, 'publication'));
+    await call(internal, 'subscribe', { user, channel: 'room:everywhere', data: { by: 'node-2' } });
+    for (const it of entered) {
+      assert.deepEqual(said((await it.first(({ channel }) => channel === 'room:everywhere')).data), { by: 'node-2' });
+    }
+    await call(internal, 'publish', { channel: 'room:everywhere', data: 1 });
+    for (const it of heard) assert.equal(said((await it.first()).data), 1);
+    // Who speaks by posts is meant by its session, wherever that is held.
+    assert.match(all[1]._session, /^[0-9a-f]{32}$/);
+    await call(nodes[2][1], 'unsubscribe', { user, session: all[1]._session, channel: 'room:everywhere' });
+    await left[1].first();
+    await call(internal, 'unsubscribe', { user, channel: 'room:everywhere' });
+    for (const it of left) await it.first();
+    const gone = all.map((client) => new Heard(client, 'connecting'));
+    await call(internal, 'refresh', { user, expired: true });
+    for (const it of gone) assert.equal((await it.first()).code, 3005);
+    await Promise.all(all.map((client) => bounded(client.ready(), 'back')));
+    const out = all.map((client) => new Heard(client, 'disconnected'));
+    await call(internal, 'disconnect', { user });
+    for (const it of out) assert.equal((await it.first()).code, 3503);
+  } finally {
+    clients.close();
+  }
 });

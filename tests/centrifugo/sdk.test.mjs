@@ -6,7 +6,7 @@ import { createServer } from 'node:http';
 import { after, before, describe, test } from 'node:test';
 import WebSocket from 'ws';
 import { Gateway, signed } from '../browser/support/gateway.mjs';
-import { Clients, Heard, WAYS, api, bounded, refusal, said, saying, subscribed } from './support.mjs';
+import { Clients, Heard, WAYS, api, bounded, call, refusal, said, saying, subscribed, until } from './support.mjs';
 
 const SECRET = 'a-secret-of-at-least-32-characters!!';
 const SETTINGS = [
@@ -61,7 +61,7 @@ each('what is published is heard once, in order, with its publisher', async ({ c
   for (let n = 1; n <= 20; n++) await bounded(room.publish(saying(ann, { n })), 'published');
   await heard.count(20);
   assert.deepEqual(heard.all.map((it) => said(it.data).n), [...Array(20).keys()].map((n) => n + 1));
-  assert.equal(heard.all[0].info.user, 'ann');
+  assert.deepEqual([heard.all[0].info.user, heard.all[0].info.client], ['ann', ann._client]);
   assert.deepEqual(said(heard.all[0].info.connInfo), { name: 'Ann' });
   assert.deepEqual(heard.all.map((it) => it.offset), heard.all.map((_, n) => heard.all[0].offset + n));
 });
@@ -204,6 +204,9 @@ each('a channel of its own token: let in, let in again, and out when it ends', a
   const renewed = async () => { while (asked < 3) await new Promise((resolve) => setTimeout(resolve, 20)); };
   await bounded(renewed(), 'the token is refreshed before it ends');
   assert.equal(vip.state, 'subscribed');
+  const thrown = new Heard(ann, 'disconnected');
+  ann.newSubscription('vip:2', { token: pass('vip:1') }).subscribe();
+  assert.equal((await thrown.first()).code, 3500, 'a token of another channel');
 });
 
 each('what a token lists is subscribed to, and told with the greeting', async ({ client }) => {
@@ -277,6 +280,102 @@ each("the HTTP API of Centrifugo reaches its clients", async ({ connect, own }) 
   assert.equal((await disconnected.first()).code, 3503);
 });
 
+each('a backend has clients hear a channel, on its terms, and no longer', async ({ connect, own }) => {
+  const user = `steered-${own}`;
+  const [ann, other] = [await connect({ token: gateway.token(user) }), await connect({ token: gateway.token(user) })];
+  const bob = await connect({ token: gateway.token('bob') });
+  const channel = `room:steered-${own}-${Math.random()}`;
+  const [first, second] = [await call(gateway.internal, 'publish', { channel, data: 1 }), await call(gateway.internal, 'publish', { channel, data: 2 })];
+  assert.deepEqual([first.offset, second.offset], [1, 2]);
+  const entered = new Heard(ann, 'subscribed');
+  const heard = new Heard(ann, 'publication');
+  const joined = new Heard(ann, 'join');
+  const left = new Heard(ann, 'unsubscribed');
+  const others = new Heard(other, 'subscribed');
+  const terms = { data: { hello: 'Ann' }, info: { seat: 7 }, override: { force_push_join_leave: { value: true } } };
+  await call(gateway.internal, 'subscribe', { user, client: ann._client, channel, recover_since: { offset: 1, epoch: first.epoch }, ...terms });
+  const context = await entered.first((it) => it.channel === channel);
+  assert.deepEqual([said(context.data), context.recoverable, context.positioned], [{ hello: 'Ann' }, true, true]);
+  assert.equal(said((await heard.first()).data), 2, 'what it missed since');
+  await subscribed(bob, channel);
+  assert.equal((await joined.first((it) => it.channel === channel)).info.user, 'bob');
+  let member;
+  await until('it is known to be there', async () => {
+    member = (await call(gateway.internal, 'presence', { channel })).presence[ann._client];
+    return member;
+  });
+  assert.deepEqual(member, { user, client: ann._client, chan_info: { seat: 7 } });
+  await call(gateway.internal, 'unsubscribe', { user, channel });
+  assert.equal((await left.first()).channel, channel);
+  await call(gateway.internal, 'publish', { channel, data: 3 });
+  await call(gateway.internal, 'subscribe', { user, session: 'f'.repeat(32), channel });
+  await call(gateway.internal, 'subscribe', { user: 'bob', client: ann._client, channel });
+  await call(gateway.internal, 'subscribe', { user, channel: `${channel}-last` });
+  await others.first((it) => it.channel === `${channel}-last`);
+  assert.deepEqual(others.all.map((it) => it.channel), [`${channel}-last`], 'it alone was meant, and then all of the user');
+  assert.deepEqual(heard.all.map((it) => said(it.data)), [2]);
+});
+
+each('a backend says for how long a client may stay, and what others see of it', async ({ connect, own }) => {
+  const user = `refreshed-${own}`;
+  const [ann, kept] = [await connect({ token: gateway.token(user, { info: 'old' }) }), await connect({ token: gateway.token(user) })];
+  const channel = `room:refreshed-${own}`;
+  const room = await subscribed(ann, channel);
+  const heard = new Heard(await subscribed(kept, channel), 'publication');
+  assert.deepEqual(await call(gateway.internal, 'refresh', { user, client: ann._client, expire_at: now() + 3600, info: 'new' }), {});
+  // The order is obeyed a moment later: what it publishes by then shows it.
+  await until('it is shown as the backend says', async () => {
+    await room.publish(saying(ann, 1));
+    return said(heard.all.at(-1)?.info.connInfo ?? null) === 'new';
+  });
+  const gone = new Heard(ann, 'connecting');
+  const stays = new Heard(kept, 'connecting');
+  await call(gateway.internal, 'refresh', { user, client: ann._client, expired: true });
+  assert.equal((await gone.first()).code, 3005);
+  await bounded(ann.ready(), 'back with its token');
+  await call(gateway.internal, 'refresh', { user, client: ann._client, expire_at: now() - 1 });
+  await gone.count(2);
+  assert.deepEqual([gone.all.map((it) => it.code), stays.all], [[3005, 3005], []]);
+});
+
+each('a backend sends away all of a user but some', async ({ connect, own }) => {
+  const user = `but-some-${own}`;
+  const [ann, kept] = [await connect({ token: gateway.token(user) }), await connect({ token: gateway.token(user) })];
+  const gone = new Heard(ann, 'disconnected');
+  const stays = new Heard(kept, 'disconnected');
+  const { connections } = await call(gateway.internal, 'connections', { user });
+  assert.deepEqual(Object.keys(connections).sort(), [ann._client, kept._client].sort());
+  assert.ok(Object.values(connections).every((it) => it.user === user));
+  await call(gateway.internal, 'disconnect', { user, whitelist: [kept._client], disconnect: { code: 4500, reason: 'bye' } });
+  assert.equal((await gone.first()).code, 3503);
+  await until('it alone is left', async () => Object.keys((await call(gateway.internal, 'connections', { user })).connections).length === 1);
+  assert.deepEqual(stays.all, []);
+});
+
+each('what tokens say of a channel others see there, and the client is told', async ({ connect, client, own }) => {
+  const channel = `room:terms-${own}`;
+  const subs = { [channel]: { info: { seat: 7 }, data: { hello: 'Ann' }, override: { force_push_join_leave: { value: true } } } };
+  const bob = await connect({ token: gateway.token('bob') });
+  const heard = new Heard(await subscribed(bob, channel), 'publication');
+  const ann = client({ token: gateway.token('ann', { info: { name: 'Ann' }, subs, meta: { plan: 'free' } }) });
+  const entered = new Heard(ann, 'subscribed');
+  const joined = new Heard(ann, 'join');
+  ann.connect();
+  const listed = await entered.first((it) => it.channel === channel);
+  assert.deepEqual(said(listed.data), { hello: 'Ann' });
+  await bounded(ann.publish(channel, saying(ann, 1)), 'published');
+  const { info } = await heard.first();
+  assert.deepEqual([said(info.connInfo), said(info.chanInfo), info.client], [{ name: 'Ann' }, { seat: 7 }, ann._client]);
+  const eve = await connect({ token: gateway.token('eve') });
+  await subscribed(eve, channel);
+  assert.equal((await joined.first((it) => it.info.user === 'eve')).channel, channel);
+  const pass = signed(SECRET, { sub: 'bob', channel: `vip:${own}`, info: { seat: 8 }, data: 'welcome' });
+  const vip = bob.newSubscription(`vip:${own}`, { token: pass });
+  const letIn = new Heard(vip, 'subscribed');
+  vip.subscribe();
+  assert.equal(said((await letIn.first()).data), 'welcome');
+});
+
 each('native clients and those of Centrifugo hear each other', async ({ connect }) => {
   const channel = `room:cross-${Math.random()}`;
   const ann = await connect({ token: gateway.token('ann') });
@@ -324,6 +423,9 @@ each('a backend answers calls, and hears what it is told', async ({ connect }) =
     await bounded(ann.rpc('price', saying(ann, 0)), 'answered after that');
     const { data: seen, user } = await bounded(told, 'told');
     assert.deepEqual([seen, user], [{ seen: 7 }, 'ann']);
+    assert.deepEqual(await call(called.internal, 'rpc', { method: 'price', params: 'cake' }), { data: { of: 'cake', for: null } });
+    assert.equal((await call(called.internal, 'rpc', { method: 'cost' })).error.code, 103);
+    assert.equal((await call(gateway.internal, 'rpc', { method: 'price' })).error.code, 108, 'nobody is asked there');
     ann.disconnect();
   } finally {
     await called.stop();

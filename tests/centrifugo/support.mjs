@@ -101,6 +101,21 @@ export async function refusal(promise) {
   return promise.then(() => assert.fail('it was granted'), (error) => error.code);
 }
 
+/** A call of the HTTP API of Centrifugo: its result, or its error. */
+export async function call(internal, method, body) {
+  const headers = { 'X-API-Key': 'any, where there are none' };
+  const answer = await fetch(`${internal}/api/${method}`, { method: 'POST', headers, body: JSON.stringify(body) });
+  assert.equal(answer.status, 200);
+  const { result, error } = await answer.json();
+  return result ?? { error };
+}
+
+/** Waits until this is so. */
+export async function until(what, is) {
+  const look = async () => { while (!(await is())) await new Promise((resolve) => setTimeout(resolve, 20)); };
+  await bounded(look(), what);
+}
+
 /** A call of the server API. */
 export async function api(internal, method, body) {
   const answer = await fetch(`${internal}/api/${method}`, { method: 'POST', body: JSON.stringify(body) });

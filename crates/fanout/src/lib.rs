@@ -17,6 +17,8 @@ pub mod cluster;
 mod follower;
 mod hub;
 mod interest;
+#[cfg(test)]
+mod keyed;
 mod outbox;
 pub mod presence;
 mod registry;

@@ -34,7 +34,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use fanfare_metrics::{Metrics, Sacrifice};
 use fanfare_protocol::command::Start;
-use fanfare_protocol::grant::Amendment;
+use fanfare_protocol::grant::{Amendment, Pass};
 use fanfare_protocol::rules::Overflow;
 use fanfare_protocol::time::UnixMicros;
 use fanfare_protocol::websocket::Frame;
@@ -109,6 +109,8 @@ pub enum Order {
         channel: Channel,
         /// From where.
         start: Start,
+        /// On which terms.
+        pass: Arc<Pass>,
     },
     /// A backend has it hear a channel no longer.
     Expel {

@@ -22,6 +22,7 @@ use hyper::body::{Body as _, Incoming};
 use tokio::time::timeout;
 
 use crate::connection::{broker_failure, count, exceeded};
+use crate::hooks::About;
 use crate::http::{self, Answer};
 use crate::node::Services;
 use crate::{census, orders};
@@ -78,6 +79,7 @@ fn label(method: &str) -> ApiMethod {
         "unsubscribe" => ApiMethod::Unsubscribe,
         "connections" => ApiMethod::Connections,
         "nodes" | "info" => ApiMethod::Nodes,
+        "rpc" => ApiMethod::Call,
         "batch" => ApiMethod::Batch,
         "ingest" => ApiMethod::Ingest,
         _ => ApiMethod::Other,
@@ -185,6 +187,15 @@ pub(crate) async fn perform(
             let channels = services.desk.channels(&within).await.map_err(|error| broker_failure(&error))?;
             Ok(ApiReply::Channels { channels })
         }
+        ApiCall::Call { method, payload } => {
+            if !policy.takes_calls {
+                let text = "there is no backend that could be called here: see hooks.call";
+                return Err(Failure::new(ErrorCode::NotOffered, text));
+            }
+            let about = About { session: None, caller: None, grant: None };
+            let payload = services.settings().hooks.call(about, &method, &payload, services).await?;
+            Ok(ApiReply::Returned { payload })
+        }
         ApiCall::RemoveHistory { channel } => {
             policy.rules.rule(&channel)?.keeps_history()?;
             services.hub.remove_history(&channel).await.map_err(|error| broker_failure(&error))?;
@@ -213,9 +224,9 @@ async fn perform_everywhere(
             let ordered = orders::refresh(services, &whom, &amendment).await;
             ordered.map(|()| ApiReply::Done).map_err(|error| broker_failure(&error))
         }
-        ApiCall::Subscribe { whom, channel, start } => {
+        ApiCall::Subscribe { whom, channel, start, pass } => {
             policy.rules.rule(&channel)?;
-            let ordered = orders::subscribe(services, &whom, &channel, start).await;
+            let ordered = orders::subscribe(services, &whom, &channel, start, &pass).await;
             ordered.map(|()| ApiReply::Done).map_err(|error| broker_failure(&error))
         }
         ApiCall::Unsubscribe { whom, channel } => {

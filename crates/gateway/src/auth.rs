@@ -192,7 +192,8 @@ impl Auth {
             return Err(Failure::new(ErrorCode::Unauthorized, text));
         }
         let expires = proven.expires.map(|expires| UnixMicros(expires.saturating_mul(1_000_000)));
-        Ok(Pass { profile: proven.profile.clone(), expires, ..Pass::default() })
+        let pass = proven.pass(channel).cloned().unwrap_or_default();
+        Ok(Pass { profile: proven.profile.clone(), expires, ..pass })
     }
 
     fn judged(&self, token: &Token, services: &Services) -> Result<Arc<Grant>, Failure> {

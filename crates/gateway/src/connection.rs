@@ -59,7 +59,7 @@ mod wheel;
 pub(crate) use asking::agreed;
 pub(crate) use effects::{count, failure as broker_failure};
 pub(crate) use facts::exceeded;
-pub(crate) use roster::{Line, Origin, Roster};
+pub(crate) use roster::{Entry, Line, Origin, Roster};
 pub(crate) use speakers::{Speaker, Speakers};
 pub(crate) use streaming::{Listening, Streaming};
 pub(crate) use talking::{Talking, Talks};
@@ -194,7 +194,7 @@ impl<T: Transport> Connection<T> {
             }
             Order::Lost { channel } => self.take(Input::Lost { channel }),
             Order::Dismiss { reason } => self.take(Input::Dismissed(reason)),
-            Order::Enlist { channel, start } => self.take(Input::Enlisted { channel, start }),
+            Order::Enlist { channel, start, pass } => self.take(Input::Enlisted { channel, start, pass }),
             Order::Expel { channel } => self.take(Input::Expelled { channel }),
             Order::Amend { amendment } => {
                 let before = self.session.shared_grant().cloned();

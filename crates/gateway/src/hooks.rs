@@ -104,7 +104,8 @@ pub(crate) struct Caller {
 /// About whom a question is.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct About<'a> {
-    pub(crate) session: SessionId,
+    /// None of a caller of the server API.
+    pub(crate) session: Option<SessionId>,
     /// Nothing of those who came before anybody was to be asked.
     pub(crate) caller: Option<&'a Caller>,
     pub(crate) grant: Option<&'a Grant>,
@@ -203,7 +204,7 @@ impl Hooks {
         services: &Services,
     ) -> Result<Arc<Grant>, Failure> {
         let presumed = presumed.unwrap_or_default();
-        let about = About { session, caller, grant: Some(&presumed) };
+        let about = About { session: Some(session), caller, grant: Some(&presumed) };
         let Some(way) = &self.connect else { return Ok(presumed) };
         let now = services.clock.unix();
         let read = |body: &[u8]| hook::connect(body, Some(&presumed), now);
@@ -303,7 +304,11 @@ impl Hooks {
             session: about.session,
             node: &policy.node,
             address: about.caller.map(|caller| caller.address),
-            transport: about.caller.map_or("unknown", |caller| caller.transport),
+            transport: match (about.caller, about.session) {
+                (Some(caller), _) => caller.transport,
+                (None, Some(_)) => "unknown",
+                (None, None) => "api",
+            },
             grant: about.grant,
         };
         let body = question.encode(&client, services.clock.unix());

@@ -16,9 +16,9 @@ use fanfare_fanout::Order;
 use fanfare_fanout::broker::BrokerError;
 use fanfare_fanout::cluster::{self, Ear, Told};
 use fanfare_protocol::command::Start;
-use fanfare_protocol::grant::Amendment;
+use fanfare_protocol::grant::{Amendment, Pass};
 use fanfare_protocol::publication::{Epoch, Offset, Payload, Position};
-use fanfare_protocol::server_api::Whom;
+use fanfare_protocol::server_api::{Among, Whom};
 use fanfare_protocol::{Channel, CloseReason, SessionId, UserId};
 use futures_util::FutureExt;
 use serde::de::DeserializeOwned;
@@ -29,7 +29,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use crate::auth::Revocation;
+use crate::connection::Entry;
 use crate::node::Services;
+
+mod terms;
+
+use terms::Terms;
 
 /// How long to wait before listening is tried again.
 pub(crate) const RETRY: Duration = Duration::from_millis(500);
@@ -58,7 +63,13 @@ enum Directive {
     /// Close what is open, with this code.
     Disconnect { whom: Named, code: u16 },
     /// Have them hear a channel.
-    Subscribe { whom: Named, channel: Box<str>, start: Beginning },
+    Subscribe {
+        whom: Named,
+        channel: Box<str>,
+        start: Beginning,
+        #[serde(default, skip_serializing_if = "Terms::are_plain")]
+        terms: Terms,
+    },
     /// Have them hear it no longer.
     Unsubscribe { whom: Named, channel: Box<str> },
     /// What is known of them ends then (Unix seconds), or never; and others are shown this of them, which is JSON.
@@ -73,6 +84,7 @@ enum Named {
     User(String),
     Session(String),
     Token(String),
+    Among { user: Option<String>, session: Option<String>, ticket: Option<String>, except: Vec<String> },
 }
 
 /// A [`Start`], as it travels.
@@ -110,6 +122,12 @@ impl Named {
             Whom::User(user) => Self::User(user.as_str().into()),
             Whom::Session(session) => Self::Session(session.to_string()),
             Whom::Token(token) => Self::Token(token.clone().into()),
+            Whom::Among(among) => Self::Among {
+                user: among.user.as_ref().map(|user| user.as_str().into()),
+                session: among.session.map(|session| session.to_string()),
+                ticket: among.secret.map(|secret| format!("{secret:032x}")),
+                except: among.except.iter().map(SessionId::to_string).collect(),
+            },
         }
     }
 }
@@ -125,6 +143,18 @@ impl Directive {
             Named::User(user) => Some(Whom::User(UserId::new(user))),
             Named::Session(session) => SessionId::parse(session).map(Whom::Session),
             Named::Token(token) => Some(Whom::Token(token.as_str().into())),
+            Named::Among { user, session, ticket, except } => {
+                // What cannot be read would be as good as not there, and mean more than was meant.
+                let session = session.as_deref().map(SessionId::parse);
+                let secret = ticket.as_deref().map(|it| u128::from_str_radix(it, 16).ok());
+                let except = except.iter().map(|it| SessionId::parse(it)).collect::<Option<_>>()?;
+                Some(Whom::Among(Box::new(Among {
+                    user: user.as_deref().map(UserId::new),
+                    session: session.map_or(Some(None), |it| it.map(Some))?,
+                    secret: secret.map_or(Some(None), |it| it.map(Some))?,
+                    except,
+                })))
+            }
         }
     }
 }
@@ -159,9 +189,11 @@ pub(crate) async fn subscribe(
     whom: &Whom,
     channel: &Channel,
     start: Start,
+    pass: &Pass,
 ) -> Result<(), BrokerError> {
     let (whom, channel) = (Named::of(whom), channel.as_str().into());
-    bid(services, Directive::Subscribe { whom, channel, start: Beginning::of(start) }).await
+    let (start, terms) = (Beginning::of(start), Terms::of(pass));
+    bid(services, Directive::Subscribe { whom, channel, start, terms }).await
 }
 
 /// Has them hear it no longer.
@@ -292,6 +324,17 @@ pub(crate) fn read<T: DeserializeOwned>(event: &[u8]) -> Option<T> {
     serde_json::from_slice(event).ok().map(|message: Message<T>| message.data)
 }
 
+/// Those of this node's connections that are meant.
+fn meant(services: &Services, whom: &Whom) -> Vec<Entry> {
+    let Whom::Among(among) = whom else { return services.roster.of(whom) };
+    let Some(secret) = among.secret else { return services.roster.of(whom) };
+    let Some(session) = services.talks.session(secret).filter(|it| among.names(*it)) else {
+        return Vec::new();
+    };
+    let among = Among { session: Some(session), ..(**among).clone() };
+    services.roster.of(&Whom::Among(Box::new(among)))
+}
+
 /// What is revoked is written down before those who are meant are looked for, and whoever becomes known looks at it after it
 /// can be found: so nobody slips through between.
 fn obey(services: &Services, given: &Given, is_kept: bool) {
@@ -299,24 +342,26 @@ fn obey(services: &Services, given: &Given, is_kept: bool) {
     let (at, now) = (given.at / 1_000_000, clock.unix().0 / 1_000_000);
     let Some(whom) = given.directive.whom() else { return };
     let (reason, meant) = match given.directive {
-        Directive::Subscribe { ref channel, ref start, .. } => {
-            let Ok(channel) = Channel::parse(channel) else { return };
-            let enlist = || Order::Enlist { channel: channel.clone(), start: start.start() };
-            return roster.of(&whom).iter().for_each(|entry| entry.outbox.order(enlist()));
+        Directive::Subscribe { ref channel, ref start, ref terms, .. } => {
+            let (Ok(channel), Some(pass)) = (Channel::parse(channel), terms.pass()) else { return };
+            let pass = Arc::new(pass);
+            let enlist =
+                || Order::Enlist { channel: channel.clone(), start: start.start(), pass: pass.clone() };
+            return meant(services, &whom).iter().for_each(|entry| entry.outbox.order(enlist()));
         }
         Directive::Unsubscribe { ref channel, .. } => {
             let Ok(channel) = Channel::parse(channel) else { return };
             let expel = || Order::Expel { channel: channel.clone() };
-            return roster.of(&whom).iter().for_each(|entry| entry.outbox.order(expel()));
+            return meant(services, &whom).iter().for_each(|entry| entry.outbox.order(expel()));
         }
         Directive::Refresh { expires, ref info, .. } => {
             let Ok(profile) = info.as_deref().map(Payload::parse).transpose() else { return };
             let amendment = Arc::new(Amendment { expires, profile });
             let amend = || Order::Amend { amendment: amendment.clone() };
-            return roster.of(&whom).iter().for_each(|entry| entry.outbox.order(amend()));
+            return meant(services, &whom).iter().for_each(|entry| entry.outbox.order(amend()));
         }
         Directive::Disconnect { code, .. } => {
-            let mut meant = roster.of(&whom);
+            let mut meant = meant(services, &whom);
             // Those who have come since are not.
             meant.retain(|entry| !is_kept || entry.since.0 <= given.at);
             (CloseReason::from_number(code).unwrap_or(CloseReason::Forbidden), meant)
@@ -326,7 +371,7 @@ fn obey(services: &Services, given: &Given, is_kept: bool) {
             match &whom {
                 Whom::User(user) => revoked.revoke_user(user.clone(), at, until, now),
                 Whom::Token(token) => revoked.revoke_token(token.clone(), at, until, now),
-                Whom::Session(_) => return,
+                Whom::Session(_) | Whom::Among(_) => return,
             }
             let mut meant = roster.of(&whom);
             let is_users = matches!(whom, Whom::User(_));

@@ -338,6 +338,8 @@ label! {
         Connections = "connections",
         /// `POST /api/nodes`.
         Nodes = "nodes",
+        /// `POST /api/rpc`.
+        Call = "call",
         /// `POST /api/batch`.
         Batch = "batch",
         /// `POST /api/ingest`.

@@ -19,7 +19,8 @@ pub(crate) const CASES: &[Case] = &[
 ];
 
 fn sender() -> Sender {
-    Sender { user: UserId::new("alice"), profile: Some(sample::payload(40)) }
+    let user = Some(UserId::new("alice"));
+    Sender { user, profile: Some(sample::payload(40)), ..Sender::default() }
 }
 
 fn write() -> Operation {

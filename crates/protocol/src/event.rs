@@ -57,6 +57,8 @@ pub enum Event {
         lasts: Option<Duration>,
         /// Who is there, the client among them, where it is told that with this.
         crowd: Option<Arc<Crowd>>,
+        /// What the application has it told with this.
+        greeting: Option<Payload>,
     },
     /// What was asked for of the past, some of the newest, is not kept.
     NothingKept {
@@ -158,6 +160,15 @@ pub struct Member {
     pub session: SessionId,
     /// The `info` of the user's token.
     pub profile: Option<Payload>,
+    /// What was said of it for this channel alone.
+    pub note: Option<Payload>,
+}
+
+impl Member {
+    /// What others are shown of it where they are shown one thing.
+    pub fn shown(&self) -> Option<&Payload> {
+        self.note.as_ref().or(self.profile.as_ref())
+    }
 }
 
 /// Who is subscribed to a channel.
@@ -209,4 +220,6 @@ pub struct Entered {
     pub entry: Option<Entry>,
     /// From where it was asked for.
     pub start: Start,
+    /// What the application has the client told with this.
+    pub greeting: Option<Payload>,
 }

@@ -105,6 +105,10 @@ pub struct Grant {
     pub is_renewable: bool,
     /// What its holder is subscribed to without asking (`channels`).
     pub channels: Vec<Channel>,
+    /// What more is said of some of these, or of the one that it proves.
+    pub passes: Vec<(Channel, Pass)>,
+    /// What is for the application's own backends, and never shown to a client (`meta`).
+    pub meta: Option<Box<Payload>>,
     /// What it allows (`allow`).
     pub allowances: Vec<Allowance>,
     /// The one channel that the token is a [`Proof`] for (`channel`), and good for nothing else.
@@ -154,10 +158,14 @@ pub struct Signed {
 pub struct Pass {
     /// Who the holder is there, where that is said: instead of who it is elsewhere.
     pub user: Option<UserId>,
-    /// What others are shown of the holder there, instead of what its own token says.
+    /// What others are shown of the holder there, instead of what its own token says, or beside it.
     pub profile: Option<Payload>,
     /// When it is good no longer by its own word; none where it does not end.
     pub expires: Option<UnixMicros>,
+    /// What the holder is told when it is let on the channel.
+    pub greeting: Option<Payload>,
+    /// Whether the holder is told who joins and leaves, even if it has not asked.
+    pub notices: bool,
 }
 
 /// Some channels, and what may be done on them.
@@ -238,6 +246,11 @@ impl Grant {
         is_listed || self.allowances.iter().any(|it| it.verbs.contains(&verb) && names(it))
     }
 
+    /// What more is said of one of its channels.
+    pub fn pass(&self, channel: &Channel) -> Option<&Pass> {
+        self.passes.iter().find(|(it, _)| it == channel).map(|(_, pass)| pass)
+    }
+
     /// Whether the channel is the personal one of the token's user.
     pub fn owns(&self, channel: &Channel) -> bool {
         let owner = owner(channel);
@@ -252,7 +265,8 @@ impl Grant {
 
     /// As whom the holder's publications are shown.
     pub fn sender(&self) -> Option<Sender> {
-        self.user.clone().map(|user| Sender { user, profile: self.profile.clone() })
+        let user = Some(self.user.clone()?);
+        Some(Sender { user, profile: self.profile.clone(), ..Sender::default() })
     }
 }
 

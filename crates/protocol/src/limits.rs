@@ -142,7 +142,11 @@ mod tests {
         let floats = [&[0xdc, 0x10, 0][..], &b"\xca\x0e\x9b\xc0\x0b".repeat(4096)].concat();
         let packed = |value: &[u8]| Payload::parse_msgpack(value).unwrap();
         let numbers = Payload::parse(&format!("[{}-0]", "-0,".repeat(4000))).unwrap();
-        let sender = |profile| Some(Sender { user: UserId::new(&"\u{1}".repeat(255)), profile });
+        let sender = |profile: Option<Payload>| {
+            let session = Some(crate::SessionId::from_random([0xff; 16]));
+            let user = Some(UserId::new(&"\u{1}".repeat(255)));
+            Some(Sender { user, note: profile.clone(), profile, session })
+        };
         vec![
             draft(packed(&bins), None),
             draft(packed(&exts), None),

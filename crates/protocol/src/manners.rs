@@ -21,6 +21,8 @@ pub struct Manners {
     pub loss: Loss,
     /// What becomes of a client that tells the application something where none listens.
     pub telling: Telling,
+    /// As whom its clients publish.
+    pub senders: Senders,
     /// How long after its token has ended a client may take to bring another.
     pub token_grace: Duration,
 }
@@ -98,6 +100,15 @@ pub enum Telling {
     Final,
 }
 
+/// As whom clients publish.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Senders {
+    /// As users. Of who is nobody nothing is told.
+    Users,
+    /// As connections, whether they are anybody's or not.
+    Connections,
+}
+
 impl Manners {
     /// Those of the native dialect.
     pub const PLAIN: Self = Self {
@@ -109,6 +120,7 @@ impl Manners {
         arrival: Arrival::Unseen,
         loss: Loss::Told,
         telling: Telling::Refused,
+        senders: Senders::Users,
         token_grace: Duration::ZERO,
     };
 }

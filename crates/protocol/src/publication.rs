@@ -228,13 +228,17 @@ impl Label {
     }
 }
 
-/// The authenticated client that a publication came from.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The client that a publication came from, as far as others are told.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sender {
-    /// Whose connection it was.
-    pub user: UserId,
+    /// Whose connection it was; none of an anonymous one, of which only the session can be told.
+    pub user: Option<UserId>,
     /// The `info` of that user's token.
     pub profile: Option<Payload>,
+    /// Which connection it was, where clients of its kind are known to each other by that.
+    pub session: Option<SessionId>,
+    /// What was said of it for this channel alone, where it is told with the session.
+    pub note: Option<Payload>,
 }
 
 /// Where a publication stands in its channel's stream.
@@ -298,7 +302,7 @@ pub struct Draft {
     pub channel: Channel,
     /// What it says.
     pub payload: Payload,
-    /// Who sent it, when that was an authenticated client.
+    /// Who sent it, when that was a client of whom anything is told.
     pub sender: Option<Sender>,
     /// The session that must not hear it: a publisher that asked for no echo.
     pub exclude: Option<SessionId>,
@@ -327,8 +331,12 @@ impl Draft {
         const ENVELOPE_BYTES: usize = 128;
         // As JSON writes a character: one of a channel's as two bytes, any other as six.
         let channel = 2 * self.channel.as_str().len();
-        let sender = self.sender.as_ref().map_or(0, |sender| {
-            6 * sender.user.as_str().len() + sender.profile.as_ref().map_or(0, &payload_bytes)
+        /// The session, and the names of what is told with it.
+        const SESSION_BYTES: usize = 64;
+        let sender = self.sender.as_ref().map_or(0, |Sender { user, profile, session, note }| {
+            let shown = [profile, note].into_iter().flatten().map(&payload_bytes).sum::<usize>();
+            let user = user.as_ref().map_or(0, |user| 6 * user.as_str().len());
+            user + shown + session.map_or(0, |_| SESSION_BYTES)
         });
         let label = self.payload.label().map_or(0, |label| 6 * label.as_str().len());
         let tags =
@@ -399,7 +407,7 @@ pub struct Publication {
     pub channel: Channel,
     /// What it says.
     pub payload: Payload,
-    /// Who sent it, when that was an authenticated client.
+    /// Who sent it, when that was a client of whom anything is told.
     pub sender: Option<Box<Sender>>,
     /// The session that must not hear it.
     pub exclude: Option<SessionId>,
@@ -467,6 +475,12 @@ impl PartialEq for Publication {
 impl Eq for Publication {}
 
 impl Publication {
+    /// The user who sent it, and what others are shown of that user.
+    pub fn author(&self) -> Option<(&UserId, Option<&Payload>)> {
+        let sender = self.sender.as_deref()?;
+        Some((sender.user.as_ref()?, sender.profile.as_ref()))
+    }
+
     /// A draft that has found its place.
     pub fn new(draft: Draft, position: Option<Position>) -> Self {
         let Draft { channel, payload, sender, exclude, received, retention: _, key: _ } = draft;

@@ -7,7 +7,7 @@ use crate::channel::Channel;
 use crate::close::CloseReason;
 use crate::command::Start;
 use crate::event::Crowd;
-use crate::grant::{Amendment, Pattern};
+use crate::grant::{Amendment, Pass, Pattern};
 use crate::history::Page;
 use crate::id::{SessionId, UserId};
 use crate::publication::{IdempotencyKey, Payload, Position};
@@ -25,6 +25,28 @@ pub enum Whom {
     Session(SessionId),
     /// Whoever holds the token of this name (`jti`).
     Token(Box<str>),
+    /// Some of the connections of a user, or of nobody in particular.
+    Among(Box<Among>),
+}
+
+/// Connections for which all of this is so.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Among {
+    /// They are this user's.
+    pub user: Option<UserId>,
+    /// It is this one.
+    pub session: Option<SessionId>,
+    /// Its client speaks by the ticket with this secret.
+    pub secret: Option<u128>,
+    /// It is none of these.
+    pub except: Vec<SessionId>,
+}
+
+impl Among {
+    /// Whether a connection of this session may be meant, whosever it is.
+    pub fn names(&self, session: SessionId) -> bool {
+        self.session.is_none_or(|it| it == session) && !self.except.contains(&session)
+    }
 }
 
 /// One call of a backend.
@@ -93,6 +115,8 @@ pub enum ApiCall {
         channel: Channel,
         /// From where.
         start: Start,
+        /// On which terms.
+        pass: Pass,
     },
     /// Have them hear it no longer.
     Unsubscribe {
@@ -112,6 +136,13 @@ pub enum ApiCall {
     },
     /// List the nodes that are alive.
     Nodes,
+    /// Have the application do what clients may ask of it, for the caller itself.
+    Call {
+        /// What to do, in the application's words.
+        method: Box<str>,
+        /// With what.
+        payload: Payload,
+    },
     /// Forget a channel's past.
     RemoveHistory {
         /// Which.
@@ -152,6 +183,11 @@ pub enum ApiReply {
     Connections(Roll),
     /// Nodes, by name.
     Nodes(Vec<NodeFacts>),
+    /// What came of a call.
+    Returned {
+        /// What the application says.
+        payload: Payload,
+    },
     /// Done, and there is nothing more to say.
     Done,
 }

@@ -310,7 +310,10 @@ impl Session {
             Input::Tick => self.tick(now, effects),
             Input::Overflowed => self.close(now, CloseReason::SlowConsumer, Duration::ZERO, effects),
             Input::Dismissed(reason) => self.close(now, reason, Duration::ZERO, effects),
-            Input::Enlisted { channel, start } => self.enlisted(channel, start, effects),
+            Input::Enlisted { channel, start, pass } => {
+                let wording = Wording::Whole; // Of a backend's making the client has agreed to nothing.
+                self.enlisted(now, Entering { channel, start, wording }, &pass, effects);
+            }
             Input::Expelled { channel } => self.expelled(&channel, effects),
             Input::Amended(amendment) => self.amended(now, &amendment, effects),
             Input::Drain(after) => self.close(now, CloseReason::GoingAway, after, effects),

@@ -54,9 +54,26 @@ impl LineStream {
     ///
     /// # Panics
     /// When there is no answer.
-    pub async fn on(mut socket: TcpStream, path: &str, headers: &[&str]) -> Result<Self, Response> {
+    pub async fn on(socket: TcpStream, path: &str, headers: &[&str]) -> Result<Self, Response> {
         let headers: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
-        let request = format!("GET {path} HTTP/1.1\r\nHost: fanfare\r\n{headers}\r\n");
+        Self::asked(socket, &format!("GET {path} HTTP/1.1\r\nHost: fanfare\r\n{headers}\r\n")).await
+    }
+
+    /// Asks for a stream by a POST with this body.
+    ///
+    /// # Errors
+    /// Those of [`LineStream::open`].
+    ///
+    /// # Panics
+    /// When there is no answer.
+    pub async fn post(address: SocketAddr, path: &str, body: &str) -> Result<Self, Response> {
+        let socket = TcpStream::connect(address).await.expect("the gateway listens");
+        let length = body.len();
+        let head = format!("POST {path} HTTP/1.1\r\nHost: fanfare\r\nContent-Length: {length}\r\n\r\n");
+        Self::asked(socket, &(head + body)).await
+    }
+
+    async fn asked(mut socket: TcpStream, request: &str) -> Result<Self, Response> {
         socket.write_all(request.as_bytes()).await.expect("the gateway reads");
         let mut raw = Vec::new();
         let mut head = read_head(&mut socket, &mut raw).await.expect("the gateway answers");

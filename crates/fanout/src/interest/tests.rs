@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 
 use super::*;
 use crate::broker::Link;
+use crate::keyed::names_that_collide_in_one_are_spread_in_another;
 
 const DEADLINE: Duration = Duration::from_secs(5);
 
@@ -415,4 +416,11 @@ async fn a_watch_without_an_answer_is_given_up_and_undone() {
         assert_eq!(stage.interest.len(), 0);
         assert!(stage.call().await.is_none(), "nothing is left to be asked");
     }
+}
+
+#[tokio::test]
+async fn names_that_collide_in_one_interest_are_spread_in_another() {
+    names_that_collide_in_one_are_spread_in_another(|| {
+        Stage::new().interest.channels.lock().hasher().clone()
+    });
 }

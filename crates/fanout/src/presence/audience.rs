@@ -132,11 +132,12 @@ mod tests {
     use fanfare_protocol::UserId;
 
     use super::*;
+    use crate::keyed::names_that_collide_in_one_are_spread_in_another;
     use crate::outbox::Batch;
 
     fn member(session: u8, user: &str) -> Member {
         let session = SessionId::from_random([session; 16]);
-        Member { user: Some(UserId::new(user)), session, profile: None }
+        Member { user: Some(UserId::new(user)), session, profile: None, note: None }
     }
 
     fn told(outbox: &Outbox) -> Vec<String> {
@@ -184,5 +185,10 @@ mod tests {
         assert!(outbox.poll_order(&cx).is_pending());
         audience.tell_turn(&channel, &Turn { kind: TurnKind::Left, member: member(2, "bob") }, &metrics);
         assert!(matches!(outbox.poll_order(&cx), std::task::Poll::Ready(Order::Overflowed)));
+    }
+
+    #[test]
+    fn names_that_collide_in_one_audience_are_spread_in_another() {
+        names_that_collide_in_one_are_spread_in_another(|| Audience::default().0.lock().hasher().clone());
     }
 }

@@ -2,9 +2,10 @@
 //!
 //! ```text
 //!  member:  16  session                            notice:  u8  version = 2 (publications have 1)
-//!           u8  flags: 1 user, 2 profile                    then, for each turn:
+//!           u8  flags: 1 user, 2 profile, 4 note            then, for each turn:
 //!           u32 length, the user, UTF-8, if flag 1          u8  1 joined, 2 left
-//!           …   the profile, JSON, to the end, if flag 2    u32 length, the member
+//!           u32 length, the note, JSON, if flag 4           u32 length, the member
+//!           …   the profile, JSON, to the end, if flag 2
 //! ```
 //!
 //! Numbers are big-endian. The scripts in Redis read the session and the user of a member and write notices, so they know
@@ -25,6 +26,7 @@ const NOTICE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 const USER: u8 = 1;
 const PROFILE: u8 = 2;
+const NOTE: u8 = 4;
 
 /// Bytes that nobody of ours has written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,13 +34,17 @@ pub(crate) struct Malformed;
 
 /// The bytes of a member.
 pub(crate) fn member(member: &Member) -> Vec<u8> {
-    let flags = member.user.as_ref().map_or(0, |_| USER) | member.profile.as_ref().map_or(0, |_| PROFILE);
+    let flags = member.user.as_ref().map_or(0, |_| USER)
+        | member.profile.as_ref().map_or(0, |_| PROFILE)
+        | member.note.as_ref().map_or(0, |_| NOTE);
     let mut out = Vec::with_capacity(64);
     out.extend(member.session.to_bytes());
     out.push(flags);
-    if let Some(user) = &member.user {
-        out.extend(u32::try_from(user.as_str().len()).expect("a token is bounded").to_be_bytes());
-        out.extend(user.as_str().as_bytes());
+    let user = member.user.as_ref().map(|user| user.as_str().as_bytes());
+    let note = member.note.as_ref().map(Payload::as_bytes);
+    for text in [user, note].into_iter().flatten() {
+        out.extend(u32::try_from(text.len()).expect("a token is bounded").to_be_bytes());
+        out.extend(text);
     }
     out.extend(member.profile.iter().flat_map(|profile| profile.as_bytes()));
     out
@@ -55,15 +61,29 @@ pub(crate) fn read_member(mut bytes: &[u8]) -> Result<Member, Malformed> {
             Some(UserId::new(text(take(&mut bytes, length)?)?))
         }
     };
+    let note = match flags & NOTE {
+        0 => None,
+        _ => {
+            let length = u32::from_be_bytes(take_array(&mut bytes)?);
+            Some(json(take(&mut bytes, length)?)?)
+        }
+    };
     let profile = match (flags & PROFILE, bytes) {
         (0, []) => None,
-        (0, _) | (_, []) => return Err(Malformed),
-        (_, json) => Some(Payload::from_trusted(Bytes::copy_from_slice(text(json)?.as_bytes()))),
+        (0, _) => return Err(Malformed),
+        (_, rest) => Some(json(rest)?),
     };
-    if flags & !(USER | PROFILE) != 0 {
+    if flags & !(USER | PROFILE | NOTE) != 0 {
         return Err(Malformed);
     }
-    Ok(Member { user, session, profile })
+    Ok(Member { user, session, profile, note })
+}
+
+fn json(bytes: &[u8]) -> Result<Payload, Malformed> {
+    match text(bytes)? {
+        "" => Err(Malformed),
+        json => Ok(Payload::from_trusted(Bytes::copy_from_slice(json.as_bytes()))),
+    }
 }
 
 /// Whether bytes that came on a channel are a notice, as far as their beginning tells.
@@ -126,12 +146,14 @@ mod tests {
     prop_compose! {
         fn members()(
             session in any::<[u8; 16]>(), user in proptest::option::of(".{0,20}"),
-            profile in proptest::option::of("\\{\\}|[0-9]{1,9}"),
+            profile in proptest::option::of("\\{\\}|[0-9]{1,9}"), note in proptest::option::of("[0-9]{1,9}"),
         ) -> Member {
+            let json = |json: String| Payload::from_trusted(Bytes::from(json));
             Member {
                 user: user.map(|user| UserId::new(&user)),
                 session: SessionId::from_random(session),
-                profile: profile.map(|json: String| Payload::from_trusted(Bytes::from(json))),
+                profile: profile.map(json),
+                note: note.map(json),
             }
         }
     }

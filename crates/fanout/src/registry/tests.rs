@@ -11,6 +11,7 @@ use fanfare_protocol::time::UnixMicros;
 use fanfare_protocol::{Encoding, SessionId};
 
 use super::*;
+use crate::keyed::names_that_collide_in_one_are_spread_in_another;
 use crate::outbox::Queued;
 use crate::outbox::{Batch, signed};
 
@@ -475,22 +476,10 @@ fn channels_are_spread_over_the_shards() {
     assert!(sizes.iter().all(|&channels| channels < 60), "{sizes:?}");
 }
 
-/// Whoever has found out which names collide in one process knows nothing of the next: the keys of the tables are drawn anew.
 #[test]
 fn names_that_collide_in_one_registry_are_spread_in_another() {
-    /// Within a shard it is the standard library that draws them, for each table.
-    fn is_keyed(_: &HashMap<Channel, Arc<Subscribers>, RandomState>) {}
-    let (known, other, outbox) = (Registry::new(), Registry::new(), outbox());
-    let is_first = |channel: &Channel| std::ptr::eq(known.shard(channel), &known.shards[0]);
-    let names = (0..20_000).map(|number| channel(&format!("room:{number}")));
-    let colliding: Vec<_> = names.filter(is_first).collect();
-    assert!(colliding.len() > 200, "{}", colliding.len());
-    for channel in &colliding {
-        join(&other, channel, &outbox);
-    }
-    let fullest = other.shards.iter().map(|shard| shard.lock().len()).max().unwrap();
-    assert!(fullest < colliding.len() / 4, "{fullest} of {} in one shard", colliding.len());
-    is_keyed(&other.shards[0].lock());
+    names_that_collide_in_one_are_spread_in_another(|| Registry::new().hasher);
+    names_that_collide_in_one_are_spread_in_another(|| Registry::new().shards[0].lock().hasher().clone());
 }
 
 /// A replay never disconnects whoever asked for it: beyond half of the queue it is refused, or for a rewind cut short.

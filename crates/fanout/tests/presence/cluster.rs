@@ -324,5 +324,6 @@ pub(crate) fn id(session: u128) -> SessionId {
 
 /// Nobody's name is that of an anonymous client.
 pub(crate) fn member(user: &str, session: u128) -> Member {
-    Member { user: (!user.is_empty()).then(|| UserId::new(user)), session: id(session), profile: None }
+    let user = (!user.is_empty()).then(|| UserId::new(user));
+    Member { user, session: id(session), profile: None, note: None }
 }

@@ -12,7 +12,6 @@
 //! harm. What a node keeps of the others is as long as what they have open.
 
 use std::collections::{HashMap, HashSet};
-use std::hash::BuildHasherDefault;
 use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -20,14 +19,14 @@ use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use super::tally::{AsItIs, SHARDS, Tally};
+use super::tally::{ByKey, Counts, SHARDS, Tally};
 
 /// See the [module's essay](self).
 #[derive(Debug, Default)]
 pub(crate) struct Headcount {
     here: Tally,
     /// Whose count here is another than was told.
-    changed: Mutex<HashSet<NonZeroU64, BuildHasherDefault<AsItIs>>>,
+    changed: Mutex<HashSet<NonZeroU64, ByKey>>,
     /// Whether changes are noted, since others are told of them.
     is_noted: AtomicBool,
     elsewhere: RwLock<HashMap<u64, Node>>,
@@ -38,7 +37,7 @@ pub(crate) struct Headcount {
 struct Node {
     life: u64,
     heard: Instant,
-    counts: HashMap<NonZeroU64, u32, BuildHasherDefault<AsItIs>>,
+    counts: Counts,
 }
 
 /// What a node tells the others.

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::Hasher;
 use std::num::NonZeroU64;
 
 use parking_lot::Mutex;
@@ -20,7 +20,7 @@ const SPARSE: usize = 8;
 #[derive(Debug, Default)]
 pub(super) struct Tally([Mutex<Counts>; SHARDS]);
 
-type Counts = HashMap<NonZeroU64, u32, BuildHasherDefault<AsItIs>>;
+pub(super) type Counts = HashMap<NonZeroU64, u32, ByKey>;
 
 impl Tally {
     /// One more under a key, unless there are `most`: then how many there are. Otherwise how many there were.
@@ -79,6 +79,10 @@ impl Tally {
     }
 }
 
+/// Finds a key where it says.
+#[expect(clippy::disallowed_types, reason = "keys are hashes, keyed or of names that somebody has signed")]
+pub(super) type ByKey = std::hash::BuildHasherDefault<AsItIs>;
+
 /// A hash that was one already.
 #[derive(Debug, Default)]
 pub(super) struct AsItIs(u64);
@@ -99,13 +103,14 @@ impl Hasher for AsItIs {
 
 #[cfg(test)]
 mod tests {
-    use std::hash::BuildHasher;
+    use std::hash::{DefaultHasher, Hash};
 
     use super::*;
 
     fn key(of: u32) -> NonZeroU64 {
-        let hash = BuildHasherDefault::<std::hash::DefaultHasher>::default().hash_one(of);
-        NonZeroU64::new(hash).unwrap()
+        let mut hasher = DefaultHasher::new();
+        of.hash(&mut hasher);
+        NonZeroU64::new(hasher.finish()).unwrap()
     }
 
     #[test]

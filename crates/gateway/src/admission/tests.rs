@@ -50,6 +50,8 @@ fn sockets_have_room_beyond_the_connections() {
     let (admission, metrics, limits) = (Admission::default(), Metrics::new(), connections(2));
     let sockets: Vec<_> = std::iter::from_fn(|| admission.socket(&limits, &metrics)).collect();
     assert_eq!(sockets.len(), 2 + SPARE_SOCKETS);
+    let refused = "fanfare_limit_exceeded_total{limit=\"sockets\",mode=\"refused\"}";
+    assert!((Samples::parse(&metrics.render()).value(refused) - 1.0).abs() < 0.5);
 }
 
 /// IPv4 by the whole address, whatever it is dressed in; IPv6 by its network.

@@ -140,9 +140,10 @@ fn meaning(call: &ApiCall) -> (Scope, About<'_>) {
         ApiCall::Subscribe { channel, .. }
         | ApiCall::Unsubscribe { channel, .. }
         | ApiCall::RemoveHistory { channel } => (Scope::Admin, About::Channel(channel)),
-        ApiCall::Disconnect { .. } | ApiCall::Revoke { .. } | ApiCall::Refresh { .. } => {
-            (Scope::Admin, About::Cluster)
-        }
+        ApiCall::Disconnect { .. }
+        | ApiCall::Revoke { .. }
+        | ApiCall::Refresh { .. }
+        | ApiCall::Call { .. } => (Scope::Admin, About::Cluster),
     }
 }
 

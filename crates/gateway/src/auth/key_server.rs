@@ -229,7 +229,7 @@ impl Fetcher {
                     info!(%server, keys = keys.len(), "keys of tokens fetched");
                 }
                 *self.shared.keys.write() = keys.into();
-                (0, jittered(age.mul_f64(0.8)))
+                (0, rest_of(age))
             }
             Err(error) => {
                 if before.failures == 0 {
@@ -263,6 +263,11 @@ fn age(headers: &HeaderMap, max: Duration) -> Duration {
         }
     });
     told.unwrap_or(max).clamp(AGE_MIN.min(max), max)
+}
+
+/// When keys of that age are fetched again: well before they are old, so that one fetch may fail and the next is in time.
+fn rest_of(age: Duration) -> Duration {
+    jittered(age.mul_f64(0.8))
 }
 
 /// Up to a tenth less, so that nodes that were started together do not ask together for ever.
@@ -306,6 +311,12 @@ mod tests {
         ] {
             let headers = lines.iter().map(|line| (CACHE_CONTROL, HeaderValue::from_static(line)));
             assert_eq!(age(&headers.collect(), max).as_secs(), seconds, "{lines:?}");
+        }
+        for _ in 0..100 {
+            assert!(
+                (0.7..0.85).contains(&rest_of(max).div_duration_f64(max)),
+                "fetched again before they are old"
+            );
         }
         let short = Duration::from_secs(2);
         assert_eq!(age(&HeaderMap::new(), short), short, "what is configured may be shorter");

@@ -105,7 +105,7 @@ impl Revoked {
         let entry = match whom {
             Whom::User(user) => users.get(user),
             Whom::Token(token) => tokens.get(token),
-            Whom::Session(_) => None,
+            Whom::Session(_) | Whom::Among(_) => None,
         };
         entry.is_none_or(|entry| entry.heard == *hearing)
     }

@@ -104,7 +104,7 @@ impl<T: Transport> Connection<T> {
 
     /// About whom the backend is asked.
     pub(super) fn about<'a>(&self, caller: Option<&'a Caller>, grant: Option<&'a Grant>) -> About<'a> {
-        About { session: self.session.id(), caller, grant }
+        About { session: Some(self.session.id()), caller, grant }
     }
 }
 
@@ -119,7 +119,7 @@ pub(crate) async fn agreed(
     if consent == Consent::Given {
         return Ok(draft);
     }
-    let about = About { session: session.id(), caller, grant: session.grant() };
+    let about = About { session: Some(session.id()), caller, grant: session.grant() };
     let settings = services.settings();
     let instead = settings.hooks.publish(about, &draft.channel, &draft.payload, services).await?;
     if let Some(payload) = instead {

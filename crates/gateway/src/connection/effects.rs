@@ -312,7 +312,7 @@ pub(super) fn asks_hub(effect: &Effect) -> bool {
 async fn place(services: &Services, session: SessionId, id: Option<RequestId>, draft: Draft) -> Input {
     let channel = draft.channel.clone();
     let told = services.events.wants(&channel, Kinds::PUBLISHED).then(|| {
-        let user = draft.sender.as_ref().map(|sender| sender.user.clone());
+        let user = draft.sender.as_ref().and_then(|sender| sender.user.clone());
         Happening::Published { channel: channel.clone(), payload: draft.payload.clone(), session, user }
     });
     let outcome = services.hub.publish(draft).await.map_err(|error| failure(&error));
@@ -335,7 +335,8 @@ pub(crate) async fn count(
     let crowd = desk.crowd(channel, members).await.map_err(|error| failure(&error))?;
     let bytes = |member: &Member| {
         let user = member.user.as_ref().map_or(0, |user| user.as_str().len());
-        MEMBER_BYTES + user + member.profile.as_ref().map_or(0, |profile| profile.as_bytes().len())
+        let shown = [&member.profile, &member.note].into_iter().flatten();
+        MEMBER_BYTES + user + shown.map(|it| it.as_bytes().len()).sum::<usize>()
     };
     let fits = crowd.members.as_ref().map(|them| them.iter().map(bytes).sum::<usize>() <= bytes_max);
     if members && fits != Some(true) {

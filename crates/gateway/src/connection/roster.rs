@@ -142,6 +142,15 @@ impl Roster {
                 let entry = |outbox| Entry { outbox, since: UnixMicros(0), issued: None };
                 outbox.map(entry).into_iter().collect()
             }
+            Whom::Among(among) => {
+                let mut entries = match (&among.user, among.session) {
+                    (Some(user), _) => self.of(&Whom::User(user.clone())),
+                    (None, Some(session)) => self.of(&Whom::Session(session)),
+                    (None, None) => Vec::new(),
+                };
+                entries.retain(|entry| among.names(entry.outbox.session()));
+                entries
+            }
         }
     }
 }

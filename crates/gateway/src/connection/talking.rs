@@ -23,7 +23,7 @@ use bytes::Bytes;
 use fanfare_metrics::Carrier;
 use fanfare_protocol::error::{ErrorCode, Failure};
 use fanfare_protocol::session::Stage;
-use fanfare_protocol::{Encoding, Ticket};
+use fanfare_protocol::{Encoding, SessionId, Ticket};
 use futures_util::future::BoxFuture;
 use hyper::body::{Body, Frame};
 use parking_lot::Mutex;
@@ -41,9 +41,9 @@ const MESSAGES_WAITING: usize = 2;
 /// When a client whose conversation does not keep up may try again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// The inboxes of this node's conversations, by the secret of their tickets.
+/// The inboxes of this node's conversations, by the secret of their tickets, and what they are called otherwise.
 #[derive(Debug, Default)]
-pub(crate) struct Talks(Mutex<HashMap<u128, Arc<Inbox>>>);
+pub(crate) struct Talks(Mutex<HashMap<u128, (Arc<Inbox>, SessionId)>>);
 
 impl Talks {
     /// Hands a message to the conversation of a ticket of this node.
@@ -51,13 +51,18 @@ impl Talks {
     /// # Errors
     /// 4404: that is over. 4429: it does not keep up.
     pub(crate) fn post(&self, ticket: &Ticket, message: Message) -> Result<(), Failure> {
-        let inbox = self.0.lock().get(&ticket.secret()).cloned();
+        let inbox = self.0.lock().get(&ticket.secret()).map(|(inbox, _)| inbox.clone());
         let inbox =
             inbox.ok_or_else(|| Failure::new(ErrorCode::NotFound, "this session is over: connect again"))?;
         inbox.push(message).map_err(|NoRoom| {
             let text = "this session has not taken up what was posted before: read its stream";
             Failure::retry(ErrorCode::RateLimited, text, RETRY_AFTER)
         })
+    }
+
+    /// The conversation of a ticket with this secret.
+    pub(crate) fn session(&self, secret: u128) -> Option<SessionId> {
+        self.0.lock().get(&secret).map(|(_, session)| *session)
     }
 }
 
@@ -117,7 +122,7 @@ impl Talking {
         let inbox = Arc::new(Inbox::new(bytes_max));
         inbox.push(first).expect("there is room for it");
         let (ready, ticket) = (Arc::<Ready>::default(), ticket(services));
-        services.talks.0.lock().insert(ticket.secret(), inbox.clone());
+        services.talks.0.lock().insert(ticket.secret(), (inbox.clone(), guest.session));
         let listed = Listed { secret: ticket.secret(), services: services.clone() };
         let posted = |_| Posted::new(Lines::new(form, &[], Arrival::First), inbox, ready.clone());
         let connection = Connection::begin(posted, carrier, encoding, guest, Some(ticket), services.clone());

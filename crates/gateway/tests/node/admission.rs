@@ -3,7 +3,7 @@
 use fanfare_testbed::raw_peer::HANDSHAKE;
 use fanfare_testbed::{Client, eventually, http};
 
-use crate::support::{counted, node};
+use crate::support::{counted, exceeded, node};
 
 #[tokio::test]
 async fn a_full_node_turns_clients_away_and_takes_them_when_others_have_left() {
@@ -16,6 +16,7 @@ async fn a_full_node_turns_clients_away_and_takes_them_when_others_have_left() {
     assert_eq!(refusal.header("Retry-After"), Some("5"));
     assert!(refusal.text().contains("full"), "{}", refusal.text());
     counted(&node, "fanfare_handshakes_refused_total{reason=\"at_capacity\"}", 1.0).await;
+    counted(&node, &exceeded("connections", "refused"), 1.0).await;
 
     // Everything but clients still comes in.
     assert_eq!(http::get(address, "/health").await.status, 200);

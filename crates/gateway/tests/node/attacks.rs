@@ -44,6 +44,7 @@ async fn everything(flooder: &str, public: SocketAddr) {
         frames::commands_without_end(public, r#"{"type":"publish","channel":"flood","data":1}"#),
         frames::violations(public, 10),
         frames::churn(public, 500),
+        frames::one_lane(public),
         frames::nothing_is_read(public),
         http2::rapid_resets(public),
         http2::headers_without_end(public),

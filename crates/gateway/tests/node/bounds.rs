@@ -4,7 +4,7 @@ use fanfare_testbed::raw_peer::{frame, opcode};
 use fanfare_testbed::{Client, RawPeer, http};
 use serde_json::{Value, json};
 
-use crate::support::node;
+use crate::support::{counted, exceeded, node};
 
 const FIN: u8 = 0x80;
 
@@ -37,7 +37,9 @@ async fn a_message_may_have_as_many_bytes_as_welcome_says() {
         let node = node(&format!("[limits]\nmessage_bytes = {bound}")).await;
         let mut lengths = vec![bound - 1, bound, bound + 1];
         lengths.extend([125, 126, 127, 65_535, 65_536].into_iter().filter(|length| *length < bound - 1));
+        let mut refused = 0.0;
         for length in lengths {
+            refused += if length > bound { 2.0 } else { 0.0 };
             let text = ping(length);
             let expected = if length > bound { "close 1009" } else { "pong" };
             let whole = frame(FIN | opcode::TEXT, text.as_bytes());
@@ -46,6 +48,7 @@ async fn a_message_may_have_as_many_bytes_as_welcome_says() {
             let fragments = [frame(opcode::TEXT, head), frame(0, b""), frame(FIN, tail)].concat();
             assert_eq!(outcome(&node, &fragments).await, expected, "{length} bytes of {bound} in fragments");
         }
+        counted(&node, &exceeded("message_bytes", "refused"), refused).await;
     }
 }
 
@@ -79,6 +82,7 @@ async fn a_batch_has_as_many_commands_as_configured() {
     let answer = client.event().await;
     assert_eq!((&answer["type"], &answer["code"]), (&json!("error"), &json!(4400)), "{answer}");
     client.assert_silence().await;
+    counted(&node, &exceeded("batch", "refused"), 1.0).await;
 }
 
 /// All of a batch is decided at one moment, so a second's worth is exactly that.
@@ -102,6 +106,7 @@ async fn a_connection_sends_as_many_commands_a_second_as_welcome_says() {
                 );
             }
         }
+        counted(&node, &exceeded("messages_per_second", "refused"), 1.0).await;
     }
 }
 
@@ -158,6 +163,7 @@ async fn as_many_bytes_wait_for_a_connection_as_configured() {
             assert!(heard.is_empty(), "the queue is given up as a whole: {heard:?}");
         }
     }
+    counted(&node, &exceeded("queue_bytes", "refused"), 1.0).await;
 }
 
 #[tokio::test]
@@ -171,6 +177,7 @@ async fn a_connection_subscribes_to_as_many_channels_as_configured() {
     assert_eq!(answer["code"], 4422, "{answer}");
     client.ask(json!({"type": "unsubscribe", "channel": "a"})).await;
     client.subscribe("d").await;
+    counted(&node, &exceeded("channels", "refused"), 1.0).await;
 }
 
 #[tokio::test]
@@ -182,6 +189,7 @@ async fn a_publication_has_as_many_bytes_as_its_namespace_allows() {
         let answer = client.ask(json!({"type": "publish", "channel": "room:1", "data": data})).await;
         assert_eq!(answer["code"], outcome, "{length} bytes: {answer}");
     }
+    counted(&node, &exceeded("max_bytes", "refused"), 1.0).await;
 }
 
 #[tokio::test]

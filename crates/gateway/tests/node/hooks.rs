@@ -22,6 +22,7 @@ use crate::support::{configured, counted, node, start};
 mod failing;
 mod lasting;
 mod saying;
+mod weighing;
 
 pub(crate) type Answer = ::http::Response<Full<Bytes>>;
 

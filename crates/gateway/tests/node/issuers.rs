@@ -172,6 +172,23 @@ async fn a_new_key_is_fetched_by_the_first_token_that_names_it() {
     assert_eq!(answer["type"], "welcome", "a conversation is as good a place: {answer}");
 }
 
+/// Keys are fetched again before they are old, though no token names one that is unknown: what is withdrawn opens nothing then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_that_is_published_no_more_is_good_no_more_when_the_keys_are_old() {
+    let (stays, goes) = (Signer::ed25519("1"), Signer::ed25519("2"));
+    let published = Published::keys(&[&stays, &goes]);
+    let server = published.serve().await;
+    let node = node(&with_keys_of(&server, "jwks_max_age_seconds = 1\njwks_cooldown_seconds = 3600")).await;
+    let claims = json!({"sub": "ann"});
+    assert_eq!(knock(&node, &goes.token(&claims)).await, Ok(()));
+    published.now(&[&stays]);
+    let requests = server.requests();
+    eventually("they are fetched again and again", async || server.requests() >= requests + 3).await;
+    // Of one that may have appeared since the last fetch nobody can say that there is none; that it is good nobody says either.
+    assert!(matches!(knock(&node, &goes.token(&claims)).await, Err(401 | 503)));
+    assert_eq!(knock(&node, &stays.token(&claims)).await, Ok(()));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flood_of_made_up_key_names_costs_the_key_server_one_request() {
     let (real, forger) = (Signer::ed25519("real"), Signer::ed25519("made up"));

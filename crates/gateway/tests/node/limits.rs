@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::auth::token;
-use crate::support::{configured, counted, node, socket_from};
+use crate::support::{configured, counted, exceeded, node, socket_from};
 use crate::tls;
 
 const KEY: &str =
@@ -33,10 +33,6 @@ fn is_too_many(answer: &Response, why: &str) {
     assert_eq!(answer.status, 429, "{}", answer.head);
     assert_eq!(answer.header("Retry-After"), Some("5"), "{}", answer.head);
     assert!(answer.text().contains(why), "{}", answer.text());
-}
-
-fn exceeded(limit: &str, mode: &str) -> String {
-    format!("fanfare_limit_exceeded_total{{limit=\"{limit}\",mode=\"{mode}\"}}")
 }
 
 fn refused(reason: &str) -> String {
@@ -213,10 +209,9 @@ async fn a_node_lets_in_so_many_at_once_and_says_when_to_come_back() {
         (0..3).for_each(|it| sum[it] += counts[it]);
     }
     assert!((20..40).contains(&sum[0]) && (20..40).contains(&sum[1]) && sum[2] > 20, "{sum:?}");
-    assert_eq!(
-        Samples::of(node.internal_addr()).await.value(&refused("too_many_at_once")),
-        (sum[1] + sum[2]) as f64
-    );
+    let samples = Samples::of(node.internal_addr()).await;
+    assert_eq!(samples.value(&refused("too_many_at_once")), (sum[1] + sum[2]) as f64);
+    assert_eq!(samples.value(&exceeded("handshakes_per_second", "refused")), (sum[1] + sum[2]) as f64);
 }
 
 /// What an attacker would like a node to do is to shake hands: that has its bound as well.

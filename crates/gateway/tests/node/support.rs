@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use fanfare_fanout::broker::memory::Bus;
 use fanfare_gateway::config::{self, Config, File, Flag, Source};
 use fanfare_gateway::node::Node;
-use fanfare_testbed::{Samples, eventually};
+use fanfare_testbed::{Gateway, Samples, eventually};
 use tokio::net::{TcpSocket, TcpStream};
 
 /// The defaults, a file with this text over them, and ports that the system picks. What a file cannot say, such as a
@@ -59,7 +59,20 @@ pub(crate) async fn counted(node: &Node, series: &str, value: f64) {
     eventually(format_args!("{series} = {value}"), reached).await;
 }
 
+/// The counter of how often a limit was met, by what came of that: `refused`, or `would_refuse` where it is only tried.
+pub(crate) fn exceeded(limit: &str, mode: &str) -> String {
+    format!("fanfare_limit_exceeded_total{{limit=\"{limit}\",mode=\"{mode}\"}}")
+}
+
 /// The counter of connections that closed with a code.
 pub(crate) fn closed_with(code: u16) -> String {
     format!("fanfare_connections_closed_total{{code=\"{code}\"}}")
+}
+
+/// How many bytes of memory a process has, by a field of its status: `VmRSS` now, `VmHWM` at the most so far.
+pub(crate) fn weight(gateway: &Gateway, field: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", gateway.id())).expect("the process runs");
+    let line = status.lines().find_map(|line| line.strip_prefix(field)).expect("it has the field");
+    let kib = line.trim_matches(|it: char| !it.is_ascii_digit());
+    kib.parse::<u64>().expect("a number") << 10
 }

@@ -14,7 +14,7 @@ use crate::command::Decoded;
 use crate::depth;
 use crate::dialect::{Dialect, Encoding, Incoming, Offer};
 use crate::event::Reply;
-use crate::manners::{Absence, Manners, Opening, Refusal, SignOfLife, Telling};
+use crate::manners::{Absence, Manners, Opening, Refusal, Senders, SignOfLife, Telling};
 use crate::publication::{Delivery, Payload, Publication};
 use crate::websocket::{Frame, FrameKind};
 
@@ -47,6 +47,7 @@ const MANNERS: Manners = Manners {
     refusal: Refusal::Final,
     absence: Absence::Fine,
     telling: Telling::Final,
+    senders: Senders::Connections,
     token_grace: std::time::Duration::from_secs(25),
     ..Manners::PLAIN
 };

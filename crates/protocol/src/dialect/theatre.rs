@@ -22,6 +22,8 @@
 //! | `! failed-over` | the broker loses the last publication of each channel, and goes on under another epoch |
 //! | `! lost <channel>` | the node could not keep up with the channel's stream |
 //! | `! dismissed <code>` | a backend orders the client away |
+//! | `! enlisted <channel> [<token>]`, `! expelled <channel>` | it has it hear a channel, on the terms that this token for the channel has; no longer |
+//! | `! in two halves` | clients that come from here on hear by the body of a response, and post what they say |
 //! | `! amended <seconds> [<json>]` | it has it expire then, or `never`, and be shown to others as this |
 //! | `! overflow`, `! drain <ms>`, `! violated <code>`, `! gone` | the other inputs of a session |
 //! | `> …`, `< …` | messages of the client, and of the server; a line break within one is `⏎` |
@@ -44,7 +46,7 @@ use crate::event::{Event, Member, Reply};
 use crate::grant::claims::{self, Expected};
 use crate::grant::{Amendment, Grant, Pass, Proof, TokenFault, Visitor};
 use crate::hook;
-use crate::id::{RequestId, SessionId, UserId};
+use crate::id::{RequestId, SessionId, Ticket, UserId};
 use crate::publication::{Delivery, Draft, Label, Payload, Publication, Retention};
 use crate::realm::{Credentials, Realm};
 use crate::rules::{Consent, MayPublish, MaySubscribe, Overflow, Rule, Rules};
@@ -148,6 +150,8 @@ struct Theatre {
     crowded: Option<UserId>,
     /// What the backend answers whatever it is asked; nothing where there is none.
     backend: Option<String>,
+    /// By which clients post what they say, where they do.
+    ticket: Option<Ticket>,
     session: Option<Session>,
     clock: Duration,
     hub: Hub,
@@ -164,6 +168,7 @@ impl Theatre {
             is_anonymous_off: false,
             crowded: None,
             backend: None,
+            ticket: None,
             session: None,
             clock: Duration::ZERO,
             hub: Hub::default(),
@@ -224,6 +229,7 @@ impl Theatre {
             "anonymous" => self.is_anonymous_off = rest == "off",
             "crowded" => self.crowded = Some(UserId::new(rest)),
             "backend" => self.backend = Some(rest.into()).filter(|_| rest != "none"),
+            "in" => self.ticket = Some(Ticket::from_random("node-1", [0x5e; 16])),
             "open" => self.open(rest),
             "published" => self.publish_elsewhere(rest, None, Delivery::Live),
             "event" => {
@@ -249,8 +255,13 @@ impl Theatre {
                 self.feed(Input::Dismissed(CloseReason::from_number(rest.parse().unwrap()).unwrap()));
             }
             "enlisted" => {
-                let channel = Channel::parse(rest).unwrap();
-                self.feed(Input::Enlisted { channel, start: Start::Live });
+                let (channel, terms) = rest.split_once(' ').unwrap_or((rest, ""));
+                let channel = Channel::parse(channel).unwrap();
+                let pass = match terms {
+                    "" => Pass::default(),
+                    token => pass(self.read(token).unwrap(), &channel),
+                };
+                self.feed(Input::Enlisted { channel, start: Start::Live, pass: Arc::new(pass) });
             }
             "amended" => {
                 let (expires, info) =
@@ -332,8 +343,7 @@ impl Theatre {
             let text = "the token is for another channel, or for another user";
             return Err(Failure::new(ErrorCode::Unauthorized, text));
         }
-        let expires = proven.expires.map(|expires| UnixMicros(expires * 1_000_000));
-        Ok(Pass { profile: proven.profile, expires, ..Pass::default() })
+        Ok(pass(proven, channel))
     }
 
     fn verify(&self, token: &str) -> Result<Arc<Grant>, Failure> {
@@ -367,14 +377,9 @@ impl Theatre {
             token => Visitor::Known(self.verify(token).expect("a bad token is refused before the upgrade")),
         };
         let policy = Arc::new(self.policy.clone());
-        let session = Session::open(
-            SESSION,
-            policy,
-            self.spelling.dialect().manners(),
-            visitor,
-            self.now(),
-            &mut effects,
-        );
+        let manners = self.spelling.dialect().manners();
+        let mut session = Session::open(SESSION, policy, manners, visitor, self.now(), &mut effects);
+        self.ticket.iter().for_each(|ticket| session.speaks_by(ticket.clone()));
         self.session = Some(session);
         effects.into_iter().for_each(|effect| self.effect(effect));
     }
@@ -487,6 +492,11 @@ impl Theatre {
             Effect::Publish { id, draft, consent } => self.publish(id, draft, consent),
             Effect::Close { reason, farewell } => {
                 self.say_event(&farewell);
+                if self.ticket.is_some() {
+                    // There is no other end than that of the body.
+                    let farewell = self.spelling.dialect().farewell(reason);
+                    return farewell.into_iter().for_each(|frame| self.say(frame.payload()));
+                }
                 let (code, words) = self.spelling.dialect().close(reason);
                 writeln!(self.said, "<< close {code} {words}").unwrap();
             }
@@ -581,8 +591,12 @@ impl Theatre {
         let channel = Channel::parse(words.next().unwrap()).unwrap();
         let session = SessionId::from_random(words.next().unwrap().parse::<u128>().unwrap().to_be_bytes());
         let user = words.next().map(UserId::new);
-        let member =
-            Member { user, session, profile: words.next().map(|json| Payload::parse(json).unwrap()) };
+        let member = Member {
+            user,
+            session,
+            profile: words.next().map(|json| Payload::parse(json).unwrap()),
+            note: None,
+        };
         if has_come {
             self.hub.attend(&channel, member.clone(), false);
         } else {
@@ -626,6 +640,13 @@ impl Theatre {
         let unix = UnixMicros(u64::try_from((BEGINNING + self.clock).as_micros()).unwrap());
         Now { moment: Moment::after_start(self.clock), unix }
     }
+}
+
+/// What a good proof says of a channel.
+fn pass(proven: Grant, channel: &Channel) -> Pass {
+    let expires = proven.expires.map(|expires| UnixMicros(expires * 1_000_000));
+    let pass = proven.pass(channel).cloned().unwrap_or_default();
+    Pass { profile: proven.profile, expires, ..pass }
 }
 
 pub(super) fn draft(channel: &str, json: &str) -> Draft {

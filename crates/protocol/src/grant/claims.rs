@@ -5,11 +5,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use data_encoding::BASE64;
-use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use super::{Allowance, Grant, Pattern, TokenFault, Verb};
+use super::{Allowance, Grant, Pass, Pattern, TokenFault, Verb};
 use crate::channel::Channel;
 use crate::id::UserId;
 use crate::publication::Payload;
@@ -61,9 +60,46 @@ struct Claims<'a> {
     /// `info`, where that is no JSON.
     #[serde(borrow, deserialize_with = "present")]
     b64info: Option<Cow<'a, str>>,
-    /// The same as `channels`, with terms that are not read.
+    /// The same as `channels`, with terms.
     #[serde(borrow, deserialize_with = "present")]
-    subs: Option<BTreeMap<Cow<'a, str>, IgnoredAny>>,
+    subs: Option<BTreeMap<Cow<'a, str>, Option<Terms<'a>>>>,
+    /// Terms of the one channel that the token is for, and whatever it likes in one that is for none.
+    #[serde(borrow)]
+    data: Option<&'a RawValue>,
+    #[serde(borrow)]
+    b64data: Option<&'a RawValue>,
+    #[serde(borrow)]
+    r#override: Option<&'a RawValue>,
+    #[serde(borrow)]
+    meta: Option<&'a RawValue>,
+}
+
+/// What is said of one channel, beyond that the holder may hear it.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Terms<'a> {
+    #[serde(borrow)]
+    info: Option<&'a RawValue>,
+    #[serde(borrow)]
+    b64info: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    data: Option<&'a RawValue>,
+    #[serde(borrow)]
+    b64data: Option<Cow<'a, str>>,
+    r#override: Overrides,
+}
+
+/// What is otherwise than the channel's namespace has it. The rest of these are not this holder's matter.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Overrides {
+    force_push_join_leave: Switch,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Switch {
+    value: bool,
 }
 
 /// One audience or several (RFC 7519 section 4.1.3).
@@ -130,6 +166,9 @@ pub fn read(json: &[u8], expected: &Expected, now: UnixMicros) -> Result<Grant, 
     let sub = claims.sub.as_deref().filter(|sub| !sub.is_empty());
     let user = id(sub, "`sub` has at most 255 bytes")?.map(UserId::new);
     let jti = claims.jti.as_deref();
+    let proves = claims.channel.as_deref().map(Channel::parse).transpose();
+    let proves = proves.map_err(|_| TokenFault::Claims("`channel` is the name of a channel"))?;
+    let passes = passes(&claims, proves.as_ref())?;
     Ok(Grant {
         user,
         token: id(jti, "`jti` has 1 to 255 bytes")?.map(Into::into),
@@ -141,11 +180,9 @@ pub fn read(json: &[u8], expected: &Expected, now: UnixMicros) -> Result<Grant, 
         channels: channels(
             claims.channels.into_iter().flatten().chain(claims.subs.into_iter().flatten().map(|it| it.0)),
         )?,
-        proves: claims
-            .channel
-            .map(|name| Channel::parse(&name))
-            .transpose()
-            .map_err(|_| TokenFault::Claims("`channel` is the name of a channel"))?,
+        passes,
+        meta: claims.meta.map(|meta| Box::new(Payload::from_raw(meta))),
+        proves,
         allowances: claims.allow.iter().flatten().map(allowance).collect::<Result<_, _>>()?,
     })
 }
@@ -185,19 +222,64 @@ fn id<'a>(text: Option<&'a str>, wrong: &'static str) -> Result<Option<&'a str>,
 
 fn profile(info: Option<&RawValue>, encoded: Option<&str>) -> Result<Option<Payload>, TokenFault> {
     let Some(encoded) = encoded.filter(|_| info.is_none()) else { return Ok(info.map(Payload::from_raw)) };
-    let bytes = BASE64.decode(encoded.as_bytes());
-    let bytes = bytes.map_err(|_| TokenFault::Claims("`b64info` is base64 with its padding"))?;
-    let json = str::from_utf8(&bytes).ok().and_then(|text| Payload::parse(text).ok());
     // What is shown of a user is JSON, whatever it is.
-    let spelt = || Payload::from_trusted(Payload::binary(&bytes).json().into_owned().into());
-    Ok(Some(json.unwrap_or_else(spelt)))
+    let said = decoded(encoded, "`b64info` is base64 with its padding")?;
+    Ok(Some(Payload::from_trusted(said.json().into_owned().into())))
+}
+
+/// What is said of some channels beyond that the holder may hear them.
+fn passes(claims: &Claims<'_>, proves: Option<&Channel>) -> Result<Vec<(Channel, Pass)>, TokenFault> {
+    let mut passes = Vec::new();
+    for (name, terms) in claims.subs.iter().flatten() {
+        let Some(terms) = terms else { continue };
+        passes.push((named(name)?, terms.pass()?));
+    }
+    if let Some(channel) = proves {
+        let wrong = |_| TokenFault::Claims("`b64data` is a string, `override` an object");
+        let r#override = claims.r#override.map(|it| serde_json::from_str(it.get())).transpose();
+        let b64data = claims.b64data.map(|it| serde_json::from_str(it.get())).transpose();
+        let terms = Terms {
+            data: claims.data,
+            b64data: b64data.map_err(wrong)?,
+            r#override: r#override.map_err(wrong)?.unwrap_or_default(),
+            ..Terms::default()
+        };
+        passes.push((channel.clone(), terms.pass()?));
+    }
+    passes.retain(|(_, pass)| *pass != Pass::default());
+    Ok(passes)
+}
+
+impl Terms<'_> {
+    fn pass(&self) -> Result<Pass, TokenFault> {
+        let greeting = match (self.data, self.b64data.as_deref()) {
+            (None, Some(encoded)) => Some(decoded(encoded, "`b64data` is base64 with its padding")?),
+            (data, _) => data.map(Payload::from_raw),
+        };
+        Ok(Pass {
+            profile: profile(self.info, self.b64info.as_deref())?,
+            greeting,
+            notices: self.r#override.force_push_join_leave.value,
+            ..Pass::default()
+        })
+    }
+}
+
+/// What is spelt in base64: JSON, or bytes.
+fn decoded(encoded: &str, wrong: &'static str) -> Result<Payload, TokenFault> {
+    let bytes = BASE64.decode(encoded.as_bytes()).map_err(|_| TokenFault::Claims(wrong))?;
+    let json = str::from_utf8(&bytes).ok().and_then(|text| Payload::parse(text).ok());
+    Ok(json.unwrap_or_else(|| Payload::binary(&bytes)))
+}
+
+fn named(name: &str) -> Result<Channel, TokenFault> {
+    Channel::parse(name).map_err(|_| TokenFault::Claims("`channels` holds names of channels"))
 }
 
 fn channels<'a>(names: impl Iterator<Item = Cow<'a, str>>) -> Result<Vec<Channel>, TokenFault> {
     let mut channels = Vec::new();
     for name in names {
-        let channel = Channel::parse(&name);
-        let channel = channel.map_err(|_| TokenFault::Claims("`channels` holds names of channels"))?;
+        let channel = named(&name)?;
         if !channels.contains(&channel) {
             channels.push(channel);
         }
@@ -243,6 +325,8 @@ mod tests {
             ends: Some(UnixMicros(1_767_225_601_500_000)),
             is_renewable: false,
             channels: vec![Channel::parse("news").unwrap()],
+            passes: Vec::new(),
+            meta: None,
             allowances: vec![Allowance {
                 channels: vec![pattern("room:*"), pattern("lobby")],
                 verbs: vec![Verb::Publish, Verb::History],
@@ -285,6 +369,44 @@ mod tests {
         let both = read_anyhow(r#"{"info":7,"b64info":"AP8="}"#).unwrap();
         assert_eq!(both.profile, Some(Payload::parse("7").unwrap()));
         assert!(read_anyhow(r#"{"b64info":"?"}"#).is_err());
+    }
+
+    #[test]
+    fn more_is_said_of_channels_and_some_of_it_to_backends_alone() {
+        let json = r#"{"meta":{"plan":"free"},"data":7,"override":true,"subs":{
+            "news":{"info":{"seat":7},"data":"hello","override":{"force_push_join_leave":{"value":true},"presence":{"value":true}}},
+            "bytes":{"b64info":"NQ==","b64data":"AP8="},"plain":{},"none":null}}"#;
+        let grant = read_anyhow(json).unwrap();
+        let payload = |json| Some(Payload::parse(json).unwrap());
+        assert_eq!(grant.meta.as_deref(), payload(r#"{"plan":"free"}"#).as_ref());
+        assert_eq!((grant.channels.len(), grant.passes.len()), (4, 2));
+        let pass = |name| grant.pass(&Channel::parse(name).unwrap()).cloned();
+        let news = Pass {
+            profile: payload(r#"{"seat":7}"#),
+            greeting: payload(r#""hello""#),
+            notices: true,
+            ..Pass::default()
+        };
+        let bytes =
+            Pass { profile: payload("5"), greeting: Some(Payload::binary(b"\0\xff")), ..Pass::default() };
+        assert_eq!((pass("news"), pass("bytes"), pass("plain")), (Some(news), Some(bytes), None));
+        // One that is for a channel says it of that.
+        let proof = read_anyhow(
+            r#"{"channel":"vip","info":1,"data":{"a":2},"override":{"force_push_join_leave":{"value":true}}}"#,
+        );
+        let proof = proof.unwrap();
+        let pass = Pass { greeting: payload(r#"{"a":2}"#), notices: true, ..Pass::default() };
+        assert_eq!(proof.passes, [(Channel::parse("vip").unwrap(), pass)]);
+        assert_eq!(proof.profile, payload("1"));
+        for wrong in [
+            r#"{"subs":{"a b":{}}}"#,
+            r#"{"subs":{"a":1}}"#,
+            r#"{"subs":{"a":{"b64data":"?"}}}"#,
+            r#"{"channel":"a","override":true}"#,
+            r#"{"channel":"a","b64data":7}"#,
+        ] {
+            assert!(matches!(read_anyhow(wrong), Err(TokenFault::Claims(_))), "{wrong}");
+        }
     }
 
     /// The boundary to the second, on both sides, with and without leeway.

@@ -11,8 +11,8 @@ use crate::time::UnixMicros;
 /// About whom something is asked.
 #[derive(Clone, Copy, Debug)]
 pub struct Client<'a> {
-    /// Its conversation.
-    pub session: SessionId,
+    /// Its conversation; none of a caller of the server API, who is no client.
+    pub session: Option<SessionId>,
     /// The node that holds it.
     pub node: &'a str,
     /// Where it is, as far as trusted proxies say; not known of those who came before anybody was to be asked.
@@ -64,7 +64,9 @@ impl Question<'_> {
         body.text("type", self.kind());
         body.number("time", now.millis());
         body.text("node", client.node);
-        body.text("session", &client.session.to_string());
+        if let Some(session) = client.session {
+            body.text("session", &session.to_string());
+        }
         if let Some(address) = client.address {
             body.text("address", &address.to_string());
         }
@@ -138,6 +140,9 @@ fn holder(body: &mut Object, grant: Option<&Grant>) {
     }
     if let Some(profile) = grant.and_then(|grant| grant.profile.as_ref()) {
         body.json("info", profile);
+    }
+    if let Some(meta) = grant.and_then(|grant| grant.meta.as_ref()) {
+        body.json("meta", meta);
     }
 }
 

@@ -31,7 +31,7 @@ fn ann() -> Grant {
 
 fn asked(question: Question<'_>, grant: Option<&Grant>) -> Value {
     let address = Some(IpAddr::from([192, 0, 2, 7]));
-    let client = Client { session: session(7), node: "n\"1", address, transport: "websocket", grant };
+    let client = Client { session: Some(session(7)), node: "n\"1", address, transport: "websocket", grant };
     serde_json::from_slice(&question.encode(&client, NOW)).expect("a question is JSON")
 }
 

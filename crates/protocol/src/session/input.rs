@@ -127,6 +127,8 @@ pub enum Input {
         channel: Channel,
         /// From where.
         start: Start,
+        /// On which terms.
+        pass: Arc<Pass>,
     },
     /// A backend has this client hear a channel no longer.
     Expelled {

@@ -170,12 +170,13 @@ impl Session {
         outcome: Result<Option<Entry>, Failure>,
         effects: &mut Vec<Effect>,
     ) {
+        let greeting = self.greeting(&channel);
         let State::Prelude(prelude) = &mut self.state else { return };
         let Step::Answering(answering) = &mut prelude.step else { return };
         answering.joining = answering.joining.saturating_sub(1);
         let is_last = answering.joining == 0;
         match outcome {
-            Ok(entry) => answering.entered.push(Entered { channel, entry, start }),
+            Ok(entry) => answering.entered.push(Entered { channel, entry, start, greeting }),
             Err(failure) => {
                 // To be greeted without one of its channels would be to miss what comes on it.
                 let after = failure.retry_after.unwrap_or(Duration::ZERO);

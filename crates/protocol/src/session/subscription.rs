@@ -9,15 +9,15 @@ use std::time::Duration;
 use super::{Arriving, Effect, Entering, Held, Notices, Policy, Session, State, Subscription, Terms, refuse};
 use crate::channel::Channel;
 use crate::close::CloseReason;
-use crate::command::{Hearing, Start, Wording};
+use crate::command::{Hearing, Wording};
 use crate::error::{ErrorCode, Failure};
 use crate::event::{Crowd, Entry, Event, Member, Reply};
 use crate::grant::{Grant, Pass, Proof, Verb};
 use crate::history::{Excerpt, Page};
 use crate::id::RequestId;
 use crate::limits::Bound;
-use crate::manners::{Absence, Arrival, Loss, Refusal};
-use crate::publication::{Draft, Position, Retention, Sender};
+use crate::manners::{Absence, Arrival, Loss, Refusal, Senders};
+use crate::publication::{Draft, Payload, Position, Retention, Sender};
 use crate::rules::{Consent, Overflow, Rule};
 use crate::time::Now;
 
@@ -285,6 +285,16 @@ impl Session {
         }
     }
 
+    /// What its application says of the client on a channel, beyond that it may hear it.
+    fn terms(&self, channel: &Channel) -> Option<&Pass> {
+        self.pass(channel).or_else(|| self.grant()?.pass(channel))
+    }
+
+    /// What the application has the client told when it is let on a channel.
+    pub(super) fn greeting(&self, channel: &Channel) -> Option<Payload> {
+        self.terms(channel)?.greeting.clone()
+    }
+
     pub(super) fn joined(
         &mut self,
         now: Now,
@@ -311,8 +321,16 @@ impl Session {
                     return self.survey(channel, Arriving { id, entry, start, wording, lasts }, effects);
                 }
                 // It may be unwanted by now; then the Leave that was decided meanwhile comes right after this.
-                let (of, crowd) = (channel.clone(), None);
-                let event = Event::Subscribed { channel: of, entry, start, wording, lasts, crowd };
+                let greeting = self.greeting(&channel);
+                let event = Event::Subscribed {
+                    channel: channel.clone(),
+                    entry,
+                    start,
+                    wording,
+                    lasts,
+                    crowd: None,
+                    greeting,
+                };
                 let reply = Some(Reply { id, event });
                 effects.push(Effect::GoLive { channel: channel.clone(), reply });
                 self.enter(channel, notices, effects);
@@ -355,8 +373,16 @@ impl Session {
         let Arriving { id, entry, start, wording, lasts } = *arriving;
         match outcome.and_then(|crowd| self.still_hears(&channel).map(|()| crowd)) {
             Ok(crowd) => {
-                let (of, shown) = (channel.clone(), Some(crowd.clone()));
-                let event = Event::Subscribed { channel: of, entry, start, wording, lasts, crowd: shown };
+                let (shown, greeting) = (Some(crowd.clone()), self.greeting(&channel));
+                let event = Event::Subscribed {
+                    channel: channel.clone(),
+                    entry,
+                    start,
+                    wording,
+                    lasts,
+                    crowd: shown,
+                    greeting,
+                };
                 effects.push(Effect::GoLive { channel: channel.clone(), reply: Some(Reply { id, event }) });
                 effects.push(Effect::Heed { channel, crowd });
             }
@@ -370,22 +396,26 @@ impl Session {
 
     /// As whom others see the client on a channel.
     fn member(&self, channel: &Channel) -> Member {
-        let (user, profile) = match (self.pass(channel), self.grant()) {
-            (Some(Pass { user: Some(user), profile, .. }), _) => (Some(user.clone()), profile.clone()),
-            (pass, grant) => {
-                let profile = pass.and_then(|pass| pass.profile.clone());
-                let of_grant = || grant.and_then(|grant| grant.profile.clone());
-                (grant.and_then(|grant| grant.user.clone()), profile.or_else(of_grant))
-            }
-        };
-        Member { user, session: self.id, profile }
+        let session = self.id;
+        if let Some(Pass { user: Some(user), profile, .. }) = self.pass(channel) {
+            return Member { user: Some(user.clone()), session, profile: profile.clone(), note: None };
+        }
+        let grant = self.grant();
+        let user = grant.and_then(|grant| grant.user.clone());
+        let profile = grant.and_then(|grant| grant.profile.clone());
+        Member { user, session, profile, note: self.terms(channel).and_then(|terms| terms.profile.clone()) }
     }
 
     /// As whom the client publishes on a channel; nobody in particular where it has not said who it is.
     pub(super) fn sender(&self, channel: &Channel) -> Option<Sender> {
+        if self.manners.senders == Senders::Connections {
+            let Member { user, session, profile, note } = self.member(channel);
+            return Some(Sender { user, profile, session: Some(session), note });
+        }
         match self.pass(channel) {
             Some(Pass { user: Some(user), profile, .. }) => {
-                Some(Sender { user: user.clone(), profile: profile.clone() })
+                let (user, profile) = (Some(user.clone()), profile.clone());
+                Some(Sender { user, profile, ..Sender::default() })
             }
             _ => self.grant().and_then(Grant::sender),
         }
@@ -397,35 +427,49 @@ impl Session {
             return;
         }
         let member = self.member(&channel);
-        effects.push(Effect::Enter { channel, member, is_told: notices == Notices::Wanted });
+        let is_told = notices == Notices::Wanted || self.terms(&channel).is_some_and(|terms| terms.notices);
+        effects.push(Effect::Enter { channel, member, is_told });
     }
 
-    /// Has the client hear a channel because a backend says so: that is its pass, as good as one that it had shown.
+    /// Has the client hear a channel because a backend says so, by this pass, as good as one that it had shown.
     ///
     /// What cannot be is left out, as what a token lists is: a client that is not let in yet, a namespace that is not there, one
     /// channel more than a connection may have. To clients of a realm there are no channels but those that they ask for.
-    pub(super) fn enlisted(&mut self, channel: Channel, start: Start, effects: &mut Vec<Effect>) {
+    pub(super) fn enlisted(
+        &mut self,
+        now: Now,
+        Entering { channel, start, wording }: Entering,
+        pass: &Pass,
+        effects: &mut Vec<Effect>,
+    ) {
         let State::Open(_) = self.state else { return };
         let Ok(rule) = self.policy.rules.rule(&channel) else { return };
         if self.policy.realm.is_some() {
             return;
         }
-        let terms = terms(rule, Hearing { start, ..Hearing::default() });
+        let terms = terms(rule, Hearing { start, wording, filter: None });
         let is_new = match self.has_room_for(&channel) {
             Ok(()) => true,
             Err(failure) if failure.code == ErrorCode::Conflict => false,
             Err(_) => return effects.push(Effect::Exceeded(Bound::Channels)),
         };
+        let grace = self.manners.token_grace;
+        let ends = pass.expires.map(|expires| now.moment + expires.since(now.unix) + grace);
         let subscription = self.subscriptions.entry(channel.clone()).or_default();
-        let pass = Pass { user: None, profile: None, expires: None };
-        subscription.pass.get_or_insert_with(|| Box::new(Held { pass, ends: None }));
-        self.has_shown_passes = true;
+        // What ends must not end what the client hears by a right of its own.
+        if is_new || ends.is_none() {
+            subscription.pass.get_or_insert_with(|| Box::new(Held { pass: pass.clone(), ends }));
+            self.has_shown_passes = true;
+        }
         if is_new {
             subscription.is_wanted = true;
             subscription.notices = Notices::Unwanted;
             subscription.unanswered += 1;
             self.wanted += 1;
             effects.push(Effect::Join { id: None, channel, terms });
+        }
+        if ends.is_some() {
+            self.look_at_passes();
         }
     }
 

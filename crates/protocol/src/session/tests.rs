@@ -2,6 +2,7 @@
 //! other inputs in between, at random times.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::hash::BuildHasher;
 
 use proptest::prelude::*;
 
@@ -64,7 +65,7 @@ enum Aside {
     Tick,
     PolicyChanged(Arc<Policy>),
     Lost(u8),
-    End(Input),
+    End(Box<Input>),
 }
 
 fn aside() -> impl Strategy<Value = Aside> {
@@ -83,7 +84,7 @@ fn aside() -> impl Strategy<Value = Aside> {
         20 => Just(Aside::Tick),
         5 => policy().prop_map(|policy| Aside::PolicyChanged(Arc::new(policy))),
         20 => (0..CHANNELS).prop_map(Aside::Lost),
-        2 => end.prop_map(Aside::End),
+        2 => end.prop_map(|input| Aside::End(Box::new(input))),
     ]
 }
 
@@ -474,7 +475,7 @@ impl Play {
             Aside::PolicyChanged(policy) => self.change(&policy),
             Aside::Lost(number) => self.lose(&channel(number)),
             Aside::End(input) => {
-                self.feed_aside(input);
+                self.feed_aside(*input);
                 assert_ne!(self.session.stage(), Stage::Open);
             }
         }
@@ -671,4 +672,11 @@ fn the_outcome_is_the_first_close() {
     assert_eq!(outcome(&[Input::PeerClosed(None), Input::Overflowed, Input::Gone]), 1000);
     assert_eq!(outcome(&[Input::PeerClosed(Some(4321)), Input::Drain(Duration::ZERO)]), 4321);
     assert_eq!(outcome(&[Input::Overflowed, Input::PeerClosed(Some(1000)), Input::Gone]), 4508);
+}
+
+/// Whoever has found out which names collide in one conversation's list knows nothing of another's.
+#[test]
+fn each_session_draws_keys_for_its_list_of_channels() {
+    let [one, another] = [(); 2].map(|()| answers_to([]).0.subscriptions.hasher().hash_one(channel(1)));
+    assert_ne!(one, another);
 }

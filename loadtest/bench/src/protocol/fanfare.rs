@@ -16,8 +16,8 @@ pub(crate) struct Fanfare;
 enum Event {
     /// The conversation begins.
     Welcome { node: String },
-    /// From here on the channel is heard.
-    Subscribed,
+    /// From here on the channel is heard, be it one that nobody has asked for: that of the client's user.
+    Subscribed { channel: String },
     /// The server took a subscription away: part of a stream may be lost.
     Unsubscribed { reason: Option<String> },
     /// A command failed.
@@ -49,9 +49,9 @@ impl Protocol for Fanfare {
         for event in events(heard)? {
             match event {
                 Event::Welcome { node } => greeting.node = Some(node),
-                Event::Subscribed => greeting.step += 1,
+                Event::Subscribed { channel } if greeting.channels.contains(&&*channel) => greeting.step += 1,
                 Event::Error { code, reason } => return Err(format!("error {code} {reason}")),
-                Event::Unsubscribed { .. } | Event::Other => {}
+                Event::Subscribed { .. } | Event::Unsubscribed { .. } | Event::Other => {}
             }
         }
         greeting.ready = greeting.node.is_some() && greeting.step == greeting.channels.len();
@@ -72,7 +72,7 @@ impl Protocol for Fanfare {
             Event::Unsubscribed { reason } => {
                 Some(format!("unsubscribed by the server: {}", reason.as_deref().unwrap_or("?")))
             }
-            Event::Welcome { .. } | Event::Subscribed | Event::Other => None,
+            Event::Welcome { .. } | Event::Subscribed { .. } | Event::Other => None,
         });
         trouble.map_or(Aside::Nothing, Aside::Trouble)
     }

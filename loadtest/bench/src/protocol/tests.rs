@@ -36,6 +36,16 @@ fn each_server_is_greeted_in_its_own_way() {
                 r#"< {"type":"subscribed","channel":"a"}"#,
             ],
         ),
+        // Who is known is on a channel of its own before it is on any that it asks for.
+        (
+            Dialect::Fanfare,
+            &[
+                r#"> {"type":"subscribe","channel":"a"}"#,
+                r#"< {"type":"welcome","node":"n","user":"ann","channels":["user:ann"]}"#,
+                r#"< {"type":"subscribed","channel":"user:ann"}"#,
+                r#"< {"type":"subscribed","channel":"a"}"#,
+            ],
+        ),
         (
             Dialect::Centrifugo,
             &[

@@ -6,11 +6,14 @@
 //!  u64 the offset, only with an epoch  ┘
 //!  u8  flags: 1 exclude, 2 sender, 4 profile,       ┐
 //!             8 the payload is MessagePack,        │
-//!             16 label, 32 tags                    │
+//!             16 label, 32 tags,                   │
+//!             64 the sender's session              │
 //!  u64 received, µs since the Unix epoch            │
 //!  16  the session that must not hear it, if flag 1 │ the body: what a publisher knows
 //!  u32 length, the user, UTF-8, if flag 2           │
 //!  u32 length, the user's profile, JSON, if flag 4  │
+//!  16  the sender's session, if flag 64             │
+//!  u32 length, its note, JSON, if flag 64           │
 //!  u32 length, the payload's label, UTF-8, if 16    │
 //!  u32 how many tags, and of each the key and the   │
 //!      value, u32 length and UTF-8 each, if 32      │
@@ -57,7 +60,8 @@ mod flag {
     pub(super) const MESSAGE_PACK: u8 = 8;
     pub(super) const LABEL: u8 = 16;
     pub(super) const TAGS: u8 = 32;
-    pub(super) const ALL: u8 = EXCLUDE | SENDER | PROFILE | MESSAGE_PACK | LABEL | TAGS;
+    pub(super) const SESSION: u8 = 64;
+    pub(super) const ALL: u8 = EXCLUDE | SENDER | PROFILE | MESSAGE_PACK | LABEL | TAGS | SESSION;
 }
 
 /// A draft, and its position when that is known to the sender, on their way out.
@@ -77,7 +81,9 @@ impl Envelope<'_> {
         let position = self.position.map_or(8, |_| POSITION_BYTES);
         let exclude = if self.draft.exclude.is_some() { 16 } else { 0 };
         let sender = self.draft.sender.as_ref().map_or(0, |it| {
-            4 + it.user.as_str().len() + it.profile.as_ref().map_or(0, |profile| 4 + profile.as_bytes().len())
+            let user = it.user.as_ref().map_or(0, |user| 4 + user.as_str().len());
+            let profile = it.profile.as_ref().map_or(0, |profile| 4 + profile.as_bytes().len());
+            user + profile + it.session.map_or(0, |_| 20 + note(it).len())
         });
         let label = self.draft.payload.label().map_or(0, |label| 4 + label.as_str().len());
         let tags = self.draft.payload.tags();
@@ -103,10 +109,13 @@ pub(super) struct Body<'a>(pub(super) &'a Draft);
 impl Body<'_> {
     fn write(self, out: &mut impl Write) -> io::Result<()> {
         let Draft { payload, sender, exclude, received, .. } = self.0;
+        let user = sender.as_ref().and_then(|it| it.user.as_ref());
         let profile = sender.as_ref().and_then(|it| it.profile.as_ref());
+        let session = sender.as_ref().and_then(|it| it.session);
         out.write_all(&[exclude.map_or(0, |_| flag::EXCLUDE)
-            | sender.as_ref().map_or(0, |_| flag::SENDER)
+            | user.map_or(0, |_| flag::SENDER)
             | profile.map_or(0, |_| flag::PROFILE)
+            | session.map_or(0, |_| flag::SESSION)
             | payload.label().map_or(0, |_| flag::LABEL)
             | if payload.tags().is_empty() { 0 } else { flag::TAGS }
             | if payload.format() == Format::MessagePack { flag::MESSAGE_PACK } else { 0 }])?;
@@ -114,30 +123,41 @@ impl Body<'_> {
         if let Some(session) = exclude {
             out.write_all(&session.to_bytes())?;
         }
-        let user = sender.as_ref().map(|it| it.user.as_str().as_bytes());
-        let label = payload.label().map(|label| label.as_str().as_bytes());
-        for text in [user, profile.map(Payload::as_bytes), label].into_iter().flatten() {
-            write_with_length(out, text)?;
+        let user = user.map(|user| user.as_str().as_bytes());
+        for it in [user, profile.map(Payload::as_bytes)].into_iter().flatten() {
+            write_text(out, it)?;
+        }
+        if let (Some(session), Some(sender)) = (session, sender) {
+            out.write_all(&session.to_bytes())?;
+            write_text(out, note(sender))?;
+        }
+        if let Some(label) = payload.label() {
+            write_text(out, label.as_str().as_bytes())?;
         }
         let tags = payload.tags();
         if !tags.is_empty() {
             write_length(out, tags.iter().len())?;
         }
         for (key, value) in tags.iter() {
-            write_with_length(out, key.as_bytes())?;
-            write_with_length(out, value.as_bytes())?;
+            write_text(out, key.as_bytes())?;
+            write_text(out, value.as_bytes())?;
         }
         out.write_all(payload.as_bytes())
     }
 }
 
-fn write_with_length(out: &mut impl Write, text: &[u8]) -> io::Result<()> {
+fn write_text(out: &mut impl Write, text: &[u8]) -> io::Result<()> {
     write_length(out, text.len())?;
     out.write_all(text)
 }
 
 fn write_length(out: &mut impl Write, length: usize) -> io::Result<()> {
     out.write_all(&u32::try_from(length).expect("an envelope is bounded").to_be_bytes())
+}
+
+/// What goes with the sender's session: nothing where there is no note.
+fn note(sender: &Sender) -> &[u8] {
+    sender.note.as_ref().map_or(&[], Payload::as_bytes)
 }
 
 /// Written straight into the command that carries it. Its length has been checked against [`ENVELOPE_BYTES_MAX`].
@@ -173,7 +193,8 @@ pub(super) fn open(channel: Channel, envelope: &[u8]) -> Result<Publication, Mal
         epoch => Some(Position { epoch: Epoch(epoch), offset: Offset(u64::from_be_bytes(rest.array()?)) }),
     };
     let flags = rest.byte()?;
-    if flags & !flag::ALL != 0 || flags & (flag::SENDER | flag::PROFILE) == flag::PROFILE {
+    let is_nobodys = flags & (flag::SENDER | flag::SESSION) == 0;
+    if flags & !flag::ALL != 0 || flags & flag::PROFILE != 0 && is_nobodys {
         return Err(Malformed);
     }
     let received = UnixMicros(u64::from_be_bytes(rest.array()?));
@@ -181,16 +202,7 @@ pub(super) fn open(channel: Channel, envelope: &[u8]) -> Result<Publication, Mal
         0 => None,
         _ => Some(SessionId::from_random(rest.array()?)),
     };
-    let sender = match flags & flag::SENDER {
-        0 => None,
-        _ => Some(Sender {
-            user: UserId::new(rest.text_with_length()?),
-            profile: match flags & flag::PROFILE {
-                0 => None,
-                _ => Some(payload(rest.text_with_length()?)?),
-            },
-        }),
-    };
+    let sender = if is_nobodys { None } else { Some(rest.sender(flags)?) };
     let label = match flags & flag::LABEL {
         0 => None,
         _ => Some(Label::parse(rest.text_with_length()?).ok_or(Malformed)?),
@@ -248,6 +260,22 @@ impl<'a> Rest<'a> {
         std::str::from_utf8(self.take(length)?).map_err(|_| Malformed)
     }
 
+    fn sender(&mut self, flags: u8) -> Result<Sender, Malformed> {
+        let mut sender = Sender::default();
+        if flags & flag::SENDER != 0 {
+            sender.user = Some(UserId::new(self.text_with_length()?));
+        }
+        if flags & flag::PROFILE != 0 {
+            sender.profile = Some(payload(self.text_with_length()?)?);
+        }
+        if flags & flag::SESSION != 0 {
+            sender.session = Some(SessionId::from_random(self.array()?));
+            let note = Some(self.text_with_length()?).filter(|note| !note.is_empty());
+            sender.note = note.map(payload).transpose()?;
+        }
+        Ok(sender)
+    }
+
     fn text_with_length(&mut self) -> Result<&'a str, Malformed> {
         let length = u32::from_be_bytes(self.array()?);
         self.text(length as usize)
@@ -278,20 +306,28 @@ mod tests {
         fn drafts()(
             text in "[0-9]{1,40}|\"[a-zé]{0,40}\"",
             bin in proptest::option::of(proptest::collection::vec(any::<u8>(), 0..40)),
-            sender in proptest::option::of((".{0,20}", proptest::option::of("\\{\\}|[0-9]{1,9}"))),
+            (user, profile) in (proptest::option::of(".{0,20}"), proptest::option::of("\\{\\}|[0-9]{1,9}")),
+            session in proptest::option::of((any::<[u8; 16]>(), proptest::option::of("[0-9]{1,9}"))),
             exclude in proptest::option::of(any::<[u8; 16]>()),
             received in any::<u64>(),
             label in proptest::option::of(".{1,20}"),
             tags in proptest::collection::vec((".{0,9}", ".{0,9}"), 0..4),
         ) -> Draft {
             let json = |text: String| Payload::from_trusted(Bytes::from(text));
+            let (session, note) = session.unzip();
+            let sender = Sender {
+                profile: profile.filter(|_| user.is_some() || session.is_some()).map(json),
+                user: user.map(|user| UserId::new(&user)),
+                session: session.map(SessionId::from_random),
+                note: note.flatten().map(json),
+            };
             Draft {
                 channel: Channel::parse("room:1").unwrap(),
                 payload: bin
                     .map_or_else(|| json(text), |bin| binary(&bin))
                     .labelled(label.and_then(|label| Label::parse(&label)))
                     .tagged(Tags::parse(tags).unwrap()),
-                sender: sender.map(|(user, profile)| Sender { user: UserId::new(&user), profile: profile.map(json) }),
+                sender: Some(sender).filter(|it| *it != Sender::default()),
                 exclude: exclude.map(SessionId::from_random),
                 received: UnixMicros(received),
                 retention: None,
@@ -355,7 +391,8 @@ mod tests {
             ("an unknown flag", with(9, 32)),
             ("a label that is cut off", with(9, flag::LABEL)),
             ("MessagePack that is none", with(9, flag::MESSAGE_PACK).into_iter().chain([b'1']).collect()),
-            ("a profile without a user", with(9, flag::PROFILE)),
+            ("a profile without a sender", with(9, flag::PROFILE)),
+            ("a session that is cut off", with(9, flag::SESSION)),
             ("no payload", good[..last].to_vec()),
             ("a payload that is not UTF-8", with(last, 0xff)),
             ("over the bound", [good.clone(), vec![b'1'; ENVELOPE_BYTES_MAX]].concat()),
@@ -371,7 +408,7 @@ mod tests {
         let old = b"\x01\0\0\0\0\0\0\0\x07\0\0\0\0\0\0\0\x02\x02\0\0\0\0\0\0\0\x09\0\0\0\x03zoe{\"a\":1}";
         let read = open(Channel::parse("a").unwrap(), old).unwrap();
         assert_eq!(read.position, Some(Position { epoch: Epoch(7), offset: Offset(2) }));
-        assert_eq!(read.sender.as_ref().map(|it| it.user.as_str()), Some("zoe"));
+        assert_eq!(read.author(), Some((&UserId::new("zoe"), None)));
         assert_eq!((read.payload.format(), read.payload.as_bytes()), (Format::Json, &b"{\"a\":1}"[..]));
     }
 }

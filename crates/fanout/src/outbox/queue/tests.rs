@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::super::tests::{frame, publication_of};
 use super::*;
+use crate::keyed::names_that_collide_in_one_are_spread_in_another;
 use fanfare_protocol::publication::Payload;
 use fanfare_protocol::websocket::Shape;
 use fanfare_protocol::{Draft, Encoding};
@@ -525,4 +526,10 @@ fn draft(publication: &Publication) -> Draft {
         retention: None,
         key: None,
     }
+}
+
+#[test]
+fn names_that_collide_in_one_queue_are_spread_in_another() {
+    let index = || Index::of(&VecDeque::new(), FORM);
+    names_that_collide_in_one_are_spread_in_another(|| index().conflating.hasher().clone());
 }

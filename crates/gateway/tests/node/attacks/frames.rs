@@ -85,6 +85,29 @@ pub(super) async fn churn(address: SocketAddr, batches: usize) {
     }
 }
 
+/// Names that are in one lane with `chat`, on a node with any number of lanes up to 8: the hash that picks them has no keys.
+fn beside_the_chat() -> impl Iterator<Item = String> {
+    const PERIOD: u64 = 840;
+    let place = |name: &str| {
+        let fnv = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        (name.bytes().fold(0xcbf2_9ce4_8422_2325, fnv) >> 32) % PERIOD
+    };
+    let names = (0..).map(|number| format!("beside:{number}"));
+    names.filter(move |name| place(name) == place("chat"))
+}
+
+/// Joins channels whose lane is that of the chat, and says something on each of them again and again.
+pub(super) async fn one_lane(address: SocketAddr) {
+    let names: Vec<_> = beside_the_chat().take(50).collect();
+    let on_each = |command: &str| {
+        let each = |name: &String| format!(r#"{{{command},"channel":"{name}"}}"#);
+        let batch = names.iter().map(each).collect::<Vec<_>>().join(",");
+        frame(FIN | opcode::TEXT, format!("[{batch}]").as_bytes())
+    };
+    let publish = on_each(r#""type":"publish","data":"as loud as it can""#);
+    without_end(address, &on_each(r#""type":"subscribe""#), &publish).await;
+}
+
 /// Asks for more than it ever reads.
 pub(super) async fn nothing_is_read(address: SocketAddr) {
     let mut socket = connect(address).await;
@@ -185,6 +208,13 @@ async fn publications_without_end_are_cut_off() {
     // Nobody heard it, so what was fanned out is what was chatted.
     let placed = samples.value("fanfare_fanout_publications_total");
     assert!(placed < 3_000.0, "{placed}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_crowds_a_lane_is_cut_off_and_holds_up_nobody_in_it() {
+    let mut scene = Scene::start(&[]).await;
+    scene.withstands(async |address| one_lane(address).await).await;
+    assert!((scene.samples().await.value(&closed_with(4429)) - 1.0).abs() < 0.5);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -201,6 +201,43 @@ async fn a_backend_that_is_down_is_left_alone() {
     assert_eq!(client.welcome()["user"], Value::Null);
 }
 
+/// The same holds of what those do who are in: so many questions at once, so many behind them, an answer in time, and none after
+/// ten that were asked in vain.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_clients_do_is_asked_about_within_the_same_bounds() {
+    for (hook, command) in [
+        ("subscribe", json!({"type": "subscribe", "channel": "room:1"})),
+        ("publish", json!({"type": "publish", "channel": "room:1", "data": 1})),
+    ] {
+        let slow = Slow::start(json!({})).await;
+        let configuration = |bounds: &str| {
+            let url = slow.backend.url("/");
+            configured(&format!(
+                "[hooks]\n{bounds}\n[namespaces.room]\npublish = \"anyone\"\n[namespaces.room.hooks]\n{hook} = \"{url}\"\n"
+            ))
+        };
+        let node = start(&configuration("timeout_ms = 60000\nconcurrency = 2\nqueue = 1")).await;
+        let mut clients = join_all((0..6).map(|_| Client::connect(node.public_addr()))).await;
+        let asking = join_all(clients.iter_mut().map(|client| client.ask(command.clone())));
+        let answering = async {
+            counted(&node, &outcome(hook, "not_asked"), 3.0).await;
+            slow.is_asked_by(2).await;
+            slow.gate.add_permits(3);
+        };
+        let (answers, ()) = tokio::join!(asking, answering);
+        let refused = answers.iter().filter(|answer| answer["code"] == 4503).count();
+        assert_eq!((refused, slow.most.load(Ordering::SeqCst)), (3, 2), "{answers:?}");
+
+        let node = start(&configuration("timeout_ms = 50")).await;
+        let mut client = Client::connect(node.public_addr()).await;
+        for _ in 0..11 {
+            assert_eq!(client.ask(command.clone()).await["code"], 4503);
+        }
+        counted(&node, &outcome(hook, "failed"), 10.0).await;
+        counted(&node, &outcome(hook, "not_asked"), 1.0).await;
+    }
+}
+
 /// What is no answer is a failure, whatever it looks like; a status that says no is a no.
 #[tokio::test]
 async fn an_answer_that_makes_no_sense_lets_nobody_in() {

@@ -15,14 +15,15 @@ use super::encode::{history, member, presence_stats};
 use super::sink::{Field, Json, Sink};
 use super::wire::{self, Data};
 use crate::channel::Channel;
-use crate::close::CloseReason;
 use crate::error::{ErrorCode, Failure};
 use crate::grant::Pattern;
 use crate::history::PAGE_MAX;
-use crate::id::{SessionId, UserId};
 use crate::publication::{IdempotencyKey, Payload};
-use crate::server_api::{ApiCall, ApiReply, Whom};
+use crate::server_api::{ApiCall, ApiReply};
 use crate::tags::{TAGS_BYTES_MAX, TAGS_MAX, Tags};
+
+mod cluster;
+mod people;
 
 /// The most channels of a broadcast, and the most commands of a batch.
 const MANY_MAX: usize = 1000;
@@ -65,7 +66,7 @@ pub fn decode(method: &str, body: &[u8]) -> (Vec<Call>, Shape) {
 /// When there are not as many answers as there were calls.
 pub fn encode(shape: &Shape, answers: &[Result<ApiReply, Failure>]) -> (Vec<u8>, u16) {
     let status = match answers {
-        [Err(failure)] if shape.0 == Kind::One => status(failure.code),
+        [answer] if shape.0 == Kind::One => failure(answer).map_or(200, |failure| status(failure.code)),
         _ => 200,
     };
     let (mut out, mut answers) = (Vec::new(), answers.iter());
@@ -76,6 +77,15 @@ pub fn encode(shape: &Shape, answers: &[Result<ApiReply, Failure>]) -> (Vec<u8>,
 /// Says of a request as such why it is not answered: without a key, too large.
 pub fn encode_failure(failure: &Failure) -> Vec<u8> {
     encode(&Shape(Kind::One), &[Err(failure.clone())]).0
+}
+
+/// Why there is no answer. There is none that tells of a part of the connections only, and does not say so.
+fn failure(answer: &Result<ApiReply, Failure>) -> Option<Cow<'_, Failure>> {
+    match answer {
+        Err(failure) => Some(Cow::Borrowed(failure)),
+        Ok(ApiReply::Connections(roll)) => cluster::incomplete(roll).map(Cow::Owned),
+        Ok(_) => None,
+    }
 }
 
 const fn status(code: ErrorCode) -> u16 {
@@ -110,32 +120,27 @@ struct Fields<'a> {
     since: Option<wire::Since<'a>>,
     reverse: bool,
     #[serde(borrow)]
-    user: Cow<'a, str>,
-    #[serde(borrow)]
-    client: Cow<'a, str>,
-    #[serde(borrow)]
     pattern: Cow<'a, str>,
-    disconnect: Option<Disconnect>,
     #[serde(borrow)]
     commands: Vec<&'a RawValue>,
 }
 
-#[derive(Deserialize)]
-struct Disconnect {
-    #[serde(default)]
-    code: u16,
-}
-
 /// The methods that are served, as a batch names them.
-const METHODS: [&str; 9] = [
+const METHODS: [&str; 15] = [
     "publish",
     "broadcast",
     "presence",
     "presence_stats",
     "history",
     "history_remove",
+    "subscribe",
+    "unsubscribe",
+    "refresh",
     "disconnect",
+    "connections",
     "channels",
+    "info",
+    "rpc",
     "batch",
 ];
 
@@ -144,13 +149,32 @@ fn read(method: &str, body: &str, calls: &mut Vec<Call>) -> Kind {
         let text = format!("{:?} is not served here", method.chars().take(32).collect::<String>());
         return refused(Failure::new(ErrorCode::NotOffered, text), calls);
     }
-    // To serde an array is a struct without its field names.
-    let body = Some(body).filter(|body| body.trim_start().starts_with('{')).ok_or("not an object".to_owned());
-    let fields: Fields<'_> =
-        match body.and_then(|body| serde_json::from_str(body).map_err(|it| it.to_string())) {
-            Ok(fields) => fields,
-            Err(error) => return refused(bad(format!("{method} takes a JSON object: {error}")), calls),
-        };
+    let call = match method {
+        "subscribe" | "unsubscribe" | "refresh" | "disconnect" => {
+            object(method, body).and_then(|it: people::Fields<'_>| it.call(method))
+        }
+        "connections" | "info" | "rpc" => {
+            object(method, body).and_then(|it: cluster::Fields<'_>| it.call(method))
+        }
+        _ => return of_channels(method, body, calls),
+    };
+    calls.push(call);
+    Kind::One
+}
+
+/// Reads an object. To serde an array is a struct without its field names.
+fn object<'a, T: Deserialize<'a>>(method: &str, body: &'a str) -> Result<T, Failure> {
+    let wrong = |error: String| bad(format!("{method} takes a JSON object: {error}"));
+    let body = Some(body).filter(|body| body.trim_start().starts_with('{'));
+    let body = body.ok_or_else(|| wrong("not an object".to_owned()))?;
+    serde_json::from_str(body).map_err(|error| wrong(error.to_string()))
+}
+
+fn of_channels(method: &str, body: &str, calls: &mut Vec<Call>) -> Kind {
+    let fields: Fields<'_> = match object(method, body) {
+        Ok(fields) => fields,
+        Err(failure) => return refused(failure, calls),
+    };
     match method {
         "batch" => batch(&fields, calls),
         "broadcast" => {
@@ -199,7 +223,6 @@ impl Fields<'_> {
     fn call(&self, method: &str) -> Call {
         match method {
             "publish" => self.publish(&self.channel),
-            "disconnect" => self.disconnect(),
             "channels" => {
                 let pattern = if self.pattern.is_empty() { "*" } else { &self.pattern };
                 let within = Pattern::parse(pattern);
@@ -248,21 +271,6 @@ impl Fields<'_> {
         };
         Ok(ApiCall::Publish { channel: named(channel)?, payload, key, exclude: None })
     }
-
-    fn disconnect(&self) -> Call {
-        let whom = match (&*self.client, &*self.user) {
-            ("", "") => return Err(bad("`user` is missing")),
-            ("", user) => Whom::User(UserId::new(user)),
-            (client, _) => {
-                let wrong = || bad("`client` is what `connect` answers: 32 hexadecimal digits");
-                Whom::Session(SessionId::parse(client).ok_or_else(wrong)?)
-            }
-        };
-        let code = self.disconnect.as_ref().map_or(0, |it| it.code);
-        let comes_back = matches!(code, 3000..=3499 | 4000..=4499);
-        let reason = if comes_back { CloseReason::GoingAway } else { CloseReason::Forbidden };
-        Ok(ApiCall::Disconnect { whom, reason })
-    }
 }
 
 fn named(name: &str) -> Result<Channel, Failure> {
@@ -278,10 +286,14 @@ const RESULT: Field = Field::new("result", 2);
 /// Writes the answer of one command; takes as many answers as it had calls.
 fn write(sink: &mut Json, kind: &Kind, answers: &mut dyn Iterator<Item = &Result<ApiReply, Failure>>) {
     match kind {
-        Kind::One => match answers.next().expect("each call has an answer") {
-            Ok(reply) => sink.message(RESULT, |sink| result(sink, reply)),
-            Err(failure) => error(sink, failure),
-        },
+        Kind::One => {
+            let answer = answers.next().expect("each call has an answer");
+            match (failure(answer), answer) {
+                (None, Ok(reply)) => sink.message(RESULT, |sink| result(sink, reply)),
+                (None, Err(_)) => unreachable!("an error is a failure"),
+                (Some(failure), _) => error(sink, &failure),
+            }
+        }
         Kind::Broadcast(count) => sink.message(RESULT, |sink| {
             let responses: Vec<_> = answers.take(*count).collect();
             sink.list(Field::always("responses", 1), responses, |sink, answer| {
@@ -330,9 +342,10 @@ fn result(sink: &mut Json, reply: &ApiReply) {
                 sink.number(Field::always("num_clients", 1), crowd.connections);
             });
         }
+        ApiReply::Connections(roll) => cluster::connections(sink, roll),
+        ApiReply::Nodes(nodes) => cluster::nodes(sink, nodes),
+        ApiReply::Returned { payload } => sink.data(Field::new("data", 1), payload),
         ApiReply::Published { position: None, .. } | ApiReply::Done => {}
-        // No method of this flavour asks for them yet.
-        ApiReply::Connections(_) | ApiReply::Nodes(_) => {}
     }
 }
 
@@ -341,8 +354,11 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::close::CloseReason;
     use crate::event::Crowd;
+    use crate::id::UserId;
     use crate::publication::{Epoch, Offset, Position};
+    use crate::server_api::Whom;
 
     fn channel() -> Channel {
         Channel::parse("a").unwrap()
@@ -410,7 +426,8 @@ mod tests {
             ("broadcast", "{}", 107, 400),
             ("batch", r#"{"commands":[]}"#, 107, 400),
             ("channels", r#"{"pattern":"a b"}"#, 107, 400),
-            ("rpc", "{}", 108, 400),
+            ("rpc", "{}", 107, 400),
+            ("map_publish", "{}", 108, 400),
             ("shout", "{}", 108, 400),
         ] {
             let (_, said, status) = answered(method, body);

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use serde::Deserialize;
 
 use super::wire::protobuf;
-use crate::id::Ticket;
+use crate::id::{SessionId, Ticket};
 
 /// What was posted, whichever format it came in.
 #[derive(Debug, Default, Deserialize)]
@@ -24,6 +24,11 @@ struct Posted<'a> {
 /// The half of a ticket that is told as `session`; the node is told anyway.
 pub(super) fn session(ticket: &Ticket) -> String {
     format!("{:032x}", ticket.secret())
+}
+
+/// The secret of a ticket, as [`session`] tells it.
+pub(super) fn secret(session: &str) -> Option<u128> {
+    SessionId::parse(session).map(|it| u128::from_be_bytes(it.to_bytes()))
 }
 
 /// Reads a request in JSON: the ticket, and a message of text.

@@ -8,8 +8,8 @@ use crate::close::CloseReason;
 use crate::command::{Start, Wording};
 use crate::event::{Crowd, Entered, Entry, Event, Member, Reply, Welcome};
 use crate::history::Page;
-use crate::id::{RequestId, SessionId};
-use crate::publication::{Offset, Publication, Sender};
+use crate::id::{RequestId, SessionId, UserId};
+use crate::publication::{Offset, Payload, Publication, Sender};
 
 /// What the server says of itself.
 const VERSION: &str = concat!("fanfare ", env!("CARGO_PKG_VERSION"));
@@ -59,10 +59,10 @@ fn answer(sink: &mut impl Sink, id: u64, event: &Event) -> Option<()> {
     sink.number(Field::new("id", 1), id);
     match event {
         Event::Welcome(of) => sink.message(Field::new("connect", 5), |sink| welcome(sink, of)),
-        Event::Subscribed { entry, start, wording, lasts, .. } => {
+        Event::Subscribed { entry, start, wording, lasts, greeting, .. } => {
             sink.message(Field::new("subscribe", 6), |sink| {
                 expiry(sink, *lasts, [Field::new("expires", 1), Field::new("ttl", 2)]);
-                entered(sink, *entry, *start);
+                entered(sink, *entry, *start, greeting.as_ref());
                 sink.switch(Field::new("delta", 13), *wording == Wording::Differences);
             });
         }
@@ -104,6 +104,14 @@ fn answer(sink: &mut impl Sink, id: u64, event: &Event) -> Option<()> {
 }
 
 fn unasked(sink: &mut impl Sink, event: &Event) -> Option<()> {
+    if let Event::Refreshed { lasts, .. } = event {
+        sink.message(PUSH, |sink| {
+            sink.message(Field::new("refresh", 12), |sink| {
+                expiry(sink, *lasts, [Field::new("expires", 1), Field::new("ttl", 2)]);
+            });
+        });
+        return Some(());
+    }
     let (channel, field) = match event {
         Event::Joined { channel, .. } => (channel, Field::new("join", 5)),
         Event::Left { channel, .. } => (channel, Field::new("leave", 6)),
@@ -122,11 +130,17 @@ fn unasked(sink: &mut impl Sink, event: &Event) -> Option<()> {
                 sink.number(Field::new("code", 2), code.into());
                 sink.text(Field::new("reason", 3), reason);
             }
-            Event::Subscribed { entry: Some(entry), .. } => {
-                sink.switch(Field::new("recoverable", 1), true);
-                sink.text(Field::new("epoch", 4), &entry.position.epoch.to_string());
-                sink.number(Field::new("offset", 5), entry.position.offset.0);
-                sink.switch(Field::new("positioned", 6), true);
+            Event::Subscribed { entry, start, greeting, .. } => {
+                let place = entry.map(|entry| (entry.position.epoch, place(entry, *start)));
+                sink.switch(Field::new("recoverable", 1), place.is_some());
+                if let Some((epoch, offset)) = place {
+                    sink.text(Field::new("epoch", 4), &epoch.to_string());
+                    sink.number(Field::new("offset", 5), offset.0);
+                }
+                sink.switch(Field::new("positioned", 6), place.is_some());
+                if let Some(greeting) = greeting {
+                    sink.data(Field::new("data", 7), greeting);
+                }
             }
             _ => {}
         });
@@ -151,8 +165,8 @@ fn welcome(sink: &mut impl Sink, of: &Welcome) {
     sink.text(Field::new("version", 2), VERSION);
     expiry(sink, of.lasts, [Field::new("expires", 3), Field::new("ttl", 4)]);
     let subscriptions = of.entered.iter().map(|it| (it.channel.as_str().to_owned(), it));
-    sink.map(Field::new("subs", 6), subscriptions, |sink, Entered { entry, start, .. }| {
-        entered(sink, *entry, *start);
+    sink.map(Field::new("subs", 6), subscriptions, |sink, Entered { entry, start, greeting, .. }| {
+        entered(sink, *entry, *start, greeting.as_ref());
     });
     sink.number(Field::new("ping", 7), of.heartbeat.as_secs());
     sink.switch(Field::new("pong", 8), true);
@@ -162,21 +176,28 @@ fn welcome(sink: &mut impl Sink, of: &Welcome) {
     sink.text(Field::new("node", 10), &of.node);
 }
 
-/// Where a subscriber enters a channel. What it has missed follows as publications, so it is still at the place that it named.
-fn entered(sink: &mut impl Sink, entry: Option<Entry>, start: Start) {
-    let Some(Entry { position, recovered }) = entry else { return };
-    let (was_recovering, offset) = match start {
-        Start::Since(since) if recovered => (true, since.offset),
-        Start::Since(_) => (true, position.offset),
-        Start::Live | Start::Rewind(_) => (false, position.offset),
-    };
-    sink.switch(Field::new("recoverable", 3), true);
-    sink.text(Field::new("epoch", 6), &position.epoch.to_string());
-    sink.switch(Field::new("recovered", 8), recovered);
-    let Offset(offset) = offset;
-    sink.number(Field::new("offset", 9), offset);
-    sink.switch(Field::new("positioned", 10), true);
+/// Where a subscriber enters a channel, and what the application has it told.
+fn entered(sink: &mut impl Sink, entry: Option<Entry>, start: Start, greeting: Option<&Payload>) {
+    sink.switch(Field::new("recoverable", 3), entry.is_some());
+    if let Some(entry) = entry {
+        sink.text(Field::new("epoch", 6), &entry.position.epoch.to_string());
+        sink.switch(Field::new("recovered", 8), entry.recovered);
+        sink.number(Field::new("offset", 9), place(entry, start).0);
+    }
+    sink.switch(Field::new("positioned", 10), entry.is_some());
+    if let Some(greeting) = greeting {
+        sink.data(Field::new("data", 11), greeting);
+    }
+    let was_recovering = entry.is_some() && matches!(start, Start::Since(_));
     sink.switch(Field::new("was_recovering", 12), was_recovering);
+}
+
+/// Where a subscriber stands. What it has missed follows as publications, so it is still at the place that it named.
+fn place(entry: Entry, start: Start) -> Offset {
+    match start {
+        Start::Since(since) if entry.recovered => since.offset,
+        Start::Since(_) | Start::Live | Start::Rewind(_) => entry.position.offset,
+    }
 }
 
 /// For how long a token is good, in whole seconds, and at least one: 0 would be for ever.
@@ -208,12 +229,9 @@ fn publication(sink: &mut impl Sink, of: &Publication) {
 
 /// From whom, where, and how it is marked.
 fn placed(sink: &mut impl Sink, of: &Publication) {
-    if let Some(Sender { user, profile }) = of.sender.as_deref() {
+    if let Some(Sender { user, profile, session, note }) = of.sender.as_deref() {
         sink.message(Field::new("info", 5), |sink| {
-            client(sink, user.as_str(), None);
-            if let Some(profile) = profile {
-                sink.data(Field::new("conn_info", 3), profile);
-            }
+            client(sink, user.as_ref(), *session, [profile.as_ref(), note.as_ref()]);
         });
     }
     sink.number(Field::new("offset", 6), of.offset().0);
@@ -221,13 +239,21 @@ fn placed(sink: &mut impl Sink, of: &Publication) {
 }
 
 pub(super) fn member(sink: &mut impl Sink, of: &Member) {
-    client(sink, of.user.as_ref().map_or("", |user| user.as_str()), Some(of.session));
-    if let Some(profile) = &of.profile {
-        sink.data(Field::new("conn_info", 3), profile);
-    }
+    client(sink, of.user.as_ref(), Some(of.session), [of.profile.as_ref(), of.note.as_ref()]);
 }
 
-fn client(sink: &mut impl Sink, user: &str, session: Option<SessionId>) {
-    sink.text(Field::always("user", 1), user);
+/// Who somebody is, and what others are shown of it, anywhere and on the channel.
+fn client(
+    sink: &mut impl Sink,
+    user: Option<&UserId>,
+    session: Option<SessionId>,
+    [anywhere, here]: [Option<&Payload>; 2],
+) {
+    sink.text(Field::always("user", 1), user.map_or("", UserId::as_str));
     sink.text(Field::always("client", 2), &session.map(|it| it.to_string()).unwrap_or_default());
+    for (field, shown) in [(Field::new("conn_info", 3), anywhere), (Field::new("chan_info", 4), here)] {
+        if let Some(shown) = shown {
+            sink.data(field, shown);
+        }
+    }
 }

@@ -10,8 +10,9 @@ use super::encode;
 use crate::close::CloseReason;
 use crate::command::{Command, Decoded, Rejection};
 use crate::error::{ErrorCode, Failure};
-use crate::grant::Pattern;
+use crate::event::Event;
 use crate::grant::claims::ID_BYTES_MAX;
+use crate::grant::{Pass, Pattern};
 use crate::id::{SessionId, UserId};
 use crate::server_api::{ApiCall, ApiReply, CONNECTIONS_MAX, Filter, NodeFacts, Whom};
 
@@ -73,7 +74,8 @@ pub fn decode(method: &str, body: &[u8]) -> Result<ApiCall, Failure> {
         }
         "subscribe" => {
             let (fields, whom) = (read()?, Target::of_body(method, body)?.whom(["user", "session"])?);
-            Ok(ApiCall::Subscribe { whom, channel: fields.channel(method)?, start: fields.start()? })
+            let pass = Pass::default();
+            Ok(ApiCall::Subscribe { whom, channel: fields.channel(method)?, start: fields.start()?, pass })
         }
         "unsubscribe" => {
             let whom = Target::of_body(method, body)?.whom(["user", "session"])?;
@@ -172,7 +174,7 @@ impl Target {
             match self.whom(["user", "session"])? {
                 Whom::User(user) => filter.user = Some(user),
                 Whom::Session(session) => filter.session = Some(session),
-                Whom::Token(_) => {}
+                Whom::Token(_) | Whom::Among(_) => {}
             }
         }
         Ok(filter)
@@ -266,6 +268,9 @@ pub fn encode_reply(reply: &ApiReply) -> Vec<u8> {
         }
         ApiReply::Connections(roll) => typed("connections", roll),
         ApiReply::Nodes(nodes) => typed("nodes", &Nodes { nodes }),
+        ApiReply::Returned { payload } => {
+            encode_fields(&encode::fields(&Event::Returned { payload: payload.clone() }))
+        }
         ApiReply::Done => b"{}".to_vec(),
     }
 }

@@ -195,7 +195,7 @@ fn member_fields(member: &Member) -> MemberFields<'_> {
     MemberFields {
         user: member.user.as_ref().map(|user| user.as_str()),
         session: member.session.to_string(),
-        info: member.profile.as_ref().map(raw),
+        info: member.shown().map(raw),
     }
 }
 
@@ -218,13 +218,10 @@ pub(super) fn past<'a>(channel: &'a Channel, page: &'a Page) -> Fields<'a> {
 }
 
 fn past_fields(publication: &Publication) -> PastFields<'_> {
-    let sender = publication.sender.as_ref();
+    let author = publication.author();
     PastFields {
         offset: publication.offset().0,
-        from: sender.map(|sender| SenderFields {
-            user: sender.user.as_str(),
-            info: sender.profile.as_ref().map(raw),
-        }),
+        from: author.map(|(user, profile)| SenderFields { user: user.as_str(), info: profile.map(raw) }),
         label: publication.payload.label().map(Label::as_str),
         data: raw(&publication.payload),
     }
@@ -291,10 +288,10 @@ pub(super) fn publication(publication: &Publication, delivery: Delivery) -> Fram
             out.extend_from_slice(br#","offset":"#);
             out.extend_from_slice(position.offset.0.to_string().as_bytes());
         }
-        if let Some(sender) = &publication.sender {
+        if let Some((user, profile)) = publication.author() {
             out.extend_from_slice(br#","from":{"user":"#);
-            write_string(out, sender.user.as_str());
-            if let Some(profile) = &sender.profile {
+            write_string(out, user.as_str());
+            if let Some(profile) = profile {
                 out.extend_from_slice(br#","info":"#);
                 profile.write_json(out);
             }

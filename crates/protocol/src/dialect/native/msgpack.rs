@@ -12,8 +12,9 @@ use super::encode;
 use crate::command::{Decoded, Rejection};
 use crate::event::{Event, Reply};
 use crate::history::Page;
+use crate::id::UserId;
 use crate::msgpack::{Malformed, Reader, Token, from_json, key_to_json, to_json};
-use crate::publication::{Delivery, Publication, Sender};
+use crate::publication::{Delivery, Payload, Publication};
 use crate::websocket::{Frame, FrameKind};
 
 /// Reads the commands of one message, in order.
@@ -90,8 +91,8 @@ fn past(mut event: Map<'_>, page: &Page) {
     for publication in &page.publications {
         let mut message = Map::begin(out);
         number(message.field("offset"), publication.offset().0);
-        if let Some(from) = &publication.sender {
-            sender(message.field("from"), from);
+        if let Some(author) = publication.author() {
+            from(message.field("from"), author);
         }
         if let Some(label) = publication.payload.label() {
             text(message.field("label"), label.as_str());
@@ -109,8 +110,8 @@ pub(super) fn publication(publication: &Publication, delivery: Delivery) -> Fram
         if let Some(position) = &publication.position {
             number(message.field("offset"), position.offset.0);
         }
-        if let Some(from) = &publication.sender {
-            sender(message.field("from"), from);
+        if let Some(author) = publication.author() {
+            from(message.field("from"), author);
         }
         match delivery {
             Delivery::Live => {}
@@ -124,10 +125,10 @@ pub(super) fn publication(publication: &Publication, delivery: Delivery) -> Fram
     })
 }
 
-fn sender(out: &mut Vec<u8>, sender: &Sender) {
+fn from(out: &mut Vec<u8>, (user, profile): (&UserId, Option<&Payload>)) {
     let mut from = Map::begin(out);
-    text(from.field("user"), sender.user.as_str());
-    if let Some(profile) = &sender.profile {
+    text(from.field("user"), user.as_str());
+    if let Some(profile) = profile {
         profile.write_msgpack(from.field("info"));
     }
 }

@@ -33,8 +33,9 @@ fn position(offset: u64) -> Option<Position> {
 fn positions_and_senders_are_spelt_where_there_are_any() {
     let channel = Channel::parse("room:\"1\\").unwrap();
     let sender = |profile: Option<&str>| Sender {
-        user: UserId::new("zoë \"z\""),
+        user: Some(UserId::new("zoë \"z\"")),
         profile: profile.map(|json| Payload::parse(json).unwrap()),
+        ..Sender::default()
     };
     let encoded = |sender, position| {
         let publication = Publication::new(Draft { sender, ..draft(channel.as_str(), "[1]") }, position);

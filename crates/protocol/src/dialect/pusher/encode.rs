@@ -33,7 +33,7 @@ pub(super) fn reply(reply: &Reply) -> Option<Frame> {
         Event::NothingKept { channel } => spell("pusher:cache_miss", Some(channel), "{}"),
         Event::Joined { channel, member } => {
             let user_id = user(member);
-            let data = json(&Added { user_id: &user_id, user_info: raw(member.profile.as_ref()) });
+            let data = json(&Added { user_id: &user_id, user_info: raw(member.shown()) });
             spell("pusher_internal:member_added", Some(channel), &data)
         }
         Event::Left { channel, member } => {
@@ -74,11 +74,11 @@ pub(super) fn publication(publication: &Publication) -> Frame {
         text::write_string(out, publication.payload.label().map_or(UNNAMED, Label::as_str));
         out.extend_from_slice(br#","channel":"#);
         text::write_string(out, name);
-        if let Some(sender) = &publication.sender
+        if let Some((user, _)) = publication.author()
             && Kind::of(name).access == Access::Presence
         {
             out.extend_from_slice(br#","user_id":"#);
-            text::write_string(out, sender.user.as_str());
+            text::write_string(out, user.as_str());
         }
         out.extend_from_slice(br#","data":"#);
         text::write(out, &publication.payload);
@@ -150,7 +150,7 @@ fn established(welcome: &Welcome) -> Frame {
 fn presence(crowd: &Crowd) -> PresenceFields<'_> {
     let mut hash = BTreeMap::new();
     for member in crowd.members.iter().flatten() {
-        hash.entry(user(member)).or_insert_with(|| raw(member.profile.as_ref()));
+        hash.entry(user(member)).or_insert_with(|| raw(member.shown()));
     }
     PresenceFields { count: hash.len(), ids: hash.keys().cloned().collect(), hash }
 }

@@ -35,6 +35,7 @@ fn present(name: &str, users: u64, connections: u64, members: &[&str]) -> ApiRep
         user: Some(UserId::new(user)),
         session: SessionId::from_random([1; 16]),
         profile: None,
+        note: None,
     };
     let members = Some(members.iter().map(member).collect());
     ApiReply::Present { channel: within(name), crowd: Arc::new(Crowd { users, connections, members }) }

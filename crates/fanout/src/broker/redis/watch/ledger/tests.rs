@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::keyed::names_that_collide_in_one_are_spread_in_another;
 
 struct Rig {
     ledger: Ledger,
@@ -265,4 +266,9 @@ async fn channels_move_from_one_ledger_to_another() {
     }
     assert!(left == 0 && to.ledger.is_complete() && to.ledger.was_interrupted());
     assert!(["a", "adrift", "c"].iter().all(|name| to.ledger.heard(name).is_some()));
+}
+
+#[test]
+fn names_that_collide_in_one_ledger_are_spread_in_another() {
+    names_that_collide_in_one_are_spread_in_another(|| Rig::new().ledger.channels.hasher().clone());
 }
