@@ -9,7 +9,7 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use fanfare_protocol::command::Request;
+use fanfare_protocol::command::{Command, Request, Start, Wording};
 use fanfare_protocol::dialect::Incoming;
 use fanfare_protocol::error::{ErrorCode, Failure};
 use fanfare_protocol::event::{Crowd, Entry, Event};
@@ -162,9 +162,9 @@ impl Shell {
             Act::Raw(text) => self.hear(text),
             Act::Open(channel) => {
                 let channel = Channel::parse(name(channel)).expect("a name");
-                let (start, presence) = (Default::default(), true);
+                let (start, wording) = (Start::Live, Wording::Whole);
                 let command =
-                    fanfare_protocol::command::Command::Subscribe { channel, start, presence, proof: None };
+                    Command::Subscribe { channel, start, presence: true, wording, filter: None, proof: None };
                 self.feed(Input::Opening(Request { id: None, command }));
             }
             Act::PassMillis(millis) => self.pass(Duration::from_millis(millis.into())),
@@ -280,7 +280,7 @@ impl Shell {
                     assert!(!self.has_closed, "something is said after the Close: {effect:?}");
                     spell(reply);
                 }
-                Effect::Ping | Effect::Enter { .. } | Effect::Heed { .. } => {
+                Effect::Ping | Effect::Enter { .. } | Effect::Heed { .. } | Effect::LookOut { .. } => {
                     assert!(!self.has_closed, "after the Close: {effect:?}")
                 }
                 Effect::GoLive { reply: None, .. }
@@ -372,6 +372,7 @@ impl Shell {
             }
             Effect::Send(_)
             | Effect::Ping
+            | Effect::LookOut { .. }
             | Effect::Exceeded(_)
             | Effect::Close { .. }
             | Effect::EchoClose(_) => return None,

@@ -1,5 +1,6 @@
-// An application that writes down its webhooks, for tests that ask it what came: POST /<application> is a webhook, GET /<application>
-// answers with all of them as they came, POST /<application>/<channel> has the next one that speaks of the channel answered with 503.
+// An application that writes down its webhooks, for tests that ask it what came: POST /<place> is a webhook, GET /<place> answers
+// with all of them as they came, POST /<place>/<channel> has the next one that speaks of the channel answered with 503. What comes
+// to /broken never is taken.
 // Prints its port.
 
 import { createServer } from "node:http";
@@ -24,6 +25,6 @@ const server = createServer(async (request, response) => {
   }
   kept.get(app).push({ headers: request.headers, body: text });
   const refused = [...busy].find((channel) => text.includes(channel));
-  response.writeHead(busy.delete(refused) ? 503 : 200).end();
+  response.writeHead(busy.delete(refused) || app === "broken" ? 503 : 200).end();
 });
 server.listen(0, "127.0.0.1", () => console.log(server.address().port));

@@ -9,6 +9,8 @@ import Backend from "pusher";
 
 export const url = new URL(process.env.FANFARE_URL);
 export const internal = new URL(process.env.FANFARE_INTERNAL_URL);
+/** A node of the cluster, past the proxy. */
+export const node = (n) => new URL(process.env[`CLUSTER_NODE_${n}_URL`]);
 export const app = { id: "4711", key: "shop-key", secret: "shop-secret" };
 export const other = { id: "4712", key: "other-key", secret: "other-secret" };
 
@@ -19,13 +21,13 @@ export function backend({ id, key, secret } = app) {
 
 const open = new Set();
 
-/** Options of a client; `user` is who it says it is on presence channels and when it signs in. */
-export function options({ user, application = app, watchlist } = {}) {
+/** Options of a client; `user` is who it says it is on presence channels and when it signs in, `at` where it connects. */
+export function options({ user, application = app, watchlist, at = url } = {}) {
   const signer = backend(application);
   return {
     cluster: "none",
-    wsHost: url.hostname,
-    wsPort: Number(url.port),
+    wsHost: at.hostname,
+    wsPort: Number(at.port),
     forceTLS: false,
     enabledTransports: ["ws"],
     enableStats: false,

@@ -8,7 +8,9 @@ import { afterEach, test } from "node:test";
 import Echo from "laravel-echo";
 import Pusher from "pusher-js";
 import WebSocket from "ws";
-import { app, backend, client, closeAll, connecting, fresh, gathered, heard, internal, options, other, subscribed, url } from "./scene.mjs";
+import {
+  app, backend, client, closeAll, connecting, fresh, gathered, heard, internal, node, options, other, subscribed, url,
+} from "./scene.mjs";
 
 afterEach(closeAll);
 
@@ -93,6 +95,37 @@ test("a presence channel names its members, each user once, and tells who comes 
   again.disconnect();
   assert.equal((await removed.until(1))[0].data.id, "bob");
   assert.equal(added.all.length, 1);
+});
+
+test("who hears a channel is told how many do, where the application wants that", async () => {
+  const name = fresh("news-");
+  const counted = async (how) => {
+    const pusher = await client(how);
+    const channel = pusher.subscribe(name);
+    const { all, until } = gathered(channel, "pusher:subscription_count");
+    const becomes = async (count) => {
+      for (let more = 1; all.at(-1)?.data.subscription_count !== count; more = all.length + 1) await until(more);
+      assert.equal(channel.subscriptionCount, count);
+    };
+    return { pusher, all, becomes };
+  };
+  const ann = await counted({ at: node(1) });
+  await ann.becomes(1);
+  const bob = await counted({ at: node(2) });
+  await ann.becomes(2);
+  await bob.becomes(2);
+  bob.pusher.disconnect();
+  await ann.becomes(1);
+
+  const hall = await subscribed(await client({ user: "ann" }), fresh("presence-"));
+  const members = gathered(hall, "pusher:subscription_count");
+  const theirs = await counted({ application: other });
+  const [late, more] = [gathered(hall, "e"), await counted({ at: node(3) })];
+  await ann.becomes(2);
+  await backend().trigger(hall.name, "e", 1);
+  await late.until(1);
+  assert.deepEqual([members.all, theirs.all], [[], []], "on no presence channel, and nobody else's clients");
+  more.pusher.disconnect();
 });
 
 test("who subscribes to a cache channel hears what was published last", async () => {

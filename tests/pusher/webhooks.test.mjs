@@ -10,9 +10,12 @@ afterEach(closeAll);
 
 const recorder = (path) => new URL(path, process.env.FANFARE_RECORDER_URL);
 
-/** The events that an application was told of a channel, in order; each webhook has to be valid by the library's judgement. */
-async function told(channel, application = app) {
-  const webhooks = await (await fetch(recorder(application.id))).json();
+/**
+ * The events that an application was told of a channel, in order and at one of its places; each webhook has to be valid by the
+ * library's judgement.
+ */
+async function told(channel, application = app, place = application.id) {
+  const webhooks = await (await fetch(recorder(place))).json();
   return webhooks.flatMap(({ headers, body }) => {
     const webhook = backend(application).webhook({ headers, rawBody: body });
     assert.ok(webhook.isValid(), body);
@@ -22,11 +25,11 @@ async function told(channel, application = app) {
 }
 
 /** Waits until it was told exactly this of a channel, whose name is left out. */
-async function hears(channel, expected, application = app) {
+async function hears(channel, expected, application = app, place = application.id) {
   let events = [];
   for (let tries = 0; tries < 600 && events.length < expected.length; tries++) {
     await setTimeout(50); // Between two questions, not for what is waited for.
-    events = await told(channel, application);
+    events = await told(channel, application, place);
   }
   assert.deepEqual(events.map(({ channel, ...rest }) => rest), expected);
 }
@@ -119,6 +122,22 @@ test("an application is told of its own channels, signed by its own secret", asy
   assert.deepEqual(await told(name), []);
   const [{ headers, body }] = await (await fetch(recorder(other.id))).json();
   assert.ok(!backend(app).webhook({ headers, rawBody: body }).isValid(), "by another application's");
+});
+
+test("each place is told what it wants, and one that takes nothing holds up no other", async () => {
+  const [name, more] = [`${fresh("news-")}-audited`, fresh("news-")];
+  const pusher = await client();
+  await subscribed(pusher, name);
+  await hears(name, [occupied], app, "audit");
+  await hears(name, [occupied, count(1)]);
+  for (let tries = 0; tries < 600 && !(await told(name, app, "broken")).length; tries++) await setTimeout(50);
+  pusher.unsubscribe(name);
+  await hears(name, [occupied, vacated], app, "audit");
+  await subscribed(pusher, more);
+  await hears(more, [occupied, count(1)]);
+  assert.deepEqual(await told(more, app, "audit"), [], "it is not among its channels");
+  const broken = await told(name, app, "broken");
+  assert.ok(broken.length > 0 && broken.every((event) => event.name === "channel_occupied"), "it is tried again");
 });
 
 test("a webhook that is not taken is sent again", async () => {

@@ -7,7 +7,7 @@ import { Fanfare } from '../index.js';
 import { Link } from '../../../tests/browser/support/link.mjs';
 import { Cluster } from './support/cluster.mjs';
 import { Listener } from './support/listener.mjs';
-import { until } from './support/until.mjs';
+import { until, within } from './support/until.mjs';
 
 let cluster;
 let channel;
@@ -141,7 +141,7 @@ test('a loop that is slower than its channel has the channel wait in history, an
   await until(() => it.room.state === 'paused', 'the pause');
   const got = [];
   while (got.at(-1) !== 40) {
-    const { value } = await loop.next();
+    const { value } = await within(loop.next(), 'the next event');
     assert.equal(value.type, 'message');
     got.push(value.data);
   }

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { afterEach, test } from 'node:test';
 import { Fanfare } from '../index.js';
 import { Peer } from './support/peer.mjs';
-import { until } from './support/until.mjs';
+import { until, within } from './support/until.mjs';
 
 let fanfare;
 afterEach(() => fanfare?.close());
@@ -81,7 +81,7 @@ test('what is gone is told between what was heard before and what comes', async 
   await hears(told, 'f41');
   assert.deepEqual(told, ['e1', 'lost', 'f41']);
   const looped = [];
-  while (looped.length < 3) looped.push((await loop.next()).value.type);
+  while (looped.length < 3) looped.push((await within(loop.next(), 'the next event')).value.type);
   assert.deepEqual(looped, ['message', 'gap', 'message']);
   assert.deepEqual(room.position, { epoch: 'f', offset: 41 });
 });
@@ -94,7 +94,7 @@ test('a place that the server lost is told, and entered again from where it was'
   first.say(message(1));
   const interrupted = room.once('interrupted');
   first.say({ type: 'unsubscribed', channel: 'room:1', code: 4410, reason: 'gap' }, message(2));
-  assert.equal((await interrupted).code, 4410);
+  assert.equal((await within(interrupted, 'the interruption')).code, 4410);
   assert.deepEqual(await first.admit(2, { epoch: 'e', offset: 2, recovered: true }), { epoch: 'e', offset: 1 });
   first.say(message(2));
   await hears(told, 'e2');
@@ -124,7 +124,7 @@ test('a loop on a channel without history that is too slow is told how many gave
   await until(() => heard === 10);
   const got = [];
   for (let n = 0; n < 4; n += 1) {
-    const { value } = await loop.next();
+    const { value } = await within(loop.next(), 'the next event');
     got.push(value.cause ? `${value.cause} ${value.missed}` : value.data);
   }
   assert.deepEqual(got, ['overflow 7', 8, 9, 10]);
@@ -143,7 +143,7 @@ test('leaving a loop leaves the subscription, and unsubscribing ends the loop', 
   assert.equal(room.state, 'subscribed');
   const ended = (async () => { for await (const _ of room); })();
   room.unsubscribe();
-  await ended;
+  await within(ended, 'the end of the loop');
   await first.command('unsubscribe');
   assert.equal(fanfare.subscriptions.size, 0);
 });

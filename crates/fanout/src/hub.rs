@@ -28,7 +28,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
 
 use crate::broker::{Broker, BrokerError, Heard, LaneEnds, Link, hash};
-use crate::interest::Interest;
+use crate::interest::{Interest, Stake};
 use crate::outbox::Outbox;
 use crate::registry::{Entering, Joined, Left, Registry, Slice, Walk};
 use crate::wakes::Wakes;
@@ -212,6 +212,22 @@ impl Hub {
         }
     }
 
+    /// Has the node hear what is told of a channel's members, for as long as the answer lives. Of what is published there nobody
+    /// hears anything by that.
+    ///
+    /// # Errors
+    /// [`BrokerError`], within the deadline.
+    pub async fn overhear(&self, channel: &Channel) -> Result<Overheard, BrokerError> {
+        self.call(BrokerCall::Watch, self.interest.enter(channel))
+            .await
+            .map(|stake| Overheard { _stake: stake })
+    }
+
+    /// How often the broker's link was lost, or something that came over it.
+    pub fn losses(&self) -> u64 {
+        self.broker.losses()
+    }
+
     /// Queues the reply that tells the client it is subscribed, unless it knows already, then what it has missed, and lets
     /// publications follow.
     pub fn go_live(&self, channel: &Channel, outbox: &Outbox, reply: impl Into<Option<Frame>>) {
@@ -347,6 +363,12 @@ impl Hub {
         publications.clear();
         deliveries
     }
+}
+
+/// That a channel's notices are heard. Dropped, they no longer are.
+#[derive(Debug)]
+pub struct Overheard {
+    _stake: Stake,
 }
 
 /// What a lane has taken and is not done with.

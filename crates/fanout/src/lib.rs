@@ -26,5 +26,5 @@ mod registry;
 mod simulation;
 mod wakes;
 
-pub use hub::{Hub, HubOptions};
+pub use hub::{Hub, HubOptions, Overheard};
 pub use outbox::{Batch, Full, Order, Outbox, Queued, Socket, SubscriberId};

@@ -34,6 +34,10 @@
 //! is back by another connection on any node, which takes its place in silence. The timer is the node's; a node that shuts
 //! down leaves its seat to go cold after the grace, and others clear it.
 //!
+//! **Counts.** Where those who hear a channel are told how many they are, each step that changes it tells the number ([`counts`]).
+//!
+//! **Acquaintances.** A client may be told of users whether they are there without hearing what they hear ([`lookout`]).
+//!
 //! **Debts.** What a backend is to be told of channels is kept in the book too, and with each change which node owes it ([`debts`]).
 //!
 //! **Invariants.**
@@ -59,16 +63,18 @@ use futures_util::future::BoxFuture;
 use crate::broker::BrokerError;
 
 mod audience;
+mod counts;
 mod crowds;
 mod debts;
 mod desk;
+mod lookout;
 pub mod memory;
 pub mod redis;
 mod table;
 pub(crate) mod wire;
 
-pub use debts::{About, Abouts, Debt, Silent, Teller, Topic};
-pub use desk::{Desk, PresenceOptions};
+pub use debts::{About, Abouts, Debt, Recipient, Silent, Teller, Topic, Wants, Word};
+pub use desk::{Desk, Listening, PresenceOptions};
 
 /// The most members that a crowd names; a larger one is counted alone.
 pub const MEMBERS_MAX: u64 = 20_000;
@@ -179,6 +185,8 @@ pub struct Notice {
     pub channel: Channel,
     /// What happened, in order.
     pub turns: Vec<Turn>,
+    /// How many connections are on it after that, where those who hear it are told.
+    pub connections: Option<u64>,
 }
 
 /// A user has come or gone.

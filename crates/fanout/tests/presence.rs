@@ -5,6 +5,7 @@
 
 mod presence {
     pub(crate) mod cluster;
+    pub(crate) mod counting;
     pub(crate) mod debts;
     pub(crate) mod failover;
     pub(crate) mod faults;
@@ -57,6 +58,19 @@ mod telling {
         a_change_while_it_is_told_is_told_next
         what_a_dead_node_owes_another_one_tells
         a_lost_answer_loses_no_word
+        backends_are_told_each_by_itself
+    }
+}
+
+/// What those are told who hear it.
+mod counting {
+    use super::presence::{cluster::Cluster, counting};
+
+    contract! {
+        counting:
+        those_who_hear_are_told_how_many_they_are
+        who_comes_back_is_told_how_many_there_are
+        a_storm_costs_a_few_words
     }
 }
 

@@ -1,11 +1,11 @@
-//! What operators ask: is it alive, is it ready, what is it doing; and the page that shows it to a newcomer.
+//! What operators ask: is it alive, is it ready, what is it doing; and the pages that show it to them and to newcomers.
 
-use ::http::{HeaderMap, StatusCode, header};
+use ::http::{HeaderMap, Request, StatusCode, header};
 use bytes::Bytes;
 use fanfare_fanout::broker::Link;
 use serde::Serialize;
 
-use crate::http::{Answer, Body, json, text, with_type};
+use crate::http::{Answer, Body, Door, json, operators, text, with_type};
 use crate::node::Services;
 
 pub(crate) mod console;
@@ -34,6 +34,9 @@ struct Status<'a> {
     messages_sent: u64,
     broker: BrokerStatus,
     draining: bool,
+    /// Where the operators' console is, for who is on the same machine.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    console: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -43,7 +46,7 @@ struct BrokerStatus {
 }
 
 /// What the node is doing, for the page and for people.
-pub(crate) fn status(services: &Services) -> Answer {
+pub(crate) fn status<B>(request: &Request<B>, services: &Services) -> Answer {
     let metrics = &services.metrics;
     let settings = services.settings();
     let status = Status {
@@ -57,6 +60,7 @@ pub(crate) fn status(services: &Services) -> Answer {
         messages_sent: metrics.messages_sent(),
         broker: BrokerStatus { kind: services.hub.broker_kind(), connected: services.hub.link() == Link::Up },
         draining: services.readiness.is_draining(),
+        console: operators::place(request, services),
     };
     json(StatusCode::OK, serde_json::to_vec(&status).expect("plain fields are JSON"))
 }
@@ -70,7 +74,17 @@ pub(crate) fn metrics(services: &Services) -> Answer {
     with_type(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", body)
 }
 
-/// A file of the page.
-pub(crate) fn page(asset: &console::Asset, headers: &HeaderMap) -> Answer {
+/// The file at this path of a listener's page, where there is one and the listener has a page.
+pub(crate) fn page(door: Door, path: &str, services: &Services) -> Option<console::Asset> {
+    let settings = services.settings();
+    match door {
+        Door::Public if settings.console.enabled => console::asset(path),
+        Door::Internal if settings.console.internal => console::operators(path),
+        Door::Public | Door::Internal => None,
+    }
+}
+
+/// A file of a page.
+pub(crate) fn serve(asset: &console::Asset, headers: &HeaderMap) -> Answer {
     asset.response(headers.get(header::IF_NONE_MATCH)).map(Body::from)
 }

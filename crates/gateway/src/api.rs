@@ -35,6 +35,7 @@ const AT_ONCE: usize = 64;
 
 mod ingest;
 mod keyed;
+mod log;
 mod openapi;
 mod rights;
 
@@ -43,12 +44,18 @@ use rights::Rights;
 
 /// Answers one call.
 pub(crate) async fn answer(peer: IpAddr, request: Request<Incoming>, services: &Arc<Services>) -> Answer {
-    if services.settings().centrifugo.is_some() && keyed::presents_key(&request) {
+    if let Err(why) = services.settings().api_keys.examine(&request) {
+        return http::failure(&why);
+    }
+    if services.settings().offer.is_some() && keyed::presents_key(&request) {
         return keyed::answer(peer, request, services).await;
     }
     let method = request.uri().path().trim_start_matches("/api/").to_owned();
     if method == "openapi.json" {
         return http::only_get(request.method(), || http::json(StatusCode::OK, openapi::served()));
+    }
+    if method == "rights" {
+        return http::only_get(request.method(), || rights_of(peer, request.headers(), services));
     }
     let label = label(&method);
     let answer = if request.method() != Method::POST {
@@ -63,6 +70,14 @@ pub(crate) async fn answer(peer: IpAddr, request: Request<Incoming>, services: &
     };
     services.metrics.api_request(label, answer.status().as_u16());
     answer
+}
+
+/// What the caller may do.
+fn rights_of(peer: IpAddr, headers: &HeaderMap, services: &Services) -> Answer {
+    match services.settings().api_keys.authorise(peer, bearer(headers)) {
+        Ok(rights) => http::json(StatusCode::OK, rights.told()),
+        Err(failure) => http::failure(&failure),
+    }
 }
 
 fn label(method: &str) -> ApiMethod {
@@ -82,6 +97,7 @@ fn label(method: &str) -> ApiMethod {
         "rpc" => ApiMethod::Call,
         "batch" => ApiMethod::Batch,
         "ingest" => ApiMethod::Ingest,
+        "log" => ApiMethod::Log,
         _ => ApiMethod::Other,
     }
 }
@@ -95,6 +111,10 @@ async fn call(
     let settings = services.settings();
     let rights = settings.api_keys.authorise(peer, bearer(request.headers()))?;
     let body = body(request, services).await?;
+    if method == "log" {
+        rights.check_node()?;
+        return log::answer(&body);
+    }
     let (calls, shape) = native::api::decode_all(method, &body)?;
     let answers = perform_all(calls, shape.is_ordered(), &rights, &settings.policy, services).await;
     native::api::encode_all(shape, answers)
@@ -138,7 +158,7 @@ async fn body(request: Request<Incoming>, services: &Services) -> Result<Bytes, 
 }
 
 /// The key of `Authorization: Bearer`.
-fn bearer(headers: &HeaderMap) -> Option<&str> {
+pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
     let presented = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, key) = presented.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use fanfare_fanout::broker::BrokerError;
 use fanfare_fanout::cluster::{self, Ear, Told};
+use fanfare_metrics::Latencies;
 use fanfare_protocol::error::{ErrorCode, Failure};
 use fanfare_protocol::publication::Payload;
 use fanfare_protocol::server_api::{Filter, NodeFacts, Roll};
@@ -85,13 +86,30 @@ pub(crate) struct Census {
     is_wanted: Notify,
 }
 
-/// The totals of the last beat, and what they came to a second.
+/// The totals of the last beat, and what they came to since the one before.
 #[derive(Debug)]
 struct Pace {
     at: Instant,
     received: u64,
     sent: u64,
+    taken: Latencies,
+    /// Messages in and out.
     per_second: (f64, f64),
+    /// The ages of what sockets took: the half, and 99 in a hundred.
+    ages: (Option<f64>, Option<f64>),
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            at: Instant::now(),
+            received: 0,
+            sent: 0,
+            taken: Latencies::default(),
+            per_second: (0.0, 0.0),
+            ages: (None, None),
+        }
+    }
 }
 
 impl Default for Census {
@@ -100,7 +118,7 @@ impl Default for Census {
             life: fastrand::u64(..),
             others: Mutex::default(),
             surveys: Mutex::default(),
-            pace: Mutex::new(Pace { at: Instant::now(), received: 0, sent: 0, per_second: (0.0, 0.0) }),
+            pace: Mutex::default(),
             is_wanted: Notify::new(),
         }
     }
@@ -142,23 +160,31 @@ impl Census {
         let seconds = pace.at.elapsed().as_secs_f64().max(0.001);
         let rate = |now: u64, before: u64| now.saturating_sub(before) as f64 / seconds;
         let per_second = (rate(received, pace.received), rate(sent, pace.sent));
-        *pace = Pace { at: Instant::now(), received, sent, per_second };
+        let taken = services.metrics.latencies();
+        let age = |share| taken.quantile_since(&pace.taken, share);
+        let ages = (age(0.5), age(0.99));
+        *pace = Pace { at: Instant::now(), received, sent, taken, per_second, ages };
     }
 }
 
 /// What this node says of itself.
 fn facts(services: &Services) -> NodeFacts {
     let Services { metrics, readiness, clock, roster, census, .. } = services;
-    let (received, sent) = census.pace.lock().per_second;
+    let ((received, sent), (half, most)) = {
+        let pace = census.pace.lock();
+        (pace.per_second, pace.ages)
+    };
     let (cpu_seconds, memory_bytes) = metrics.process();
-    let draining = readiness.is_draining();
+    let (settings, report) = (services.settings(), readiness.report(services));
     NodeFacts {
-        node: services.settings().policy.node.clone(),
+        node: settings.policy.node.clone(),
         version: env!("CARGO_PKG_VERSION").into(),
         uptime_seconds: clock.moment().since_start().as_secs(),
-        ready: readiness.report(services).ready,
-        draining,
+        ready: report.ready,
+        failing: report.failing.iter().map(|check| (*check).into()).collect(),
+        draining: readiness.is_draining(),
         connections: metrics.connections(),
+        connections_max: settings.limits.connections.get() as u64,
         users: roster.users() as u64,
         subscriptions: metrics.subscriptions(),
         channels: metrics.channels(),
@@ -166,6 +192,9 @@ fn facts(services: &Services) -> NodeFacts {
         messages_sent: metrics.messages_sent(),
         messages_received_per_second: received,
         messages_sent_per_second: sent,
+        publish_to_write_p50_ms: half,
+        publish_to_write_p99_ms: most,
+        lag_ms: u64::try_from(readiness.lag().as_millis()).unwrap_or(u64::MAX),
         queued_bytes: metrics.queued_bytes(),
         memory_bytes,
         cpu_seconds,

@@ -7,11 +7,12 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::config::{self, Flag, Mistakes, Source};
 
+mod bench;
 mod caller;
 mod connections;
 mod health;
 mod import_centrifugo;
-mod logging;
+mod log_level;
 mod publish;
 mod remote;
 mod serve;
@@ -69,6 +70,10 @@ enum Command {
     Channels(connections::Pattern),
     /// Watch a cluster: its nodes, the channels that most hear, and who reads too slowly.
     Top(top::Watch),
+    /// Say how much a node logs, or have it log more or less for a while.
+    LogLevel(log_level::Wish),
+    /// Put a node or a cluster under a load, and say how late and how complete what it delivers is.
+    Bench(bench::Load),
     /// Print completions for a shell: fanfare completions bash > /etc/bash_completion.d/fanfare
     Completions {
         /// Which shell.
@@ -108,6 +113,8 @@ pub fn main() -> ExitCode {
         Some(Command::Connections(wanted)) => connections::run(wanted),
         Some(Command::Channels(wanted)) => connections::run_channels(wanted),
         Some(Command::Top(watch)) => top::run(watch),
+        Some(Command::LogLevel(wish)) => log_level::run(wish),
+        Some(Command::Bench(load)) => bench::run(load),
         Some(Command::Completions { shell }) => {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Arguments::command(), "fanfare", &mut script);

@@ -24,6 +24,7 @@
 mod authorities;
 mod check;
 mod choice;
+mod consumers;
 mod events;
 mod hooks;
 mod identity;
@@ -49,6 +50,7 @@ pub use choice::{
     AppEvent, BrokerKind, ClientCertificates, EventKind, ForwardedBy, LogFormat, OnFailure, PublishBy,
     RedisMode, Scope, SlowSubscriber, SubscribeBy, TlsVersion, Trial,
 };
+pub use consumers::{Consumer, Published};
 pub use events::Events;
 pub use hooks::Hooks;
 pub(crate) use identity::provider;
@@ -63,8 +65,8 @@ pub use source::{File, Flag, Source};
 pub use tokens::{Issuer, Jwt, KeyFetching};
 pub use typed::{
     Api, Auth, Caller, Centrifugo, Compression, Config, Console, DryRun, Heartbeat, History, Limits, Listen,
-    Log, Namespace, Node, Origin, Pace, Presence, Proxy, PusherApp, PusherWebhooks, Readiness, Redis, Tls,
-    TokenPlaces, Told, WebSocket,
+    Log, Namespace, Node, Numbers, Origin, Pace, Presence, Proxy, PusherApp, PusherHook, PusherWebhooks,
+    Readiness, Redis, Tls, TokenPlaces, Told, WebSocket,
 };
 
 /// Reads the layers, the later over the earlier: defaults, file, environment, flags.

@@ -35,7 +35,7 @@ use fanfare_protocol::limits::Bound;
 use fanfare_protocol::session::{Effect, Input, Session, Stage};
 use fanfare_protocol::time::{Moment, Now};
 use fanfare_protocol::websocket::{Event, Frame, Violation};
-use fanfare_protocol::{CloseReason, Form, SessionId, Ticket};
+use fanfare_protocol::{CloseReason, Form, SessionId, Ticket, UserId};
 use futures_util::FutureExt;
 use tracing::debug;
 
@@ -90,6 +90,8 @@ pub(crate) struct Guest {
 pub(crate) enum Membership {
     /// The node's.
     Common,
+    /// The node's too, with the rights of a caller of the server API: an operator at the console.
+    Operating(Arc<Grant>),
     /// That of the application with this namespace, and nobody else's.
     Of(Box<str>),
     /// Nobody's: it is told why, in its own dialect, and nothing else.
@@ -138,7 +140,7 @@ impl<T: Transport> Connection<T> {
         let (form, mut effects) = (form.into(), Vec::new());
         let policy = match &membership {
             Membership::Of(namespace) => services.settings().policy_of(Some(namespace)),
-            Membership::Common | Membership::Refused(_) => None,
+            Membership::Common | Membership::Operating(_) | Membership::Refused(_) => None,
         };
         let policy = policy.unwrap_or_else(|| services.settings().policy.clone());
         let limits = &policy.limits;
@@ -155,6 +157,7 @@ impl<T: Transport> Connection<T> {
         let outbox = Outbox::new(session.id(), form, queue_bytes);
         services.roster.enter(&outbox, Some(Origin { address, carrier, since: now.unix }));
         services.metrics.connection_opened(carrier);
+        debug!(session = %session.id(), %address, ?carrier, "connection opened");
         let mut connection = Self {
             transport: transport(message_bytes),
             session,
@@ -399,7 +402,6 @@ impl<S: ByteStream> Connection<WebSocket<S>> {
                 connection.schedule_tick();
                 poll_fn(|cx| connection.poll_turn(cx)).await;
             }
-            debug!(session = ?connection.session.id(), code = connection.session.outcome(), "connection ended");
         }
     }
 
@@ -441,9 +443,14 @@ impl<T> Drop for Connection<T> {
         metrics.outbox_queued(-i64::try_from(discarded).expect("a queue is bounded"));
         if let Some(grant) = self.session.grant() {
             roster.forget(&self.outbox, grant);
+            if !grant.acquaintances.is_empty() {
+                desk.look_away(self.session.id());
+            }
         }
         roster.leave(&self.outbox);
         let outcome = self.session.outcome();
+        let user = self.session.grant().and_then(|grant| grant.user.as_ref()).map(UserId::as_str);
+        debug!(session = %self.session.id(), user, code = outcome, "connection ended");
         if outcome == CloseReason::HeartbeatTimeout.number() {
             metrics.heartbeat_timed_out();
         }

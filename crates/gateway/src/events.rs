@@ -8,7 +8,8 @@
 //!                            └──────────────────────────── settle: this was told ◄────────────────────────────────────────────┘
 //! ```
 //!
-//! A [`Lane`] leads to one backend: the one at `events.url`, and one for each application that has its own. Two sorts of things
+//! A [`Lane`] leads to one backend: the one at `events.url`, and those that applications have for their own channels, of which none
+//! waits for another. Two sorts of things
 //! go along it. What happened to a connection happened on this node and is known here alone: it waits in a bounded queue, and is lost
 //! with the node. What is true of a channel is true of the cluster: the book says which node [owes](fanfare_fanout::presence::Teller)
 //! word of it, and what there is to say is asked when it is said. However often it changes meanwhile, one word waits.
@@ -28,7 +29,7 @@ use std::time::Duration;
 
 use ::http::{HeaderMap, Uri};
 use bytes::Bytes;
-use fanfare_fanout::presence::{Abouts, Debt, Teller};
+use fanfare_fanout::presence::{Abouts, Debt, Recipient, Teller, Wants};
 use fanfare_metrics::{Metrics, Purpose};
 use fanfare_protocol::Channel;
 use fanfare_protocol::happening::{Happening, Kinds, Noticed, Report};
@@ -38,7 +39,7 @@ use parking_lot::RwLock;
 
 use crate::clock::Clock;
 use crate::config::{Config, EventKind, Told};
-use crate::http::pusher;
+use crate::http;
 use crate::outgoing::{Dialer, Outgoing, Policy};
 
 mod lane;
@@ -64,18 +65,22 @@ pub(crate) struct Events {
 #[derive(Debug, Default)]
 struct Ways {
     /// For what no application has for its own.
-    common: Option<Arc<Lane>>,
+    common: Lanes,
     /// The namespaces of whose channels that is told; none for all of them.
     namespaces: Option<HashSet<Box<str>>>,
     /// By the namespace of the application.
-    applications: HashMap<Box<str>, Arc<Lane>>,
+    applications: HashMap<Box<str>, Lanes>,
+    /// The namespaces on whose channels subscribers are told how many they are.
+    counting: HashSet<Box<str>>,
 }
+
+/// Those along which the same is told, each as far as its backend wants it.
+type Lanes = Vec<(Recipient, Arc<Lane>)>;
 
 /// Where a lane leads, and what goes along it.
 pub(crate) struct Terms {
     pub(crate) kinds: Kinds,
-    /// Which of them there are on a channel.
-    pub(crate) kinds_of: fn(&Channel) -> Kinds,
+    pub(crate) kinds_of: Box<KindsOf>,
     pub(crate) url: Uri,
     pub(crate) spell: Box<Spell>,
     pub(crate) outgoing: Outgoing,
@@ -89,11 +94,14 @@ pub(crate) struct Terms {
 /// Makes of a report what is posted at this time.
 pub(crate) type Spell = dyn Fn(&Report<'_>, UnixMicros) -> (HeaderMap, Bytes) + Send + Sync;
 
+/// Which kinds are told of a channel.
+pub(crate) type KindsOf = dyn Fn(&Channel) -> Kinds + Send + Sync;
+
 /// Where a backend is told, what, and how that is spelt.
 pub(crate) struct Destination {
     pub(crate) url: String,
     pub(crate) kinds: Kinds,
-    pub(crate) kinds_of: fn(&Channel) -> Kinds,
+    pub(crate) kinds_of: Box<KindsOf>,
     pub(crate) spell: Box<Spell>,
 }
 
@@ -106,46 +114,42 @@ impl Events {
     pub(crate) fn configure(&self, config: &Config, dialer: &Dialer) -> Vec<Arc<Lane>> {
         let mut new = Vec::new();
         let mut ways = self.ways.write();
-        let mut lane = |lane: Option<&Arc<Lane>>, destination: Destination| {
+        let mut lane = |lanes: Option<&Lanes>, to: Recipient, destination: Destination| {
             let terms = Arc::new(terms(config, destination, dialer));
-            if let Some(lane) = lane {
+            let lane = lanes.into_iter().flatten().find(|(its, _)| *its == to);
+            if let Some((_, lane)) = lane {
                 lane.take_terms(Some(terms));
-                return lane.clone();
+                return (to, lane.clone());
             }
             let lane = Arc::new(Lane::new(terms, self.metrics.clone()));
             new.push(lane.clone());
-            lane
+            (to, lane)
         };
-        let common = native::destination(config).map(|it| lane(ways.common.as_ref(), it));
-        let applications: HashMap<_, _> = pusher::destinations(config)
-            .map(|(namespace, it)| {
-                let lane = lane(ways.applications.get(&namespace), it);
-                (namespace, lane)
-            })
-            .collect();
-        self.has_ways.store(common.is_some() || !applications.is_empty(), Ordering::Relaxed);
+        let common = native::destination(config);
+        let common: Lanes =
+            common.into_iter().map(|it| lane(Some(&ways.common), Recipient::default(), it)).collect();
+        let mut applications: HashMap<Box<str>, Lanes> = HashMap::new();
+        for (namespace, to, destination) in http::destinations(config) {
+            let lane = lane(ways.applications.get(&namespace), to, destination);
+            applications.entry(namespace).or_default().push(lane);
+        }
+        self.has_ways.store(!common.is_empty() || !applications.is_empty(), Ordering::Relaxed);
         let told = config
             .namespaces
             .iter()
             .filter(|(_, it)| it.events == Told::Backend)
             .map(|(name, _)| name.as_str().into());
         let namespaces = (!config.namespaces.is_empty()).then(|| told.collect());
-        let before = std::mem::replace(&mut *ways, Ways { common, namespaces, applications });
-        let closed = |(namespace, lane): &(Box<str>, Arc<Lane>)| {
-            if !ways.applications.contains_key(namespace) {
-                lane.take_terms(None);
-            }
-        };
-        before.applications.into_iter().for_each(|it| closed(&it));
-        if let Some(lane) = before.common.filter(|_| ways.common.is_none()) {
-            lane.take_terms(None);
-        }
+        let counting = http::counting(config).collect();
+        let before = std::mem::replace(&mut *ways, Ways { common, namespaces, applications, counting });
+        let goes_on = |lane: &Arc<Lane>| ways.all().any(|its| Arc::ptr_eq(its, lane));
+        before.all().filter(|lane| !goes_on(lane)).for_each(|lane| lane.take_terms(None));
         new
     }
 
     /// A conversation has been opened, or is over.
     pub(crate) fn of_connection(&self, happening: impl FnOnce() -> Happening) {
-        if let Some(lane) = &self.ways.read().common {
+        if let Some((_, lane)) = self.ways.read().common.first() {
             self.notice(lane, happening());
         }
     }
@@ -153,13 +157,15 @@ impl Events {
     /// Whether it is to be told of this channel that such a thing happened.
     pub(crate) fn wants(&self, channel: &Channel, kind: Kinds) -> bool {
         self.has_ways.load(Ordering::Relaxed)
-            && self.ways.read().way(channel).is_some_and(|(_, kinds)| kinds.has_any(kind))
+            && self.ways.read().of(channel).iter().any(|(_, lane)| lane.kinds(channel).has_any(kind))
     }
 
     /// Something that is no matter of the book has happened on a channel.
-    pub(crate) fn of_channel(&self, channel: &Channel, happening: Happening) {
-        if let Some((lane, _)) = self.ways.read().way(channel) {
-            self.notice(lane, happening);
+    pub(crate) fn of_channel(&self, channel: &Channel, happening: &Happening) {
+        for (_, lane) in self.ways.read().of(channel) {
+            if lane.kinds(channel).has_any(happening.kind()) {
+                self.notice(lane, happening.clone());
+            }
         }
     }
 
@@ -169,40 +175,58 @@ impl Events {
 }
 
 impl Ways {
-    /// Where it is told what happens on a channel, and which kinds of it are.
-    fn way(&self, channel: &Channel) -> Option<(&Arc<Lane>, Kinds)> {
-        let namespace = channel.as_str().split_once(':').map_or("default", |(namespace, _)| namespace);
-        if let Some(lane) = self.applications.get(namespace) {
-            return Some((lane, lane.kinds(channel)));
+    /// All of them.
+    fn all(&self) -> impl Iterator<Item = &Arc<Lane>> {
+        self.applications.values().chain([&self.common]).flatten().map(|(_, lane)| lane)
+    }
+
+    /// Where it is told what happens on a channel.
+    fn of(&self, channel: &Channel) -> &[(Recipient, Arc<Lane>)] {
+        let namespace = namespace(channel);
+        if let Some(lanes) = self.applications.get(namespace) {
+            return lanes;
         }
-        let lane = self.common.as_ref()?;
         let is_told = match &self.namespaces {
             Some(namespaces) => namespaces.contains(namespace),
             None => namespace != RESERVED_NAMESPACE,
         };
-        is_told.then(|| (lane, lane.kinds(channel)))
+        if is_told { &self.common } else { &[] }
     }
 }
 
+fn namespace(channel: &Channel) -> &str {
+    channel.as_str().split_once(':').map_or("default", |(namespace, _)| namespace)
+}
+
 impl Teller for Events {
-    fn abouts(&self, channel: &Channel) -> Abouts {
+    fn wants(&self, channel: &Channel) -> Wants {
         let ways = self.ways.read();
-        let Some((_, kinds)) = ways.way(channel) else { return Abouts::NONE };
-        [
-            (Kinds::OCCUPIED.and(Kinds::VACATED), Abouts::OCCUPANCY),
-            (Kinds::JOINED.and(Kinds::LEFT), Abouts::USERS),
-            (Kinds::COUNTED, Abouts::CONNECTIONS),
-        ]
-        .into_iter()
-        .filter(|(kind, _)| kinds.has_any(*kind))
-        .fold(Abouts::NONE, |all, (_, about)| all.and(about))
+        let of_lane = |(to, lane): &(Recipient, Arc<Lane>)| (to.clone(), abouts(lane.kinds(channel)));
+        Wants {
+            backends: ways.of(channel).iter().map(of_lane).collect(),
+            counts: ways.counting.contains(namespace(channel)) && http::is_counted(channel),
+        }
     }
 
     fn owe(&self, debt: Debt) {
-        if let Some((lane, _)) = self.ways.read().way(&debt.topic.channel) {
+        let ways = self.ways.read();
+        let lane = ways.of(&debt.topic.channel).iter().find(|(to, _)| *to == debt.topic.word.to);
+        if let Some((_, lane)) = lane {
             lane.owe(debt);
         }
     }
+}
+
+/// What the book has to keep for these to be told.
+fn abouts(kinds: Kinds) -> Abouts {
+    [
+        (Kinds::OCCUPIED.and(Kinds::VACATED), Abouts::OCCUPANCY),
+        (Kinds::JOINED.and(Kinds::LEFT), Abouts::USERS),
+        (Kinds::COUNTED, Abouts::CONNECTIONS),
+    ]
+    .into_iter()
+    .filter(|(kind, _)| kinds.has_any(*kind))
+    .fold(Abouts::NONE, |all, (_, about)| all.and(about))
 }
 
 /// The kinds that a configuration names.

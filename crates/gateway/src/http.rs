@@ -32,14 +32,17 @@ use crate::{admin, api};
 mod centrifugo;
 mod cors;
 mod handshake;
-mod host;
+pub(crate) mod host;
+pub(crate) mod operators;
 mod publish;
-pub(crate) mod pusher;
+mod pusher;
 mod query;
 mod streams;
 
+pub(crate) use centrifugo::{names, offer};
 use handshake::Purpose;
 pub(crate) use publish::{say, taken};
+pub(crate) use pusher::{counting, destinations, is_counted, realms};
 
 /// What every route answers with.
 pub(crate) type Answer = Response<Body>;
@@ -198,15 +201,16 @@ pub(crate) async fn answer(
             api::answer(peer.address, request, services).await
         }
         (Door::Internal, _) if path.starts_with("/apps/") => pusher::answer(request, services).await,
+        (Door::Internal, "/ws") => operators::upgrade(peer, request, services),
         (Door::Internal, "/metrics") => only_get(request.method(), || admin::metrics(services)),
         (_, "/health") => only_get(request.method(), admin::health),
         (_, "/ready") => only_get(request.method(), || admin::ready(services)),
-        (_, "/status") => only_get(request.method(), || admin::status(services)),
-        (Door::Public, _) if services.settings().console => match admin::console::asset(path) {
-            Some(asset) => only_get(request.method(), || admin::page(&asset, request.headers())),
+        (_, "/status") => only_get(request.method(), || admin::status(&request, services)),
+        (Door::Public, "/console") => only_get(request.method(), || operators::lead(&request, services)),
+        _ => match admin::page(door, path, services) {
+            Some(asset) => only_get(request.method(), || admin::serve(&asset, request.headers())),
             None => not_found(path),
         },
-        _ => not_found(path),
     }
 }
 
@@ -236,7 +240,7 @@ pub(crate) fn use_instead(methods: &'static str) -> Answer {
     refused
 }
 
-fn not_found(path: &str) -> Answer {
+pub(crate) fn not_found(path: &str) -> Answer {
     let shown: String = path.chars().take(64).collect();
     failure(&Failure::new(ErrorCode::NotFound, format!("nothing is served at {shown:?}")))
 }

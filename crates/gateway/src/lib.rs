@@ -12,12 +12,14 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod connection;
+mod consumers;
 mod errands;
 mod events;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod hooks;
 mod http;
+mod logging;
 pub mod node;
 mod orders;
 pub mod outgoing;

@@ -9,7 +9,7 @@
 //! told to go, paced over the drain window; then the listeners stop; then every task is waited for, until a deadline.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -35,10 +35,12 @@ use crate::census::{self, Census};
 use crate::clock::Clock;
 use crate::config::{self, BrokerKind, Config};
 use crate::connection::{Roster, Speakers, Talks, Wheel};
+use crate::consumers::{self, Consumers};
 use crate::errands::{self, Errands};
 use crate::events::{self, Events};
 use crate::hooks::Renewals;
 use crate::http::Door;
+use crate::logging;
 use crate::orders::{self, Bids};
 use crate::outgoing::Dialer;
 use crate::readiness::{self, Readiness};
@@ -97,12 +99,16 @@ pub(crate) struct Services {
     pub(crate) readiness: Readiness,
     /// For requests of the node's own.
     pub(crate) dialer: Dialer,
+    /// How what is fetched for publication is.
+    pub(crate) consumers: Consumers,
     /// What backends are told.
     pub(crate) events: Arc<Events>,
     /// Those about whom the backend is to be asked again.
     pub(crate) renewals: Renewals,
     /// Whether `/echo` is served.
     pub(crate) echo: bool,
+    /// Where the internal listener is, once it is bound.
+    pub(crate) internal: OnceLock<SocketAddr>,
     pub(crate) tasks: TaskTracker,
 }
 
@@ -156,6 +162,8 @@ pub struct Node {
     stop: CancellationToken,
     /// The tasks that tell backends, and what stops them: before the broker, which they need.
     tellers: (TaskTracker, CancellationToken),
+    /// The tasks that fetch publications, and what stops them: before everything else.
+    fetchers: (TaskTracker, CancellationToken),
 }
 
 impl Node {
@@ -183,20 +191,24 @@ impl Node {
 
         let public = listener::bind(config.listen.public).await.context("listen.public")?;
         let internal = listener::bind(config.listen.internal).await.context("listen.internal")?;
+        let _ = services.internal.set(internal.local_addr()?);
         let node = Self {
             public: public.local_addr()?,
             internal: internal.local_addr()?,
             services: services.clone(),
             stop: stop.clone(),
             tellers: (TaskTracker::new(), CancellationToken::new()),
+            fetchers: (TaskTracker::new(), CancellationToken::new()),
         };
         node.tell(config);
+        consumers::start(config, &services, &node.fetchers.0, &node.fetchers.1);
         tasks.spawn(orders::follow(services.clone(), stop.clone()));
         tasks.spawn(users::share(services.clone(), config.presence.heartbeat, stop.clone()));
         tasks.spawn(errands::follow(services.clone(), stop.clone()));
         tasks.spawn(orders::follow_bids(services.clone(), stop.clone()));
         tasks.spawn(census::share(services.clone(), stop.clone()));
         tasks.spawn(readiness::watch(services.clone(), stop.clone()));
+        tasks.spawn(logging::watch(stop.clone()));
         // Without what was revoked no token is taken, and a ticket that was given before this node hears others is worth little;
         // but with the broker away clients are let wait elsewhere than in the backlog.
         let Services { revoked, errands, bids, .. } = &*services;
@@ -259,8 +271,10 @@ impl Node {
     /// Tells every client to go, paced over the drain window, and returns when all tasks have ended, or when they
     /// should have.
     pub async fn drain(self) {
-        let Self { services, stop, tellers: (tellers, telling), .. } = self;
-        drain::run(&services).await;
+        let Self { services, stop, tellers: (tellers, telling), fetchers: (fetchers, fetching), .. } = self;
+        fetching.cancel();
+        fetchers.close();
+        tokio::join!(drain::run(&services), fetchers.wait());
         tokio::join!(services.desk.close(), census::leave(&services));
         telling.cancel();
         tellers.close();
@@ -339,6 +353,7 @@ fn services(
         &tasks,
         HubOptions { broker_timeout, check_interval: CHECK_INTERVAL, now: Clock::wall },
     );
+    desk.look_around(&hub, &tasks);
     let dialer = Dialer::new(&config.authorities, tasks.clone(), metrics.clone());
     let means = Means { dialer: &dialer, tasks: &tasks, metrics: &metrics, stop };
     let settings = Settings::of(config, None, &means);
@@ -350,6 +365,7 @@ fn services(
         desk,
         dialer,
         events,
+        consumers: Consumers::default(),
         renewals: Renewals::default(),
         metrics,
         clock,
@@ -364,6 +380,7 @@ fn services(
         admission: Admission::default(),
         readiness: Readiness::default(),
         echo: config.echo,
+        internal: OnceLock::new(),
         tasks,
     }
 }

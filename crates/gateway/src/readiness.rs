@@ -67,7 +67,9 @@ pub(crate) struct Report {
     pub(crate) ready: bool,
     node: Box<str>,
     /// The checks that have failed.
-    failing: Vec<&'static str>,
+    pub(crate) failing: Vec<&'static str>,
+    /// What does not work, and is nothing to clients.
+    degraded: Vec<&'static str>,
     checks: Checks,
 }
 
@@ -175,7 +177,8 @@ impl Readiness {
             ("stall", checks.stall.ok),
         ];
         let failing: Vec<_> = outcomes.into_iter().filter(|(_, ok)| !ok).map(|(name, _)| name).collect();
-        Report { ready: failing.is_empty(), node: settings.policy.node.clone(), failing, checks }
+        let degraded = if services.consumers.are_down() { vec!["consumers"] } else { Vec::new() };
+        Report { ready: failing.is_empty(), node: settings.policy.node.clone(), failing, degraded, checks }
     }
 }
 

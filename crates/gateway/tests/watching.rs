@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::{Output, Stdio};
 
-use fanfare_testbed::{Client, Gateway, eventually};
+use fanfare_testbed::{Client, Gateway, RedisServer, eventually, http};
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt;
 use tokio::process::Command;
@@ -129,10 +129,141 @@ async fn top_is_live_on_a_terminal_until_it_is_interrupted() {
 async fn completions_know_every_subcommand() {
     for shell in ["bash", "zsh", "fish"] {
         let script = run(&["completions", shell]).await;
-        for command in ["connections", "channels", "top", "subscribe", "check-config"] {
+        for command in ["connections", "channels", "top", "subscribe", "bench", "check-config"] {
             assert!(printed(&script).contains(command), "{command} for {shell}");
         }
     }
     let help = run(&["connections", "--help"]).await;
     assert!(printed(&help).contains("Examples:"), "{}", printed(&help));
+}
+
+/// Frozen, a node's kernel still takes connections, and the others have heard from it only just: nobody hangs, and it is named.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_frozen_is_named_by_whoever_asks_another() {
+    let redis = RedisServer::start().await;
+    let start = async |name: &str| {
+        let (name, url) = (format!("node.name={name}"), format!("redis.urls={}", redis.url()));
+        let settings = [name.as_str(), "broker.kind=redis", &url];
+        Gateway::start(Path::new(PROGRAM), &settings).await
+    };
+    let (a, b) = (start("a").await, start("b").await);
+    let (mut here, there) = (Client::connect(a.public()).await, Client::connect(b.public()).await);
+    let ask =
+        async |method: &str| http::post(a.internal(), &format!("/api/{method}"), &[], "{}").await.json();
+    let found = async || {
+        let page = ask("connections").await;
+        let nodes: Vec<_> =
+            page["connections"].as_array().expect("a list").iter().map(|it| it["node"].clone()).collect();
+        (json!(nodes), page["unanswered"].clone())
+    };
+    eventually("both answer", async || found().await == (json!(["a", "b"]), json!([]))).await;
+    eventually("it is named while it is frozen", async || {
+        // One that has been silent for long is not listed at all: again, if this machine was as slow as that.
+        b.thaw().await;
+        eventually("both are known", async || {
+            ask("nodes").await["nodes"].as_array().expect("a list").len() == 2
+        })
+        .await;
+        b.freeze().await;
+        found().await == (json!(["a"]), json!(["b"]))
+    })
+    .await;
+    let listed = run(&["connections", "--api", &format!("http://{}", a.internal())]).await;
+    assert!(
+        printed(&listed).contains(here.welcome()["session"].as_str().expect("a name")),
+        "{}",
+        printed(&listed)
+    );
+    here.publish("room:1", json!("others go on")).await;
+    b.thaw().await;
+    eventually("both answer again", async || found().await == (json!(["a", "b"]), json!([]))).await;
+    there.close().await;
+}
+
+/// A load of some messages: heard by all, once, and told for people and for programs.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bench_says_what_was_published_and_that_all_of_it_was_heard() {
+    let settings = ["limits.messages_per_second=0"];
+    let node = Gateway::start(Path::new(PROGRAM), &settings).await;
+    let url = format!("ws://{}/ws", node.public());
+    let load =
+        ["--connections", "10", "--channels", "4", "--publishers", "3", "--rate", "60", "--seconds", "1"];
+    let output = run(&[&["bench", "--url", &url, "--json"], &load[..]].concat()).await;
+    assert!(output.status.success(), "{}{}", printed(&output), told(&output));
+    let report: Value = serde_json::from_str(printed(&output)).expect("one object");
+    let count = |name: &str| report[name].as_u64().unwrap_or_else(|| panic!("{name} in {report}"));
+    // Whatever was due within the second, however late it was sent: a channel has two subscribers or three.
+    assert_eq!(count("published"), 60);
+    assert!((120..=180).contains(&count("expected")), "{report}");
+    assert_eq!((count("heard"), count("lost"), count("disordered")), (count("expected"), 0, 0), "{report}");
+    assert!(report["latency_ms"]["p50"].as_f64() <= report["latency_ms"]["max"].as_f64(), "{report}");
+    assert_eq!(told(&output), "", "progress is for terminals");
+
+    let output = run(&[&["bench", "--url", &url], &load[..]].concat()).await;
+    for part in ["10 subscribers in 4 channels", "published          60", "lost                0", "p99"] {
+        assert!(printed(&output).contains(part), "{part:?} in {}", printed(&output));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bench_fails_where_not_everything_is_published() {
+    // Clients do not publish in this namespace, and there is no other.
+    let node = Gateway::start(Path::new(PROGRAM), &["namespaces.quiet.publish=none"]).await;
+    let url = format!("ws://{}/ws", node.public());
+    let small = ["--connections", "2", "--channels", "1", "--rate", "10", "--seconds", "1"];
+    let quiet = run(&[&["bench", "--url", &url, "--channel", "quiet:a"], &small[..]].concat()).await;
+    assert!(!quiet.status.success());
+    assert!(
+        printed(&quiet).contains("failed             10") && printed(&quiet).contains("4403"),
+        "{}",
+        printed(&quiet)
+    );
+    assert!(told(&quiet).contains("not everything"), "{}", told(&quiet));
+    let nowhere = run(&[&["bench", "--url", &url], &small[..]].concat()).await;
+    assert!(!nowhere.status.success() && told(&nowhere).contains("no namespace"), "{}", told(&nowhere));
+    let many = run(&["bench", "--url", &url, "--connections", "1", "--channels", "2"]).await;
+    assert!(!many.status.success() && told(&many).contains("at least one"), "{}", told(&many));
+}
+
+/// The level is another one for a while, and what it shows then says of whom it is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_logs_more_for_a_while_when_it_is_asked_to() {
+    let (node, api, key) = node().await;
+    let key = key.path().to_str().unwrap();
+    let level = async |arguments: &[&str]| {
+        let output = run(&[&["log-level", "--api", &api, "--key-file", key], arguments].concat()).await;
+        assert!(output.status.success(), "{}", told(&output));
+        printed(&output).to_owned()
+    };
+    let logged = |session: &str| {
+        let log = node.log();
+        let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        lines
+            .filter(|line| line["session"] == session)
+            .map(|line| line["message"].clone())
+            .collect::<Vec<_>>()
+    };
+    let visit = async || {
+        let client = Client::connect(node.public()).await;
+        let session = client.welcome()["session"].as_str().unwrap().to_owned();
+        client.close().await;
+        session
+    };
+    let before = visit().await;
+    assert_eq!(level(&[]).await, "info, as configured\n");
+    assert_eq!(
+        level(&["info,fanfare_gateway=debug", "--seconds", "600"]).await,
+        "info,fanfare_gateway=debug, for 600 s\n"
+    );
+    assert!(level(&[]).await.starts_with("info,fanfare_gateway=debug, for "));
+    let shown = visit().await;
+    eventually("it is logged", async || logged(&shown) == ["connection opened", "connection ended"]).await;
+    assert_eq!(logged(&before), [""; 0]);
+    level(&["debug", "--seconds", "1"]).await;
+    eventually("it is what is configured again", async || level(&[]).await == "info, as configured\n").await;
+    let after = visit().await;
+    let last = visit().await;
+    assert!(logged(&after).is_empty() && logged(&last).is_empty());
+    let loud = run(&["log-level", "loud", "--api", &api, "--key-file", key]).await;
+    assert!(!loud.status.success() && told(&loud).contains("directives such as"), "{}", told(&loud));
 }

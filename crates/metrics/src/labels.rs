@@ -312,6 +312,26 @@ label! {
 }
 
 label! {
+    /// Where a consumer fetches publications.
+    pub enum Source as "source" {
+        /// A Redis Stream.
+        RedisStream = "redis_stream",
+    }
+}
+
+label! {
+    /// What became of an entry that a consumer has read.
+    pub enum Consumed as "outcome" {
+        /// The broker has taken it.
+        Accepted = "accepted",
+        /// The broker has not taken it: it is read again.
+        Deferred = "deferred",
+        /// Nobody could publish it: it was put aside or dropped.
+        Refused = "refused",
+    }
+}
+
+label! {
     /// Which method of the server API was called.
     pub enum ApiMethod as "method" {
         /// `POST /api/publish`.
@@ -344,6 +364,8 @@ label! {
         Batch = "batch",
         /// `POST /api/ingest`.
         Ingest = "ingest",
+        /// `POST /api/log`.
+        Log = "log",
         /// A path under `/api/` that does not exist.
         Other = "other",
     }

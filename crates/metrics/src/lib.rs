@@ -13,6 +13,7 @@ mod auth;
 mod broker;
 mod catalog;
 mod connections;
+mod consumers;
 mod document;
 mod events;
 mod hooks;
@@ -29,9 +30,11 @@ use prometheus::process_collector::ProcessCollector;
 use crate::catalog::Catalog;
 pub use crate::document::document;
 pub use crate::labels::{
-    Answered, ApiMethod, BrokerCall, Carrier, Command, Enforcement, Errand, EventOutcome, Hook, HookOutcome,
-    HttpVersion, Limit, Listener, Outcome, Purpose, Refusal, Sacrifice, TlsHandshake, TokenRefusal,
+    Answered, ApiMethod, BrokerCall, Carrier, Command, Consumed, Enforcement, Errand, EventOutcome, Hook,
+    HookOutcome, HttpVersion, Limit, Listener, Outcome, Purpose, Refusal, Sacrifice, Source, TlsHandshake,
+    TokenRefusal,
 };
+pub use crate::traffic::Latencies;
 
 /// The content type of [`Metrics::render`].
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
@@ -48,6 +51,7 @@ pub struct Metrics {
     outgoing: outgoing::Outgoing,
     hooks: hooks::Hooks,
     events: events::Events,
+    consumers: consumers::Consumers,
     catalog: Catalog,
 }
 
@@ -64,12 +68,13 @@ impl Metrics {
         let outgoing = outgoing::Outgoing::declare(&mut catalog);
         let hooks = hooks::Hooks::declare(&mut catalog);
         let events = events::Events::declare(&mut catalog);
+        let consumers = consumers::Consumers::declare(&mut catalog);
         let node = node::Node::declare(&mut catalog);
         catalog
             .registry
             .register(Box::new(ProcessCollector::for_self()))
             .expect("process metrics have a prefix of their own");
-        Self { connections, traffic, broker, tls, auth, node, outgoing, hooks, events, catalog }
+        Self { connections, traffic, broker, tls, auth, node, outgoing, hooks, events, consumers, catalog }
     }
 
     /// Every metric in Prometheus' text format 0.0.4, sorted by name.

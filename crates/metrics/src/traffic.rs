@@ -51,6 +51,32 @@ const RECEIVED_SAVED_BYTES: usize = 8;
 const LATENCY: usize = 9;
 const SLOTS: usize = LATENCY + LATENCY_NANOS.len() + 1;
 
+/// How old publications were when subscribers' sockets took them: how many of them, bucket by bucket, since the start.
+#[derive(Clone, Debug, Default)]
+pub struct Latencies([u64; LATENCY_NANOS.len() + 1]);
+
+impl Latencies {
+    /// The age, in milliseconds, that this share of what was taken since `before` does not exceed, as exactly as the buckets say; none where
+    /// nothing was taken. Beyond the last bound nothing is known but that it was passed.
+    #[must_use]
+    pub fn quantile_since(&self, before: &Self, share: f64) -> Option<f64> {
+        let taken: Vec<u64> =
+            self.0.iter().zip(before.0).map(|(now, then)| now.saturating_sub(then)).collect();
+        let wanted = taken.iter().sum::<u64>() as f64 * share;
+        let mut passed = 0.0;
+        for (bucket, count) in taken.into_iter().enumerate().filter(|(_, count)| *count > 0) {
+            let count = count as f64;
+            if passed + count >= wanted {
+                let from = bucket.checked_sub(1).map_or(0, |below| LATENCY_NANOS[below]) as f64;
+                let to = LATENCY_NANOS.get(bucket).map_or(from, |bound| *bound as f64);
+                return Some((from + (to - from) * (wanted - passed).max(0.0) / count) / 1e6);
+            }
+            passed += count;
+        }
+        None
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Traffic {
     /// Whatever is counted once per read, push or write.
@@ -252,6 +278,12 @@ impl Metrics {
         u64::try_from(self.traffic.hot.sum(OUTBOX_BYTES).cast_signed()).unwrap_or(0)
     }
 
+    /// How old publications were that subscribers' sockets have taken since the start.
+    #[must_use]
+    pub fn latencies(&self) -> Latencies {
+        Latencies(std::array::from_fn(|bucket| self.traffic.hot.sum(LATENCY + bucket)))
+    }
+
     /// WebSocket messages received since the start.
     #[must_use]
     pub fn messages_received(&self) -> u64 {
@@ -262,5 +294,32 @@ impl Metrics {
     #[must_use]
     pub fn messages_sent(&self) -> u64 {
         self.traffic.hot.sum(SENT)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quantile_is_of_what_was_taken_since_and_lies_in_its_bucket() {
+        let metrics = Metrics::new();
+        metrics.publish_to_write_of_many(1_000, Duration::from_secs(3)); // Before what is asked for.
+        let before = metrics.latencies();
+        assert_eq!(metrics.latencies().quantile_since(&before, 0.5), None);
+        metrics.publish_to_write_of_many(90, Duration::from_micros(80));
+        metrics.publish_to_write_of_many(10, Duration::from_millis(7));
+        let taken = metrics.latencies();
+        let within = |share, from, to| {
+            let found = taken.quantile_since(&before, share).expect("something was taken");
+            assert!((from..=to).contains(&found), "{share}: {found} ms");
+        };
+        within(0.0, 0.05, 0.1);
+        within(0.5, 0.05, 0.1);
+        within(0.9, 0.05, 0.1);
+        within(0.99, 5.0, 10.0);
+        within(1.0, 5.0, 10.0);
+        metrics.publish_to_write_of_many(1_000_000, Duration::from_secs(99));
+        assert_eq!(metrics.latencies().quantile_since(&before, 0.99), Some(10_000.0), "and more");
     }
 }

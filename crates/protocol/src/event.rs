@@ -67,6 +67,25 @@ pub enum Event {
     },
     /// The client is who it says.
     Recognised,
+    /// Whether users whom the client knows are there, each as far as that is news to it.
+    Sighted {
+        /// Those who are.
+        there: Vec<UserId>,
+        /// Those who are not.
+        gone: Vec<UserId>,
+    },
+    /// Of so many users the client cannot be told whether they are there: of these it is.
+    Acquainted {
+        /// Those that were named first.
+        with: Vec<UserId>,
+    },
+    /// How many connections are subscribed to a channel.
+    Counted {
+        /// Which.
+        channel: Channel,
+        /// The client's own among them.
+        connections: u64,
+    },
     /// The proof that let the client in was replaced by one that is good for longer.
     Renewed {
         /// Where.

@@ -113,6 +113,17 @@ pub struct Grant {
     pub allowances: Vec<Allowance>,
     /// The one channel that the token is a [`Proof`] for (`channel`), and good for nothing else.
     pub proves: Option<Channel>,
+    /// Of whom its holder is told whether they are there.
+    pub acquaintances: Vec<Acquaintance>,
+}
+
+/// A user of whom others are told whether it is there: it is while it hears the channel that is its own.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Acquaintance {
+    /// Who.
+    pub user: UserId,
+    /// Where it is heard of.
+    pub channel: Channel,
 }
 
 /// What a backend changes of what is known of a client that is here.
@@ -219,6 +230,11 @@ impl Pattern {
     /// Takes what could be a channel's name, `*` being one of its characters.
     pub fn parse(text: &str) -> Option<Self> {
         Channel::parse(text).ok().map(Self)
+    }
+
+    /// As it is written.
+    pub fn as_str(&self) -> &str {
+        self.0.as_str()
     }
 
     /// Whether it names this channel. Takes time in proportion to both lengths, whatever the pattern.

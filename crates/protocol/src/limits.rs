@@ -32,6 +32,9 @@ pub struct Limits {
     pub trial: Trial,
 }
 
+/// The most users of whom one client is told whether they are there.
+pub const ACQUAINTANCES_MAX: usize = 100;
+
 /// A bound that a session meets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bound {

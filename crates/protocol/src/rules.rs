@@ -72,12 +72,23 @@ pub struct Rule {
     pub presence: bool,
     /// For whom it is written down who is.
     pub roll: Roll,
+    /// Whether subscribers are told how many they are, which takes `presence`.
+    pub count: Count,
     /// What becomes of slow subscribers.
     pub overflow: Overflow,
     /// For a client to subscribe.
     pub consent_to_subscribe: Consent,
     /// For each publication of a client.
     pub consent_to_publish: Consent,
+}
+
+/// Whether the subscribers of a channel are told how many they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Count {
+    /// They are.
+    Told,
+    /// They are not.
+    Untold,
 }
 
 /// For whom it is written down who is subscribed to a channel.
@@ -105,6 +116,7 @@ impl Rule {
         history: Some(Retention::SHORT),
         presence: true,
         roll: Roll::ForClients,
+        count: Count::Untold,
         overflow: Overflow::Disconnect,
         consent_to_subscribe: Consent::Given,
         consent_to_publish: Consent::Given,

@@ -60,7 +60,7 @@ use keepalive::{Due, Keepalive};
 use prelude::Prelude;
 use rate::Publishing;
 
-pub use effect::{Effect, Terms};
+pub use effect::{Effect, Terms, Told};
 pub use input::Input;
 pub use rate::{Bucket, Rate, Verdict};
 

@@ -37,26 +37,26 @@ export class Tabs {
 
   /**
    * `expected` matches the errors that this test provokes, such as those of a connection that is cut;
-   * `prepare` meets the page before it has loaded anything.
+   * `prepare` meets the page before it has loaded anything; `origins` are other hosts that the page may ask.
    */
-  async open(url, { expected, prepare, ...options } = {}) {
+  async open(url, { expected, prepare, origins = [], ...options } = {}) {
     const context = await this.#browser.newContext({ viewport: { width: 1280, height: 860 }, ...options });
     this.#contexts.push(context);
     const page = await context.newPage();
     page.setDefaultTimeout(WAIT_MS);
-    this.watch(page, new URL(url).origin, expected);
+    this.watch(page, [new URL(url).origin, ...origins], expected);
     prepare?.(page);
     await page.goto(url);
     return page;
   }
 
-  watch(page, origin, expected) {
+  watch(page, origins, expected) {
     const fault = (text) => {
       if (!expected?.test(text)) this.#faults.push(text);
     };
     page.on('console', (line) => ['error', 'warning'].includes(line.type()) && fault(line.text()));
     page.on('pageerror', (error) => fault(String(error)));
-    page.on('request', (request) => new URL(request.url()).origin === origin || fault(`asked ${request.url()}`));
+    page.on('request', (request) => [origins].flat().includes(new URL(request.url()).origin) || fault(`asked ${request.url()}`));
   }
 
   async close() {

@@ -12,6 +12,9 @@ const run = promisify(execFile);
 
 export class Cluster {
   url;
+  /** The public and the internal listeners of the nodes, in their order. */
+  publics;
+  internals;
   redis;
   #directory;
   /** Settings of the nodes, also of those that are started again. */
@@ -25,6 +28,8 @@ export class Cluster {
     await cluster.#do(['up', ...flags]);
     const { stdout } = await cluster.#do(['env']);
     cluster.url = stdout.match(/^CLUSTER_URL=(.*)$/m)[1];
+    cluster.publics = [...stdout.matchAll(/^CLUSTER_NODE_\d+_URL=(.*)$/gm)].map((it) => it[1]);
+    cluster.internals = [...stdout.matchAll(/^CLUSTER_NODE_\d+_INTERNAL=(.*)$/gm)].map((it) => it[1]);
     cluster.redis = stdout.match(/^CLUSTER_REDIS=(.*)$/m)[1];
     return cluster;
   }

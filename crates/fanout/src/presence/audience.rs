@@ -1,4 +1,4 @@
-//! Who on this node has asked to be told who joins and leaves.
+//! Who on this node is told who joins and leaves a channel, or how many there are.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -25,22 +25,38 @@ pub(super) struct Audience(Mutex<HashMap<Channel, IndexMap<SessionId, Listener>>
 #[derive(Debug)]
 struct Listener {
     outbox: Arc<Outbox>,
-    /// What it is to be told once it knows who was there before.
-    held: Option<Vec<Turn>>,
+    hears: Hears,
 }
 
-/// Whether a listener is told at once.
+/// What a listener is told, and what of it so far.
+#[derive(Debug)]
+enum Hears {
+    /// Who joins and leaves.
+    Turns,
+    /// The same once it knows who was there before: these.
+    TurnsAfter(Vec<Turn>),
+    /// How many there are, and that it was told last.
+    Count(Option<u64>),
+}
+
+/// What a listener is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Telling {
     AtOnce,
     /// Not before [`Audience::heed`].
     Later,
+    /// Not who joins and leaves, but how many there are.
+    Count,
 }
 
 impl Audience {
     pub(super) fn add(&self, channel: &Channel, session: SessionId, outbox: Arc<Outbox>, telling: Telling) {
-        let held = (telling == Telling::Later).then(Vec::new);
-        let listener = Listener { outbox, held };
+        let hears = match telling {
+            Telling::AtOnce => Hears::Turns,
+            Telling::Later => Hears::TurnsAfter(Vec::new()),
+            Telling::Count => Hears::Count(None),
+        };
+        let listener = Listener { outbox, hears };
         self.0.lock().entry(channel.clone()).or_default().insert(session, listener);
     }
 
@@ -60,8 +76,9 @@ impl Audience {
     pub(super) fn heed(&self, channel: &Channel, session: SessionId, crowd: &Crowd, metrics: &Metrics) {
         let mut channels = self.0.lock();
         let listener = channels.get_mut(channel).and_then(|listeners| listeners.get_mut(&session));
-        let Some(Listener { outbox, held }) = listener else { return };
-        for turn in news(held.take().unwrap_or_default(), crowd) {
+        let Some(Listener { outbox, hears }) = listener else { return };
+        let Hears::TurnsAfter(held) = std::mem::replace(hears, Hears::Turns) else { return };
+        for turn in news(held, crowd) {
             if let Some(frame) = outbox.encoding().dialect().encode(&event(channel, turn)) {
                 outbox.push(frame).unwrap_or_else(Queued::from).count(metrics);
             }
@@ -81,20 +98,43 @@ impl Audience {
         let Some(listeners) = channels.get_mut(channel) else { return };
         let session = turn.member.session;
         let event = event(channel, turn.clone());
-        let mut frames: [Option<Option<Frame>>; Encoding::ALL.len()] = Default::default();
+        let mut frames = Frames::default();
         for (_, listener) in listeners.iter_mut().filter(|(listener, _)| **listener != session) {
-            let Listener { outbox, held } = listener;
-            match held {
-                Some(held) if held.len() < HELD_MAX => held.push(turn.clone()),
-                Some(_) => outbox.order(Order::Overflowed),
-                None => {
-                    let encoding = outbox.encoding();
-                    let frame =
-                        frames[encoding as usize].get_or_insert_with(|| encoding.dialect().encode(&event));
-                    let Some(frame) = frame else { continue };
-                    outbox.push(frame.clone()).unwrap_or_else(Queued::from).count(metrics);
-                }
+            let Listener { outbox, hears } = listener;
+            match hears {
+                Hears::TurnsAfter(held) if held.len() < HELD_MAX => held.push(turn.clone()),
+                Hears::TurnsAfter(_) => outbox.order(Order::Overflowed),
+                Hears::Turns => frames.queue(&event, outbox, metrics),
+                Hears::Count(_) => {}
             }
+        }
+    }
+
+    /// Queues how many there are for everyone who is told that and has not been.
+    pub(super) fn tell_count(&self, channel: &Channel, connections: u64, metrics: &Metrics) {
+        let mut channels = self.0.lock();
+        let Some(listeners) = channels.get_mut(channel) else { return };
+        let event = Reply::unasked(Event::Counted { channel: channel.clone(), connections });
+        let mut frames = Frames::default();
+        for Listener { outbox, hears } in listeners.values_mut() {
+            let Hears::Count(told) = hears else { continue };
+            if told.replace(connections) != Some(connections) {
+                frames.queue(&event, outbox, metrics);
+            }
+        }
+    }
+}
+
+/// One event, as it is spelt in each encoding that somebody speaks; `None` where there is no word for it.
+#[derive(Default)]
+struct Frames([Option<Option<Frame>>; Encoding::ALL.len()]);
+
+impl Frames {
+    fn queue(&mut self, event: &Reply, outbox: &Outbox, metrics: &Metrics) {
+        let encoding = outbox.encoding();
+        let frame = self.0[encoding as usize].get_or_insert_with(|| encoding.dialect().encode(event));
+        if let Some(frame) = frame {
+            outbox.push(frame.clone()).unwrap_or_else(Queued::from).count(metrics);
         }
     }
 }
@@ -168,6 +208,37 @@ mod tests {
         audience.tell_turn(&channel, &turn(TurnKind::Left, &bob), &metrics);
         let [left] = &told(&outbox)[..] else { panic!("it is told at once") };
         assert!(left.contains("left") && left.contains("bob"), "{left}");
+    }
+
+    /// Each number once, and whoever comes is told the one that everybody else knows already.
+    #[test]
+    fn who_is_told_how_many_there_are_is_told_each_number_once() {
+        let (audience, metrics) = (Audience::default(), Metrics::new());
+        let channel = Channel::parse("shop:news").unwrap();
+        let counted = Reply::unasked(Event::Counted { channel: channel.clone(), connections: 1 });
+        let speaks = |encoding: &Encoding| encoding.dialect().encode(&counted).is_some();
+        let encoding = Encoding::ALL.into_iter().find(speaks).unwrap();
+        let outbox = |session| Outbox::new(SessionId::from_random([session; 16]), encoding, 1024 * 1024);
+        let (ann, bob, native) = (
+            outbox(1),
+            outbox(2),
+            Outbox::new(SessionId::from_random([3; 16]), Encoding::NativeJson, 1024 * 1024),
+        );
+        audience.add(&channel, ann.session(), ann.clone(), Telling::Count);
+        audience.add(&channel, native.session(), native.clone(), Telling::Count);
+        audience.tell_count(&channel, 1, &metrics);
+        audience.tell_count(&channel, 1, &metrics);
+        let [one] = &told(&ann)[..] else { panic!("told once") };
+        assert!(one.contains("news") && one.contains('1'), "{one}");
+        audience.add(&channel, bob.session(), bob.clone(), Telling::Count);
+        let joined = Turn { kind: TurnKind::Joined, member: member(2, "bob") };
+        audience.tell_turn(&channel, &joined, &metrics);
+        audience.tell_count(&channel, 1, &metrics);
+        assert_eq!((told(&ann).len(), told(&bob).len()), (0, 1), "the number is news to one of them");
+        assert_eq!(told(&native).len(), 0, "its dialect has no word for it");
+        audience.remove(&channel, ann.session());
+        audience.tell_count(&channel, 2, &metrics);
+        assert_eq!((told(&ann).len(), told(&bob).len()), (0, 1));
     }
 
     /// What nobody waits for has a bound, and who would exceed it comes back.

@@ -15,11 +15,13 @@
 //! - One node tells, whichever made the difference; a change while it does only makes it tell again, afterwards. Words about a
 //!   topic follow each other, and there is never more than one owed, however long the backend is away.
 //! - A debt outlives its node: whoever clears the seat of a dead node inherits what that owed.
+//! - Where a channel has several backends each has topics of its own: one that is away keeps none of the others waiting.
 //! - What came and went before anybody was told is not told.
 //! - Where an answer of the backend is lost, or a node dies between that and taking note of it, the word is told again.
 //! - Where the book has lost what was told, members that are written again make a debt, and their channels are told of again.
 
 use std::fmt;
+use std::sync::Arc;
 
 use fanfare_protocol::{Channel, UserId};
 
@@ -36,13 +38,35 @@ pub enum About {
     User(UserId),
 }
 
+/// To which of a channel's backends: the one that has no name, or another by its own, of letters, digits, `_` and `-`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Recipient(Option<Arc<str>>);
+
+impl Recipient {
+    /// The one of this name.
+    #[must_use]
+    pub fn named(name: &str) -> Self {
+        debug_assert!(name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte)));
+        Self(Some(name.into()))
+    }
+}
+
+/// What is said to whom.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Word {
+    /// To whom.
+    pub to: Recipient,
+    /// Of what.
+    pub about: About,
+}
+
 /// What one word is about.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Topic {
     /// Which channel.
     pub channel: Channel,
-    /// What of it.
-    pub about: About,
+    /// What of it, and to whom.
+    pub word: Word,
 }
 
 /// Word of a topic, and which seat owes it.
@@ -52,6 +76,33 @@ pub struct Debt {
     pub seat: Seat,
     /// Of what.
     pub topic: Topic,
+}
+
+/// What is to be told of a channel, and to whom.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wants {
+    /// What each of its backends is told.
+    pub backends: Vec<(Recipient, Abouts)>,
+    /// Whether those who hear it are told how many they are.
+    pub counts: bool,
+}
+
+impl Wants {
+    /// As the scripts in Redis know it.
+    pub(crate) fn spell(&self) -> String {
+        let mut text = String::from(if self.counts { "n;" } else { "" });
+        for (to, abouts) in self.backends.iter().filter(|(_, abouts)| !abouts.is_none()) {
+            text += &format!("{}{};", to.spell(), abouts.letters());
+        }
+        text
+    }
+}
+
+/// To the one backend that has no name.
+impl From<Abouts> for Wants {
+    fn from(abouts: Abouts) -> Self {
+        Self { backends: vec![(Recipient::default(), abouts)], counts: false }
+    }
 }
 
 /// What of a channel a backend wants to be told.
@@ -86,8 +137,8 @@ impl Abouts {
         self.0 == 0
     }
 
-    /// As the scripts in Redis know it: the first letters of what [`About::spell`] spells.
-    pub(crate) fn letters(self) -> String {
+    /// The first letters of what [`About::spell`] spells.
+    fn letters(self) -> String {
         let all = [(Self::OCCUPANCY, 'o'), (Self::CONNECTIONS, 'c'), (Self::USERS, 'u')];
         all.into_iter().filter(|(one, _)| self.covers(*one)).map(|(_, letter)| letter).collect()
     }
@@ -103,7 +154,7 @@ impl About {
         }
     }
 
-    pub(crate) fn read(text: &str) -> Option<Self> {
+    fn read(text: &str) -> Option<Self> {
         match text {
             "o" => Some(Self::Occupancy),
             "c" => Some(Self::Connections),
@@ -112,22 +163,41 @@ impl About {
     }
 }
 
-impl Topic {
-    /// As it stands in Redis: no name of a channel has a space in it.
-    pub(crate) fn spell(&self) -> String {
-        format!("{} {}", self.channel.as_str(), self.about.spell())
+impl Recipient {
+    fn spell(&self) -> String {
+        self.0.as_ref().map_or_else(String::new, |name| format!("@{name} "))
+    }
+}
+
+impl Word {
+    fn spell(&self) -> String {
+        format!("{}{}", self.to.spell(), self.about.spell())
     }
 
     pub(crate) fn read(text: &str) -> Option<Self> {
-        let (channel, about) = text.split_once(' ')?;
-        Some(Self { channel: Channel::parse(channel).ok()?, about: About::read(about)? })
+        let named = text.strip_prefix('@').and_then(|text| text.split_once(' '));
+        let (to, about) =
+            named.map_or((Recipient::default(), text), |(name, about)| (Recipient::named(name), about));
+        Some(Self { to, about: About::read(about)? })
+    }
+}
+
+impl Topic {
+    /// As it stands in Redis: no name of a channel has a space in it.
+    pub(crate) fn spell(&self) -> String {
+        format!("{} {}", self.channel.as_str(), self.word.spell())
+    }
+
+    pub(crate) fn read(text: &str) -> Option<Self> {
+        let (channel, word) = text.split_once(' ')?;
+        Some(Self { channel: Channel::parse(channel).ok()?, word: Word::read(word)? })
     }
 }
 
 /// Who tells the backend. Neither of its methods may wait.
 pub trait Teller: fmt::Debug + Send + Sync + 'static {
     /// What is to be told of a channel.
-    fn abouts(&self, channel: &Channel) -> Abouts;
+    fn wants(&self, channel: &Channel) -> Wants;
 
     /// This node owes word. It asks [`Presence::settle`](crate::presence::Presence::settle) what there is to tell, and again
     /// when that was taken.
@@ -139,8 +209,8 @@ pub trait Teller: fmt::Debug + Send + Sync + 'static {
 pub struct Silent;
 
 impl Teller for Silent {
-    fn abouts(&self, _channel: &Channel) -> Abouts {
-        Abouts::NONE
+    fn wants(&self, _channel: &Channel) -> Wants {
+        Wants::default()
     }
 
     fn owe(&self, _debt: Debt) {}
@@ -154,11 +224,29 @@ mod tests {
     fn a_topic_is_read_as_it_was_spelt() {
         let users = ["ann", "", "a b c", "u", "o"].map(|user| About::User(UserId::new(user)));
         for about in [About::Occupancy, About::Connections].into_iter().chain(users) {
-            let topic = Topic { channel: Channel::parse("room:1").unwrap(), about };
-            assert_eq!(Topic::read(&topic.spell()), Some(topic));
+            for to in [Recipient::default(), Recipient::named("audit-2")] {
+                let word = Word { to, about: about.clone() };
+                let topic = Topic { channel: Channel::parse("room:1").unwrap(), word };
+                assert_eq!(Topic::read(&topic.spell()), Some(topic));
+            }
         }
-        for none in ["", "room:1", "room:1 ", "room:1 x", " o"] {
+        for none in ["", "room:1", "room:1 ", "room:1 x", " o", "room:1 @a", "room:1 @a x"] {
             assert_eq!(Topic::read(none), None, "{none:?}");
         }
+    }
+
+    #[test]
+    fn what_is_wanted_is_spelt_for_each_backend() {
+        let (all, one) = (Abouts::OCCUPANCY.and(Abouts::USERS), Abouts::CONNECTIONS);
+        let named = Recipient::named("b");
+        let none = Recipient::named("none");
+        let backends = vec![(Recipient::default(), all), (named, one), (none, Abouts::NONE)];
+        let wants = Wants { backends, counts: true };
+        assert_eq!(wants.spell(), "n;ou;@b c;");
+        assert_eq!(Wants { counts: false, ..wants }.spell(), "ou;@b c;");
+        assert_eq!(
+            (Wants::default().spell(), Wants::from(Abouts::NONE).spell()),
+            (String::new(), String::new())
+        );
     }
 }

@@ -1,26 +1,31 @@
 //! One node's part: gathers changes, keeps the seat warm, clears cold ones, passes notices on.
 //!
-//! Four tasks, none of which waits for another: the *writer* writes what the table has queued, one batch at a time, so that
-//! batches grow by themselves with load; the *keeper* beats; the *sweeper* looks for cold seats; the *crier* passes notices on.
+//! Five tasks, none of which waits for another: the *writer* writes what the table has queued, one batch at a time, so that
+//! batches grow by themselves with load; the *keeper* beats; the *sweeper* looks for cold seats; the *crier* passes notices on, and
+//! *who counts* how many there are, now and then.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use fanfare_metrics::{BrokerCall, Metrics, Outcome};
 use fanfare_protocol::event::{Crowd, Member};
-use fanfare_protocol::grant::Pattern;
+use fanfare_protocol::grant::{Acquaintance, Pattern};
 use fanfare_protocol::{Channel, SessionId};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::broker::BrokerError;
+use crate::hub::Hub;
 use crate::outbox::Outbox;
 use crate::presence::audience::{Audience, Telling};
+use crate::presence::counts::Counts;
 use crate::presence::crowds::Crowds;
+use crate::presence::lookout::{self, Lookout};
 use crate::presence::table::{Batch, Table};
 use crate::presence::{After, Debt, Notice, Presence, Seat};
 
@@ -83,7 +88,20 @@ struct Inner {
     /// The number of the last queued change that the book has been asked for.
     written: watch::Sender<u64>,
     audience: Audience,
+    counts: Counts,
+    lookout: Arc<Lookout>,
     crowds: Crowds,
+}
+
+/// What who enters is told of the others.
+#[derive(Clone, Copy, Debug)]
+pub enum Listening<'a> {
+    /// Nothing.
+    None,
+    /// Who joins and leaves from now on, itself excepted.
+    Turns(&'a Arc<Outbox>),
+    /// How many there are.
+    Count(&'a Arc<Outbox>),
 }
 
 impl Desk {
@@ -105,20 +123,52 @@ impl Desk {
             seatless: Notify::new(),
             written: watch::Sender::new(0),
             audience: Audience::default(),
+            counts: Counts::default(),
+            lookout: Arc::default(),
             crowds: Crowds::default(),
         });
         tasks.spawn(stop.clone().run_until_cancelled_owned(write(inner.clone())));
         tasks.spawn(stop.clone().run_until_cancelled_owned(keep(inner.clone())));
         tasks.spawn(stop.clone().run_until_cancelled_owned(sweep(inner.clone())));
         tasks.spawn(stop.clone().run_until_cancelled_owned(cry(inner.clone(), notices)));
+        tasks.spawn(stop.clone().run_until_cancelled_owned(count(inner.clone())));
         Arc::new(Self { inner, stop })
     }
 
-    /// A subscription has gone live on a channel with presence. With a `listener` it is told who joins and leaves from now on,
-    /// itself excepted. Never waits.
-    pub fn enter(&self, channel: &Channel, member: Member, listener: Option<&Arc<Outbox>>) {
-        if let Some(outbox) = listener {
-            self.inner.audience.add(channel, member.session, outbox.clone(), Telling::AtOnce);
+    /// From now on clients can be told of users whether they are there: a hub has the node overhear them.
+    pub fn look_around(self: &Arc<Self>, hub: &Arc<Hub>, tasks: &TaskTracker) {
+        let Inner { lookout, metrics, .. } = &*self.inner;
+        let survey = lookout::survey(lookout.clone(), Arc::downgrade(self), Arc::downgrade(hub));
+        tasks.spawn(self.stop.clone().run_until_cancelled_owned(survey));
+        let tell = lookout::tell(lookout.clone(), metrics.clone());
+        tasks.spawn(self.stop.clone().run_until_cancelled_owned(tell));
+    }
+
+    /// Tells this client of these users, and of no others any more, whether they are there; now and whenever that changes. Takes
+    /// [`Desk::look_around`].
+    pub fn look_out(&self, outbox: &Arc<Outbox>, acquaintances: Vec<Acquaintance>) {
+        self.inner.lookout.look_out(outbox, acquaintances);
+    }
+
+    /// This client is told of nobody any more. Does no harm where it was not.
+    pub fn look_away(&self, session: SessionId) {
+        self.inner.lookout.look_away(session);
+    }
+
+    /// How long a node may be silent before its members count as gone.
+    pub(super) fn heartbeat(&self) -> Duration {
+        self.inner.options.heartbeat
+    }
+
+    /// A subscription has gone live on a channel with presence. Never waits.
+    pub fn enter(&self, channel: &Channel, member: Member, listening: Listening<'_>) {
+        let listener = match listening {
+            Listening::None => None,
+            Listening::Turns(outbox) => Some((outbox, Telling::AtOnce)),
+            Listening::Count(outbox) => Some((outbox, Telling::Count)),
+        };
+        if let Some((outbox, telling)) = listener {
+            self.inner.audience.add(channel, member.session, outbox.clone(), telling);
         }
         self.inner.change(|table| table.enter(channel, member));
     }
@@ -344,7 +394,21 @@ async fn sweep(inner: Arc<Inner>) {
 /// The crier.
 async fn cry(inner: Arc<Inner>, mut notices: mpsc::Receiver<Notice>) {
     while let Some(notice) = notices.recv().await {
+        inner.lookout.noticed(&notice);
+        if let Some(connections) = notice.connections {
+            inner.counts.note(&notice.channel, connections, Instant::now());
+        }
         inner.audience.tell(&notice, &inner.metrics).await;
+    }
+}
+
+/// The one who counts.
+async fn count(inner: Arc<Inner>) {
+    loop {
+        for (channel, connections) in inner.counts.next().await {
+            inner.audience.tell_count(&channel, connections, &inner.metrics);
+            yield_now().await;
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use crate::broker::BrokerError;
 use crate::broker::memory::Bus;
 use crate::presence::{
     About, Abouts, After, Beat, Change, Debt, MEMBERS_MAX, Notice, Presence, Seat, Silent, Step, Teller,
-    Topic, Turn, TurnKind, Writer,
+    Topic, Turn, TurnKind, Wants, Word, Writer,
 };
 
 /// The most members that one call clears.
@@ -48,9 +48,9 @@ impl MemoryPresence {
     }
 
     /// Tells what a step has come to. Called with the book in hand, which is what keeps notices in order.
-    async fn announce(&self, channel: &Channel, turns: Vec<Turn>) {
-        if !turns.is_empty() {
-            self.bus.announce(Notice { channel: channel.clone(), turns }).await;
+    async fn announce(&self, channel: &Channel, turns: Vec<Turn>, connections: Option<u64>) {
+        if !turns.is_empty() || connections.is_some() {
+            self.bus.announce(Notice { channel: channel.clone(), turns, connections }).await;
         }
     }
 }
@@ -173,9 +173,13 @@ impl Book {
         self.seats.get(seat).is_some_and(|until| Instant::now() < *until)
     }
 
+    fn connections(&self, channel: &Channel) -> u64 {
+        self.channels.get(channel).map_or(0, |roll| roll.members.len() as u64)
+    }
+
     fn level(&self, topic: &Topic) -> u64 {
         let Some(roll) = self.channels.get(&topic.channel) else { return 0 };
-        match &topic.about {
+        match &topic.word.about {
             About::Occupancy => u64::from(!roll.members.is_empty()),
             About::Connections => roll.members.len() as u64,
             About::User(user) => u64::from(roll.users.contains_key(&UserKey::Known(user.clone()))),
@@ -183,14 +187,15 @@ impl Book {
     }
 
     /// Writes down what a seat owes after changes of these users; answers what it has not owed before.
-    fn owe(&mut self, seat: &Seat, channel: &Channel, wanted: Abouts, users: HashSet<UserId>) -> Vec<Topic> {
+    fn owe(&mut self, seat: &Seat, channel: &Channel, wants: &Wants, users: HashSet<UserId>) -> Vec<Topic> {
         let users = users.into_iter().map(|user| (Abouts::USERS, About::User(user)));
         let all = [(Abouts::OCCUPANCY, About::Occupancy)].into_iter().chain(users);
-        let all = all.chain([(Abouts::CONNECTIONS, About::Connections)]);
-        let topics = all
-            .filter(|(one, _)| wanted.covers(*one))
-            .map(|(_, about)| Topic { channel: channel.clone(), about });
-        let mut new: Vec<_> = topics.collect();
+        let all: Vec<_> = all.chain([(Abouts::CONNECTIONS, About::Connections)]).collect();
+        let topics = wants.backends.iter().flat_map(|(to, wanted)| {
+            let its = all.iter().filter(|(one, _)| wanted.covers(*one));
+            its.map(|(_, about)| Word { to: to.clone(), about: about.clone() })
+        });
+        let mut new: Vec<_> = topics.map(|word| Topic { channel: channel.clone(), word }).collect();
         new.retain(|topic| {
             let is_told = self.level(topic) == self.told.get(topic).copied().unwrap_or(0);
             !is_told && !self.owed.contains_key(topic)
@@ -269,8 +274,10 @@ impl Presence for MemoryPresence {
                     answers.push(roll.take(&seat, change.step.clone(), &mut turns));
                 }
                 book.forget_if_empty(channel);
-                self.owe(&seat, book.owe(&seat, channel, self.teller.abouts(channel), touched));
-                self.announce(channel, turns).await;
+                let wants = self.teller.wants(channel);
+                self.owe(&seat, book.owe(&seat, channel, &wants, touched));
+                let connections = wants.counts.then(|| book.connections(channel));
+                self.announce(channel, turns, connections).await;
             }
             Ok(answers)
         }
@@ -302,8 +309,10 @@ impl Presence for MemoryPresence {
             match book.clear(&cold) {
                 Some((channel, turns)) => {
                     let gone = turns.iter().filter_map(|turn| turn.member.user.clone()).collect();
-                    self.owe(&own, book.owe(&own, &channel, self.teller.abouts(&channel), gone));
-                    self.announce(&channel, turns).await;
+                    let wants = self.teller.wants(&channel);
+                    self.owe(&own, book.owe(&own, &channel, &wants, gone));
+                    let connections = wants.counts.then(|| book.connections(&channel));
+                    self.announce(&channel, turns, connections).await;
                 }
                 None => {
                     self.owe(&own, book.inherit(&cold, &own));

@@ -72,9 +72,10 @@ use crate::broker::BrokerError;
 use crate::broker::redis::RedisBroker;
 use crate::broker::redis::keys::Key;
 use crate::broker::redis::line::{Connected, Lines, Switchboard};
+use crate::presence::debts::Word;
 use crate::presence::wire;
 use crate::presence::{
-    About, After, Beat, Change, Debt, MEMBERS_MAX, Presence, Seat, Silent, Step, Teller, Topic, Writer,
+    After, Beat, Change, Debt, MEMBERS_MAX, Presence, Seat, Silent, Step, Teller, Topic, Writer,
 };
 
 /// The most changes in one call of a script: about a millisecond of Redis' time.
@@ -156,7 +157,7 @@ impl RedisPresence {
         ];
         let mut call = self.on_channel(&self.scripts.write, channel, &more);
         call.arg(seat).arg(before).arg(channel.as_str()).arg(keys.of(channel));
-        call.arg(self.teller.abouts(channel).letters());
+        call.arg(self.teller.wants(channel).spell());
         for change in changes {
             match &change.step {
                 Step::Enter(member) => call.arg("e").arg(wire::member(member)),
@@ -221,9 +222,9 @@ impl RedisPresence {
         Ok(after)
     }
 
-    fn owe(&self, seat: &Seat, channel: &Channel, abouts: Vec<About>) {
-        for about in abouts {
-            let topic = Topic { channel: channel.clone(), about };
+    fn owe(&self, seat: &Seat, channel: &Channel, words: Vec<Word>) {
+        for word in words {
+            let topic = Topic { channel: channel.clone(), word };
             self.teller.owe(Debt { seat: seat.clone(), topic });
         }
     }
@@ -233,7 +234,7 @@ impl RedisPresence {
         let owes = format!("owes:{}", seat.as_str());
         let more = [page.key(keys, "told"), page.key(keys, "owed"), page.key(keys, &owes)];
         let mut call = self.on_channel(&self.scripts.settle, &topic.channel, &more);
-        call.arg(seat.as_str()).arg(topic.spell()).arg(topic.about.spell());
+        call.arg(seat.as_str()).arg(topic.spell()).arg(topic.word.about.spell());
         call.arg(told.map(|level| level.to_string()).unwrap_or_default());
         call
     }

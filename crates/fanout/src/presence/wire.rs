@@ -5,7 +5,7 @@
 //!           u8  flags: 1 user, 2 profile, 4 note            then, for each turn:
 //!           u32 length, the user, UTF-8, if flag 1          u8  1 joined, 2 left
 //!           u32 length, the note, JSON, if flag 4           u32 length, the member
-//!           …   the profile, JSON, to the end, if flag 2
+//!           …   the profile, JSON, to the end, if flag 2    or  u8 3, u32 length = 4, u32 connections
 //! ```
 //!
 //! Numbers are big-endian. The scripts in Redis read the session and the user of a member and write notices, so they know
@@ -97,17 +97,24 @@ pub(crate) fn read_notice(channel: Channel, mut bytes: &[u8]) -> Result<Notice, 
     if version != VERSION || bytes.len() > NOTICE_BYTES_MAX {
         return Err(Malformed);
     }
-    let mut turns = Vec::new();
+    let (mut turns, mut connections) = (Vec::new(), None);
     while !bytes.is_empty() {
-        let kind = match take_array(&mut bytes)? {
-            [1] => TurnKind::Joined,
-            [2] => TurnKind::Left,
+        let [kind] = take_array(&mut bytes)?;
+        let length = u32::from_be_bytes(take_array(&mut bytes)?);
+        let what = take(&mut bytes, length)?;
+        let kind = match kind {
+            1 => TurnKind::Joined,
+            2 => TurnKind::Left,
+            3 => {
+                let count = what.try_into().map_err(|_| Malformed)?;
+                connections = Some(u32::from_be_bytes(count).into());
+                continue;
+            }
             _ => return Err(Malformed),
         };
-        let length = u32::from_be_bytes(take_array(&mut bytes)?);
-        turns.push(Turn { kind, member: read_member(take(&mut bytes, length)?)? });
+        turns.push(Turn { kind, member: read_member(what)? });
     }
-    Ok(Notice { channel, turns })
+    Ok(Notice { channel, turns, connections })
 }
 
 fn take<'a>(rest: &mut &'a [u8], count: u32) -> Result<&'a [u8], Malformed> {
@@ -167,7 +174,21 @@ mod tests {
                 Turn { kind: TurnKind::Joined, member: one },
                 Turn { kind: TurnKind::Left, member: other },
             ];
-            prop_assert_eq!(read, Notice { channel, turns });
+            prop_assert_eq!(read, Notice { channel, turns, connections: None });
+        }
+
+        #[test]
+        fn how_many_there_are_is_read_beside_who_has_come(it in members(), count in any::<u32>()) {
+            let channel = Channel::parse("room:1").unwrap();
+            let mut bytes = notice(&[(1, &it)]);
+            bytes.push(3);
+            bytes.extend(4_u32.to_be_bytes());
+            bytes.extend(count.to_be_bytes());
+            let turns = vec![Turn { kind: TurnKind::Joined, member: it }];
+            let expected = Notice { channel: channel.clone(), turns, connections: Some(count.into()) };
+            prop_assert_eq!(read_notice(channel.clone(), &bytes), Ok(expected));
+            bytes.pop();
+            prop_assert_eq!(read_notice(channel, &bytes), Err(Malformed));
         }
 
         #[test]

@@ -10,10 +10,10 @@ use fanfare_fanout::broker::redis::{RedisBroker, RedisMode, RedisOptions};
 use fanfare_fanout::broker::{Broker, LaneEnds, Lanes};
 use fanfare_fanout::presence::memory::MemoryPresence;
 use fanfare_fanout::presence::redis::RedisPresence;
-use fanfare_fanout::presence::{Abouts, Desk, Presence, PresenceOptions};
+use fanfare_fanout::presence::{Desk, Listening, Presence, PresenceOptions, Wants};
 use fanfare_fanout::{Batch, Outbox};
 use fanfare_metrics::Metrics;
-use fanfare_protocol::event::{Crowd, Member};
+use fanfare_protocol::event::{Crowd, Event, Member, Reply};
 use fanfare_protocol::{Channel, Encoding, SessionId, UserId};
 use fanfare_testbed::{PATIENCE, RedisCluster, RedisSentinels, RedisServer, eventually};
 use futures_util::task::noop_waker_ref;
@@ -32,7 +32,7 @@ pub(crate) struct Cluster {
     ground: Ground,
     pub(crate) grace: Duration,
     /// What a backend is to be told of channels.
-    pub(crate) wanted: Abouts,
+    pub(crate) wanted: Wants,
     tasks: TaskTracker,
     shutdown: CancellationToken,
 }
@@ -52,6 +52,9 @@ pub(crate) struct Node {
     _broker: Arc<dyn Broker>,
     _lanes: LaneEnds,
 }
+
+/// A client that is told how many there are.
+pub(crate) struct Counter(Arc<Outbox>);
 
 /// A client that wants to be told who joins and leaves.
 pub(crate) struct Listener {
@@ -99,7 +102,7 @@ impl Cluster {
         Self {
             ground,
             grace: GRACE,
-            wanted: Abouts::NONE,
+            wanted: Wants::default(),
             tasks: TaskTracker::new(),
             shutdown: CancellationToken::new(),
         }
@@ -145,7 +148,7 @@ impl Cluster {
     pub(crate) async fn node(&self, name: &str) -> Node {
         let metrics = Arc::new(Metrics::new());
         let (lanes, mut ends) = Lanes::new(2, 64);
-        let ledger = Ledger::new(self.wanted);
+        let ledger = Ledger::new(self.wanted.clone());
         let (broker, book): (Arc<dyn Broker>, Arc<dyn Presence>) = match &self.ground {
             Ground::Memory(bus) => {
                 let book = MemoryPresence::new(bus).telling(ledger.clone());
@@ -183,12 +186,12 @@ impl Drop for Cluster {
 
 impl Node {
     pub(crate) fn enter(&self, user: &str, session: u128) {
-        self.desk.enter(&channel(), member(user, session), None);
+        self.desk.enter(&channel(), member(user, session), Listening::None);
     }
 
     /// On another channel than the one that all listen to.
     pub(crate) fn enter_on(&self, channel: &Channel, user: &str, session: u128) {
-        self.desk.enter(channel, member(user, session), None);
+        self.desk.enter(channel, member(user, session), Listening::None);
     }
 
     /// Users and connections there, unless the book is away.
@@ -204,8 +207,18 @@ impl Node {
     /// Enters, and is told of others from now on.
     pub(crate) fn listen(&self, user: &str, session: u128) -> Listener {
         let outbox = Outbox::new(id(session), Encoding::NativeJson, 64 * 1024 * 1024);
-        self.desk.enter(&channel(), member(user, session), Some(&outbox));
+        self.desk.enter(&channel(), member(user, session), Listening::Turns(&outbox));
         Listener { outbox, frames: VecDeque::new() }
+    }
+
+    /// Enters, and is told from now on how many there are.
+    pub(crate) fn count(&self, user: &str, session: u128) -> Counter {
+        let counted = Reply::unasked(Event::Counted { channel: channel(), connections: 1 });
+        let speaks = |encoding: &Encoding| encoding.dialect().encode(&counted).is_some();
+        let encoding = Encoding::ALL.into_iter().find(speaks).unwrap();
+        let outbox = Outbox::new(id(session), encoding, 64 * 1024 * 1024);
+        self.desk.enter(&channel(), member(user, session), Listening::Count(&outbox));
+        Counter(outbox)
     }
 
     pub(crate) async fn crowd(&self) -> Arc<Crowd> {
@@ -251,6 +264,29 @@ impl Node {
     pub(crate) async fn close(self) {
         self.desk.close().await;
     }
+}
+
+impl Counter {
+    /// The numbers that it is told until this one comes.
+    pub(crate) async fn hears(&self, number: u64) -> Vec<u64> {
+        let mut heard = Vec::new();
+        eventually(format!("{number} is told"), async || {
+            let mut batch = Batch::default();
+            while self.0.poll_take(&Context::from_waker(noop_waker_ref()), &mut batch).is_ready() {
+                heard.extend(batch.frames.iter().map(|frame| last_number(frame)));
+                batch = Batch::default();
+            }
+            heard.last() == Some(&number)
+        })
+        .await;
+        heard
+    }
+}
+
+fn last_number(frame: &[u8]) -> u64 {
+    let text = String::from_utf8_lossy(frame);
+    let digits = text.rsplit(|it: char| !it.is_ascii_digit()).find(|it| !it.is_empty());
+    digits.unwrap().parse().unwrap()
 }
 
 impl Listener {

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fanfare_fanout::presence::{About, Abouts, Debt, Teller};
+use fanfare_fanout::presence::{About, Abouts, Debt, Recipient, Teller, Wants};
 use fanfare_protocol::{Channel, UserId};
 use fanfare_testbed::eventually;
 use parking_lot::Mutex;
@@ -15,12 +15,12 @@ use super::faults::Fault;
 /// What a node has been told that it owes.
 #[derive(Debug)]
 pub(crate) struct Ledger {
-    wanted: Abouts,
+    wanted: Wants,
     debts: Mutex<VecDeque<Debt>>,
 }
 
 impl Ledger {
-    pub(crate) fn new(wanted: Abouts) -> Arc<Self> {
+    pub(crate) fn new(wanted: Wants) -> Arc<Self> {
         Arc::new(Self { wanted, debts: Mutex::default() })
     }
 
@@ -30,8 +30,8 @@ impl Ledger {
 }
 
 impl Teller for Ledger {
-    fn abouts(&self, _channel: &Channel) -> Abouts {
-        self.wanted
+    fn wants(&self, _channel: &Channel) -> Wants {
+        self.wanted.clone()
     }
 
     fn owe(&self, debt: Debt) {
@@ -52,7 +52,7 @@ impl Backend {
             while let Some(debt) = node.ledger.take() {
                 let mut told = None;
                 while let Some(level) = settled(node, &debt, told).await {
-                    self.heard.push((debt.topic.about.clone(), level));
+                    self.heard.push((debt.topic.word.about.clone(), level));
                     told = Some(level);
                 }
             }
@@ -84,7 +84,7 @@ use About::{Connections, Occupancy};
 
 /// However many nodes it is on: the first to come and the last to go make one word each.
 pub(crate) async fn a_channel_is_told_of_when_the_first_comes_and_the_last_goes(mut cluster: Cluster) {
-    (cluster.wanted, cluster.grace) = (Abouts::OCCUPANCY, Duration::ZERO);
+    (cluster.wanted, cluster.grace) = (Abouts::OCCUPANCY.into(), Duration::ZERO);
     let (one, two) = (cluster.node("one").await, cluster.node("two").await);
     let mut backend = Backend::default();
     for _ in 0..3 {
@@ -105,7 +105,7 @@ pub(crate) async fn a_channel_is_told_of_when_the_first_comes_and_the_last_goes(
 
 /// Users once each, whatever the number of their connections; and connections as many as there are.
 pub(crate) async fn users_and_connections_are_told_of_where_that_is_wanted(mut cluster: Cluster) {
-    (cluster.wanted, cluster.grace) = (Abouts::USERS.and(Abouts::CONNECTIONS), Duration::ZERO);
+    (cluster.wanted, cluster.grace) = (Abouts::USERS.and(Abouts::CONNECTIONS).into(), Duration::ZERO);
     let (one, two) = (cluster.node("one").await, cluster.node("two").await);
     let nodes = [&one, &two];
     let mut backend = Backend::default();
@@ -119,9 +119,46 @@ pub(crate) async fn users_and_connections_are_told_of_where_that_is_wanted(mut c
     backend.hears(&nodes, &[(user("ann"), 0), (Connections, 0)]).await;
 }
 
+/// Each as far as it wants to be told, and none waits for another: what one has not taken the others have been told long since.
+pub(crate) async fn backends_are_told_each_by_itself(mut cluster: Cluster) {
+    let audit = Recipient::named("audit");
+    let backends = vec![(Recipient::default(), Abouts::OCCUPANCY), (audit.clone(), Abouts::USERS)];
+    (cluster.wanted, cluster.grace) = (Wants { backends, counts: false }, Duration::ZERO);
+    let (one, two) = (cluster.node("one").await, cluster.node("two").await);
+    one.enter("ann", 1);
+    one.becomes((1, 1)).await;
+    let mut owed: Vec<_> = [one.ledger.take().unwrap(), one.ledger.take().unwrap()].into();
+    owed.sort_by_key(|debt| debt.topic.word.to == audit);
+    let [first, second] = &owed[..] else { panic!("two are owed") };
+    assert_eq!((&first.topic.word.about, &second.topic.word.about), (&Occupancy, &user("ann")));
+    assert_eq!(second.topic.word.to, audit);
+    // The first is told all along, while the other takes nothing.
+    assert_eq!(settled(&one, first, None).await, Some(1));
+    assert_eq!(settled(&one, first, Some(1)).await, None);
+    one.leave(1);
+    one.becomes((0, 0)).await;
+    let vacated = one.ledger.take().unwrap();
+    assert_eq!((&vacated, one.ledger.take()), (first, None), "the other is owed still");
+    assert_eq!(settled(&one, &vacated, None).await, Some(0));
+    assert_eq!(settled(&one, &vacated, Some(0)).await, None);
+    two.enter("ann", 2);
+    two.becomes((1, 1)).await;
+    assert_eq!(two.ledger.take().map(|debt| debt.topic.word.to), Some(Recipient::default()));
+    assert_eq!(settled(&one, second, None).await, Some(1));
+    // What a dead node owed each of them another one tells.
+    one.crash();
+    let told = async || two.ledger.take().filter(|debt| debt.topic.word.to == audit);
+    eventually("the other's is inherited", async || {
+        let Some(debt) = told().await else { return false };
+        assert_eq!(debt.topic.word.about, user("ann"));
+        settled(&two, &debt, None).await == Some(1)
+    })
+    .await;
+}
+
 /// While nobody listens, at most one word of a topic is owed: the last.
 pub(crate) async fn what_came_and_went_untold_is_not_told(mut cluster: Cluster) {
-    (cluster.wanted, cluster.grace) = (Abouts::OCCUPANCY, Duration::ZERO);
+    (cluster.wanted, cluster.grace) = (Abouts::OCCUPANCY.into(), Duration::ZERO);
     let (one, two) = (cluster.node("one").await, cluster.node("two").await);
     for session in 1..=5 {
         one.enter("", session);
@@ -139,7 +176,7 @@ pub(crate) async fn what_came_and_went_untold_is_not_told(mut cluster: Cluster) 
 
 /// What changes while a word is on its way is told after it, by the same node.
 pub(crate) async fn a_change_while_it_is_told_is_told_next(mut cluster: Cluster) {
-    (cluster.wanted, cluster.grace) = (Abouts::OCCUPANCY, Duration::ZERO);
+    (cluster.wanted, cluster.grace) = (Abouts::OCCUPANCY.into(), Duration::ZERO);
     let (one, two) = (cluster.node("one").await, cluster.node("two").await);
     one.enter("ann", 1);
     one.becomes((1, 1)).await;
@@ -158,7 +195,7 @@ pub(crate) async fn a_change_while_it_is_told_is_told_next(mut cluster: Cluster)
 
 /// Whoever clears up after a node that crashed tells of those who are gone by it, and what it still owed.
 pub(crate) async fn what_a_dead_node_owes_another_one_tells(mut cluster: Cluster) {
-    (cluster.wanted, cluster.grace) = (Abouts::OCCUPANCY, Duration::ZERO);
+    (cluster.wanted, cluster.grace) = (Abouts::OCCUPANCY.into(), Duration::ZERO);
     let (one, two) = (cluster.node("one").await, cluster.node("two").await);
     let mut backend = Backend::default();
     // Of the last of its members it has told nobody.
@@ -181,7 +218,7 @@ pub(crate) async fn what_a_dead_node_owes_another_one_tells(mut cluster: Cluster
 
 /// A write of which the node does not know what became of it: what it made owed is told all the same.
 pub(crate) async fn a_lost_answer_loses_no_word(mut cluster: Cluster) {
-    (cluster.wanted, cluster.grace) = (Abouts::OCCUPANCY, Duration::ZERO);
+    (cluster.wanted, cluster.grace) = (Abouts::OCCUPANCY.into(), Duration::ZERO);
     let (one, two) = (cluster.node("one").await, cluster.node("two").await);
     one.becomes((0, 0)).await;
     one.book.set(Fault::Deaf);

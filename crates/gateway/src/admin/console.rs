@@ -1,8 +1,10 @@
-//! The console: one embedded page on which a newcomer sees messages cross.
+//! Two embedded pages: one on which a newcomer sees messages cross, and one by which operators see what a cluster does.
 //!
-//! The page is static files compiled into the binary, served as they are: no build step, nothing fetched from elsewhere.
-//! It talks to its own node over `/ws` and `/status` like any other client, so it can do nothing that a client cannot; where a
-//! network lets no WebSocket through, over `/sse` and `/publish`.
+//! They are static files compiled into the binary, served as they are: no build step, nothing fetched from elsewhere. The
+//! newcomer's, on the public listener, talks to its own node over `/ws` and `/status` like any other client, so it can do nothing
+//! that a client cannot; where a network lets no WebSocket through, over `/sse` and `/publish`. The operators', on the internal
+//! listener, asks the server API, and hears channels over that listener's `/ws`: it can do what its user's key can, and
+//! offers nothing else ([ADR 0056](../../../../docs/adr/0056-console.md)).
 //!
 //! **Invariant:** every answer carries [`HEADERS`], whose policy lets a page load from its own origin alone
 //! and run nothing inline. The files must therefore hold no inline script, no style attribute and no `data:`
@@ -14,7 +16,7 @@
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 
-/// What every answer of the console carries, names in lower case.
+/// What every answer of a page carries, names in lower case.
 ///
 /// `no-cache` means "ask before you use it": a browser revalidates by [`Asset::etag`], so an upgraded node
 /// never serves half of an old page.
@@ -39,9 +41,18 @@ pub(crate) struct Asset {
     hash: u64,
 }
 
-/// The file at `path` of the public listener; `None` where the console has nothing.
+/// The file at `path` of the public listener; `None` where the newcomer's page has nothing.
 pub(crate) fn asset(path: &str) -> Option<Asset> {
-    ASSETS.iter().find(|(at, _)| *at == path).map(|(_, asset)| *asset)
+    find(&ASSETS, path)
+}
+
+/// The file at `path` of the internal listener; `None` where the operators' page has nothing.
+pub(crate) fn operators(path: &str) -> Option<Asset> {
+    find(&OPERATORS, path)
+}
+
+fn find(assets: &[(&str, Asset)], path: &str) -> Option<Asset> {
+    assets.iter().find(|(at, _)| *at == path).map(|(_, asset)| *asset)
 }
 
 impl Asset {
@@ -73,23 +84,45 @@ impl Asset {
     }
 }
 
+const HTML: &str = "text/html; charset=utf-8";
+const CSS: &str = "text/css; charset=utf-8";
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+const SVG: &str = "image/svg+xml";
+
+/// The newcomer's page.
 const ASSETS: [(&str, Asset); 6] = [
-    ("/", Asset::new("text/html; charset=utf-8", include_bytes!("console/index.html"))),
-    ("/console/console.css", Asset::new("text/css; charset=utf-8", include_bytes!("console/console.css"))),
-    (
-        "/console/console.js",
-        Asset::new("text/javascript; charset=utf-8", include_bytes!("console/console.js")),
-    ),
-    (
-        "/console/connection.js",
-        Asset::new("text/javascript; charset=utf-8", include_bytes!("console/connection.js")),
-    ),
-    (
-        "/console/fallback.js",
-        Asset::new("text/javascript; charset=utf-8", include_bytes!("console/fallback.js")),
-    ),
-    ("/console/favicon.svg", Asset::new("image/svg+xml", include_bytes!("console/favicon.svg"))),
+    ("/", Asset::new(HTML, include_bytes!("console/index.html"))),
+    ("/console/console.css", Asset::new(CSS, include_bytes!("console/console.css"))),
+    ("/console/console.js", Asset::new(SCRIPT, include_bytes!("console/console.js"))),
+    ("/console/connection.js", CONNECTION),
+    ("/console/fallback.js", Asset::new(SCRIPT, include_bytes!("console/fallback.js"))),
+    ("/console/favicon.svg", ICON),
 ];
+
+/// The operators' page.
+const OPERATORS: [(&str, Asset); 17] = [
+    ("/", Asset::new(HTML, include_bytes!("console/operators/index.html"))),
+    ("/console/operators.css", Asset::new(CSS, include_bytes!("console/operators/operators.css"))),
+    ("/console/main.js", Asset::new(SCRIPT, include_bytes!("console/operators/main.js"))),
+    ("/console/api.js", Asset::new(SCRIPT, include_bytes!("console/operators/api.js"))),
+    ("/console/dom.js", Asset::new(SCRIPT, include_bytes!("console/operators/dom.js"))),
+    ("/console/words.js", Asset::new(SCRIPT, include_bytes!("console/operators/words.js"))),
+    ("/console/chart.js", Asset::new(SCRIPT, include_bytes!("console/operators/chart.js"))),
+    ("/console/cluster.js", Asset::new(SCRIPT, include_bytes!("console/operators/cluster.js"))),
+    ("/console/alerts.js", Asset::new(SCRIPT, include_bytes!("console/operators/alerts.js"))),
+    ("/console/live.js", Asset::new(SCRIPT, include_bytes!("console/operators/live.js"))),
+    ("/console/log.js", Asset::new(SCRIPT, include_bytes!("console/operators/log.js"))),
+    ("/console/overview.js", Asset::new(SCRIPT, include_bytes!("console/operators/overview.js"))),
+    ("/console/lists.js", Asset::new(SCRIPT, include_bytes!("console/operators/lists.js"))),
+    ("/console/channel.js", Asset::new(SCRIPT, include_bytes!("console/operators/channel.js"))),
+    ("/console/client.js", Asset::new(SCRIPT, include_bytes!("console/operators/client.js"))),
+    ("/console/connection.js", CONNECTION),
+    ("/console/favicon.svg", ICON),
+];
+
+/// A conversation with a node, which both pages hold.
+const CONNECTION: Asset = Asset::new(SCRIPT, include_bytes!("console/connection.js"));
+const ICON: Asset = Asset::new(SVG, include_bytes!("console/favicon.svg"));
 
 /// Whether the list of an `If-None-Match` names `etag`, by the weak comparison that RFC 9110 asks for there.
 fn names(list: &str, etag: &str) -> bool {
@@ -115,40 +148,58 @@ mod tests {
         std::str::from_utf8(asset.body).unwrap()
     }
 
-    #[test]
-    fn only_its_own_paths_are_answered() {
-        for path in
-            ["", "/index.html", "/console", "/console/", "/console/../main.rs", "//", "/ws", "/status"]
-        {
-            assert_eq!(asset(path), None, "{path}");
-        }
+    /// Every file of both pages, and the page that it belongs to.
+    fn files() -> impl Iterator<Item = (&'static str, &'static Asset, &'static [(&'static str, Asset)])> {
+        [&ASSETS[..], &OPERATORS[..]]
+            .into_iter()
+            .flat_map(|all| all.iter().map(move |(path, file)| (*path, file, all)))
     }
 
     #[test]
-    fn whatever_the_page_refers_to_is_served() {
-        let page = text(&asset("/").unwrap());
-        let mut found = 0;
-        for attribute in ["src=\"", "href=\""] {
-            for rest in page.split(attribute).skip(1) {
-                let target = rest.split('"').next().unwrap();
-                if !target.starts_with('#') {
-                    assert!(asset(target).is_some(), "{target}");
-                    found += 1;
+    fn only_their_own_paths_are_answered() {
+        for path in [
+            "",
+            "/index.html",
+            "/console",
+            "/console/",
+            "/console/../main.rs",
+            "//",
+            "/ws",
+            "/status",
+            "/console/x.js",
+        ] {
+            assert_eq!((asset(path), operators(path)), (None, None), "{path}");
+        }
+        assert_ne!(asset("/"), operators("/"));
+        assert_eq!(asset("/console/main.js"), None, "the operators' page is not for everyone");
+    }
+
+    #[test]
+    fn whatever_a_page_refers_to_is_served() {
+        for page in [&ASSETS[..], &OPERATORS[..]] {
+            let mut found = 0;
+            for attribute in ["src=\"", "href=\""] {
+                for rest in text(&find(page, "/").unwrap()).split(attribute).skip(1) {
+                    let target = rest.split('"').next().unwrap();
+                    if !target.starts_with('#') && target != "/console" {
+                        assert!(find(page, target).is_some(), "{target}");
+                        found += 1;
+                    }
                 }
             }
+            assert!(found >= 4, "a page refers to its style, script and icon: {found}");
         }
-        assert!(found >= 4, "the page refers to its style, script and icon: {found}");
-        for (path, file) in &ASSETS {
+        for (path, file, page) in files() {
             for rest in text(file).split("from './").skip(1) {
                 let target = format!("/console/{}", rest.split('\'').next().unwrap());
-                assert!(asset(&target).is_some(), "{path} imports {target}");
+                assert!(find(page, &target).is_some(), "{path} imports {target}");
             }
         }
     }
 
     #[test]
     fn no_file_needs_an_exception_from_the_policy() {
-        for (path, file) in &ASSETS {
+        for (path, file, _) in files() {
             for forbidden in
                 [" style=", "<style", "javascript:", "data:image", "innerHTML", "insertAdjacent", "eval("]
             {
@@ -157,13 +208,15 @@ mod tests {
             let elsewhere = text(file).replace("http://www.w3.org/2000/svg", "").contains("://www.");
             assert!(!elsewhere && !text(file).contains("https://"), "{path} names another host");
         }
-        let scripts = text(&asset("/").unwrap()).matches("<script").count();
-        assert_eq!(scripts, 1, "one script, and it has a src");
+        for page in [asset("/"), operators("/")] {
+            let scripts = text(&page.unwrap()).matches("<script").count();
+            assert_eq!(scripts, 1, "one script, and it has a src");
+        }
     }
 
     #[test]
     fn an_answer_carries_the_file_and_every_header() {
-        for (path, file) in &ASSETS {
+        for (path, file, _) in files() {
             let response = file.response(None);
             assert_eq!(response.status(), StatusCode::OK, "{path}");
             assert_eq!(response.body(), file.body, "{path}");
@@ -191,9 +244,9 @@ mod tests {
 
     #[test]
     fn files_that_differ_have_tags_that_differ() {
-        let mut tags: Vec<_> = ASSETS.iter().map(|(_, file)| file.etag()).collect();
+        let mut tags: Vec<_> = files().map(|(_, file, _)| file.etag()).collect();
         tags.sort();
         tags.dedup();
-        assert_eq!(tags.len(), ASSETS.len());
+        assert_eq!(tags.len(), ASSETS.len() + OPERATORS.len() - 2, "two files belong to both pages");
     }
 }

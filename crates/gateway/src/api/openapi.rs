@@ -11,6 +11,7 @@ use fanfare_protocol::publication::{IDEMPOTENCY_KEY_BYTES_MAX, LABEL_BYTES_MAX};
 use fanfare_protocol::server_api::CONNECTIONS_MAX;
 use serde_json::{Map, Value, json};
 
+use super::log::{LEVEL_BYTES_MAX, PATTERN, SECONDS_MAX};
 use crate::config::Scope;
 
 /// A method of the API.
@@ -140,11 +141,23 @@ const METHODS: &[Method] = &[
     },
 ];
 
+/// The one that is about the node that is asked.
+const LOG: Method = Method {
+    name: "log",
+    summary: "What the node that is asked logs; at another level for a while, where one is given.",
+    scope: Scope::Admin,
+    request: log,
+    answer: "Log",
+    failures: &[404],
+};
+
 /// The whole document.
 fn document() -> Value {
     let mut paths: Map<_, _> =
         METHODS.iter().map(|method| (format!("/api/{}", method.name), path(method))).collect();
     paths.insert("/api/ingest".into(), ingest());
+    paths.insert("/api/log".into(), path(&LOG));
+    paths.insert("/api/rights".into(), rights());
     json!({
         "openapi": "3.1.0",
         "info": {
@@ -216,6 +229,22 @@ fn ingest() -> Value {
                 "400": { "description": "Not every line: too many have failed, or nothing came.", "content": of("Ingested") },
                 "401": { "description": failure(401), "content": of("Error") },
                 "503": { "description": "Not every line: the broker is away, or the node goes.", "content": of("Ingested") },
+            },
+        },
+    })
+}
+
+fn rights() -> Value {
+    let of = |schema: &str| json!({ "application/json": { "schema": { "$ref": format!("#/components/schemas/{schema}") } } });
+    json!({
+        "get": {
+            "operationId": "rights",
+            "summary": "What the caller may do.",
+            "description": "Takes any scope.",
+            "responses": {
+                "200": { "description": "Done.", "content": of("Rights") },
+                "401": { "description": failure(401), "content": of("Error") },
+                "403": { "description": failure(403), "content": of("Error") },
             },
         },
     })
@@ -362,6 +391,13 @@ fn refresh() -> Value {
     whom(["user", "session"], &["expires"], fields)
 }
 
+fn log() -> Value {
+    let level =
+        json!({ "type": "string", "pattern": PATTERN, "maxLength": LEVEL_BYTES_MAX, "examples": ["debug"] });
+    let seconds = json!({ "type": "integer", "minimum": 1, "maximum": SECONDS_MAX, "default": 600 });
+    object(&[], json!({ "level": level, "seconds": seconds }))
+}
+
 fn connections() -> Value {
     let limit = json!({ "type": "integer", "minimum": 1, "maximum": CONNECTIONS_MAX, "default": 100 });
     let after = json!({
@@ -382,7 +418,6 @@ fn connections() -> Value {
 
 fn schemas() -> Value {
     let count = || json!({ "type": "integer", "minimum": 0 });
-    let number = || json!({ "type": "number", "minimum": 0 });
     let word = || json!({ "type": "string" });
     let nullable = || json!({ "type": ["string", "null"] });
     let list = |items: Value| json!({ "type": "array", "items": items });
@@ -430,21 +465,51 @@ fn schemas() -> Value {
         "Presence": typed("presence", &["channel", "users", "connections"], json!({
             "channel": channel(), "users": count(), "connections": count(), "members": list(member),
         })),
+        "Rights": typed("rights", &["caller", "scopes", "channels"], json!({
+            "caller": nullable(), "scopes": list(json!({ "enum": ["publish", "read", "admin"] })),
+            "channels": { "type": ["array", "null"], "items": { "type": "string" } },
+        })),
         "Channels": typed("channels", &["channels"], json!({ "channels": list(listed) })),
         "Connections": typed("connections", &["connections", "unanswered"], json!({
             "connections": list(connection), "next": word(), "unanswered": list(word()),
         })),
-        "Nodes": typed("nodes", &["nodes"], json!({ "nodes": list(object(
-            &["node", "version", "uptime_seconds", "ready", "draining", "connections", "users", "subscriptions", "channels"],
-            json!({
-                "node": word(), "version": word(), "uptime_seconds": count(), "ready": { "type": "boolean" },
-                "draining": { "type": "boolean" }, "connections": count(), "users": count(), "subscriptions": count(),
-                "channels": count(), "messages_received": count(), "messages_sent": count(),
-                "messages_received_per_second": number(), "messages_sent_per_second": number(),
-                "queued_bytes": count(), "memory_bytes": count(), "cpu_seconds": number(),
-            }),
-        )) })),
+        "Log": typed("log", &["level", "seconds"], json!({
+            "level": word(), "seconds": { "type": ["integer", "null"], "minimum": 0 },
+        })),
+        "Nodes": typed("nodes", &["nodes"], json!({ "nodes": list(node_facts()) })),
     })
+}
+
+fn node_facts() -> Value {
+    let (word, flag) = (json!({ "type": "string" }), json!({ "type": "boolean" }));
+    let count = json!({ "type": "integer", "minimum": 0 });
+    let words = json!({ "type": "array", "items": word });
+    let (number, nullable) =
+        (json!({ "type": "number", "minimum": 0 }), json!({ "type": ["number", "null"] }));
+    let required = [
+        "node",
+        "version",
+        "uptime_seconds",
+        "ready",
+        "failing",
+        "draining",
+        "connections",
+        "connections_max",
+        "users",
+        "subscriptions",
+        "channels",
+    ];
+    object(
+        &required,
+        json!({
+            "node": word, "version": word, "uptime_seconds": count, "ready": flag, "failing": words,
+            "draining": flag, "connections": count, "connections_max": count, "users": count,
+            "subscriptions": count, "channels": count, "messages_received": count, "messages_sent": count,
+            "messages_received_per_second": number, "messages_sent_per_second": number,
+            "publish_to_write_p50_ms": nullable, "publish_to_write_p99_ms": nullable, "lag_ms": count,
+            "queued_bytes": count, "memory_bytes": count, "cpu_seconds": number,
+        }),
+    )
 }
 
 #[cfg(test)]

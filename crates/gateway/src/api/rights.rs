@@ -6,12 +6,16 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ::http::{Request, header};
 use fanfare_protocol::Channel;
 use fanfare_protocol::error::{ErrorCode, Failure};
-use fanfare_protocol::grant::Pattern;
+use fanfare_protocol::grant::{Allowance, Grant, Pattern, Verb};
 use fanfare_protocol::server_api::{ApiCall, ApiReply};
+use fanfare_protocol::time::UnixMicros;
+use serde_json::json;
 
 use crate::config::{Api, Scope, Secret};
+use crate::http::host;
 
 /// Every key there is.
 #[derive(Debug)]
@@ -43,11 +47,27 @@ impl Keys {
         Self(of_everything.chain(of_callers).collect())
     }
 
+    /// Whether a request is one that its sender meant. Without keys it takes no more than to be on this machine, and any page can have a
+    /// browser on it send a POST: so it must be a page of this listener, and opened by an address, since a name can be pointed here by
+    /// whoever owns it.
+    ///
+    /// # Errors
+    /// 4403 to other pages.
+    pub(crate) fn examine<B>(&self, request: &Request<B>) -> Result<(), Failure> {
+        let is_page = request.headers().contains_key(header::ORIGIN);
+        let is_own = || host::is_of_no_other_page(request) && host::is_this_machine(request);
+        if !self.0.is_empty() || !is_page || is_own() {
+            return Ok(());
+        }
+        let text = "without api.keys the pages that may call are this listener's own, opened by its address or as localhost";
+        Err(Failure::new(ErrorCode::Forbidden, text))
+    }
+
     /// What the caller may do: the holder of a key, or, where there are none, whoever calls from this machine.
     ///
     /// # Errors
     /// 4403 to other machines where there are no keys, 4401 to who presents none that is known.
-    pub(super) fn authorise(&self, peer: IpAddr, presented: Option<&str>) -> Result<Arc<Rights>, Failure> {
+    pub(crate) fn authorise(&self, peer: IpAddr, presented: Option<&str>) -> Result<Arc<Rights>, Failure> {
         if self.0.is_empty() {
             return if peer.to_canonical().is_loopback() {
                 Ok(Arc::new(Rights::all()))
@@ -72,6 +92,9 @@ impl Keys {
     }
 }
 
+/// Why a caller that is limited to channels may not ask something.
+const MORE_THAN_A_CHANNEL: &str = "is limited to some channels, and this is about more than a channel";
+
 impl Rights {
     fn all() -> Self {
         Self { caller: None, scopes: vec![Scope::Admin], channels: None }
@@ -83,24 +106,60 @@ impl Rights {
     /// 4403, and which scope it takes.
     pub(super) fn check(&self, call: &ApiCall) -> Result<(), Failure> {
         let (scope, about) = meaning(call);
-        if !self.scopes.contains(&Scope::Admin) && !self.scopes.contains(&scope) {
-            let words: Vec<_> = self.scopes.iter().map(|scope| scope.as_str()).collect();
-            return Err(self.refusal(&format!(
-                "takes the scope {}, and has {}",
-                scope.as_str(),
-                words.join(", ")
-            )));
-        }
+        self.takes(scope)?;
         let Some(patterns) = &self.channels else { return Ok(()) };
         match about {
             About::Channel(channel) if !is_within(patterns, channel) => {
                 Err(self.refusal(&format!("is limited to other channels than {:?}", channel.as_str())))
             }
             About::Channel(_) | About::Listed => Ok(()),
-            About::Cluster => {
-                Err(self.refusal("is limited to some channels, and this is about more than a channel"))
-            }
+            About::Cluster => Err(self.refusal(MORE_THAN_A_CHANNEL)),
         }
+    }
+
+    /// Whether the node itself may be told something.
+    ///
+    /// # Errors
+    /// 4403, and what it takes.
+    pub(super) fn check_node(&self) -> Result<(), Failure> {
+        self.takes(Scope::Admin)?;
+        match &self.channels {
+            None => Ok(()),
+            Some(_) => Err(self.refusal(MORE_THAN_A_CHANNEL)),
+        }
+    }
+
+    /// What a conversation with these rights may do, until this moment.
+    ///
+    /// # Errors
+    /// 4403 to who may not read.
+    pub(crate) fn grant(&self, ends: UnixMicros) -> Result<Grant, Failure> {
+        self.takes(Scope::Read)?;
+        let mut verbs = vec![Verb::Subscribe, Verb::Presence, Verb::History];
+        verbs.extend(self.takes(Scope::Publish).is_ok().then_some(Verb::Publish));
+        let all = || vec![Pattern::parse("*").expect("a name of one character")];
+        let channels = self.channels.clone().unwrap_or_else(all);
+        let (allowances, expires) = (vec![Allowance { channels, verbs }], Some(ends.0 / 1_000_000));
+        Ok(Grant { allowances, expires, ends: Some(ends), ..Grant::default() })
+    }
+
+    /// Says what they are.
+    pub(super) fn told(&self) -> Vec<u8> {
+        let patterns = self.channels.as_ref().map(|all| all.iter().map(Pattern::as_str).collect::<Vec<_>>());
+        let told =
+            json!({ "type": "rights", "caller": self.caller, "scopes": self.words(), "channels": patterns });
+        serde_json::to_vec(&told).expect("words are JSON")
+    }
+
+    fn takes(&self, scope: Scope) -> Result<(), Failure> {
+        if self.scopes.contains(&Scope::Admin) || self.scopes.contains(&scope) {
+            return Ok(());
+        }
+        Err(self.refusal(&format!("takes the scope {}, and has {}", scope.as_str(), self.words().join(", "))))
+    }
+
+    fn words(&self) -> Vec<&'static str> {
+        self.scopes.iter().map(|scope| scope.as_str()).collect()
     }
 
     /// Leaves out of an answer what is none of the caller's business.
@@ -240,7 +299,7 @@ mod tests {
         let rights = authorise(&keys(&[Scope::Admin], &["room:*", "news"]), Some("old")).unwrap();
         let remove = |name| rights.check(&ApiCall::RemoveHistory { channel: channel(name) }).is_ok();
         assert!(remove("room:1") && remove("news") && !remove("shop:1") && !remove("newsy"));
-        assert!(rights.check(&ApiCall::Nodes).is_err());
+        assert!(rights.check(&ApiCall::Nodes).is_err() && rights.check_node().is_err());
         let crowd = Arc::new(fanfare_protocol::event::Crowd { users: 1, connections: 1, members: None });
         let channels = ["room:1", "shop:1"].map(|name| (channel(name), crowd.clone())).to_vec();
         let mut reply = ApiReply::Channels { channels };

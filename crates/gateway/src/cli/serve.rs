@@ -10,8 +10,8 @@ use tokio::time::sleep;
 use tracing::{error, info, warn};
 
 use super::Origin;
-use super::logging::{self, Filter};
 use crate::config::{Changes, Config, Jwt, Loaded};
+use crate::logging;
 use crate::node::Node;
 
 /// What is served beside what the configuration says.
@@ -31,12 +31,12 @@ pub(super) fn run(origin: &Origin, extra: Extra) -> anyhow::Result<()> {
         "`fanfare echo` serves tests of this machine: listen.public = \"{public}\" is no loopback address"
     );
     let config = loaded.config();
-    let filter = logging::start(&config.log)?;
+    logging::start(&config.log)?;
     raise_open_files(config);
-    runtime(config)?.block_on(serve(origin, loaded, extra, &filter))
+    runtime(config)?.block_on(serve(origin, loaded, extra))
 }
 
-async fn serve(origin: &Origin, mut loaded: Loaded, extra: Extra, filter: &Filter) -> anyhow::Result<()> {
+async fn serve(origin: &Origin, mut loaded: Loaded, extra: Extra) -> anyhow::Result<()> {
     let mut signals = Signals::new()?; // Before anything is said: whoever reads the log may signal.
     info!("{}", loaded.config().summary());
     if loaded.config().auth.jwt.as_deref().is_some_and(Jwt::has_short_secret) {
@@ -50,7 +50,7 @@ async fn serve(origin: &Origin, mut loaded: Loaded, extra: Extra, filter: &Filte
     loop {
         match signals.next(loaded.config().tls.watch).await {
             Wish::Stop => break,
-            Wish::Reload => reload(origin, &mut loaded, filter, &node).await,
+            Wish::Reload => reload(origin, &mut loaded, &node).await,
             Wish::Renew => renew(&mut loaded, &node, &mut complaint).await,
         }
     }
@@ -105,7 +105,7 @@ impl Signals {
 
 /// Reads the configuration again and takes what a running node can take; says what it cannot, by name alone, since values
 /// may be secret. With a mistake anywhere nothing changes.
-async fn reload(origin: &Origin, loaded: &mut Loaded, filter: &Filter, node: &Node) {
+async fn reload(origin: &Origin, loaded: &mut Loaded, node: &Node) {
     let read = origin.read().and_then(|source| loaded.reload(&source));
     let (next, Changes { applied, waiting }) = match read {
         Ok(reloaded) => reloaded,
@@ -116,7 +116,7 @@ async fn reload(origin: &Origin, loaded: &mut Loaded, filter: &Filter, node: &No
     };
     let changed = |path: &str| applied.iter().any(|it| it == path);
     if changed("log.level")
-        && let Err(error) = filter.exchange(&next.config().log)
+        && let Err(error) = logging::configure(&next.config().log.level)
     {
         error!(%error, "the log keeps its level");
     }

@@ -875,6 +875,53 @@ pub(super) const SECTIONS: &[Section] = &[
         ],
     },
     Section {
+        name: "consumers",
+        help: "Publications that the cluster fetches by itself: `<name>` is a consumer of a Redis Stream, or of several. Any number of nodes \
+               may have it. docs/consumers.md says how entries look and what is promised.",
+        keys: &[
+            unset(
+                "consumers.*.url",
+                Kind::Secret,
+                "a consumer takes one",
+                "\"redis://127.0.0.1:6379\"",
+                "The Redis server of the stream: one server.",
+            ),
+            key("consumers.*.batch", whole(1, 1000), "100", "The most entries that are read at once."),
+            key(
+                "consumers.*.dead_letters",
+                Kind::Switch,
+                "true",
+                "Whether entries that nobody could publish are put aside with the reason, the last 10,000: in the stream `<stream>:dead`. \
+                 Otherwise they are dropped.",
+            ),
+            key(
+                "consumers.*.stream",
+                Kind::Text { max: 48, also: "._-:" },
+                "\"fanfare:outbox\"",
+                "The stream.",
+            ),
+            key(
+                "consumers.*.partitions",
+                whole(1, 64),
+                "1",
+                "The number of streams. With several they are called `<stream>:0` and so on; nodes share them, and the \
+                 order of a channel is kept where producers take the same one for it each time.",
+            ),
+            key(
+                "consumers.*.group",
+                Kind::Text { max: 64, also: "._-:" },
+                "\"fanfare\"",
+                "The consumer group, which is made where there is none.",
+            ),
+            key(
+                "consumers.*.keep",
+                Kind::Switch,
+                "false",
+                "Whether entries stay in the stream when they have been published, for other groups that read it.",
+            ),
+        ],
+    },
+    Section {
         name: "pusher.apps",
         help: "Applications whose clients speak the Pusher protocol at `/app/<key>`. `<name>` is the id of the application, and the \
                namespace of its channels: what its clients call `news` is `<name>:news` to others. See docs/protocol/pusher.md.",
@@ -909,8 +956,16 @@ pub(super) const SECTIONS: &[Section] = &[
                 Kind::Switch,
                 "true",
                 "Whether it is known how many hear a channel that is not a presence channel: for `occupied` and \
-                 `subscription_count` of the HTTP API. Each subscription is then written down in the broker, as those to presence \
-                 channels are anyway.",
+                 `subscription_count` of the HTTP API, and for watchlists, which ask whether a user hears its own. Each subscription is \
+                 then written down in the broker, as those to presence channels are anyway.",
+            )
+            .reloadable(),
+            key(
+                "pusher.apps.*.subscription_counts",
+                Kind::Switch,
+                "false",
+                "Whether who hears a channel that is not a presence channel is told how many do, by \
+                 `pusher_internal:subscription_count`. Takes `counts`, and nodes of a version that knows of it.",
             )
             .reloadable(),
             unset(
@@ -928,6 +983,38 @@ pub(super) const SECTIONS: &[Section] = &[
                 "What it is told. `channel_existence` and `subscription_count` take `counts`.",
             )
             .reloadable(),
+            key(
+                "pusher.apps.*.webhooks.channels",
+                Kind::Patterns,
+                "[\"*\"]",
+                "Of which channels, by the names that its clients know; `*` stands for any characters: `\"private-*\"`, `\"*-orders\"`.",
+            )
+            .reloadable(),
+        ],
+    },
+    Section {
+        name: "pusher.webhooks",
+        help: "More places where an application is told what happens on its channels. None of them waits for another. A new name is a \
+               place that has been told nothing yet.",
+        keys: &[
+            unset("pusher.webhooks.*.app", NAME, "it takes one", "\"shop\"", "The id of the application.").reloadable(),
+            unset(
+                "pusher.webhooks.*.url",
+                Kind::Url,
+                "it takes one",
+                "\"https://audit.example.com/pusher\"",
+                "Where it is told. How it is told the keys under `events` say.",
+            )
+            .reloadable(),
+            key(
+                "pusher.webhooks.*.events",
+                Kind::Choices(AppEvent::WORDS),
+                "[\"channel_existence\", \"presence\"]",
+                "What is told there. `channel_existence` and `subscription_count` take `counts` of the application.",
+            )
+            .reloadable(),
+            key("pusher.webhooks.*.channels", Kind::Patterns, "[\"*\"]", "Of which channels, as with `webhooks.channels` above.")
+                .reloadable(),
         ],
     },
     Section {
@@ -955,15 +1042,24 @@ pub(super) const SECTIONS: &[Section] = &[
     },
     Section {
         name: "console",
-        help: "The page at `/` of the public listener.",
-        keys: &[unset(
-            "console.enabled",
-            Kind::Switch,
-            "`true` while `listen.public` is a loopback address",
-            "true",
-            "Whether the page is served.",
-        )
-        .reloadable()],
+        help: "The pages that a node serves: one to try it with, one to run it by.",
+        keys: &[
+            unset(
+                "console.enabled",
+                Kind::Switch,
+                "`true` while `listen.public` is a loopback address",
+                "true",
+                "Whether the page to try it with is served, at `/` of the public listener.",
+            )
+            .reloadable(),
+            key(
+                "console.internal",
+                Kind::Switch,
+                "true",
+                "Whether the operators' console is served, at `/` of the internal listener. It can do what its user's key of the API can.",
+            )
+            .reloadable(),
+        ],
     },
     Section {
         name: "log",

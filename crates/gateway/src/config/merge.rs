@@ -56,6 +56,7 @@ fn check(entry: &Entry, mistakes: &mut Mistakes) -> Option<Value> {
         let whose = match table {
             "namespaces" => "a namespace",
             "auth.issuers" => "an issuer",
+            "pusher.webhooks" => "a place for webhooks",
             _ => "an application",
         };
         let text = format!("{path}: the name of {whose} is 1 to 64 letters, digits and any of \"_-\"");

@@ -6,7 +6,7 @@ use super::choice::{AppEvent, BrokerKind, RedisMode, SubscribeBy};
 use super::merge::Merged;
 use super::mistake::Mistakes;
 use super::tokens::{Jwt, SECRET_BYTES_MIN};
-use super::typed::{Config, Told};
+use super::typed::{Config, Numbers, PusherApp, PusherWebhooks, Told};
 
 /// Checks the rules between keys. A rule is silent about keys that are mistaken already.
 pub(super) fn check(config: &Config, merged: &Merged, mistakes: &mut Mistakes) {
@@ -21,6 +21,7 @@ pub(super) fn check(config: &Config, merged: &Merged, mistakes: &mut Mistakes) {
     rules.events(config);
     rules.applications(config);
     rules.callers(config);
+    rules.consumers(config);
 }
 
 /// The keys that make tokens be taken.
@@ -161,6 +162,20 @@ impl Rules<'_> {
         }
     }
 
+    /// A consumer knows where to fetch.
+    fn consumers(&mut self, config: &Config) {
+        for (name, consumer) in &config.consumers {
+            let path = |key: &str| format!("consumers.{name}.{key}");
+            let url = path("url");
+            // Wherever it is written about.
+            let others = ["stream", "partitions", "group", "batch", "dead_letters", "keep"].map(path);
+            let paths: Vec<_> = std::iter::once(&url).chain(&others).map(String::as_str).collect();
+            self.require(consumer.has_good_url(), &paths, || {
+                format!("{url}: a consumer takes the URL of its server, such as redis://127.0.0.1:6379")
+            });
+        }
+    }
+
     /// A caller has a key that is nobody else's, and may do something with it.
     fn callers(&mut self, config: &Config) {
         for (name, caller) in &config.api.callers {
@@ -269,16 +284,51 @@ impl Rules<'_> {
             "events.secret_before: there is no events.secret that comes after it".into()
         });
         for (id, app) in pusher {
-            let Some(webhooks) = &app.webhooks else { continue };
-            let paths = [format!("pusher.apps.{id}.webhooks.events"), format!("pusher.apps.{id}.counts")];
-            let counted = [AppEvent::ChannelExistence, AppEvent::SubscriptionCount];
-            let is_counted = app.counts || !webhooks.events.iter().any(|it| counted.contains(it));
-            self.require(is_counted, &[&paths[0], &paths[1]], || {
-                format!("{}: channel_existence and subscription_count take {} = true", paths[0], paths[1])
+            let (told, counts) =
+                (format!("pusher.apps.{id}.subscription_counts"), format!("pusher.apps.{id}.counts"));
+            let is_known = app.numbers != Numbers::Unknown || self.merged.switch(&told) != Some(true);
+            self.require(is_known, &[&told, &counts], || {
+                format!("{told}: nobody knows how many there are without {counts} = true")
             });
+            if let Some(webhooks) = &app.webhooks {
+                self.webhooks(&format!("pusher.apps.{id}.webhooks"), webhooks, (id, app));
+            }
+        }
+        for (name, hook) in &config.pusher_webhooks {
+            let table = format!("pusher.webhooks.{name}");
+            let (app, url) = (format!("{table}.app"), format!("{table}.url"));
+            self.require(!hook.webhooks.url.is_empty(), &[&url, &app, &table], || {
+                format!("{url}: it is told somewhere")
+            });
+            let known = pusher.get_key_value(&hook.app);
+            self.require(known.is_some(), &[&app, &url, &table], || {
+                format!("{app}: there is no application {:?} under pusher.apps", hook.app)
+            });
+            if let Some(app) = known {
+                self.webhooks(&table, &hook.webhooks, app);
+            }
         }
     }
+
+    /// What is told of an application is known of it, and of channels that it can have.
+    fn webhooks(&mut self, table: &str, webhooks: &PusherWebhooks, (id, app): (&String, &PusherApp)) {
+        let (events, counts) = (format!("{table}.events"), format!("pusher.apps.{id}.counts"));
+        let counted = [AppEvent::ChannelExistence, AppEvent::SubscriptionCount];
+        let is_counted =
+            app.numbers != Numbers::Unknown || !webhooks.events.iter().any(|it| counted.contains(it));
+        self.require(is_counted, &[&events, &counts], || {
+            format!("{events}: channel_existence and subscription_count take {counts} = true")
+        });
+        let channels = format!("{table}.channels");
+        let is_name = |name: &String| !name.contains(':') && name.len() <= PATTERN_BYTES_MAX;
+        self.require(webhooks.channels.iter().all(is_name), &[&channels, &format!("{table}.url")], || {
+            format!("{channels}: names as clients know them, without the application's, of at most {PATTERN_BYTES_MAX} bytes")
+        });
+    }
 }
+
+/// With the longest id of an application and a colon, what can be the name of a channel.
+const PATTERN_BYTES_MAX: usize = 164;
 
 /// Whether a URL names another database than the first.
 fn has_database(url: &str) -> bool {

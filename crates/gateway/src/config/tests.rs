@@ -443,6 +443,36 @@ fn keys_that_must_agree_are_held_to_it() {
             "[pusher.apps.shop]\nkey = \"k\"\nsecret = \"s\"\n[namespaces.shop]\npresence = true",
             "namespaces.shop: these are the channels of pusher.apps.shop, whose rules are the protocol's (fanfare.toml, line 2)",
         ),
+        (
+            "[pusher.apps.shop]\nkey = \"k\"\nsecret = \"s\"\ncounts = false\nsubscription_counts = true",
+            "pusher.apps.shop.subscription_counts: nobody knows how many there are without pusher.apps.shop.counts = true (fanfare.toml, line 5)",
+        ),
+        (
+            "[pusher.webhooks.audit]\napp = \"shop\"\nurl = \"http://127.0.0.1/\"",
+            "pusher.webhooks.audit.app: there is no application \"shop\" under pusher.apps (fanfare.toml, line 2)",
+        ),
+        (
+            "[pusher.apps.shop]\nkey = \"k\"\nsecret = \"s\"\n[pusher.webhooks.audit]\napp = \"shop\"",
+            "pusher.webhooks.audit.url: it is told somewhere (fanfare.toml, line 5)",
+        ),
+        (
+            "[pusher.apps.shop]\nkey = \"k\"\nsecret = \"s\"\ncounts = false\n\
+             [pusher.webhooks.audit]\napp = \"shop\"\nurl = \"http://127.0.0.1/\"",
+            "pusher.webhooks.audit.events: channel_existence and subscription_count take pusher.apps.shop.counts = true (fanfare.toml, line 4)",
+        ),
+        (
+            "[pusher.apps.shop]\nkey = \"k\"\nsecret = \"s\"\n\
+             [pusher.webhooks.audit]\napp = \"shop\"\nurl = \"http://127.0.0.1/\"\nchannels = [\"shop:news\"]",
+            "pusher.webhooks.audit.channels: names as clients know them, without the application's, of at most 164 bytes (fanfare.toml, line 7)",
+        ),
+        (
+            "[consumers.shop]\nurl = \"http://127.0.0.1\"",
+            "consumers.shop.url: a consumer takes the URL of its server, such as redis://127.0.0.1:6379 (fanfare.toml, line 2)",
+        ),
+        (
+            "[consumers.shop]\nkeep = true",
+            "consumers.shop.url: a consumer takes the URL of its server, such as redis://127.0.0.1:6379 (fanfare.toml, line 2)",
+        ),
     ] {
         refused(text, &[message]);
     }

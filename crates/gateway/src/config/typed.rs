@@ -11,6 +11,7 @@ use super::choice::{
     AppEvent, BrokerKind, ForwardedBy, LogFormat, PublishBy, RedisMode, Scope, SlowSubscriber, SubscribeBy,
     TlsVersion, Trial,
 };
+use super::consumers::Consumer;
 use super::events::Events;
 use super::hooks::Hooks;
 use super::identity::Identity;
@@ -60,12 +61,16 @@ pub struct Config {
     pub authorities: Authorities,
     /// Applications whose clients speak the Pusher protocol, by their ids.
     pub pusher: BTreeMap<String, PusherApp>,
+    /// More places where these are told what happens on their channels.
+    pub pusher_webhooks: BTreeMap<String, PusherHook>,
     /// The page at `/`.
     pub console: Console,
     /// What a backend is asked.
     pub hooks: Hooks,
     /// What a backend is told.
     pub events: Events,
+    /// What is fetched to be published, by its consumers' names.
+    pub consumers: BTreeMap<String, Consumer>,
     /// What is logged, and how.
     pub log: Log,
     /// Whether `/echo` is served, for conformance suites. No key sets it: `fanfare echo` does, on loopback.
@@ -355,10 +360,21 @@ pub struct PusherApp {
     pub event_bytes: NonZeroUsize,
     /// The most events that one client publishes in a second. None: clients do not publish.
     pub client_events_per_second: Option<NonZeroU32>,
-    /// Whether it is known how many hear a channel that is not a presence channel.
-    pub counts: bool,
+    /// Of channels that are no presence channels.
+    pub numbers: Numbers,
     /// What the application is told. None: nothing.
     pub webhooks: Option<PusherWebhooks>,
+}
+
+/// Who knows how many hear a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Numbers {
+    /// Nobody.
+    Unknown,
+    /// The application.
+    Known,
+    /// Those who hear it, too.
+    Told,
 }
 
 /// What an application is told.
@@ -368,13 +384,27 @@ pub struct PusherWebhooks {
     pub url: String,
     /// What.
     pub events: Vec<AppEvent>,
+    /// Of which channels, by the names that clients know.
+    pub channels: Vec<String>,
 }
 
-/// The page at `/`.
+/// Another place where an application is told something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PusherHook {
+    /// The application's id.
+    pub app: String,
+    /// Where, and what.
+    pub webhooks: PusherWebhooks,
+}
+
+/// The pages.
+#[expect(clippy::struct_excessive_bools, reason = "each is switched by itself")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Console {
-    /// Whether it is served.
+    /// Whether newcomers have one at `/` of the public listener.
     pub enabled: bool,
+    /// Whether operators have one at `/` of the internal listener.
+    pub internal: bool,
 }
 
 /// What is logged, and how.
@@ -418,8 +448,7 @@ impl Config {
 /// Gives each value its type. It never fails: a value that was refused left its default behind. What stands in other
 /// files is not read yet.
 pub(super) fn build(merged: &Merged, default_name: &str) -> Config {
-    let listen =
-        Listen { public: address(merged, "listen.public"), internal: address(merged, "listen.internal") };
+    let listen = listen(merged);
     let loopback = listen.public.ip().is_loopback();
     let namespaces = merged.names("namespaces").map(|name| (name.clone(), namespace(merged, name)));
     Config {
@@ -482,11 +511,17 @@ pub(super) fn build(merged: &Merged, default_name: &str) -> Config {
         hooks: Hooks::of(merged),
         events: Events::of(merged),
         pusher: merged.names("pusher.apps").map(|id| (id.clone(), pusher_app(merged, id))).collect(),
-        console: Console { enabled: merged.switch("console.enabled").unwrap_or(loopback) },
+        pusher_webhooks: pusher_hooks(merged),
+        consumers: merged.names("consumers").map(|name| (name.clone(), Consumer::of(merged, name))).collect(),
+        console: console(merged, loopback),
         log: Log { format: LogFormat::of(&text(merged, "log.format")), level: text(merged, "log.level") },
         echo: false,
         listen,
     }
+}
+
+fn listen(merged: &Merged) -> Listen {
+    Listen { public: address(merged, "listen.public"), internal: address(merged, "listen.internal") }
 }
 
 fn compression(merged: &Merged) -> Option<Compression> {
@@ -566,6 +601,13 @@ fn readiness(merged: &Merged) -> Readiness {
     }
 }
 
+fn console(merged: &Merged, loopback: bool) -> Console {
+    Console {
+        enabled: merged.switch("console.enabled").unwrap_or(loopback),
+        internal: merged.switch("console.internal").unwrap_or(true),
+    }
+}
+
 fn caller(merged: &Merged, name: &str) -> Caller {
     let list = |key: &str| merged.list(&format!("api.callers.{name}.{key}"));
     Caller {
@@ -582,12 +624,31 @@ fn pusher_app(merged: &Merged, id: &str) -> PusherApp {
         secret: Secret::new(merged.text(&path("secret")).unwrap_or_default()),
         event_bytes: positive(merged, &path("event_bytes")),
         client_events_per_second: small(merged, &path("client_events_per_second")),
-        counts: merged.switch(&path("counts")).expect("the key has a default"),
-        webhooks: merged.text(&path("webhooks.url")).map(|url| PusherWebhooks {
-            url,
-            events: merged.list(&path("webhooks.events")).iter().map(|word| AppEvent::of(word)).collect(),
-        }),
+        numbers: match ["counts", "subscription_counts"].map(|key| merged.switch(&path(key))) {
+            [Some(true), Some(true)] => Numbers::Told,
+            [Some(true), _] => Numbers::Known,
+            _ => Numbers::Unknown,
+        },
+        webhooks: merged.text(&path("webhooks.url")).map(|url| webhooks(merged, url, &path("webhooks"))),
     }
+}
+
+fn webhooks(merged: &Merged, url: String, table: &str) -> PusherWebhooks {
+    PusherWebhooks {
+        url,
+        events: merged.list(&format!("{table}.events")).iter().map(|word| AppEvent::of(word)).collect(),
+        channels: merged.list(&format!("{table}.channels")),
+    }
+}
+
+fn pusher_hooks(merged: &Merged) -> BTreeMap<String, PusherHook> {
+    merged.names("pusher.webhooks").map(|name| (name.clone(), pusher_hook(merged, name))).collect()
+}
+
+fn pusher_hook(merged: &Merged, name: &str) -> PusherHook {
+    let table = format!("pusher.webhooks.{name}");
+    let text = |key: &str| merged.text(&format!("{table}.{key}")).unwrap_or_default();
+    PusherHook { app: text("app"), webhooks: webhooks(merged, text("url"), &table) }
 }
 
 fn whole(merged: &Merged, path: &str) -> u64 {

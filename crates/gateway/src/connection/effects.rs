@@ -14,7 +14,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use fanfare_fanout::broker::BrokerError;
-use fanfare_fanout::presence::Desk;
+use fanfare_fanout::presence::{Desk, Listening};
 use fanfare_fanout::{Outbox, Queued};
 use fanfare_metrics::Metrics;
 use fanfare_protocol::command::Start;
@@ -24,7 +24,7 @@ use fanfare_protocol::event::{Crowd, Event, Member, Reply};
 use fanfare_protocol::grant::{Grant, Pass, Proof, Token};
 use fanfare_protocol::happening::{Happening, Kinds};
 use fanfare_protocol::rules::Consent;
-use fanfare_protocol::session::{Effect, Input, Stage};
+use fanfare_protocol::session::{self, Effect, Input, Stage};
 use fanfare_protocol::websocket::Frame;
 use fanfare_protocol::{Channel, Draft, RequestId, SessionId};
 use futures_util::future::BoxFuture;
@@ -207,7 +207,7 @@ impl<T: Transport> Connection<T> {
                 if is_empty {
                     if services.events.wants(&channel, Kinds::NOTHING_KEPT) {
                         let happening = Happening::NothingKept { channel: channel.clone() };
-                        services.events.of_channel(&channel, happening);
+                        services.events.of_channel(&channel, &happening);
                     }
                     self.send(&Reply::unasked(Event::NothingKept { channel }));
                 }
@@ -215,9 +215,10 @@ impl<T: Transport> Connection<T> {
             Effect::Heed { channel, crowd } => {
                 services.desk.heed(&channel, self.session.id(), &crowd);
             }
-            Effect::Enter { channel, member, is_told } => {
-                services.desk.enter(&channel, member, is_told.then_some(&self.outbox));
+            Effect::Enter { channel, member, told } => {
+                services.desk.enter(&channel, member, listening(told, &self.outbox));
             }
+            Effect::LookOut { acquaintances } => services.desk.look_out(&self.outbox, acquaintances),
             Effect::Leave { channel } => {
                 services.hub.unsubscribe(&channel, &self.outbox);
                 services.desk.leave(&channel, self.session.id());
@@ -317,7 +318,7 @@ async fn place(services: &Services, session: SessionId, id: Option<RequestId>, d
     });
     let outcome = services.hub.publish(draft).await.map_err(|error| failure(&error));
     if let (Ok(_), Some(happening)) = (&outcome, told) {
-        services.events.of_channel(&channel, happening);
+        services.events.of_channel(&channel, &happening);
     }
     Input::Placed { id, channel, outcome }
 }
@@ -344,6 +345,15 @@ pub(crate) async fn count(
         return Err(Failure::new(ErrorCode::TooLarge, text));
     }
     Ok(crowd)
+}
+
+/// What a subscriber listens to, who is to be told this.
+fn listening(told: session::Told, outbox: &Arc<Outbox>) -> Listening<'_> {
+    match told {
+        session::Told::Nothing => Listening::None,
+        session::Told::Turns => Listening::Turns(outbox),
+        session::Told::Count => Listening::Count(outbox),
+    }
 }
 
 /// Queues a frame; when it does not fit the outbox itself orders the connection to close.

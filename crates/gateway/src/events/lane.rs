@@ -252,7 +252,7 @@ async fn take_note(lane: &Lane, told: Vec<(Debt, u64)>, services: &Services) {
 
 fn happening(debt: &Debt, level: u64) -> Happening {
     let channel = debt.topic.channel.clone();
-    match (&debt.topic.about, level) {
+    match (&debt.topic.word.about, level) {
         (About::Occupancy, 0) => Happening::Vacated { channel },
         (About::Occupancy, _) => Happening::Occupied { channel },
         (About::Connections, connections) => Happening::Counted { channel, connections },

@@ -23,7 +23,7 @@ pub(super) fn destination(config: &Config) -> Option<Destination> {
     Some(Destination {
         url: config.events.url.clone()?,
         kinds: kinds(&config.events.kinds),
-        kinds_of,
+        kinds_of: Box::new(kinds_of),
         spell: Box::new(move |report, now| {
             let body = native::report::encode(report, now);
             let mut headers = HeaderMap::new();

@@ -7,15 +7,17 @@ use ::http::{HeaderMap, Method, Request, StatusCode, header};
 use bytes::Bytes;
 use fanfare_metrics::Refusal;
 use fanfare_protocol::Ticket;
-use fanfare_protocol::dialect::centrifugo::emulation;
+use fanfare_protocol::dialect::centrifugo::{self, emulation};
 use fanfare_protocol::dialect::{Encoding, Offer};
 use fanfare_protocol::error::{ErrorCode, Failure};
+use fanfare_protocol::rules::NameRules;
 use hyper::body::Incoming;
 
 use super::cors::{Page, claimed};
 use super::handshake::{self, Purpose};
 use super::{Answer, Body, Peer, failure, publish, query, streams, use_instead, with_type};
 use crate::admission::NoRoom;
+use crate::config::Config;
 use crate::connection::{Guest, Membership, Talking, new_session_id};
 use crate::node::Services;
 use crate::transport::lines::Form;
@@ -33,14 +35,24 @@ const OPENING: &str = "cf_connect";
 /// What a string of JSON may add to what it says, and what is said around it.
 const ENVELOPE_BYTES: usize = 1024;
 
+/// What clients are offered, where they are served.
+pub(crate) fn offer(config: &Config) -> Option<&'static Offer> {
+    config.centrifugo.enabled.then_some(&centrifugo::OFFER)
+}
+
+/// What the names of channels say then.
+pub(crate) fn names(config: &Config) -> Option<NameRules> {
+    config.centrifugo.enabled.then_some(NameRules::DOLLAR_AND_HASH)
+}
+
 /// Whether a path is one of these, and these are served.
 pub(super) fn serves(path: &str, services: &Services) -> bool {
-    matches!(path, WEBSOCKET | EVENTS | LINES | EMULATION) && services.settings().centrifugo.is_some()
+    matches!(path, WEBSOCKET | EVENTS | LINES | EMULATION) && services.settings().offer.is_some()
 }
 
 /// Answers a request for one of the paths.
 pub(super) async fn answer(peer: &Peer, request: Request<Incoming>, services: &Arc<Services>) -> Answer {
-    let Some(offer) = services.settings().centrifugo else {
+    let Some(offer) = services.settings().offer else {
         return super::not_found(request.uri().path());
     };
     if request.uri().path() == WEBSOCKET {

@@ -171,7 +171,11 @@ fn examine(
     let origin = headers.get(header::ORIGIN).map(|origin| origin.to_str().unwrap_or("null"));
     let host = host::of(request).unwrap_or_default();
     let settings = services.settings();
-    if !settings.origins.allow(origin, host) {
+    let is_allowed = match membership {
+        Membership::Operating(_) => host::is_of_no_other_page(request),
+        _ => settings.origins.allow(origin, host),
+    };
+    if !is_allowed {
         return Err(Refused {
             status: StatusCode::FORBIDDEN,
             reason: Refusal::ForbiddenOrigin,
@@ -197,6 +201,7 @@ fn examine(
                 settings.auth.visitor(headers, request.uri().query(), services).map_err(unwelcome)?;
             settings.hooks.presume(visitor, settings.auth.takes_tokens())
         }
+        Membership::Operating(grant) => Visitor::Known(grant.clone()),
         // Who it is only its application knows.
         Membership::Of(_) => Visitor::Anonymous,
         // So it is not greeted.
@@ -320,7 +325,10 @@ fn offered(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     tokens(headers, &header::SEC_WEBSOCKET_PROTOCOL).filter(|name| !is_bearer(name))
 }
 
-fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> + use<'a> {
+pub(super) fn tokens<'a>(
+    headers: &'a HeaderMap,
+    name: &HeaderName,
+) -> impl Iterator<Item = &'a str> + use<'a> {
     lines(headers, name).flat_map(|line| line.split(',')).map(str::trim).filter(|token| !token.is_empty())
 }
 

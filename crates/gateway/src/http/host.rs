@@ -4,6 +4,8 @@
 //! RFC 9112 section 3.2 for HTTP/1.1: exactly one `Host`, or 400; where the target is a whole URL, that counts and not `Host`.
 //! RFC 9113 section 8.3.1 for HTTP/2: `:authority` takes its place, and a `Host` beside it must say the same.
 
+use std::net::IpAddr;
+
 use ::http::uri::{Authority, Scheme};
 use ::http::{Request, Version, header};
 
@@ -11,6 +13,22 @@ use ::http::{Request, Version, header};
 pub(super) fn of<B>(request: &Request<B>) -> Option<&str> {
     let authority = request.uri().authority().map(Authority::as_str);
     authority.or_else(|| request.headers().get(header::HOST)?.to_str().ok())
+}
+
+/// Whether a page of this very host made the request, or none did: a browser says with every POST and every handshake where the
+/// page comes from.
+pub(crate) fn is_of_no_other_page<B>(request: &Request<B>) -> bool {
+    let Some(origin) = request.headers().get(header::ORIGIN) else { return true };
+    let page = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
+    page.is_some_and(|(_, page)| of(request).is_some_and(|host| host.eq_ignore_ascii_case(page)))
+}
+
+/// Whether the host is this machine by an address of its own or as `localhost`: no name that whoever owns it could point here.
+pub(crate) fn is_this_machine<B>(request: &Request<B>) -> bool {
+    let host = of(request).map(|authority| port_of(authority).0.to_ascii_lowercase()).unwrap_or_default();
+    let address = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(&host);
+    let is_loopback = address.parse().is_ok_and(|it: IpAddr| it.to_canonical().is_loopback());
+    is_loopback || host == "localhost" || host.ends_with(".localhost")
 }
 
 /// Whether it is clear which one that is.
@@ -152,6 +170,46 @@ mod tests {
             (V::HTTP_2, "/ws", &[], false),
         ] {
             assert_eq!(said(version, target, hosts).is_ok(), is_clear, "{version:?} {target} {hosts:?}");
+        }
+    }
+
+    #[test]
+    fn a_page_of_another_origin_is_told_apart_from_ones_own_and_from_none() {
+        for (origin, host, is_own) in [
+            (None, "127.0.0.1:8001", true),
+            (Some("http://127.0.0.1:8001"), "127.0.0.1:8001", true),
+            (Some("https://Console.example"), "console.example", true),
+            (Some("http://[::1]:8001"), "[::1]:8001", true),
+            (Some("http://127.0.0.1:8000"), "127.0.0.1:8001", false),
+            (Some("http://127.0.0.1"), "127.0.0.1:8001", false),
+            (Some("https://evil.example"), "127.0.0.1:8001", false),
+            (Some("null"), "127.0.0.1:8001", false),
+            (Some(""), "127.0.0.1:8001", false),
+        ] {
+            let request = Request::post("/api/publish").header(header::HOST, host);
+            let request = match origin {
+                Some(origin) => request.header(header::ORIGIN, origin),
+                None => request,
+            };
+            assert_eq!(is_of_no_other_page(&request.body(()).unwrap()), is_own, "{origin:?} {host}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_anyone_could_own_is_not_this_machine() {
+        for (host, is_here) in [
+            ("127.0.0.1:8001", true),
+            ("[::1]:8001", true),
+            ("localhost:9", true),
+            ("LOCALHOST", true),
+            ("node.localhost", true),
+            ("192.0.2.1:8001", false),
+            ("evil.example:8001", false),
+            ("localhost.evil.example", false),
+            ("127.0.0.1.evil.example", false),
+        ] {
+            let request = Request::post("/").header(header::HOST, host).body(()).unwrap();
+            assert_eq!(is_this_machine(&request), is_here, "{host}");
         }
     }
 

@@ -5,21 +5,23 @@ use std::sync::Arc;
 use ::http::header::CONTENT_TYPE;
 use ::http::{HeaderName, HeaderValue, Request, StatusCode};
 use bytes::Bytes;
+use fanfare_fanout::presence::Recipient;
 use fanfare_metrics::ApiMethod;
-use fanfare_protocol::CloseReason;
 use fanfare_protocol::dialect::pusher;
 use fanfare_protocol::error::{ErrorCode, Failure};
+use fanfare_protocol::grant::Pattern;
 use fanfare_protocol::happening::{Kinds, Report};
 use fanfare_protocol::realm::{Credentials, Realm};
 use fanfare_protocol::rules::Rule;
 use fanfare_protocol::server_api::ApiReply;
+use fanfare_protocol::{Channel, CloseReason};
 use futures_util::{StreamExt, stream};
 use hyper::body::Incoming;
 
 use super::handshake::{self, Purpose};
 use super::{Answer, Peer, json, text};
 use crate::api;
-use crate::config::{AppEvent, Config};
+use crate::config::{self, AppEvent, Config, PusherWebhooks};
 use crate::connection::Membership;
 use crate::events::Destination;
 use crate::node::Services;
@@ -37,32 +39,59 @@ pub(crate) fn realms(config: &Config) -> impl Iterator<Item = (Realm, Vec<(Box<s
         let terms = pusher::rules::Terms {
             client_events: app.client_events_per_second,
             event_bytes: app.event_bytes.get(),
-            counts: app.counts,
+            numbers: match app.numbers {
+                config::Numbers::Unknown => pusher::rules::Numbers::Unknown,
+                config::Numbers::Known => pusher::rules::Numbers::Known,
+                config::Numbers::Told => pusher::rules::Numbers::Told,
+            },
         };
         (Realm { namespace: id.as_str().into(), credentials }, pusher::rules::rules(terms))
     })
 }
 
-/// Where applications are told what happens on their channels.
-pub(crate) fn destinations(config: &Config) -> impl Iterator<Item = (Box<str>, Destination)> {
-    realms(config).filter_map(|(realm, _)| {
-        let namespace = realm.namespace.clone();
-        let webhooks = config.pusher.get(&*namespace)?.webhooks.as_ref()?;
-        let kinds = webhooks.events.iter().map(|event| kinds_of(*event)).collect();
-        let spell = move |report: &Report<'_>, now| {
-            let (body, signature) = pusher::webhooks::encode(&realm, report, now);
-            let value =
-                |text: &str| HeaderValue::from_str(text).expect("a key and digits are a header value");
-            let headers = [
-                (CONTENT_TYPE, HeaderValue::from_static("application/json")),
-                (HeaderName::from_static(pusher::webhooks::KEY), value(realm.credentials.key())),
-                (HeaderName::from_static(pusher::webhooks::SIGNATURE), value(&signature)),
-            ];
-            (headers.into_iter().collect(), Bytes::from(body))
-        };
-        let (url, kinds_of) = (webhooks.url.clone(), pusher::webhooks::kinds as fn(&_) -> _);
-        Some((namespace, Destination { url, kinds, kinds_of, spell: Box::new(spell) }))
+/// The namespaces of the applications whose clients are told how many hear a channel.
+pub(crate) fn counting(config: &Config) -> impl Iterator<Item = Box<str>> {
+    let counting = config.pusher.iter().filter(|(_, app)| app.numbers == config::Numbers::Told);
+    counting.map(|(id, _)| id.as_str().into())
+}
+
+/// Whether it is told of a channel of theirs.
+pub(crate) fn is_counted(channel: &Channel) -> bool {
+    pusher::webhooks::kinds(channel).has_any(Kinds::COUNTED)
+}
+
+/// Where applications are told what happens on their channels, by their namespaces.
+pub(crate) fn destinations(config: &Config) -> impl Iterator<Item = (Box<str>, Recipient, Destination)> {
+    realms(config).flat_map(|(realm, _)| {
+        let first = config.pusher.get(&*realm.namespace).and_then(|app| app.webhooks.as_ref());
+        let first = first.map(|it| (Recipient::default(), it));
+        let others = config.pusher_webhooks.iter().filter(|(_, it)| *it.app == *realm.namespace);
+        let all = first.into_iter().chain(others.map(|(name, it)| (Recipient::named(name), &it.webhooks)));
+        let all = all.map(|(to, webhooks)| (realm.namespace.clone(), to, destination(&realm, webhooks)));
+        all.collect::<Vec<_>>()
     })
+}
+
+fn destination(realm: &Realm, webhooks: &PusherWebhooks) -> Destination {
+    let realm = realm.clone();
+    let kinds = webhooks.events.iter().map(|event| kinds_of(*event)).collect();
+    let within = |pattern: &String| Pattern::parse(&format!("{}:{pattern}", realm.namespace));
+    let filter: Vec<_> = webhooks.channels.iter().filter_map(within).collect();
+    let kinds_of = move |channel: &Channel| match filter.iter().any(|pattern| pattern.matches(channel)) {
+        true => pusher::webhooks::kinds(channel),
+        false => Kinds::NONE,
+    };
+    let spell = move |report: &Report<'_>, now| {
+        let (body, signature) = pusher::webhooks::encode(&realm, report, now);
+        let value = |text: &str| HeaderValue::from_str(text).expect("a key and digits are a header value");
+        let headers = [
+            (CONTENT_TYPE, HeaderValue::from_static("application/json")),
+            (HeaderName::from_static(pusher::webhooks::KEY), value(realm.credentials.key())),
+            (HeaderName::from_static(pusher::webhooks::SIGNATURE), value(&signature)),
+        ];
+        (headers.into_iter().collect(), Bytes::from(body))
+    };
+    Destination { url: webhooks.url.clone(), kinds, kinds_of: Box::new(kinds_of), spell: Box::new(spell) }
 }
 
 fn kinds_of(event: AppEvent) -> Kinds {

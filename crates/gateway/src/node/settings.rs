@@ -7,10 +7,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fanfare_protocol::dialect::{Offer, centrifugo};
+use fanfare_protocol::dialect::Offer;
 use fanfare_protocol::limits::{self, Bound};
 use fanfare_protocol::publication::Retention;
-use fanfare_protocol::rules::{Consent, MayPublish, MaySubscribe, NameRules, Overflow, Roll, Rule, Rules};
+use fanfare_protocol::rules::{Consent, Count, MayPublish, MaySubscribe, Overflow, Roll, Rule, Rules};
 use fanfare_protocol::session::Policy;
 use fanfare_protocol::websocket::{Context, Shape, Willingness};
 
@@ -22,7 +22,7 @@ use crate::config::{
     Trial, WebSocket,
 };
 use crate::hooks::Hooks;
-use crate::http::{Door, pusher};
+use crate::http::{self, Door};
 use crate::proxy::Proxies;
 use crate::tls::Tls;
 
@@ -43,10 +43,10 @@ pub(crate) struct Settings {
     pub(crate) limits: Limits,
     pub(crate) proxies: Proxies,
     pub(crate) api_keys: Keys,
-    /// What clients of Centrifugo are offered, where they are served.
-    pub(crate) centrifugo: Option<&'static Offer>,
-    /// Whether the page is served.
-    pub(crate) console: bool,
+    /// What clients are offered at `/connection/…`, where they are served.
+    pub(crate) offer: Option<&'static Offer>,
+    /// Which pages are served.
+    pub(crate) console: config::Console,
     /// How long the head of a request, or the body of an API call, may take to arrive.
     pub(crate) header_timeout: Duration,
     pub(crate) drain_window: Duration,
@@ -74,8 +74,8 @@ impl Settings {
             limits: config.limits.clone(),
             proxies: Proxies::of(&config.proxy),
             api_keys: Keys::of(&config.api),
-            centrifugo: config.centrifugo.enabled.then_some(&centrifugo::OFFER),
-            console: config.console.enabled,
+            offer: http::offer(config),
+            console: config.console.clone(),
             header_timeout: config.limits.header_timeout,
             drain_window: config.node.drain,
             readiness: config.readiness,
@@ -144,17 +144,15 @@ fn policy(config: &Config) -> Policy {
         limits::Heartbeat { interval: config.heartbeat.interval, timeout: config.heartbeat.timeout };
     let namespaces =
         config.namespaces.iter().map(|(name, namespace)| (name.as_str().into(), rule(namespace)));
-    let names = config.centrifugo.enabled.then_some(NameRules::DOLLAR_AND_HASH);
-    let rules = pusher::realms(config).fold(Rules::of(namespaces).with_names(names), |all, (realm, its)| {
-        all.with_realm(&realm.namespace, its)
-    });
+    let rules = Rules::of(namespaces).with_names(http::names(config));
+    let rules = http::realms(config).fold(rules, |all, (realm, its)| all.with_realm(&realm.namespace, its));
     let (node, takes_calls) = (config.node.name.as_str().into(), config.hooks.call.is_some());
     Policy { node, limits, heartbeat, rules, takes_calls, realm: None }
 }
 
 fn realms(config: &Config) -> HashMap<Box<str>, Arc<Policy>> {
     let of_realm = |realm| Arc::new(Policy { realm: Some(realm), ..policy(config) });
-    pusher::realms(config).map(|(realm, _)| (realm.namespace.clone(), of_realm(realm))).collect()
+    http::realms(config).map(|(realm, _)| (realm.namespace.clone(), of_realm(realm))).collect()
 }
 
 fn rule(namespace: &Namespace) -> Rule {
@@ -182,6 +180,7 @@ fn rule(namespace: &Namespace) -> Rule {
             Told::Backend => Roll::ForBackend,
             Told::Nobody => Roll::ForClients,
         },
+        count: Count::Untold,
         consent_to_subscribe: consent(&namespace.subscribe_hook),
         consent_to_publish: consent(&namespace.publish_hook),
         overflow: match namespace.overflow {

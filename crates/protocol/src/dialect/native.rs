@@ -86,7 +86,14 @@ impl Dialect for MessagePack {
 
 /// What a client that rewinds sees for itself; and what is said to one that names itself late, which is not done here.
 const fn is_unspoken(event: &Event) -> bool {
-    matches!(event, Event::NothingKept { .. } | Event::Recognised)
+    matches!(
+        event,
+        Event::NothingKept { .. }
+            | Event::Recognised
+            | Event::Sighted { .. }
+            | Event::Acquainted { .. }
+            | Event::Counted { .. }
+    )
 }
 
 #[cfg(test)]

@@ -17,6 +17,8 @@
 //! | `! event <channel> <label> <json>` | the same, with a label |
 //! | `! conflated <n> <channel> <json>` | the same, when for this client so many older ones gave way |
 //! | `! joined <channel> <n> [<user> [<json>]]`, `! left …` | so does a user, as a member whose session is this number |
+//! | `! sighted <user> …`, `! unsighted <user> …` | it has become known of these users whether they are there |
+//! | `! counted <channel> <n>` | so many connections are on the channel |
 //! | `! broker away`, `! broker back` | what the hub answers from here on |
 //! | `! flushed`, `! expired <channel>` | the broker loses everything; what a channel has kept is too old |
 //! | `! failed-over` | the broker loses the last publication of each channel, and goes on under another epoch |
@@ -50,7 +52,7 @@ use crate::id::{RequestId, SessionId, Ticket, UserId};
 use crate::publication::{Delivery, Draft, Label, Payload, Publication, Retention};
 use crate::realm::{Credentials, Realm};
 use crate::rules::{Consent, MayPublish, MaySubscribe, Overflow, Rule, Rules};
-use crate::session::{Effect, Input, Policy, Session, Stage};
+use crate::session::{Effect, Input, Policy, Session, Stage, Told};
 use crate::time::{Moment, Now, UnixMicros};
 use crate::websocket::Frame;
 
@@ -241,6 +243,8 @@ impl Theatre {
                 self.publish_elsewhere(rest, None, Delivery::Conflated(dropped.parse().unwrap()));
             }
             "joined" | "left" => self.turn(rest, verb == "joined"),
+            "sighted" | "unsighted" => self.sighted(rest, verb == "sighted"),
+            "counted" => self.counted(rest),
             "broker" => self.hub.is_away = rest == "away",
             "flushed" => self.hub.flush(),
             "failed-over" => self.hub.fail_over(),
@@ -321,6 +325,23 @@ impl Theatre {
         self.policy.realm = Some(Realm { namespace: namespace.into(), credentials });
     }
 
+    /// Of these users it has become known whether they are there.
+    fn sighted(&mut self, users: &str, is_there: bool) {
+        let (known, none) = (self.hub.looked_out_for(users.split(' ').map(UserId::new)), Vec::new());
+        let (there, gone) = if is_there { (known, none) } else { (none, known) };
+        if !(there.is_empty() && gone.is_empty()) {
+            self.say_event(&Reply::unasked(Event::Sighted { there, gone }));
+        }
+    }
+
+    fn counted(&mut self, rest: &str) {
+        let (channel, connections) = rest.split_once(' ').unwrap();
+        let (channel, connections) = (Channel::parse(channel).unwrap(), connections.parse().unwrap());
+        if self.hub.is_counted(&channel) {
+            self.say_event(&Reply::unasked(Event::Counted { channel, connections }));
+        }
+    }
+
     fn read(&self, token: &str) -> Result<Grant, Failure> {
         let expected = Expected::default();
         let claims = self.tokens.get(token).ok_or(TokenFault::Signature);
@@ -364,7 +385,7 @@ impl Theatre {
             let terms = pusher::rules::Terms {
                 client_events: NonZeroU32::new(2),
                 event_bytes: 10_240,
-                counts: false,
+                numbers: pusher::rules::Numbers::Told,
             };
             let rules = pusher::rules::rules(terms);
             self.policy.rules = self.policy.rules.clone().with_realm(&realm.namespace, rules);
@@ -431,18 +452,16 @@ impl Theatre {
         }
     }
 
+    fn say_ping(&mut self) {
+        let ping = self.spelling.dialect().ping();
+        if ping == Frame::ping(&[]) { self.said.push_str("<< ping\n") } else { self.say(ping.payload()) }
+    }
+
     fn effect(&mut self, effect: Effect) {
         match effect {
             Effect::Send(reply) => self.say_event(&reply),
             Effect::Exceeded(_) => {}
-            Effect::Ping => {
-                let ping = self.spelling.dialect().ping();
-                if ping == Frame::ping(&[]) {
-                    self.said.push_str("<< ping\n")
-                } else {
-                    self.say(ping.payload())
-                }
-            }
+            Effect::Ping => self.say_ping(),
             Effect::Admit { id, channel, hearing, proof } => {
                 let outcome = match (&proof, &self.policy.realm) {
                     (Proof::Token(token), _) => self.admit(token.expose(), &channel),
@@ -478,12 +497,13 @@ impl Theatre {
             }
             Effect::GoLive { channel, reply } => self.go_live(&channel, reply.as_ref()),
             Effect::Survey { channel, member } => {
-                self.hub.attend(&channel, member, false);
+                self.hub.attend(&channel, member, Told::Nothing);
                 let outcome = self.hub.crowd(&channel, true);
                 self.feed(Input::Surveyed { channel, outcome });
             }
             Effect::Heed { channel, .. } => self.hub.heed(&channel),
-            Effect::Enter { channel, member, is_told } => self.hub.attend(&channel, member, is_told),
+            Effect::Enter { channel, member, told } => self.hub.attend(&channel, member, told),
+            Effect::LookOut { acquaintances } => self.hub.look_out(acquaintances),
             Effect::Count { id, channel, members } => {
                 let outcome = self.hub.crowd(&channel, members);
                 self.feed(Input::Counted { id, channel, outcome });
@@ -598,7 +618,7 @@ impl Theatre {
             note: None,
         };
         if has_come {
-            self.hub.attend(&channel, member.clone(), false);
+            self.hub.attend(&channel, member.clone(), Told::Nothing);
         } else {
             self.hub.depart(&channel, session);
         }

@@ -184,6 +184,7 @@ pub fn read(json: &[u8], expected: &Expected, now: UnixMicros) -> Result<Grant, 
         meta: claims.meta.map(|meta| Box::new(Payload::from_raw(meta))),
         proves,
         allowances: claims.allow.iter().flatten().map(allowance).collect::<Result<_, _>>()?,
+        acquaintances: Vec::new(),
     })
 }
 
@@ -332,6 +333,7 @@ mod tests {
                 verbs: vec![Verb::Publish, Verb::History],
             }],
             proves: None,
+            acquaintances: Vec::new(),
         };
         assert_eq!(grant, expected);
         assert_eq!(read_anyhow("{}").unwrap(), Grant::default());

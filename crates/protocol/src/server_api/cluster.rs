@@ -72,10 +72,16 @@ pub struct NodeFacts {
     pub uptime_seconds: u64,
     /// Whether it wants new clients.
     pub ready: bool,
+    /// Why not: the checks that fail, by their names.
+    #[serde(default)]
+    pub failing: Vec<Box<str>>,
     /// Whether it is letting go of those that it has.
     pub draining: bool,
     /// Open connections.
     pub connections: u64,
+    /// The most that there may be; 0 where the node does not say.
+    #[serde(default)]
+    pub connections_max: u64,
     /// Different users among them.
     pub users: u64,
     /// Their subscriptions.
@@ -90,6 +96,15 @@ pub struct NodeFacts {
     pub messages_received_per_second: f64,
     /// The same, of late.
     pub messages_sent_per_second: f64,
+    /// The age that half of what was written of late had when sockets took it; none where nothing was written.
+    #[serde(default)]
+    pub publish_to_write_p50_ms: Option<f64>,
+    /// The same of 99 in a hundred.
+    #[serde(default)]
+    pub publish_to_write_p99_ms: Option<f64>,
+    /// How late publications come back from the broker.
+    #[serde(default)]
+    pub lag_ms: u64,
     /// What waits for clients to read it.
     pub queued_bytes: u64,
     /// What the process holds of the machine's memory; 0 where that is not known.

@@ -8,7 +8,7 @@ use crate::channel::Channel;
 use crate::close::CloseReason;
 use crate::command::{Hearing, Start, Wording};
 use crate::event::{Crowd, Member, Reply};
-use crate::grant::{Grant, Proof, Token};
+use crate::grant::{Acquaintance, Grant, Proof, Token};
 use crate::history::Excerpt;
 use crate::id::RequestId;
 use crate::limits::Bound;
@@ -100,8 +100,8 @@ pub enum Effect {
         channel: Channel,
         /// As whom others see it.
         member: Member,
-        /// Whether it is told who joins and leaves.
-        is_told: bool,
+        /// What it is told of them.
+        told: Told,
     },
     /// As [`Effect::Enter`], before [`Effect::GoLive`]; and ask who is there, and answer with [`Input::Surveyed`]. Who joins and
     /// leaves from then on is told after [`Effect::Heed`].
@@ -117,6 +117,11 @@ pub enum Effect {
         channel: Channel,
         /// Who it has been told is there.
         crowd: Arc<Crowd>,
+    },
+    /// Tell the client of these users, and of no others any more, whether they are there; now and whenever that changes.
+    LookOut {
+        /// For whom.
+        acquaintances: Vec<Acquaintance>,
     },
     /// Ask who is on the channel, and answer with [`Input::Counted`].
     Count {
@@ -150,6 +155,17 @@ pub enum Effect {
     },
     /// Answer the peer's Close with its own code, and queue nothing after it.
     EchoClose(Option<u16>),
+}
+
+/// What a subscriber is told of the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// Nothing.
+    Nothing,
+    /// Who joins and leaves.
+    Turns,
+    /// How many there are.
+    Count,
 }
 
 /// How a subscriber hears a channel.

@@ -25,8 +25,9 @@ use crate::close::CloseReason;
 use crate::command::{Hearing, Start};
 use crate::error::{ErrorCode, Failure};
 use crate::event::{Entered, Event, Reply, Welcome};
-use crate::grant::{Amendment, Grant, Token};
+use crate::grant::{Acquaintance, Amendment, Grant, Token};
 use crate::id::{RequestId, SessionId, Ticket};
+use crate::limits::ACQUAINTANCES_MAX;
 use crate::manners::{Naming, Refusal};
 use crate::time::{Moment, Now, UnixMicros};
 
@@ -262,8 +263,9 @@ impl Session {
         if self.manners.naming == Naming::AtAnyTime
             && self.identity.as_ref().is_none_or(|known| known.grant.user == grant.user)
         {
-            self.identity = Some(Identity::new(grant, self.id, now, self.manners.token_grace));
-            return effects.push(Effect::Send(Reply { id, event: Event::Recognised }));
+            self.identity = Some(Identity::new(grant.clone(), self.id, now, self.manners.token_grace));
+            effects.push(Effect::Send(Reply { id, event: Event::Recognised }));
+            return self.look_out(&grant.acquaintances, effects);
         }
         let Some(identity) = &self.identity else {
             if self.subscriptions.is_empty() {
@@ -278,6 +280,19 @@ impl Session {
             return self.refuse_token(now, id, failure, effects);
         }
         self.replace(now, id, grant, effects);
+    }
+
+    /// Has the client told of the users whom it knows, as far as it is known of them whether they are there.
+    fn look_out(&self, acquaintances: &[Acquaintance], effects: &mut Vec<Effect>) {
+        let is_known =
+            |it: &&Acquaintance| self.policy.rules.rule(&it.channel).is_ok_and(|rule| rule.presence);
+        let mut known: Vec<_> = acquaintances.iter().filter(is_known).cloned().collect();
+        if known.len() > ACQUAINTANCES_MAX {
+            known.truncate(ACQUAINTANCES_MAX);
+            let with = known.iter().map(|it| it.user.clone()).collect();
+            effects.push(Effect::Send(Reply::unasked(Event::Acquainted { with })));
+        }
+        effects.push(Effect::LookOut { acquaintances: known });
     }
 
     /// A wrong token costs a signature to be checked, so an open conversation may present only so many.

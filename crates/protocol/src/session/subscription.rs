@@ -6,7 +6,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Arriving, Effect, Entering, Held, Notices, Policy, Session, State, Subscription, Terms, refuse};
+use super::{
+    Arriving, Effect, Entering, Held, Notices, Policy, Session, State, Subscription, Terms, Told, refuse,
+};
 use crate::channel::Channel;
 use crate::close::CloseReason;
 use crate::command::{Hearing, Wording};
@@ -18,7 +20,7 @@ use crate::id::RequestId;
 use crate::limits::Bound;
 use crate::manners::{Absence, Arrival, Loss, Refusal, Senders};
 use crate::publication::{Draft, Payload, Position, Retention, Sender};
-use crate::rules::{Consent, Overflow, Rule};
+use crate::rules::{Consent, Count, Overflow, Rule};
 use crate::time::Now;
 
 impl Session {
@@ -423,12 +425,19 @@ impl Session {
 
     /// Tells the cluster that the client is on the channel, where it is known who is.
     pub(super) fn enter(&self, channel: Channel, notices: Notices, effects: &mut Vec<Effect>) {
-        if !self.policy.rules.rule(&channel).is_ok_and(Rule::keeps_roll) {
+        let Ok(rule) = self.policy.rules.rule(&channel) else { return };
+        if !rule.keeps_roll() {
             return;
         }
+        let wants_turns = || self.terms(&channel).is_some_and(|terms| terms.notices);
+        let told = match notices {
+            Notices::Wanted => Told::Turns,
+            Notices::Unwanted if wants_turns() => Told::Turns,
+            Notices::Unwanted if rule.count == Count::Told => Told::Count,
+            Notices::Unwanted => Told::Nothing,
+        };
         let member = self.member(&channel);
-        let is_told = notices == Notices::Wanted || self.terms(&channel).is_some_and(|terms| terms.notices);
-        effects.push(Effect::Enter { channel, member, is_told });
+        effects.push(Effect::Enter { channel, member, told });
     }
 
     /// Has the client hear a channel because a backend says so, by this pass, as good as one that it had shown.

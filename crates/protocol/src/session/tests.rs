@@ -339,7 +339,7 @@ impl Play {
                 assert!(self.joined.contains(&channel), "live, but not joined");
                 self.told(number, reply.expect("in these manners it is told when it is live"));
             }
-            Effect::Enter { channel, member, is_told: _ } => {
+            Effect::Enter { channel, member, told: _ } => {
                 assert!(self.joined.contains(&channel), "a member, but not joined");
                 assert_eq!(member.session, self.session.id());
                 assert_eq!(member.user, self.session.grant().and_then(|grant| grant.user.clone()));
@@ -356,8 +356,8 @@ impl Play {
             }
             Effect::EchoClose(_) => self.closed = true,
             Effect::Ping | Effect::Reaffirm => {}
-            Effect::Survey { .. } | Effect::Heed { .. } => {
-                panic!("these manners ask for no crowd: {effect:?}")
+            Effect::Survey { .. } | Effect::Heed { .. } | Effect::LookOut { .. } => {
+                panic!("these manners ask for nobody: {effect:?}")
             }
             Effect::Admit { .. } => unreachable!("nobody here shows a proof"),
             Effect::Authenticate { id, token } => self.verify(number.expect("a command asks"), id, &token),

@@ -14,7 +14,7 @@
 -- A member's bytes begin with its session (16) and its flags (1); flag 1 says that a length (4) and the user follow.
 -- A user key is 'u' and the user, or 's' and the session of an anonymous connection.
 local users, seats, lingering, at = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local JOINED, LEFT = 1, 2
+local JOINED, LEFT, COUNT = 1, 2, 3
 
 local notice = {}
 -- The user keys of those whose number of connections has changed.
@@ -24,7 +24,25 @@ local function tell(kind, member)
   notice[#notice + 1] = struct.pack('>BI4', kind, #member) .. member
 end
 
-local function publish(channel)
+-- What a backend is to be told of (see debts.rs): o, c, or a user key that begins with u.
+local function level_of(about)
+  if about == 'o' then
+    return redis.call('EXISTS', users)
+  elseif about == 'c' then
+    local connections = 0
+    for _, seat in ipairs(redis.call('SMEMBERS', seats)) do
+      connections = connections + redis.call('HLEN', at .. seat)
+    end
+    return connections
+  end
+  return redis.call('HEXISTS', users, about)
+end
+
+-- Tells the nodes that watch the channel; also how many connections there are now, where that is wanted.
+local function publish(channel, wants)
+  if string.find(wants, '^n;') and next(touched) then
+    notice[#notice + 1] = struct.pack('>BI4I4', COUNT, 4, level_of('c'))
+  end
   if #notice > 0 then
     redis.call(PUBLISH, channel, '\2' .. table.concat(notice))
   end
@@ -88,48 +106,37 @@ local function leave(seat, session, member)
   end
 end
 
--- What a backend is to be told of (see debts.rs): o, c, or a user key that begins with u.
-local function level_of(about)
-  if about == 'o' then
-    return redis.call('EXISTS', users)
-  elseif about == 'c' then
-    local connections = 0
-    for _, seat in ipairs(redis.call('SMEMBERS', seats)) do
-      connections = connections + redis.call('HLEN', at .. seat)
-    end
-    return connections
-  end
-  return redis.call('HEXISTS', users, about)
-end
-
 -- Writes down what a seat owes after the changes: what differs from what was told, unless somebody owes it already.
---   kinds  of what is to be told
+--   wants  'n;' where those who hear the channel are told how many they are, then for each backend its name between an @ and a
+--          space, or nothing, and what it is to be told of: o, c, u and a semicolon
 --   told   hash  topic -> the level that the backend knows of, if that is not 0
 --   owed   hash  topic -> the seat that owes word of it
 --   owes   set   the topics of which the seat does
--- Answers the abouts.
-local function owe(kinds, channel, seat, told, owed, owes)
+-- Answers the topics, without the channel.
+local function owe(wants, channel, seat, told, owed, owes)
   local new = {}
-  local function compare(about)
-    local topic = channel .. ' ' .. about
+  local function compare(backend, about)
+    local topic = channel .. ' ' .. backend .. about
     if level_of(about) ~= tonumber(redis.call('HGET', told, topic) or 0)
       and redis.call('HSETNX', owed, topic, seat) == 1 then
       redis.call('SADD', owes, topic)
-      new[#new + 1] = about
+      new[#new + 1] = backend .. about
     end
   end
-  if string.find(kinds, 'o') then
-    compare('o')
-  end
-  if string.find(kinds, 'u') then
-    for user in pairs(touched) do
-      if string.sub(user, 1, 1) == 'u' then
-        compare(user)
+  for backend, kinds in string.gmatch(wants, '([^;]-)(%a*);') do
+    if string.find(kinds, 'o') then
+      compare(backend, 'o')
+    end
+    if string.find(kinds, 'u') then
+      for user in pairs(touched) do
+        if string.sub(user, 1, 1) == 'u' then
+          compare(backend, user)
+        end
       end
     end
-  end
-  if string.find(kinds, 'c') then
-    compare('c')
+    if string.find(kinds, 'c') then
+      compare(backend, 'c')
+    end
   end
   return new
 end

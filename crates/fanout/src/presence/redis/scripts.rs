@@ -2,7 +2,7 @@
 
 use redis::{Pipeline, Script, Value};
 
-use crate::presence::About;
+use crate::presence::debts::Word;
 
 /// All of them.
 #[derive(Debug)]
@@ -49,22 +49,22 @@ impl Scripts {
 }
 
 /// What `write.lua` has answered: a letter for each change, and what is owed from now on; `None` when Redis refused it.
-pub(super) fn letters(answer: Value) -> Option<(Vec<u8>, Vec<About>)> {
+pub(super) fn letters(answer: Value) -> Option<(Vec<u8>, Vec<Word>)> {
     let Value::Array(parts) = answer else { return None };
     let mut parts = parts.into_iter();
     match parts.next()? {
-        Value::BulkString(letters) => Some((letters, abouts(parts))),
+        Value::BulkString(letters) => Some((letters, words(parts))),
         _ => None,
     }
 }
 
 /// What `clear.lua` has answered: that it has cleared something, and what is owed from now on.
-pub(super) fn cleared(answer: Value) -> Option<Vec<About>> {
+pub(super) fn cleared(answer: Value) -> Option<Vec<Word>> {
     let Value::Array(parts) = answer else { return None };
     let mut parts = parts.into_iter();
-    matches!(parts.next(), Some(Value::Int(_))).then(|| abouts(parts))
+    matches!(parts.next(), Some(Value::Int(_))).then(|| words(parts))
 }
 
-fn abouts(parts: impl Iterator<Item = Value>) -> Vec<About> {
-    parts.filter_map(|part| About::read(&redis::from_redis_value::<String>(part).ok()?)).collect()
+fn words(parts: impl Iterator<Item = Value>) -> Vec<Word> {
+    parts.filter_map(|part| Word::read(&redis::from_redis_value::<String>(part).ok()?)).collect()
 }

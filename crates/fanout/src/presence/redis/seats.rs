@@ -370,7 +370,7 @@ impl RedisPresence {
             let inherited: Vec<String> = answers.next().map_or(Ok(Vec::new()), read)?;
             has_cleared |= !inherited.is_empty();
             for topic in inherited.iter().filter_map(|topic| Topic::read(topic)) {
-                self.owe(seats.own, &topic.channel, vec![topic.about]);
+                self.owe(seats.own, &topic.channel, vec![topic.word]);
             }
         }
         Ok(has_cleared)
@@ -391,7 +391,7 @@ impl RedisPresence {
         ];
         let mut call = self.on_channel(&self.scripts.clear, channel, &more);
         call.arg(cold).arg(channel.as_str()).arg(keys.of(channel)).arg(SWEEP_MEMBERS);
-        call.arg(milliseconds(TOMBSTONE)).arg(own).arg(self.teller.abouts(channel).letters());
+        call.arg(milliseconds(TOMBSTONE)).arg(own).arg(self.teller.wants(channel).spell());
         call
     }
 

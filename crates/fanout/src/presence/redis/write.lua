@@ -1,6 +1,6 @@
 -- Performs changes of one channel in their order.
 --   KEYS  the page's on:<seat>, sitting and over:<seat>, the channel's no:<seat before>, the page's told, owed and owes:<seat>
---   ARGV  seat, seat before or '', channel, pub/sub channel, what a backend is to be told of, then pairs: e (enter), r (restore)
+--   ARGV  seat, seat before or '', channel, pub/sub channel, what is to be told to whom, then pairs: e (enter), r (restore)
 --         and a member, d (depart), l (leave) and a session
 -- Answers one letter per change: p (present), l (lingering), a (absent). When the seat is being cleared it is x alone. Then what is
 -- owed of the channel from now on.
@@ -75,7 +75,7 @@ for i = 6, #ARGV, 2 do
     done[#done + 1] = 'a'
   end
 end
-publish(ARGV[4])
+publish(ARGV[4], ARGV[5])
 unlist(seat, ARGV[3])
 local new = owe(ARGV[5], ARGV[3], seat, KEYS[9], KEYS[10], KEYS[11])
 return { table.concat(done), unpack(new) }

@@ -310,7 +310,9 @@ async function poll() {
   try {
     const answer = await fetch('/status', { cache: 'no-store', signal: AbortSignal.timeout(STATUS_WITHIN_MS) });
     if (!answer.ok) throw new Error(`/status answered ${answer.status}`);
-    sampled(await answer.json(), performance.now());
+    const status = await answer.json();
+    $('operators').hidden = !status.console;
+    sampled(status, performance.now());
     document.body.classList.remove('stale');
     showNodes();
   } catch {

@@ -11,7 +11,7 @@ use crate::support::weight;
 const CONNECTIONS: u64 = 1_000;
 
 /// What may be kept of it: what later questions say of a client, and no question, answer or call.
-const KEPT: u64 = 1_024;
+const KEPT: u64 = 2_048;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_a_question_about_a_connection_little_is_kept() {

@@ -97,6 +97,9 @@ fn answer(sink: &mut impl Sink, id: u64, event: &Event) -> Option<()> {
         | Event::Left { .. }
         | Event::NothingKept { .. }
         | Event::Recognised
+        | Event::Sighted { .. }
+        | Event::Acquainted { .. }
+        | Event::Counted { .. }
         | Event::Pong { .. }
         | Event::Closing { .. } => return None,
     }

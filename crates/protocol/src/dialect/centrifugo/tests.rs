@@ -1,16 +1,18 @@
 //! The golden conversations, and what no conversation has.
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 
 use super::sink::{Field, Json as JsonSink, Protobuf as ProtobufSink, Sink};
 use crate::channel::Channel;
 use crate::close::CloseReason;
-use crate::command::Decoded;
+use crate::command::{Decoded, Start, Wording};
 use crate::dialect::theatre::{Spelling, check, draft, replay, transcripts};
 use crate::dialect::{Encoding, Incoming};
 use crate::error::{ErrorCode, Failure};
-use crate::event::{Event, Reply};
-use crate::id::RequestId;
+use crate::event::{Entry, Event, Member, Reply};
+use crate::id::{RequestId, SessionId, UserId};
 use crate::publication::{Draft, Epoch, Offset, Payload, Position, Publication};
 
 #[test]
@@ -131,6 +133,19 @@ fn messages_of_protobuf_are_those_of_the_schema() {
     let draft = Draft { sender: None, ..draft("a", "[1]") };
     let bytes = Payload::binary(&[0, 0xff]);
     let position = Position { epoch: Epoch(0xab), offset: Offset(200) };
+    let session = SessionId::from_random([0; 16]);
+    let payload = |json| Some(Payload::parse(json).unwrap());
+    let member = Member { user: Some(UserId::new("u")), session, profile: payload("1"), note: payload("2") };
+    let joined = Event::Joined { channel: channel.clone(), member };
+    let subscribed = Event::Subscribed {
+        channel: channel.clone(),
+        entry: Some(Entry { position, recovered: false }),
+        start: Start::Live,
+        wording: Wording::Whole,
+        lasts: None,
+        crowd: None,
+        greeting: payload("[1]"),
+    };
     let encode = |id: &Option<RequestId>, event| {
         let reply = Reply { id: id.clone(), event };
         Encoding::CentrifugoProtobuf.dialect().encode(&reply).unwrap().payload().to_vec()
@@ -147,6 +162,18 @@ fn messages_of_protobuf_are_those_of_the_schema() {
         (
             encode(&id, Event::Refused { failure, channel: None }),
             b"\x1f\x08\xac\x02\x12\x1a\x08\x6f\x12\x14too many requests: x\x18\x01".to_vec(),
+        ),
+        (
+            encode(&None, Event::Refreshed { session, expires: Some(1), lasts: Some(Duration::from_secs(60)) }),
+            b"\x08\x22\x06\x62\x04\x08\x01\x10\x3c".to_vec(),
+        ),
+        (
+            encode(&None, subscribed),
+            b"\x25\x22\x23\x12\x01a\x4a\x1e\x08\x01\x22\x1000000000000000ab\x28\xc8\x01\x30\x01\x3a\x03[1]".to_vec(),
+        ),
+        (
+            encode(&None, joined),
+            b"\x34\x22\x32\x12\x01a\x2a\x2d\x0a\x2b\x0a\x01u\x12\x2000000000000000000000000000000000\x1a\x011\x22\x012".to_vec(),
         ),
         (
             Publication::new(draft.clone(), Some(position))

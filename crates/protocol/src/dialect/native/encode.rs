@@ -145,6 +145,9 @@ pub(super) fn fields(event: &Event) -> Fields<'_> {
         },
         Event::NothingKept { channel } => at("nothing_kept", channel.as_str(), None),
         Event::Recognised => Fields { kind: "recognised", ..Fields::default() },
+        Event::Sighted { .. } => Fields { kind: "sighted", ..Fields::default() },
+        Event::Acquainted { .. } => Fields { kind: "acquainted", ..Fields::default() },
+        Event::Counted { channel, .. } => at("counted", channel.as_str(), None),
         // Nobody who speaks this dialect has a proof to renew.
         Event::Renewed { channel, .. } => at("renewed", channel.as_str(), None),
         Event::Unsubscribed { channel, cause } => Fields {

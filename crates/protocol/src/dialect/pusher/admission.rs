@@ -1,5 +1,7 @@
 //! What clients show, and what it is worth: signatures of the application that they belong to.
 
+use std::collections::HashSet;
+
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -7,7 +9,7 @@ use super::names::{self, Access, Kind, PERSONAL_PREFIX};
 use crate::channel::Channel;
 use crate::error::{ErrorCode, Failure};
 use crate::grant::claims::ID_BYTES_MAX;
-use crate::grant::{Grant, Pass, Signed, Token};
+use crate::grant::{Acquaintance, Grant, Pass, Signed, Token};
 use crate::id::{SessionId, UserId};
 use crate::publication::Payload;
 use crate::realm::Realm;
@@ -28,6 +30,8 @@ struct UserData<'a> {
     id: &'a RawValue,
     #[serde(borrow)]
     user_info: Option<&'a RawValue>,
+    #[serde(borrow)]
+    watchlist: Option<Vec<&'a RawValue>>,
 }
 
 /// Both parts of a sign-in as one token; [`recognise`] takes them apart. A signature holds no line break.
@@ -77,7 +81,11 @@ pub(super) fn recognise(realm: &Realm, session: SessionId, token: &Token) -> Res
                     application";
         return Err(Failure::new(ErrorCode::Unauthorized, text));
     }
-    let wrong = || Failure::new(ErrorCode::BadRequest, "`user_data` must be a JSON object with an `id`");
+    let wrong = || {
+        let text =
+            "`user_data` must be a JSON object with an `id`, and a list of ids where it has a `watchlist`";
+        Failure::new(ErrorCode::BadRequest, text)
+    };
     let said: UserData<'_> = serde_json::from_str(user_data).map_err(|_| wrong())?;
     let id = identifier(said.id).ok_or_else(wrong)?;
     let personal = personal(realm, &id).ok_or_else(|| {
@@ -89,8 +97,17 @@ pub(super) fn recognise(realm: &Realm, session: SessionId, token: &Token) -> Res
         user: Some(realm.user(&id)),
         profile: said.user_info.map(Payload::from_raw),
         channels: vec![personal],
+        acquaintances: acquaintances(realm, said.watchlist.unwrap_or_default()).ok_or_else(wrong)?,
         ..Grant::default()
     })
+}
+
+/// Those on a watchlist, each once. Who can have no channel cannot sign in, and so will never be there: it is left out.
+fn acquaintances(realm: &Realm, watchlist: Vec<&RawValue>) -> Option<Vec<Acquaintance>> {
+    let mut known = HashSet::new();
+    let ids: Vec<_> = watchlist.into_iter().map(identifier).collect::<Option<_>>()?;
+    let of = |id: String| Some(Acquaintance { channel: personal(realm, &id)?, user: realm.user(&id) });
+    Some(ids.into_iter().filter(|id| known.insert(id.clone())).filter_map(of).collect())
 }
 
 /// The channel that a user alone hears.
@@ -191,6 +208,28 @@ mod tests {
             assert_eq!(judge(user_data, parts).unwrap_err().code, code, "{user_data}");
         }
         let refused = recognise(&realm(), SESSION, &Token::new("no line break")).unwrap_err();
+        assert_eq!(refused.code, ErrorCode::Unauthorized);
+    }
+
+    #[test]
+    fn a_watchlist_names_users_once_each() {
+        let socket = names::socket_id(SESSION);
+        let judge = |watchlist: &str| {
+            let ann = format!(r#"{{"id":"ann","watchlist":{watchlist}}}"#);
+            let auth = format!("key:{}", realm().credentials.sign(&[&socket, "", "user", "", &ann]));
+            recognise(&realm(), SESSION, &Token::new(sealed(&auth, &ann)))
+        };
+        let of = |id: &str| Acquaintance {
+            user: realm().user(id),
+            channel: channel(&format!("#server-to-user-{id}")),
+        };
+        let named = |watchlist| judge(watchlist).unwrap().acquaintances;
+        assert_eq!(named(r#"["bob","eve","bob",7,"a b"]"#), [of("bob"), of("eve"), of("7")]);
+        assert_eq!((named("[]"), named("null")), (Vec::new(), Vec::new()));
+        for bad in [r#""bob""#, "{}", r#"["bob",{}]"#, r#"[""]"#] {
+            assert_eq!(judge(bad).unwrap_err().code, ErrorCode::BadRequest, "{bad}");
+        }
+        let refused = recognise(&realm(), SESSION, &Token::new("")).unwrap_err();
         assert_eq!(refused.code, ErrorCode::Unauthorized);
     }
 }

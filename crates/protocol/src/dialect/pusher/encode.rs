@@ -13,12 +13,15 @@ use super::{SUBSCRIBING, close, text};
 use crate::channel::Channel;
 use crate::error::{ErrorCode, Failure};
 use crate::event::{Crowd, Event, Member, Reply, Welcome};
-use crate::id::RequestId;
+use crate::id::{RequestId, UserId};
 use crate::publication::{Label, Payload, Publication};
 use crate::websocket::{Frame, FrameKind};
 
 /// What an event is called whose publisher has given it no name.
 const UNNAMED: &str = "message";
+
+/// What a client is told that has signed in with a watchlist which is too long.
+const WATCHLIST_TOO_LONG: u16 = 4302;
 
 pub(super) fn reply(reply: &Reply) -> Option<Frame> {
     let spelt = match &reply.event {
@@ -42,6 +45,21 @@ pub(super) fn reply(reply: &Reply) -> Option<Frame> {
         Event::Recognised => {
             let Some(RequestId::Text(user_data)) = &reply.id else { return None };
             spell("pusher:signin_success", None, &json(&SignedIn { user_data }))
+        }
+        Event::Sighted { there, gone } => spell(
+            "pusher_internal:watchlist_events",
+            None,
+            &json(&Watchlist { events: sighted(there, gone) }),
+        ),
+        Event::Acquainted { with } => {
+            let ids: Vec<_> = with.iter().map(id).collect();
+            let text =
+                format!("a watchlist has at most {} users: these were taken: {}", ids.len(), ids.join(", "));
+            error(Some(WATCHLIST_TOO_LONG), &text)
+        }
+        Event::Counted { channel, connections } => {
+            let data = json(&Counted { subscription_count: *connections });
+            spell("pusher_internal:subscription_count", Some(channel), &data)
         }
         Event::Pong { .. } => spell("pusher:pong", None, "{}"),
         Event::Unsubscribed { channel, cause: Some(cause) } => {
@@ -122,6 +140,22 @@ struct SignedIn<'a> {
 }
 
 #[derive(Serialize)]
+struct Watchlist<'a> {
+    events: Vec<OfWatchlist<'a>>,
+}
+
+#[derive(Serialize)]
+struct OfWatchlist<'a> {
+    name: &'static str,
+    user_ids: Vec<&'a str>,
+}
+
+#[derive(Serialize)]
+struct Counted {
+    subscription_count: u64,
+}
+
+#[derive(Serialize)]
 struct Refused<'a> {
     #[serde(rename = "type")]
     kind: &'static str,
@@ -153,6 +187,20 @@ fn presence(crowd: &Crowd) -> PresenceFields<'_> {
         hash.entry(user(member)).or_insert_with(|| raw(member.shown()));
     }
     PresenceFields { count: hash.len(), ids: hash.keys().cloned().collect(), hash }
+}
+
+/// One event for those who are there, one for those who are not.
+fn sighted<'a>(there: &'a [UserId], gone: &'a [UserId]) -> Vec<OfWatchlist<'a>> {
+    let of =
+        |(name, users): (_, &'a [UserId])| OfWatchlist { name, user_ids: users.iter().map(id).collect() };
+    let both = [("online", there), ("offline", gone)];
+    both.into_iter().filter(|(_, users)| !users.is_empty()).map(of).collect()
+}
+
+/// What a user of an application is called within it.
+fn id(user: &UserId) -> &str {
+    let name = user.as_str();
+    name.split_once(':').map_or(name, |(_, id)| id)
 }
 
 /// A member without a name is called by its connection.

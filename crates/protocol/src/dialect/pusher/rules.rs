@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::names::{Access, Kind, PREFIXES};
 use crate::publication::Retention;
-use crate::rules::{MayPublish, MaySubscribe, Rule};
+use crate::rules::{Count, MayPublish, MaySubscribe, Rule};
 
 /// What an operator decides for one application.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,8 +14,19 @@ pub struct Terms {
     pub client_events: Option<NonZeroU32>,
     /// The most bytes of the data of one event.
     pub event_bytes: usize,
-    /// Whether it is known of channels without presence how many hear them.
-    pub counts: bool,
+    /// Of channels that are no presence channels.
+    pub numbers: Numbers,
+}
+
+/// Who knows how many hear a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Numbers {
+    /// Nobody.
+    Unknown,
+    /// Whoever asks, which its clients cannot do.
+    Known,
+    /// Those who hear it are told, too.
+    Told,
 }
 
 /// What is told to who subscribes to a cache channel.
@@ -39,7 +50,14 @@ fn rule(kind: Kind, terms: Terms) -> Rule {
         payload_bytes: Some(terms.event_bytes),
         rate,
         history: kind.is_cache.then_some(LAST),
-        presence: terms.counts || kind.access == Access::Presence,
+        presence: terms.numbers != Numbers::Unknown || kind.access == Access::Presence,
+        // Who is on a presence channel is told who is; and alone on a channel of one's own there is nothing to count.
+        count: match (terms.numbers, kind.access) {
+            (Numbers::Unknown | Numbers::Known, _) | (_, Access::Presence | Access::Personal) => {
+                Count::Untold
+            }
+            (Numbers::Told, Access::Public | Access::Private | Access::Encrypted) => Count::Told,
+        },
         ..Rule::OPEN
     }
 }
@@ -52,10 +70,10 @@ mod tests {
 
     #[test]
     fn a_channel_is_as_open_as_its_name_says() {
-        let terms = |client_events| Terms { client_events, event_bytes: 100, counts: false };
+        let terms = |client_events| Terms { client_events, event_bytes: 100, numbers: Numbers::Unknown };
         let ten = NonZeroU32::new(10);
-        let rules = |terms| Rules::of([]).with_realm("shop", rules(terms));
-        let (chatty, quiet) = (rules(terms(ten)), rules(terms(None)));
+        let of = |terms| Rules::of([]).with_realm("shop", rules(terms));
+        let (chatty, quiet) = (of(terms(ten)), of(terms(None)));
         for (name, is_open, takes_client_events, keeps, presence) in [
             ("news", true, false, false, false),
             ("cache-news", true, false, true, false),
@@ -75,6 +93,21 @@ mod tests {
             assert!(quiet.may_publish(&channel, None, true).is_err(), "{name}: client events are off");
             assert_eq!((rule.history.is_some(), rule.presence), (keeps, presence), "{name}");
             assert_eq!((rule.rate, rule.payload_bytes), (ten.filter(|_| takes_client_events), Some(100)));
+        }
+        let counting = of(Terms { numbers: Numbers::Told, ..terms(None) });
+        for (name, is_told) in [
+            ("news", true),
+            ("cache-news", true),
+            ("private-a", true),
+            ("private-encrypted-cache-a", true),
+            ("presence-a", false),
+            ("presence-cache-a", false),
+            ("#server-to-user-1", false),
+        ] {
+            let channel = Channel::parse(&format!("shop:{name}")).unwrap();
+            let rule = counting.rule(&channel).unwrap();
+            assert_eq!((rule.presence, rule.count == Count::Told), (true, is_told), "{name}");
+            assert_eq!(chatty.rule(&channel).unwrap().count, Count::Untold, "{name}: it is not known");
         }
         let elsewhere = Channel::parse("room:private-a").unwrap();
         assert!(chatty.may_hear(&elsewhere, None).is_ok(), "other namespaces are what they were");

@@ -8,10 +8,11 @@ use crate::channel::Channel;
 use crate::command::{Start, Wording};
 use crate::error::{ErrorCode, Failure};
 use crate::event::{Crowd, Entry, Member};
+use crate::grant::Acquaintance;
 use crate::history::{Page, Query};
-use crate::id::SessionId;
+use crate::id::{SessionId, UserId};
 use crate::publication::{Draft, Epoch, IdempotencyKey, Offset, Payload, Position, Publication};
-use crate::session::Terms;
+use crate::session::{Terms, Told};
 
 use super::SESSION;
 
@@ -33,6 +34,10 @@ pub(super) struct Hub {
     crowds: HashMap<Channel, Vec<Member>>,
     /// Where the client wants to be told who joins and leaves.
     told: HashSet<Channel>,
+    /// Where it is told how many there are.
+    counted: HashSet<Channel>,
+    /// Of whom it is told whether they are there.
+    acquaintances: Vec<Acquaintance>,
 }
 
 #[derive(Default)]
@@ -49,6 +54,8 @@ impl Hub {
         self.live.clear();
         self.chains.clear();
         self.told.clear();
+        self.counted.clear();
+        self.acquaintances.clear();
         self.crowds.values_mut().for_each(|crowd| crowd.retain(|member| member.session != SESSION));
     }
 
@@ -145,15 +152,32 @@ impl Hub {
         self.live.remove(channel); // Not there if the broker refused the join.
         self.chains.remove(channel);
         self.told.remove(channel);
+        self.counted.remove(channel);
         self.depart(channel, SESSION);
     }
 
     /// A member has come; as one of the client's connection it may want to be told of others.
-    pub(super) fn attend(&mut self, channel: &Channel, member: Member, is_told: bool) {
-        if is_told {
-            self.told.insert(channel.clone());
-        }
+    pub(super) fn attend(&mut self, channel: &Channel, member: Member, told: Told) {
+        match told {
+            Told::Nothing => false,
+            Told::Turns => self.told.insert(channel.clone()),
+            Told::Count => self.counted.insert(channel.clone()),
+        };
         self.crowds.entry(channel.clone()).or_default().push(member);
+    }
+
+    pub(super) fn is_counted(&self, channel: &Channel) -> bool {
+        self.counted.contains(channel)
+    }
+
+    /// The client is told of these whether they are there.
+    pub(super) fn look_out(&mut self, acquaintances: Vec<Acquaintance>) {
+        self.acquaintances = acquaintances;
+    }
+
+    /// Those of the users of whom the client is told.
+    pub(super) fn looked_out_for(&self, users: impl Iterator<Item = UserId>) -> Vec<UserId> {
+        users.filter(|user| self.acquaintances.iter().any(|it| it.user == *user)).collect()
     }
 
     /// From now on the client is told of others.

@@ -1,0 +1,34 @@
+//! What a cluster fetches for publication: from real sources, which are faulted, by nodes that die.
+
+use fanfare_gateway::node::Node;
+use fanfare_testbed::{Client, eventually, http};
+use serde_json::{Value, json};
+
+mod redis_stream;
+
+/// Of every test: publications are kept, so that they are heard once and in order.
+const ROOM: &str = "[namespaces.room]\n[namespaces.room.history]\nsize = 10000\nttl_seconds = 600\n\
+    [namespaces.plain]\n[limits]\nmessages_per_second = 0\n";
+
+/// A client that hears a channel.
+async fn subscriber(node: &Node, channel: &str) -> Client {
+    let mut client = Client::connect(node.public_addr()).await;
+    client.subscribe(channel).await;
+    client
+}
+
+/// The numbers from 0 up, once and in order, as the data of so many messages.
+async fn hears_all(client: &mut Client, channel: &str, count: usize) {
+    let expected: Vec<Value> = (0..count).map(|number| json!(number)).collect();
+    assert_eq!(client.messages(channel, count).await, expected, "{channel}");
+}
+
+/// Waits until a node says whether something of it is degraded.
+async fn degraded(node: &Node, what: &Value) {
+    eventually(format_args!("degraded is {what}"), async || {
+        let report = http::get(node.public_addr(), "/ready").await;
+        // Clients may come all the same.
+        report.status == 200 && report.json()["degraded"] == *what
+    })
+    .await;
+}

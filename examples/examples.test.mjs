@@ -1,0 +1,151 @@
+/** The examples, as their readers start them, in a real browser; `backends` in every language that it has a file for. */
+
+import assert from 'node:assert/strict';
+import { randomUUID } from 'node:crypto';
+import { after, afterEach, before, beforeEach, test } from 'node:test';
+import { Fanfare } from '../clients/js/index.js';
+import { Tabs, WAIT_MS, launch, picture } from '../tests/browser/support/browser.mjs';
+import { BACKENDS, publish } from './backends/demo.mjs';
+import { gateway, start } from './support/start.mjs';
+
+let browser;
+let tabs;
+let example;
+before(async () => { browser = await launch(); });
+after(() => browser?.close());
+beforeEach(() => { tabs = new Tabs(browser); });
+afterEach(async () => {
+  try {
+    await tabs.close();
+  } finally {
+    await example?.stop();
+    example = undefined;
+  }
+});
+
+/** A page of an example speaks to two origins: its own, and its gateway's. */
+const open = (path = '', options = {}) => tabs.open(example.page + path, { viewport: { width: 900, height: 620 }, origins: [example.public], ...options });
+const connected = (page) => page.locator('#state[data-state="connected"]').waitFor();
+
+async function until(what, holds) {
+  const deadline = performance.now() + WAIT_MS;
+  while (!(await holds())) {
+    assert.ok(performance.now() < deadline, `in ${WAIT_MS} ms it did not happen: ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+}
+
+test('chat: what is said is heard, by who is there and who comes later; who types is seen; who goes is missed', async () => {
+  example = await start('chat');
+  const enter = async (name) => {
+    const page = await open();
+    await page.getByLabel('Your name').fill(name);
+    await page.getByRole('button', { name: 'Enter' }).click();
+    await connected(page);
+    await page.locator('#here li', { hasText: name }).waitFor();
+    return page;
+  };
+  const say = async (page, text) => {
+    await page.getByRole('textbox', { name: 'Message' }).fill(text);
+    await page.getByRole('button', { name: 'Send' }).click();
+  };
+  const ann = await enter('Ann');
+  await say(ann, 'Is anybody there?');
+  await ann.locator('#messages .mine', { hasText: 'Is anybody there?' }).waitFor();
+  const bob = await enter('Bob');
+  await bob.locator('#messages li', { hasText: 'Is anybody there?' }).waitFor();
+  await ann.locator('#here li', { hasText: 'Bob' }).waitFor();
+  await bob.getByRole('textbox', { name: 'Message' }).pressSequentially('Yes, <b>me</b>');
+  await ann.getByText('Bob is typing…').waitFor();
+  await bob.getByRole('button', { name: 'Send' }).click();
+  await ann.locator('#messages li', { hasText: 'Yes, <b>me</b>' }).waitFor();
+  assert.equal(await ann.locator('#messages li b').count(), 2, 'names are bold, and nothing that people say is');
+  await bob.getByRole('textbox', { name: 'Message' }).pressSequentially('…');
+  await picture(ann, 'example-chat');
+  await bob.context().close();
+  await until('Bob is gone', async () => (await ann.locator('#here li').count()) === 1);
+});
+
+test('dashboard: every value that is shown is the newest, and those that were skipped are counted', async () => {
+  example = await start('dashboard');
+  const page = await open();
+  await connected(page);
+  await until('every gauge shows something', async () => (await page.locator('.gauges span').allTextContents()).every((it) => /%$/.test(it)));
+  await picture(page, 'example-dashboard');
+  // A burst on a channel of its own, heard by a client that counts.
+  const fanfare = new Fanfare(example.public);
+  const load = fanfare.subscribe('load:burst');
+  let [heard, skipped, last] = [0, 0, -1];
+  load.on('message', ({ data, conflated = 0 }) => {
+    assert.ok(data > last, `${data} comes after ${last}`);
+    [heard, skipped, last] = [heard + 1, skipped + conflated, data];
+  });
+  await load.once('subscribed');
+  const commands = Array.from({ length: 1_000 }, (_, at) => ({ method: 'publish', channel: 'load:burst', data: at }));
+  const answer = await fetch(`${example.internal}/api/batch`, { method: 'POST', body: JSON.stringify({ commands }) });
+  assert.equal(answer.status, 200);
+  await until('the last one is heard', async () => last === 999);
+  assert.equal(heard + skipped, 1_000);
+  fanfare.close();
+});
+
+test('cursors: a move in one tab is seen in the other, and a pointer goes with its tab', async () => {
+  example = await start('cursors');
+  const [one, other] = [await open(), await open()];
+  await connected(one);
+  await connected(other);
+  for (const page of [one, other]) await until('both are there', async () => (await page.locator('#others').textContent()) === '1');
+  const box = await one.locator('#board').boundingBox();
+  await one.mouse.move(box.x + 10, box.y + 10);
+  await one.mouse.move(box.x + box.width / 2, box.y + box.height / 4);
+  await other.locator('.cursor').waitFor();
+  await until('it is where it was put', async () => {
+    const translate = await other.locator('.cursor').evaluate((it) => it.style.translate);
+    const [x, y] = translate.split(' ').map(parseFloat);
+    return Math.abs(x - box.width / 2) < 4 && Math.abs(y - box.height / 4) < 4;
+  });
+  await picture(other, 'example-cursors');
+  await one.context().close();
+  await until('the pointer is gone', async () => (await other.locator('.cursor').count()) === 0);
+});
+
+test('ticker: quotes come in MessagePack, and only the market makes them', async () => {
+  example = await start('ticker');
+  const page = await open();
+  await connected(page);
+  await until('every symbol has a quote', async () => (await page.locator('tbody tr').evaluateAll((rows) => rows.every((it) => Number(it.cells[1].textContent) > 0))));
+  const heard = Number(await page.locator('#heard').textContent());
+  await until('they go on', async () => Number(await page.locator('#heard').textContent()) > heard + 5);
+  await picture(page, 'example-ticker');
+  const fanfare = new Fanfare(example.public);
+  await assert.rejects(fanfare.publish('market:ACME', { bid: 1 }), { code: 4403 });
+  fanfare.close();
+});
+
+test('sdks: laravel-echo, centrifuge-js and fanfare-client hear the same', async () => {
+  example = await start('sdks');
+  const page = await open();
+  const orders = (id) => page.locator(`#${id} li`).allTextContents();
+  await until('all have heard three', async () => (await Promise.all(['echo', 'centrifuge', 'fanfare'].map(orders))).every((it) => it.length >= 3));
+  const lists = await Promise.all(['echo', 'centrifuge', 'fanfare'].map(orders));
+  const common = lists[0].filter((it) => lists.every((list) => list.includes(it)));
+  assert.ok(common.length >= 2, `they have these in common: ${common}`);
+  await picture(page, 'example-sdks');
+});
+
+for (const name of Object.keys(BACKENDS)) {
+  test(`backends: what ${name} publishes is heard, and its key opens nothing else`, async () => {
+    example = await gateway('backends');
+    const fanfare = new Fanfare(example.public);
+    const orders = fanfare.subscribe('orders:1');
+    const message = orders.once('message');
+    await orders.once('subscribed');
+    const data = { state: 'shipped', note: `κόσμε "${randomUUID()}"` };
+    const { offset } = await publish(name, example.internal, 'orders:1', data);
+    const event = await message;
+    assert.deepEqual([event.data, event.offset], [data, offset]);
+    await assert.rejects(publish(name, example.internal, 'elsewhere:1', data));
+    await assert.rejects(publish(name, example.internal, 'orders:1', data, 'a wrong key'));
+    fanfare.close();
+  });
+}
