@@ -338,7 +338,7 @@ impl Shell {
                     }
                     false => Err(away()),
                 };
-                Input::Joined { id, channel, start: terms.start, outcome }
+                Input::Joined { id, channel, start: terms.start, wording: terms.wording, outcome }
             }
             Effect::Publish { id, draft, .. } => {
                 let outcome = if is_there { Ok(draft.retention.map(|_| TOP)) } else { Err(away()) };
