@@ -33,7 +33,7 @@ fn write() -> Operation {
 
 fn open(sender: Option<Sender>) -> Operation {
     let mut draft = sample::draft(128, None);
-    draft.sender = sender;
+    draft.sender = sender.map(Box::new);
     let envelope = envelope::Envelope { draft: &draft, position: Some(&sample::POSITION) };
     let [bytes]: [Vec<u8>; 1] =
         redis::ToRedisArgs::to_redis_args(&envelope).try_into().expect("an envelope is one argument");

@@ -134,7 +134,7 @@ mod tests {
     use crate::{Encoding, Position};
 
     fn draft(payload: Payload, sender: Option<Sender>) -> Draft {
-        let channel = Channel::parse(&"\"".repeat(255)).unwrap();
+        let (channel, sender) = (Channel::parse(&"\"".repeat(255)).unwrap(), sender.map(Box::new));
         Draft { channel, payload, sender, exclude: None, received: UnixMicros(0), retention: None, key: None }
     }
 

@@ -303,7 +303,7 @@ pub struct Draft {
     /// What it says.
     pub payload: Payload,
     /// Who sent it, when that was a client of whom anything is told.
-    pub sender: Option<Sender>,
+    pub sender: Option<Box<Sender>>,
     /// The session that must not hear it: a publisher that asked for no echo.
     pub exclude: Option<SessionId>,
     /// When the gateway received it.
@@ -333,7 +333,7 @@ impl Draft {
         let channel = 2 * self.channel.as_str().len();
         /// The session, and the names of what is told with it.
         const SESSION_BYTES: usize = 64;
-        let sender = self.sender.as_ref().map_or(0, |Sender { user, profile, session, note }| {
+        let sender = self.sender.as_deref().map_or(0, |Sender { user, profile, session, note }| {
             let shown = [profile, note].into_iter().flatten().map(&payload_bytes).sum::<usize>();
             let user = user.as_ref().map_or(0, |user| 6 * user.as_str().len());
             user + shown + session.map_or(0, |_| SESSION_BYTES)
@@ -485,7 +485,7 @@ impl Publication {
     pub fn new(draft: Draft, position: Option<Position>) -> Self {
         let Draft { channel, payload, sender, exclude, received, retention: _, key: _ } = draft;
         let (first, others) = Default::default();
-        Self { channel, payload, sender: sender.map(Box::new), exclude, received, position, first, others }
+        Self { channel, payload, sender, exclude, received, position, first, others }
     }
 
     /// The same of one that is kept for a while: it is encoded at once, in the way that is native to its format, and what it

@@ -80,7 +80,7 @@ impl Envelope<'_> {
     pub(super) fn len(&self) -> usize {
         let position = self.position.map_or(8, |_| POSITION_BYTES);
         let exclude = if self.draft.exclude.is_some() { 16 } else { 0 };
-        let sender = self.draft.sender.as_ref().map_or(0, |it| {
+        let sender = self.draft.sender.as_deref().map_or(0, |it| {
             let user = it.user.as_ref().map_or(0, |user| 4 + user.as_str().len());
             let profile = it.profile.as_ref().map_or(0, |profile| 4 + profile.as_bytes().len());
             user + profile + it.session.map_or(0, |_| 20 + note(it).len())
@@ -202,7 +202,7 @@ pub(super) fn open(channel: Channel, envelope: &[u8]) -> Result<Publication, Mal
         0 => None,
         _ => Some(SessionId::from_random(rest.array()?)),
     };
-    let sender = if is_nobodys { None } else { Some(rest.sender(flags)?) };
+    let sender = if is_nobodys { None } else { Some(Box::new(rest.sender(flags)?)) };
     let label = match flags & flag::LABEL {
         0 => None,
         _ => Some(Label::parse(rest.text_with_length()?).ok_or(Malformed)?),
@@ -327,7 +327,7 @@ mod tests {
                     .map_or_else(|| json(text), |bin| binary(&bin))
                     .labelled(label.and_then(|label| Label::parse(&label)))
                     .tagged(Tags::parse(tags).unwrap()),
-                sender: Some(sender).filter(|it| *it != Sender::default()),
+                sender: Some(sender).filter(|it| *it != Sender::default()).map(Box::new),
                 exclude: exclude.map(SessionId::from_random),
                 received: UnixMicros(received),
                 retention: None,

@@ -37,7 +37,8 @@ fn positions_and_senders_are_spelt_where_there_are_any() {
         profile: profile.map(|json| Payload::parse(json).unwrap()),
         ..Sender::default()
     };
-    let encoded = |sender, position| {
+    let encoded = |sender: Option<Sender>, position| {
+        let sender = sender.map(Box::new);
         let publication = Publication::new(Draft { sender, ..draft(channel.as_str(), "[1]") }, position);
         String::from_utf8(publication.encoded(Encoding::NativeJson).payload().to_vec()).unwrap()
     };
