@@ -203,26 +203,18 @@ pub(super) fn open(channel: Channel, envelope: &[u8]) -> Result<Publication, Mal
         _ => Some(SessionId::from_random(rest.array()?)),
     };
     let sender = if is_nobodys { None } else { Some(Box::new(rest.sender(flags)?)) };
-    let label = match flags & flag::LABEL {
+    let notes = match flags & (flag::LABEL | flag::TAGS) {
         0 => None,
-        _ => Some(Label::parse(rest.text_with_length()?).ok_or(Malformed)?),
-    };
-    let tags = match flags & flag::TAGS {
-        0 => Tags::NONE,
-        _ => {
-            let count = u32::from_be_bytes(rest.array()?) as usize;
-            let tag =
-                |_| -> Result<_, Malformed> { Ok((rest.text_with_length()?, rest.text_with_length()?)) };
-            let tags = (0..count.min(TAGS_MAX + 1)).map(tag).collect::<Result<Vec<_>, Malformed>>()?;
-            Tags::parse(tags).ok_or(Malformed)?
-        }
+        _ => Some(rest.notes(flags)?),
     };
     let payload = match flags & flag::MESSAGE_PACK {
         0 => payload(rest.text(rest.0.len())?)?,
         _ => Payload::parse_msgpack(rest.0).map_err(|_| Malformed)?,
     };
-    let payload = payload.labelled(label);
-    let payload = if tags.is_empty() { payload } else { payload.tagged(tags) };
+    let payload = match notes {
+        None => payload,
+        Some((label, tags)) => payload.labelled(label).tagged(tags),
+    };
     Ok(Publication::new(
         Draft { channel, payload, sender, exclude, received, retention: None, key: None },
         position,
@@ -274,6 +266,24 @@ impl<'a> Rest<'a> {
             sender.note = note.map(payload).transpose()?;
         }
         Ok(sender)
+    }
+
+    /// What few publications have beside what they say. Of its own, so that the others do not pay for it.
+    #[inline(never)]
+    fn notes(&mut self, flags: u8) -> Result<(Option<Label>, Tags), Malformed> {
+        let label = match flags & flag::LABEL {
+            0 => None,
+            _ => Some(Label::parse(self.text_with_length()?).ok_or(Malformed)?),
+        };
+        let count = match flags & flag::TAGS {
+            0 => 0,
+            _ => Some(u32::from_be_bytes(self.array()?) as usize)
+                .filter(|it| *it <= TAGS_MAX)
+                .ok_or(Malformed)?,
+        };
+        let tag = |_| -> Result<_, Malformed> { Ok((self.text_with_length()?, self.text_with_length()?)) };
+        let tags = (0..count).map(tag).collect::<Result<Vec<_>, Malformed>>()?;
+        Ok((label, Tags::parse(tags).ok_or(Malformed)?))
     }
 
     fn text_with_length(&mut self) -> Result<&'a str, Malformed> {
