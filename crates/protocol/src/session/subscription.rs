@@ -70,7 +70,7 @@ impl Session {
         // What the application has said of this client already it is not asked again.
         let is_said = self.grant().is_some_and(|it| it.owns(channel) || it.allows(Verb::Subscribe, channel));
         let consent = if is_said { Consent::Given } else { rule.consent_to_subscribe };
-        Ok(Terms { consent, ..terms(rule, hearing) })
+        Ok(agreed(rule, hearing, consent))
     }
 
     /// Whether another subscription fits, which is not one already.
@@ -126,7 +126,7 @@ impl Session {
             Ok(_) if !self.is_wanted(&channel) => {
                 Err(Failure::new(ErrorCode::NotFound, "unsubscribed before it was subscribed to"))
             }
-            Ok(rule) => Ok(terms(rule, hearing)),
+            Ok(rule) => Ok(agreed(rule, hearing, Consent::Given)),
             Err(failure) => Err(failure),
         };
         match terms {
@@ -456,7 +456,7 @@ impl Session {
         if self.policy.realm.is_some() {
             return;
         }
-        let terms = terms(rule, Hearing { start, wording, filter: None });
+        let terms = agreed(rule, Hearing { start, wording, filter: None }, Consent::Given);
         let is_new = match self.has_room_for(&channel) {
             Ok(()) => true,
             Err(failure) if failure.code == ErrorCode::Conflict => false,
@@ -617,12 +617,12 @@ impl Session {
     }
 }
 
-/// How a channel of this rule is heard by whom nobody has to be asked about. Differences are told where nothing is ever left out, for a
-/// slow subscriber or by a filter: there it has what they are to be applied to.
-fn terms(rule: &Rule, hearing: Hearing) -> Terms {
+/// How a channel of this rule is heard. Differences are told where nothing is ever left out, for a slow subscriber or by a
+/// filter: there it has what they are to be applied to.
+fn agreed(rule: &Rule, hearing: Hearing, consent: Consent) -> Terms {
     let Hearing { start, wording, filter } = hearing;
     let hears_all = rule.overflow == Overflow::Disconnect && filter.is_none();
     let wording = if hears_all { wording } else { Wording::Whole };
     let (history, overflow) = (rule.history.is_some(), rule.overflow);
-    Terms { start, history, overflow, wording, filter, consent: Consent::Given }
+    Terms { start, history, overflow, wording, filter, consent }
 }
