@@ -282,11 +282,8 @@ impl Registry {
                 let since = Run { publications: &entered.since, links: &[] };
                 queued += match member.told {
                     Told::Alike => member.outbox.offer(since.publications, member.overflow),
-                    Told::Filtered => {
-                        member.outbox.offer(&wanted(filters, id, since.publications), member.overflow)
-                    }
-                    Told::Whole | Told::Difference => {
-                        let told = since.tell(member);
+                    _ => {
+                        let told = apart(member, filters, since);
                         member.outbox.offer(&told, member.overflow)
                     }
                 };
@@ -595,8 +592,8 @@ fn fitting(
 
 type Members = IndexMap<SubscriberId, Member>;
 
-/// The hot path: nothing here depends on the receiver but its gate, its encoding, its policy and how it is told. Whoever is idle is claimed,
-/// to be written to past its outbox when its turn comes; for the others it is queued.
+/// The hot path: nothing here depends on the receiver but its gate, its encoding, its policy and how it is told. Whoever is
+/// idle is claimed, to be written to past its outbox when its turn comes; for the others it is queued.
 fn walk(members: &mut Members, filters: &Filters, run: Run<'_>, wakes: &mut Wakes) -> Delivered {
     let publications = run.publications;
     let mut delivered = Delivered::default();
@@ -641,6 +638,14 @@ fn filter(
     let (queued, waker) = member.outbox.offer_asleep(&wanted, member.overflow);
     waker.into_iter().for_each(|waker| wakes.add(Asleep::Task(waker)));
     queued
+}
+
+/// What a member is told of a run, who is told otherwise than everybody.
+fn apart(member: &mut Member, filters: &Filters, run: Run<'_>) -> Vec<Arc<Publication>> {
+    match member.told {
+        Told::Filtered => wanted(filters, member.outbox.id(), run.publications),
+        Told::Alike | Told::Whole | Told::Difference => run.tell(member),
+    }
 }
 
 /// Those of some publications that a member's filter lets through.

@@ -40,7 +40,7 @@ use fanfare_protocol::time::UnixMicros;
 use fanfare_protocol::{Form, Publication, SessionId};
 use tokio::time::Instant;
 
-use super::{Crowd, Filters, Gate, Link, Member, Members, Run, Subscribers, Told, wanted};
+use super::{Crowd, Filters, Gate, Link, Member, Members, Run, Subscribers, Told, apart};
 use crate::outbox::{Claim, Queued, Sheaf};
 
 /// The members that have their turn in a step: some 300 µs of writing, for which everybody else on this worker waits.
@@ -130,15 +130,11 @@ impl Round {
             Gate::Live if member.told == Told::Alike => {
                 member.outbox.offer(&self.publications.make_contiguous()[from..], member.overflow)
             }
-            Gate::Live if member.told == Told::Filtered => {
-                let publications = &self.publications.make_contiguous()[from..];
-                member.outbox.offer(&wanted(filters, member.outbox.id(), publications), member.overflow)
-            }
             Gate::Live if from == self.publications.len() => Queued::default(),
             Gate::Live => {
                 let (publications, links) =
                     (self.publications.make_contiguous(), self.links.make_contiguous());
-                let told = Run { publications, links }.after(from).tell(member);
+                let told = apart(member, filters, Run { publications, links }.after(from));
                 member.outbox.offer(&told, member.overflow)
             }
             Gate::Entered(entered) => {
@@ -170,7 +166,7 @@ impl Round {
                         heard_from = (from, 0);
                     }
                     heard_from.1 += 1;
-                    slice.take(member, filters, run, from);
+                    slice.take(member, filters, &run, from);
                 }
                 Gate::Entered(entered) => entered.since.extend_from_slice(&publications[from..]),
                 Gate::Joining | Gate::Lost => {}
@@ -297,7 +293,7 @@ struct Audience {
 }
 
 impl Slice {
-    fn take(&mut self, member: &mut Member, filters: &Filters, run: Run<'_>, from: usize) {
+    fn take(&mut self, member: &mut Member, filters: &Filters, run: &Run<'_>, from: usize) {
         if from == run.publications.len() {
             return;
         }
@@ -306,7 +302,7 @@ impl Slice {
         let is_same_for_all =
             member.overflow != Overflow::Conflate && !self.excluded.contains(&outbox.session());
         if is_same_for_all
-            && let Some(index) = self.sheaf(run, Audience { form: outbox.form(), from, told: member.told })
+            && let Some(index) = self.sheaf(run, outbox.form(), from, member.told)
             && let Some(claim) = outbox.claim()
         {
             self.bytes += self.sheaves[index].1.as_ref().map_or(0, |sheaf| sheaf.bytes().len());
@@ -318,24 +314,18 @@ impl Slice {
         }
         let (queued, waker) = match member.told {
             Told::Alike => outbox.offer_asleep(&run.publications[from..], member.overflow),
-            Told::Filtered => {
-                let wanted = wanted(filters, outbox.id(), &run.publications[from..]);
-                outbox.offer_asleep(&wanted, member.overflow)
-            }
-            Told::Whole | Told::Difference => {
-                let told = run.after(from).tell(member);
-                member.outbox.offer_asleep(&told, member.overflow)
-            }
+            _ => offer_apart(member, filters, run.after(from)),
         };
         self.queued += queued;
         self.wakers.extend(waker);
     }
 
-    /// Which sheaf it is that an audience is written; none where its frames are better queued.
-    fn sheaf(&mut self, run: Run<'_>, audience: Audience) -> Option<usize> {
+    /// Which sheaf it is that members of this form are written, who are told so from there on; none where its frames are better
+    /// queued.
+    fn sheaf(&mut self, run: &Run<'_>, form: Form, from: usize, told: Told) -> Option<usize> {
+        let audience = Audience { form, from, told };
         let known = self.sheaves.iter().rposition(|(of, _)| *of == audience);
         let index = known.unwrap_or_else(|| {
-            let Audience { form, from, told } = audience;
             let sheaf = match told {
                 Told::Alike => Sheaf::of(&run.publications[from..], form),
                 Told::Filtered => None, // Each of them has its own.
@@ -382,6 +372,13 @@ impl Slice {
         self.sheaves.clear();
         self.bytes = 0;
     }
+}
+
+/// Queues what is told otherwise than everybody is.
+#[cold]
+fn offer_apart(member: &mut Member, filters: &Filters, run: Run<'_>) -> (Queued, Option<Waker>) {
+    let told = apart(member, filters, run);
+    member.outbox.offer_asleep(&told, member.overflow)
 }
 
 #[cfg(test)]
