@@ -394,12 +394,17 @@ mod tests {
             bad
         };
         let last = good.len() - 1;
+        let tagged = |tags: u8| {
+            let head = [&with(9, flag::TAGS)[..last], &[0, 0, 0, tags]].concat();
+            [head, b"\0\0\0\x01k\0\0\0\x01v".repeat(tags.into()), b"1".to_vec()].concat()
+        };
         for (why, bad) in [
             ("empty", vec![]),
             ("another version", with(0, 2)),
             ("an epoch that is cut off", with(1, 200)),
             ("an unknown flag", with(9, 128)),
             ("tags that are cut off", with(9, flag::TAGS)),
+            ("more tags than there may be, though of one key", tagged(33)),
             ("a label that is cut off", with(9, flag::LABEL)),
             ("MessagePack that is none", with(9, flag::MESSAGE_PACK).into_iter().chain([b'1']).collect()),
             ("a profile without a sender", with(9, flag::PROFILE)),
@@ -410,6 +415,7 @@ mod tests {
         ] {
             assert_eq!(open(draft.channel.clone(), &bad).err(), Some(Malformed), "{why}");
         }
+        assert!(open(draft.channel.clone(), &tagged(32)).is_ok());
         assert!(open(draft.channel, &good).is_ok());
     }
 

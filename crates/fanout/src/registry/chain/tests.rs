@@ -180,9 +180,13 @@ impl Scene {
         goes_on
     }
 
+    fn walk_on(&mut self) {
+        while self.step() {}
+    }
+
     /// Has everybody write what waits, and looks whether that is what they ought to have heard; how many were differences.
     fn check(&mut self, what: &str) -> usize {
-        while self.step() {}
+        self.walk_on();
         let mut all = 0;
         for client in &self.clients {
             client.pipe.is_full.store(false, Ordering::Relaxed);
@@ -217,7 +221,8 @@ const ENCODINGS_WITH_DIFFERENCES: [Encoding; 2] = [Encoding::CentrifugoJson, Enc
 
 #[test]
 fn the_first_is_whole_and_those_after_it_are_differences_shared_by_all() {
-    for crowd in [0, SMALL + 1] {
+    // Those of a large crowd go round together, or one after the other.
+    for (crowd, is_walked) in [(0, false), (SMALL + 1, false), (SMALL + 1, true)] {
         let mut scene = Scene::of(crowd);
         for encoding in ENCODINGS_WITH_DIFFERENCES {
             scene.join(encoding, Wording::Differences);
@@ -225,14 +230,20 @@ fn the_first_is_whole_and_those_after_it_are_differences_shared_by_all() {
         }
         (0..4).for_each(|index| scene.go_live(index));
         scene.clients.iter().for_each(Client::write); // From now on they are idle, and written to past their tasks.
-        scene.publish(1, None);
-        scene.publish(2, None);
+        let publish = |scene: &mut Scene, count| {
+            scene.publish(count, None);
+            if is_walked {
+                scene.walk_on();
+            }
+        };
+        publish(&mut scene, 1);
+        publish(&mut scene, 2);
         scene.join(Encoding::CentrifugoJson, Wording::Differences);
         scene.go_live(4);
-        scene.publish(1, None);
-        scene.publish(1, None);
+        publish(&mut scene, 1);
+        publish(&mut scene, 1);
         let differences = 2 * 4 + 1;
-        assert_eq!(scene.check("all of them"), differences, "in a crowd of {crowd} others");
+        assert_eq!(scene.check("all of them"), differences, "in a crowd of {crowd} others, {is_walked}");
     }
 }
 
@@ -268,8 +279,8 @@ fn nothing_is_kept_when_the_last_who_is_told_differences_has_left() {
     assert_eq!(scene.check("the next one"), 1);
 }
 
-/// Clients of both encodings come, go live later and leave, their sockets are full and take again, some publications are not for
-/// some of them, and the walk round a large crowd is at any place.
+/// Clients of both encodings come, go live later, are told their place once more and leave, their sockets are full and take
+/// again, some publications are not for some of them, and the walk round a large crowd is at any place.
 #[test]
 fn each_can_make_everything_out_of_what_it_was_told_however_the_crowd_changes() {
     let mut differences = 0;
@@ -279,7 +290,7 @@ fn each_can_make_everything_out_of_what_it_was_told_however_the_crowd_changes() 
         let mut scene = Scene::of(others);
         let mut waiting = Vec::new();
         for _ in 0..120 {
-            match random.u8(..12) {
+            match random.u8(..13) {
                 0 | 1 => {
                     let encoding = ENCODINGS_WITH_DIFFERENCES[random.usize(..2)];
                     let wording = if random.u8(..4) > 0 { Wording::Differences } else { Wording::Whole };
@@ -299,6 +310,7 @@ fn each_can_make_everything_out_of_what_it_was_told_however_the_crowd_changes() 
                 8 | 9 => {
                     scene.step();
                 }
+                10 if !scene.clients.is_empty() => scene.go_live(random.usize(..scene.clients.len())),
                 _ => {
                     let is_for_all = scene.clients.is_empty() || random.u8(..4) > 0;
                     let exclude = if is_for_all { None } else { Some(random.usize(..scene.clients.len())) };
