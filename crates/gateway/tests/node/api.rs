@@ -158,5 +158,11 @@ async fn the_public_listener_serves_nothing_internal() {
     for path in ["/", "/health", "/ready", "/status"] {
         assert_eq!(http::get(node.public_addr(), path).await.status, 200, "{path}");
     }
-    assert_eq!(http::get(node.internal_addr(), "/ws").await.status, 404, "clients come in by their own door");
+    for path in ["/sse", "/stream", "/poll", "/connection/websocket", "/app/key"] {
+        assert_eq!(
+            http::get(node.internal_addr(), path).await.status,
+            404,
+            "clients come in by their own door: {path}"
+        );
+    }
 }

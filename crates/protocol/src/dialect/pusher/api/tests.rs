@@ -73,6 +73,22 @@ fn what_is_not_as_it_was_signed_is_refused() {
     }
 }
 
+/// A signature that is right otherwise is good for a body only if that is signed with it, and knows names in lower case alone.
+#[test]
+fn a_body_is_signed_and_names_are_signed_in_lower_case() {
+    let verified = |signed: &str, sent: &str, body: &str| {
+        let signature = realm().credentials.sign(&[&format!("POST\n/apps/3/events\n{signed}")]);
+        let query = format!("{sent}&auth_signature={signature}");
+        verify(&realm(), post("/apps/3/events", &query, body), THEN).map_err(|failure| failure.code)
+    };
+    let bare = "auth_key=278d425bdf160c739803&auth_timestamp=1353088179&auth_version=1.0";
+    assert_eq!(verified(bare, bare, ""), Ok(()), "there is no body to sign");
+    assert_eq!(verified(bare, bare, BODY), Err(ErrorCode::Unauthorized), "a body that nobody has signed");
+    let upper = bare.replace("auth_version", "Auth_Version");
+    assert_eq!(verified(bare, &upper, ""), Ok(()));
+    assert_eq!(verified(&upper, &upper, ""), Err(ErrorCode::Unauthorized));
+}
+
 #[test]
 fn values_are_signed_as_they_are_before_they_are_escaped() {
     let signed = |path: &str| {
