@@ -18,9 +18,9 @@ pub(crate) const CASES: &[Case] = &[
     Case { name: "redis/open-envelope-with-sender", prepare: || open(Some(sender())) },
 ];
 
-fn sender() -> Sender {
+fn sender() -> Box<Sender> {
     let user = Some(UserId::new("alice"));
-    Sender { user, profile: Some(sample::payload(40)), ..Sender::default() }
+    Box::new(Sender { user, profile: Some(sample::payload(40)), ..Sender::default() })
 }
 
 fn write() -> Operation {
@@ -31,9 +31,9 @@ fn write() -> Operation {
     })
 }
 
-fn open(sender: Option<Sender>) -> Operation {
+fn open(sender: Option<Box<Sender>>) -> Operation {
     let mut draft = sample::draft(128, None);
-    draft.sender = sender.map(Box::new);
+    draft.sender = sender;
     let envelope = envelope::Envelope { draft: &draft, position: Some(&sample::POSITION) };
     let [bytes]: [Vec<u8>; 1] =
         redis::ToRedisArgs::to_redis_args(&envelope).try_into().expect("an envelope is one argument");

@@ -280,9 +280,9 @@ impl Grant {
     }
 
     /// As whom the holder's publications are shown.
-    pub fn sender(&self) -> Option<Sender> {
+    pub fn sender(&self) -> Option<Box<Sender>> {
         let user = Some(self.user.clone()?);
-        Some(Sender { user, profile: self.profile.clone(), ..Sender::default() })
+        Some(Box::new(Sender { user, profile: self.profile.clone(), ..Sender::default() }))
     }
 }
 

@@ -133,8 +133,8 @@ mod tests {
     use crate::time::UnixMicros;
     use crate::{Encoding, Position};
 
-    fn draft(payload: Payload, sender: Option<Sender>) -> Draft {
-        let (channel, sender) = (Channel::parse(&"\"".repeat(255)).unwrap(), sender.map(Box::new));
+    fn draft(payload: Payload, sender: Option<Box<Sender>>) -> Draft {
+        let channel = Channel::parse(&"\"".repeat(255)).unwrap();
         Draft { channel, payload, sender, exclude: None, received: UnixMicros(0), retention: None, key: None }
     }
 
@@ -148,7 +148,7 @@ mod tests {
         let sender = |profile: Option<Payload>| {
             let session = Some(crate::SessionId::from_random([0xff; 16]));
             let user = Some(UserId::new(&"\u{1}".repeat(255)));
-            Some(Sender { user, note: profile.clone(), profile, session })
+            Some(Box::new(Sender { user, note: profile.clone(), profile, session }))
         };
         vec![
             draft(packed(&bins), None),

@@ -302,7 +302,7 @@ pub struct Draft {
     pub channel: Channel,
     /// What it says.
     pub payload: Payload,
-    /// Who sent it, when that was a client of whom anything is told.
+    /// Who sent it, when that was a client of whom anything is told. Boxed: a draft is moved more often than it is made.
     pub sender: Option<Box<Sender>>,
     /// The session that must not hear it: a publisher that asked for no echo.
     pub exclude: Option<SessionId>,

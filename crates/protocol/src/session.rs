@@ -423,7 +423,7 @@ impl Session {
             Command::Unsubscribe { channel } => self.unsubscribe(id, channel, effects),
             Command::Publish { channel, payload, echo, key } => {
                 let exclude = (!echo).then_some(self.id);
-                let sender = self.sender(&channel).map(Box::new);
+                let sender = self.sender(&channel);
                 let retention = None;
                 let draft = Draft { channel, payload, sender, exclude, received: now.unix, retention, key };
                 self.publish(now, id, draft, effects);

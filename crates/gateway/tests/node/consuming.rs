@@ -23,6 +23,21 @@ async fn hears_all(client: &mut Client, channel: &str, count: usize) {
     assert_eq!(client.messages(channel, count).await, expected, "{channel}");
 }
 
+/// The data of what is kept of a channel, as soon as the node's calls for it reach the broker.
+async fn kept(node: &Node, channel: &str) -> Vec<Value> {
+    let (mut kept, body) = (Vec::new(), json!({"channel": channel}).to_string());
+    eventually("history is answered", async || {
+        let answer = http::post(node.internal_addr(), "/api/history", &[], &body).await;
+        let page = (answer.status == 200).then(|| answer.json());
+        if let Some(publications) = page.as_ref().and_then(|page| page["messages"].as_array()) {
+            kept = publications.iter().map(|it| it["data"].clone()).collect();
+        }
+        page.is_some()
+    })
+    .await;
+    kept
+}
+
 /// Waits until a node says whether something of it is degraded.
 async fn degraded(node: &Node, what: &Value) {
     eventually(format_args!("degraded is {what}"), async || {

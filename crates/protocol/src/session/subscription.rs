@@ -409,15 +409,15 @@ impl Session {
     }
 
     /// As whom the client publishes on a channel; nobody in particular where it has not said who it is.
-    pub(super) fn sender(&self, channel: &Channel) -> Option<Sender> {
+    pub(super) fn sender(&self, channel: &Channel) -> Option<Box<Sender>> {
         if self.manners.senders == Senders::Connections {
             let Member { user, session, profile, note } = self.member(channel);
-            return Some(Sender { user, profile, session: Some(session), note });
+            return Some(Box::new(Sender { user, profile, session: Some(session), note }));
         }
         match self.pass(channel) {
             Some(Pass { user: Some(user), profile, .. }) => {
                 let (user, profile) = (Some(user.clone()), profile.clone());
-                Some(Sender { user, profile, ..Sender::default() })
+                Some(Box::new(Sender { user, profile, ..Sender::default() }))
             }
             _ => self.grant().and_then(Grant::sender),
         }

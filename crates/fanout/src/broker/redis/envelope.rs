@@ -337,7 +337,7 @@ mod tests {
                     .map_or_else(|| json(text), |bin| binary(&bin))
                     .labelled(label.and_then(|label| Label::parse(&label)))
                     .tagged(Tags::parse(tags).unwrap()),
-                sender: Some(sender).filter(|it| *it != Sender::default()).map(Box::new),
+                sender: Some(Box::new(sender)).filter(|it| **it != Sender::default()),
                 exclude: exclude.map(SessionId::from_random),
                 received: UnixMicros(received),
                 retention: None,

@@ -37,17 +37,16 @@ fn positions_and_senders_are_spelt_where_there_are_any() {
         profile: profile.map(|json| Payload::parse(json).unwrap()),
         ..Sender::default()
     };
-    let encoded = |sender: Option<Sender>, position| {
-        let sender = sender.map(Box::new);
+    let encoded = |sender, position| {
         let publication = Publication::new(Draft { sender, ..draft(channel.as_str(), "[1]") }, position);
         String::from_utf8(publication.encoded(Encoding::NativeJson).payload().to_vec()).unwrap()
     };
     assert_eq!(
-        encoded(Some(sender(Some(r#"{"age":7}"#))), position(42)),
+        encoded(Some(Box::new(sender(Some(r#"{"age":7}"#)))), position(42)),
         r#"{"type":"message","channel":"room:\"1\\","offset":42,"from":{"user":"zoë \"z\"","info":{"age":7}},"data":[1]}"#
     );
     assert_eq!(
-        encoded(Some(sender(None)), None),
+        encoded(Some(Box::new(sender(None))), None),
         r#"{"type":"message","channel":"room:\"1\\","from":{"user":"zoë \"z\""},"data":[1]}"#
     );
     let reply = Reply::unasked(Event::Published { channel: channel.clone(), position: position(u64::MAX) });

@@ -19,6 +19,8 @@ const api = new Api();
 const cluster = new Cluster(api);
 const live = new Live(api);
 let leaving = new AbortController();
+/** Whether the next view is gone to for its search. */
+let isSearching = false;
 
 // Which view.
 
@@ -62,7 +64,9 @@ window.addEventListener('hashchange', () => {
   show();
   window.scrollTo(0, 0);
   // A screen reader goes on at the top of the new view; who clicked sees no ring.
-  $('main').querySelector('h1')?.focus({ preventScroll: true });
+  const start = isSearching ? $('search') : $('main').querySelector('h1');
+  isSearching = false;
+  start?.focus({ preventScroll: true });
 });
 
 // Who looks.
@@ -163,8 +167,10 @@ window.addEventListener('keydown', (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || !api.rights || event.target.closest('input, textarea, select, dialog')) return;
   if (event.key === '/') {
     event.preventDefault();
-    if (!$('search')) go(places.channels);
-    requestAnimationFrame(() => $('search')?.focus());
+    isSearching = !$('search');
+    // At once: what is typed next belongs there.
+    if (isSearching) go(places.channels);
+    else $('search').focus();
   } else if (KEYS[event.key]) {
     go(KEYS[event.key]);
   }
