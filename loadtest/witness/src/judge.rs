@@ -80,9 +80,11 @@ impl Judge {
             return self.offend(format!("channel {channel} has no history"));
         };
         self.same_epoch(channel, &place.epoch);
-        if last.is_none() {
-            self.places[listener.0].last = Some(place.offset);
-        } else if recovered != Some(true) {
+        if last.is_some() && recovered == Some(true) {
+            return;
+        }
+        self.places[listener.0].last = Some(place.offset);
+        if last.is_some() {
             self.offend(format!("{listener:?} was told of a gap on channel {channel} after {last:?}"));
         }
     }
@@ -216,8 +218,10 @@ mod tests {
         judge.live(listener, Some(false), Some(&at(0)));
         judge.live(listener, Some(true), Some(&at(0)));
         assert_eq!(judge.offences, 0);
-        judge.live(listener, Some(false), Some(&at(0)));
+        judge.live(listener, Some(false), Some(&at(7)));
         assert_eq!(judge.offences, 1);
+        judge.hear(listener, Some(8), (0, 1));
+        assert_eq!(judge.offences, 1, "it goes on from there");
         judge.live(listener, Some(true), Some(&Position { epoch: "f".into(), offset: 0 }));
         assert_eq!(judge.offences, 2);
         judge.live(listener, Some(true), None);

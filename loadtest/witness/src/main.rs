@@ -62,6 +62,8 @@ struct Status {
     listeners: usize,
     /// Of those, how many are connected to which node.
     on: BTreeMap<String, usize>,
+    /// The same of the publishers.
+    publishing: BTreeMap<String, usize>,
     /// How many have not heard all that was acknowledged.
     behind: usize,
     acknowledged: u64,
@@ -76,6 +78,7 @@ struct Witness {
     arguments: Arguments,
     judge: RefCell<Judge>,
     listeners: RefCell<Vec<Client>>,
+    publishers: RefCell<Vec<Client>>,
     is_over: watch::Sender<bool>,
     started: Cell<usize>,
 }
@@ -108,7 +111,14 @@ impl Witness {
     fn new(arguments: Arguments) -> Self {
         let judge = RefCell::new(Judge::new(arguments.channels));
         let (is_over, started) = (watch::Sender::new(false), Cell::new(0));
-        Self { arguments, judge, listeners: RefCell::default(), is_over, started }
+        Self {
+            arguments,
+            judge,
+            listeners: RefCell::default(),
+            publishers: RefCell::default(),
+            is_over,
+            started,
+        }
     }
 
     async fn run(self: Rc<Self>) -> Result<ExitCode> {
@@ -119,6 +129,7 @@ impl Witness {
         let mut publishers = JoinSet::new();
         for name in 0..self.arguments.publishers {
             let client = Client::start(Options::new(&self.arguments.url))?;
+            self.publishers.borrow_mut().push(client.clone());
             publishers.spawn_local(Rc::clone(&self).publish(name, client));
         }
         let mut asked = questions();
@@ -223,14 +234,11 @@ impl Witness {
     }
 
     fn answer(&self) -> Result<()> {
-        let (judge, listeners) = (self.judge.borrow(), self.listeners.borrow());
-        let mut on = BTreeMap::new();
-        for node in listeners.iter().filter_map(|it| it.node().borrow().clone()) {
-            *on.entry(node).or_default() += 1;
-        }
+        let judge = self.judge.borrow();
         let status = Status {
-            listeners: listeners.len(),
-            on,
+            listeners: self.listeners.borrow().len(),
+            on: by_node(&self.listeners.borrow()),
+            publishing: by_node(&self.publishers.borrow()),
             behind: judge.behind(),
             acknowledged: judge.acknowledged,
             delivered: judge.delivered,
@@ -242,4 +250,13 @@ impl Witness {
         writeln!(out, "{}", serde_json::to_string(&status)?)?;
         Ok(out.flush()?)
     }
+}
+
+/// How many are connected to which node.
+fn by_node(clients: &[Client]) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    for node in clients.iter().filter_map(|it| it.node().borrow().clone()) {
+        *counts.entry(node).or_default() += 1;
+    }
+    counts
 }

@@ -150,7 +150,18 @@ fn publish(room: &mut Room, channel: &str, data: &Value, fault: Fault) {
 fn judged(fault: Fault) -> (Option<i32>, Value) {
     let mut witness = Command::new(env!("CARGO_BIN_EXE_fanfare-witness"))
         .args(["--url", &format!("ws://{}/ws", stand_in(fault))])
-        .args(["--channels", "2", "--listeners", "4", "--publishers", "1", "--pause", "1", "--patience", "5"])
+        .args([
+            "--channels",
+            "2",
+            "--listeners",
+            "4",
+            "--publishers",
+            "1",
+            "--pause",
+            "1",
+            "--patience",
+            "60",
+        ])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
