@@ -24,6 +24,7 @@ mod outgoing;
 mod stripes;
 mod tls;
 mod traffic;
+mod ways;
 
 use prometheus::TextEncoder;
 use prometheus::process_collector::ProcessCollector;
@@ -54,6 +55,7 @@ pub struct Metrics {
     events: events::Events,
     consumers: consumers::Consumers,
     namespaces: namespaces::Namespaces,
+    ways: ways::Ways,
     catalog: Catalog,
 }
 
@@ -72,6 +74,7 @@ impl Metrics {
         let events = events::Events::declare(&mut catalog);
         let consumers = consumers::Consumers::declare(&mut catalog);
         let namespaces = namespaces::Namespaces::declare(&mut catalog);
+        let ways = ways::Ways::declare(&mut catalog);
         let node = node::Node::declare(&mut catalog);
         catalog
             .registry
@@ -89,6 +92,7 @@ impl Metrics {
             events,
             consumers,
             namespaces,
+            ways,
             catalog,
         }
     }

@@ -13,7 +13,7 @@ use crate::Metrics;
 use crate::catalog::{Catalog, Fact, fact};
 
 /// The most namespaces that have series of their own.
-pub const NAMESPACES_MAX: usize = 64;
+pub(crate) const NAMESPACES_MAX: usize = 64;
 
 /// The label of all others.
 const OTHER: &str = "other";
