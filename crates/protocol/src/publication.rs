@@ -425,7 +425,7 @@ pub struct Publication {
 
 /// Whether the way of what was received at this moment is measured part by part: every node picks the same, a sixteenth of all.
 pub const fn is_sampled(received: UnixMicros) -> bool {
-    received.0 % 16 == 0
+    received.0.is_multiple_of(16)
 }
 
 /// The frames of a publication but for the first that was needed, and what else few have.
