@@ -59,7 +59,7 @@ pub use identity::{Identity, Standing, Validity};
 pub use keys::reloadable;
 pub use mistake::Mistakes;
 pub use network::{Network, NoNetwork};
-pub use pages::{default_toml, document};
+pub use pages::{default_json, default_toml, document};
 pub use reload::{Changes, Loaded};
 pub use secret::Secret;
 pub use source::{File, Flag, Source};
