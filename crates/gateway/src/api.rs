@@ -89,7 +89,7 @@ pub(crate) async fn answer(peer: IpAddr, request: Request<Incoming>, services: &
     if let Some(begun) = begun {
         let facts = vec![
             ("http.request.method", Fact::text("POST")),
-            ("url.path", Fact::text(format_args!("/api/{}", label.as_str()))),
+            ("url.path", Fact::text(&format_args!("/api/{}", label.as_str()))),
             ("http.response.status_code", Fact::number(status)),
         ];
         let failed = (status >= 500).then(|| Failure::new(ErrorCode::Unavailable, "the call failed"));

@@ -111,7 +111,7 @@ pub(crate) struct Begun {
 }
 
 impl Value {
-    pub(crate) fn text(text: impl ToString) -> Self {
+    pub(crate) fn text(text: &(impl ToString + ?Sized)) -> Self {
         Self::Text(text.to_string().into())
     }
 

@@ -35,10 +35,12 @@ impl Caller {
     pub(super) fn call(&self, method: &str, body: &Value) -> anyhow::Result<Value> {
         let (host, port) = self.place()?;
         let answer = self.post(&host, port, method, &body.to_string());
-        let (status, answer) = answer.with_context(|| self.api.clone())?;
+        let (status, answer) = answer
+            .with_context(|| format!("{} (--api takes the internal listener of a running node)", self.api))?;
         if status != "200" {
             let told = answer["message"].as_str().unwrap_or("no reason is given");
-            bail!("{}/api/{method} answers {status}: {told}", self.api);
+            let hint = if status == "401" { " (--key-file names the file of a key)" } else { "" };
+            bail!("{}/api/{method} answers {status}: {told}{hint}", self.api);
         }
         Ok(answer)
     }
@@ -48,7 +50,7 @@ impl Caller {
         &self,
         method: &str,
         query: &str,
-        mut wants_more: impl FnMut(&str) -> bool,
+        mut wants_more: impl FnMut(&str) -> anyhow::Result<bool>,
     ) -> anyhow::Result<()> {
         let (host, port) = self.place()?;
         // HTTP/1.0 has no chunks: the body is all that comes.
@@ -72,7 +74,7 @@ impl Caller {
         }
         for line in lines.lines() {
             let line = line.context("the node is silent")?;
-            if !line.is_empty() && !wants_more(&line) {
+            if !line.is_empty() && !wants_more(&line)? {
                 break;
             }
         }

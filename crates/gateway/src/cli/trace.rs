@@ -1,16 +1,15 @@
 //! `fanfare trace`: what becomes of one channel, or of what one user does and is sent, on all nodes, as it happens.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
 
 use clap::Args;
 use serde_json::Value;
 
 use super::caller::{Caller, cell};
+use super::print;
 
 /// What to look at.
 #[derive(Debug, Args)]
-#[expect(clippy::struct_excessive_bools, reason = "flags are")]
 #[command(after_help = "Examples:
   fanfare trace --channel room:1                     who comes and goes, what is published, and whom it reaches when
   fanfare trace --user ann --payload                 what ann does and is sent, with the first 1,024 bytes of each
@@ -31,15 +30,12 @@ pub(super) struct Wish {
     /// For how long.
     #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..=3600))]
     seconds: u64,
-    /// Print a JSON object a line.
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
     caller: Caller,
 }
 
 /// Prints until ^C, or until its time is over.
-pub(super) fn run(wish: &Wish) -> anyhow::Result<()> {
+pub(super) fn run(wish: &Wish, json: bool) -> anyhow::Result<()> {
     let mut query = format!("seconds={}&payload={}", wish.seconds, wish.payload);
     for (name, value) in [("channel", &wish.channel), ("user", &wish.user)] {
         if let Some(value) = value {
@@ -50,9 +46,9 @@ pub(super) fn run(wish: &Wish) -> anyhow::Result<()> {
     wish.caller.follow("trace", &query, |line| {
         let event: Value = serde_json::from_str(line).unwrap_or_default();
         is_over = event["type"] == "over";
-        let line = if wish.json { line.to_owned() } else { for_people(&event) };
-        // Without a reader there is nobody to print for.
-        writeln!(std::io::stdout().lock(), "{line}").is_ok() && !is_over
+        let line = if json { line.to_owned() } else { for_people(&event) };
+        print(&format!("{line}\n"))?;
+        Ok(!is_over)
     })?;
     anyhow::ensure!(is_over, "the node has hung up");
     Ok(())

@@ -133,7 +133,7 @@ impl<T: Transport> Connection<T> {
     /// Has it recorded what a client has asked and what came of it, where it is.
     fn record(&self, asked: Option<Asked>, failure: Option<&Failure>) {
         let Some(Asked { begun, name, channel }) = asked else { return };
-        let mut facts = vec![("fanfare.session", Fact::text(self.session.id()))];
+        let mut facts = vec![("fanfare.session", Fact::text(&self.session.id()))];
         facts.extend(self.user().map(|user| ("enduser.id", Fact::text(user.as_str()))));
         facts.extend(channel.map(|channel| ("fanfare.channel", Fact::text(channel.as_str()))));
         let Services { spans, clock, .. } = &*self.services;

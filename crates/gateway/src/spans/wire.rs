@@ -74,24 +74,24 @@ fn message(out: &mut Vec<u8>, field: u8, message: &[u8]) {
 }
 
 fn bytes(out: &mut Vec<u8>, field: u8, value: &[u8]) {
-    out.push(field << 3 | BYTES);
+    out.push((field << 3) | BYTES);
     varint(out, value.len() as u64);
     out.extend_from_slice(value);
 }
 
 fn number(out: &mut Vec<u8>, field: u8, value: u64) {
-    out.push(field << 3 | VARINT);
+    out.push((field << 3) | VARINT);
     varint(out, value);
 }
 
 fn nanos(out: &mut Vec<u8>, field: u8, at: UnixMicros) {
-    out.push(field << 3 | FIXED64);
+    out.push((field << 3) | FIXED64);
     out.extend_from_slice(&at.0.saturating_mul(1000).to_le_bytes());
 }
 
 fn varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
-        out.push((value & 0x7f) as u8 | 0x80);
+        out.push(((value & 0x7f) as u8) | 0x80);
         value >>= 7;
     }
     out.push(value as u8);

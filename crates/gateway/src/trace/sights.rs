@@ -90,7 +90,7 @@ fn record(
         ("fanfare.bytes", Fact::number(draft.payload.as_bytes().len())),
         ("fanfare.by", Fact::text(by.word())),
     ];
-    facts.extend(by.session().map(|session| ("fanfare.session", Fact::text(session))));
+    facts.extend(by.session().map(|session| ("fanfare.session", Fact::text(&session))));
     facts.extend(user.map(|user| ("enduser.id", Fact::text(user.as_str()))));
     let place = outcome.as_ref().ok().and_then(Option::as_ref);
     facts.extend(place.map(|it| ("fanfare.offset", Fact::number(it.offset.0))));
