@@ -501,10 +501,7 @@ pub(super) fn build(merged: &Merged, default_name: &str) -> Config {
             interval: seconds(merged, "heartbeat.interval_seconds"),
             timeout: seconds(merged, "heartbeat.timeout_seconds"),
         },
-        presence: Presence {
-            grace: seconds(merged, "presence.grace_seconds"),
-            heartbeat: seconds(merged, "presence.heartbeat_seconds"),
-        },
+        presence: presence(merged),
         namespaces: namespaces.collect(),
         readiness: readiness(merged),
         api: Api {
@@ -520,12 +517,7 @@ pub(super) fn build(merged: &Merged, default_name: &str) -> Config {
         consumers: merged.names("consumers").map(|name| (name.clone(), Consumer::of(merged, name))).collect(),
         console: console(merged, loopback),
         tracing: Tracing::of(merged),
-        log: Log {
-            format: LogFormat::of(&text(merged, "log.format")),
-            level: text(merged, "log.level"),
-            lines_per_second: u32::try_from(merged.whole("log.lines_per_second").unwrap_or_default())
-                .unwrap_or(u32::MAX),
-        },
+        log: log(merged),
         echo: false,
         listen,
     }
@@ -600,6 +592,22 @@ fn namespace(merged: &Merged, name: &str) -> Namespace {
             ttl: seconds(merged, &path("history.ttl_seconds")),
             idempotency_ttl: seconds(merged, &path("history.idempotency_ttl_seconds")),
         }),
+    }
+}
+
+fn presence(merged: &Merged) -> Presence {
+    Presence {
+        grace: seconds(merged, "presence.grace_seconds"),
+        heartbeat: seconds(merged, "presence.heartbeat_seconds"),
+    }
+}
+
+fn log(merged: &Merged) -> Log {
+    let lines = merged.whole("log.lines_per_second").expect("the key has a default");
+    Log {
+        format: LogFormat::of(&text(merged, "log.format")),
+        level: text(merged, "log.level"),
+        lines_per_second: u32::try_from(lines).unwrap_or(u32::MAX),
     }
 }
 

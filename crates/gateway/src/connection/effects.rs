@@ -209,7 +209,7 @@ impl<T: Transport> Connection<T> {
                 services.metrics.heartbeat_sent();
                 queue(&self.outbox, &services.metrics, self.dialect().ping());
             }
-            Effect::GoLive { channel, reply } => self.go_live(channel, reply),
+            Effect::GoLive { channel, reply } => self.go_live(channel, reply.as_ref()),
             Effect::Heed { channel, crowd } => {
                 services.desk.heed(&channel, self.session.id(), &crowd);
             }
@@ -250,11 +250,11 @@ impl<T: Transport> Connection<T> {
     }
 
     /// Opens the gate of a channel, after what the client is told before that.
-    fn go_live(&mut self, channel: Channel, reply: Option<Reply>) {
+    fn go_live(&mut self, channel: Channel, reply: Option<&Reply>) {
         let Services { hub, events, .. } = &*self.services;
-        let frame = reply.as_ref().and_then(|reply| self.dialect().encode(reply));
+        let frame = reply.and_then(|reply| self.dialect().encode(reply));
         let mut is_empty = false;
-        if let Some(Reply { event: Event::Subscribed { entry, start, .. }, .. }) = &reply {
+        if let Some(Reply { event: Event::Subscribed { entry, start, .. }, .. }) = reply {
             if let Some(frame) = &frame {
                 self.transport.entering(&channel, *entry, frame);
             }
