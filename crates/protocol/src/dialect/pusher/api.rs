@@ -3,6 +3,7 @@
 //! A request becomes a [`Plan`]: the neutral calls that it comes to, and what is made of their answers.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
@@ -10,13 +11,14 @@ use serde_json::value::RawValue;
 
 use super::encode::local;
 use super::names::{self, Access, Kind};
+use super::rules::LAST;
 use super::{admission, text};
 use crate::channel::Channel;
 use crate::close::CloseReason;
 use crate::error::{ErrorCode, Failure};
 use crate::grant::Pattern;
 use crate::id::SessionId;
-use crate::publication::{LABEL_BYTES_MAX, Label, Payload};
+use crate::publication::{LABEL_BYTES_MAX, Label, Payload, Publication};
 use crate::realm::Realm;
 use crate::server_api::{ApiCall, ApiReply, Whom};
 use crate::time::UnixMicros;
@@ -315,6 +317,8 @@ struct About<'a> {
 #[derive(Serialize)]
 struct Cache<'a> {
     data: &'a RawValue,
+    /// For how many seconds it is kept yet.
+    ttl: u64,
 }
 
 #[derive(Serialize)]
@@ -343,8 +347,8 @@ impl Plan {
         !matches!(self.answer, Answer::Published { events, .. } if call >= events)
     }
 
-    /// Spells the answers to the calls, given in their order.
-    pub fn encode(&self, replies: &[ApiReply]) -> Vec<u8> {
+    /// Spells the answers to the calls, given in their order, as things are now.
+    pub fn encode(&self, replies: &[ApiReply], now: UnixMicros) -> Vec<u8> {
         match &self.answer {
             Answer::Done => b"{}".to_vec(),
             Answer::Published { wanted, .. } if wanted.0 == 0 => b"{}".to_vec(),
@@ -381,8 +385,8 @@ impl Plan {
                     ApiReply::Past { page, .. } => page.publications.first(),
                     _ => None,
                 });
-                let kept = kept.map(|publication| quoted(&publication.payload));
-                told.cache = kept.as_deref().map(|data| Cache { data });
+                let kept = kept.map(|publication| (quoted(&publication.payload), left(publication, now)));
+                told.cache = kept.as_ref().map(|(data, ttl)| Cache { data, ttl: *ttl });
                 json(&told)
             }
             Answer::Users => {
@@ -416,6 +420,12 @@ fn of_counts(users: u64, connections: u64, wanted: Wanted) -> About<'static> {
         subscription_count: wanted.has(Wanted::SUBSCRIPTIONS).then_some(connections),
         ..About::default()
     }
+}
+
+/// For how many seconds what a cache channel keeps is kept yet, by the clock of the node that took it.
+fn left(publication: &Publication, now: UnixMicros) -> u64 {
+    let age = Duration::from_micros(now.0.saturating_sub(publication.received.0));
+    LAST.ttl.saturating_sub(age).as_secs()
 }
 
 /// Data as a string in JSON.

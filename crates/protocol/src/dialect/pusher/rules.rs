@@ -30,7 +30,7 @@ pub enum Numbers {
 }
 
 /// What is told to who subscribes to a cache channel.
-const LAST: Retention = Retention {
+pub(super) const LAST: Retention = Retention {
     size: NonZeroU32::new(1).unwrap(),
     ttl: Duration::from_secs(30 * 60),
     idempotency_ttl: Duration::from_secs(60),

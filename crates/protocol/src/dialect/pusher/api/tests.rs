@@ -42,7 +42,7 @@ fn present(name: &str, users: u64, connections: u64, members: &[&str]) -> ApiRep
 }
 
 fn told(plan: &Plan, replies: &[ApiReply]) -> String {
-    String::from_utf8(plan.encode(replies)).unwrap()
+    String::from_utf8(plan.encode(replies, THEN)).unwrap()
 }
 
 /// The example of the protocol's documentation.
@@ -162,7 +162,12 @@ fn a_channel_is_told_of_by_its_name_within_the_application() {
     let publications = vec![Arc::new(Publication::new(draft, None))];
     let page = Page { epoch: Epoch(1), top: Offset(1), publications };
     let replies = [present("cache-a", 1, 1, &[]), ApiReply::Past { channel: within("cache-a"), page }];
-    assert_eq!(told(&plan, &replies), r#"{"occupied":true,"cache":{"data":"{\"a\":1}"}}"#);
+    for (seconds_later, ttl) in [(0, 1800), (1, 1799), (1790, 10), (1800, 0), (9000, 0)] {
+        let now = UnixMicros(THEN.0 + seconds_later * 1_000_000);
+        let answer = String::from_utf8(plan.encode(&replies, now)).unwrap();
+        let expected = format!(r#"{{"occupied":true,"cache":{{"data":"{{\"a\":1}}","ttl":{ttl}}}}}"#);
+        assert_eq!(answer, expected);
+    }
 
     let plan = planned("GET", "/apps/3/channels/presence-a/users", "", "").unwrap();
     let answer = told(&plan, &[present("presence-a", 2, 3, &["bob", "ann", "bob"])]);
