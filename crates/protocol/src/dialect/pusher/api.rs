@@ -58,10 +58,9 @@ pub struct Plan {
 enum Answer {
     /// Nothing but that it was done.
     Done,
-    /// Of how many of the calls the answers do not matter, and whether what is said of the channels is a list or a map.
+    /// What is wanted of the channel of each event; of those of which something is, the answers follow those of the events.
     Published {
-        events: usize,
-        wanted: Wanted,
+        wanted: Vec<Wanted>,
         is_batch: bool,
     },
     Channel {
@@ -94,6 +93,10 @@ impl Wanted {
 
     const fn has(self, bit: u8) -> bool {
         self.0 & bit != 0
+    }
+
+    const fn is_any(self) -> bool {
+        self.0 != 0
     }
 }
 
@@ -247,14 +250,12 @@ fn published(
     events: impl IntoIterator<Item = Event>,
     is_batch: bool,
 ) -> Result<Plan, Failure> {
-    let (mut calls, mut counts) = (Vec::new(), Vec::new());
-    let mut wanted = Wanted::default();
+    let (mut calls, mut counts, mut wanted) = (Vec::new(), Vec::new(), Vec::new());
     for event in events {
         let label = label(&event.name)?;
         let payload = text::to_payload(&event.data).labelled(Some(label));
         let exclude = event.socket_id.as_deref().filter(|id| !id.is_empty()).map(socket).transpose()?;
         let of_event = event.info.as_deref().map_or(Wanted::default(), Wanted::parse);
-        wanted.0 |= of_event.0;
         let names: Vec<_> = event.channels.into_iter().flatten().chain(event.channel).collect();
         if names.is_empty() || names.len() > CHANNELS_MAX {
             return Err(bad(format!(
@@ -264,17 +265,15 @@ fn published(
         }
         for name in names {
             let channel = channel(realm, &name)?;
-            if of_event.0 != 0 || is_batch {
+            if of_event.is_any() {
                 counts.push(ApiCall::Presence { channel: channel.clone(), members: false });
             }
+            wanted.push(of_event);
             calls.push(ApiCall::Publish { channel, payload: payload.clone(), key: None, exclude });
         }
     }
-    let events = calls.len();
-    if wanted.0 != 0 {
-        calls.extend(counts);
-    }
-    Ok(Plan { calls, answer: Answer::Published { events, wanted, is_batch } })
+    calls.extend(counts);
+    Ok(Plan { calls, answer: Answer::Published { wanted, is_batch } })
 }
 
 fn socket(id: &str) -> Result<SessionId, Failure> {
@@ -344,17 +343,22 @@ struct User<'a> {
 impl Plan {
     /// Whether the request fails with this call. What is only asked beside an event does not: it has been published by then.
     pub fn needs(&self, call: usize) -> bool {
-        !matches!(self.answer, Answer::Published { events, .. } if call >= events)
+        !matches!(&self.answer, Answer::Published { wanted, .. } if call >= wanted.len())
     }
 
     /// Spells the answers to the calls, given in their order, as things are now.
     pub fn encode(&self, replies: &[ApiReply], now: UnixMicros) -> Vec<u8> {
         match &self.answer {
             Answer::Done => b"{}".to_vec(),
-            Answer::Published { wanted, .. } if wanted.0 == 0 => b"{}".to_vec(),
-            Answer::Published { events, wanted, is_batch } => {
-                let counts = replies.get(*events..).unwrap_or_default().iter();
-                let told = counts.map(|reply| about(reply, *wanted));
+            Answer::Published { wanted, .. } if !wanted.iter().any(|of_event| of_event.is_any()) => {
+                b"{}".to_vec()
+            }
+            Answer::Published { wanted, is_batch } => {
+                let mut counts = replies.get(wanted.len()..).unwrap_or_default().iter();
+                let told = wanted.iter().map(|of_event| {
+                    let count = of_event.is_any().then(|| counts.next()).flatten();
+                    count.and_then(|reply| about(reply, *of_event))
+                });
                 if *is_batch {
                     let batch = told.map(|it| it.map(|(_, about)| about).unwrap_or_default());
                     json(&OfBatch { batch: batch.collect() })

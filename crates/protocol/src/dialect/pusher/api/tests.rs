@@ -132,10 +132,15 @@ fn what_is_asked_about_the_channels_of_an_event_is_told() {
     let answer = told(&plan, &[ApiReply::Done, present("presence-a", 2, 3, &[])]);
     assert_eq!(answer, r#"{"channels":{"presence-a":{"user_count":2,"subscription_count":3}}}"#);
     let batch = r#"{"batch":[{"name":"e","data":"x","channel":"a","info":"subscription_count"},
-        {"name":"f","data":"y","channel":"b"}]}"#;
+        {"name":"f","data":"y","channel":"b"},
+        {"name":"f","data":"y","channel":"presence-c","info":"user_count"}]}"#;
     let plan = planned("POST", "/apps/3/batch_events", "", batch).unwrap();
-    let replies = [ApiReply::Done, ApiReply::Done, present("a", 1, 1, &[]), present("b", 0, 0, &[])];
-    assert_eq!(told(&plan, &replies), r#"{"batch":[{"subscription_count":1},{"subscription_count":0}]}"#);
+    let done = [ApiReply::Done, ApiReply::Done, ApiReply::Done];
+    let counts = [present("a", 1, 1, &[]), present("presence-c", 2, 3, &[])];
+    let answer = told(&plan, &[&done[..], &counts].concat());
+    assert_eq!(answer, r#"{"batch":[{"subscription_count":1},{},{"user_count":2}]}"#, "to each what it asked for");
+    let unheard = [ApiReply::Done, ApiReply::Done, ApiReply::Done, ApiReply::Done, counts[1].clone()];
+    assert_eq!(told(&plan, &unheard), r#"{"batch":[{},{},{"user_count":2}]}"#, "one of them could not be told");
 }
 
 #[test]
