@@ -124,7 +124,9 @@ impl CloseReason {
             }
             Self::Internal => (1011, "internal", Yes, "the server made a mistake"),
             Self::TryAgainLater => (1013, "try_again_later", Yes, "this node is over its capacity"),
-            Self::BadRequest | Self::NotOffered | Self::Unsaid => (4400, "bad_request", No, "too many bad requests"),
+            Self::BadRequest | Self::NotOffered | Self::Unsaid => {
+                (4400, "bad_request", No, "too many bad requests")
+            }
             Self::Unauthorized | Self::Late | Self::Expired => {
                 (4401, "unauthorized", WithNewToken, "a valid token is needed")
             }

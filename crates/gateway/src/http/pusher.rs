@@ -104,7 +104,8 @@ fn kinds_of(event: AppEvent) -> Kinds {
 /// Opens a conversation. A client that cannot have one is told so in it: the code of a Close is all that it understands.
 pub(super) fn upgrade(peer: &Peer, request: Request<Incoming>, services: &Arc<Services>) -> Answer {
     let key = request.uri().path().trim_start_matches("/app/");
-    let version = pusher::version(request.uri().query().unwrap_or_default(), handshake::offered(request.headers()));
+    let version =
+        pusher::version(request.uri().query().unwrap_or_default(), handshake::offered(request.headers()));
     let membership = match (services.settings().realm_of_key(key), version) {
         (None, _) => Membership::Refused(CloseReason::NotFound),
         (Some(_), Err(reason)) => Membership::Refused(reason),

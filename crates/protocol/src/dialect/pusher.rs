@@ -46,7 +46,8 @@ const MANNERS: Manners = Manners {
 };
 
 /// What is agreed on at its endpoint.
-pub const OFFER: Offer = Offer { default: Encoding::Pusher, encodings: &[Encoding::Pusher], by_query: |_| None };
+pub const OFFER: Offer =
+    Offer { default: Encoding::Pusher, encodings: &[Encoding::Pusher], by_query: |_| None };
 
 /// The version that is spoken here.
 const VERSION: &str = "7";
@@ -56,10 +57,7 @@ const VERSION: &str = "7";
 ///
 /// # Errors
 /// Why it is sent away: it speaks another one, or does not say.
-pub fn version<'a>(
-    query: &str,
-    subprotocols: impl IntoIterator<Item = &'a str>,
-) -> Result<(), CloseReason> {
+pub fn version<'a>(query: &str, subprotocols: impl IntoIterator<Item = &'a str>) -> Result<(), CloseReason> {
     let in_query = || query.split('&').filter_map(|pair| pair.strip_prefix("protocol="));
     let mut said = subprotocols.into_iter().filter_map(|name| name.strip_prefix("pusher-channels-protocol-"));
     let is_spoken = match in_query().next() {

@@ -92,7 +92,11 @@ mod tests {
             assert!(chatty.may_publish(&channel, None, false).is_err(), "{name}: who is not subscribed");
             assert!(quiet.may_publish(&channel, None, true).is_err(), "{name}: client events are off");
             let kept = rule.history.map(|it| it.size.get());
-            assert_eq!((kept, rule.presence), (keeps.then_some(1), presence), "{name}: the last event, or nothing");
+            assert_eq!(
+                (kept, rule.presence),
+                (keeps.then_some(1), presence),
+                "{name}: the last event, or nothing"
+            );
             assert_eq!((rule.rate, rule.payload_bytes), (ten.filter(|_| takes_client_events), Some(100)));
         }
         let counting = of(Terms { numbers: Numbers::Told, ..terms(None) });

@@ -138,9 +138,16 @@ fn what_is_asked_about_the_channels_of_an_event_is_told() {
     let done = [ApiReply::Done, ApiReply::Done, ApiReply::Done];
     let counts = [present("a", 1, 1, &[]), present("presence-c", 2, 3, &[])];
     let answer = told(&plan, &[&done[..], &counts].concat());
-    assert_eq!(answer, r#"{"batch":[{"subscription_count":1},{},{"user_count":2}]}"#, "to each what it asked for");
+    assert_eq!(
+        answer, r#"{"batch":[{"subscription_count":1},{},{"user_count":2}]}"#,
+        "to each what it asked for"
+    );
     let unheard = [ApiReply::Done, ApiReply::Done, ApiReply::Done, ApiReply::Done, counts[1].clone()];
-    assert_eq!(told(&plan, &unheard), r#"{"batch":[{},{},{"user_count":2}]}"#, "one of them could not be told");
+    assert_eq!(
+        told(&plan, &unheard),
+        r#"{"batch":[{},{},{"user_count":2}]}"#,
+        "one of them could not be told"
+    );
 }
 
 #[test]
