@@ -51,7 +51,11 @@ export function options({ user, application = app, watchlist, at = url } = {}) {
 
 /** A client that is about to connect. */
 export function connecting(key, how) {
-  const pusher = new Pusher(key, how);
+  return closing(new Pusher(key, how));
+}
+
+/** A client that ends with its test. */
+export function closing(pusher) {
   open.add(pusher);
   return pusher;
 }

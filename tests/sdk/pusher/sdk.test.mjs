@@ -7,7 +7,7 @@ import Echo from "laravel-echo";
 import Pusher from "pusher-js";
 import WebSocket from "ws";
 import {
-  app, backend, client, closeAll, connecting, fresh, gathered, heard, internal, node, options, other, subscribed, url,
+  app, backend, client, closeAll, closing, connecting, fresh, gathered, heard, node, options, other, subscribed, url,
 } from "./scene.mjs";
 
 afterEach(closeAll);
@@ -193,29 +193,38 @@ test("a client of no application is told so, and does not come back", async () =
   await gone;
 });
 
-test("Laravel Echo hears public, private and presence channels, and whispers", async () => {
-  const [news, room, hall] = [fresh("news-"), fresh("room-"), fresh("hall-")];
-  const echo = (user) => new Echo({ broadcaster: "pusher", key: app.key, Pusher, client: connecting(app.key, options({ user })) });
-  const [ann, bob] = [echo("ann"), echo("bob")];
-  const on = (subscribe) => new Promise((resolve) => subscribe(resolve));
-  const shipped = on((done) => ann.channel(news).subscribed(() => done("there")).error(done));
-  assert.equal(await shipped, "there");
-  const order = on((done) => ann.channel(news).listen(".OrderShipped", done));
-  await backend().trigger(news, "OrderShipped", { id: 1 });
-  assert.deepEqual(await order, { id: 1 });
+for (const broadcaster of ["pusher", "reverb"]) {
+  test(`Laravel Echo hears public, private and presence channels, and whispers (${broadcaster})`, async () => {
+    const [news, room, hall] = [fresh("news-"), fresh("room-"), fresh("hall-")];
+    const echo = (user) => {
+      const made = new Echo({ broadcaster, key: app.key, Pusher, ...options({ user }) });
+      closing(made.connector.pusher);
+      return made;
+    };
+    const [ann, bob] = [echo("ann"), echo("bob")];
+    const on = (subscribe) => new Promise((resolve) => subscribe(resolve));
+    const shipped = on((done) => ann.channel(news).subscribed(() => done("there")).error(done));
+    assert.equal(await shipped, "there");
+    const order = on((done) => ann.channel(news).listen(".OrderShipped", done));
+    await backend().trigger(news, "OrderShipped", { id: 1 });
+    assert.deepEqual(await order, { id: 1 });
 
-  const whispered = on((done) => ann.private(room).listenForWhisper("typing", done));
-  await on((done) => ann.private(room).subscribed(done));
-  await on((done) => bob.private(room).subscribed(done));
-  bob.private(room).whisper("typing", { by: "bob" });
-  assert.deepEqual(await whispered, { by: "bob" });
+    const whispered = on((done) => ann.private(room).listenForWhisper("typing", done));
+    await on((done) => ann.private(room).subscribed(done));
+    await on((done) => bob.private(room).subscribed(done));
+    bob.private(room).whisper("typing", { by: "bob" });
+    assert.deepEqual(await whispered, { by: "bob" });
 
-  const here = await on((done) => ann.join(hall).here(done));
-  assert.deepEqual(here, [{ name: "ann" }]);
-  const joining = on((done) => ann.join(hall).joining(done));
-  bob.join(hall);
-  assert.deepEqual(await joining, { name: "bob" });
-});
+    const here = await on((done) => ann.join(hall).here(done));
+    assert.deepEqual(here, [{ name: "ann" }]);
+    const joining = on((done) => ann.join(hall).joining(done));
+    bob.join(hall);
+    assert.deepEqual(await joining, { name: "bob" });
+    const leaving = on((done) => ann.join(hall).leaving(done));
+    bob.leave(hall);
+    assert.deepEqual(await leaving, { name: "bob" });
+  });
+}
 
 test("what a backend triggers is heard by the native client and by SSE, and the other way round", async () => {
   const name = fresh("news-");
