@@ -48,7 +48,7 @@ pub struct Asked<'a> {
 /// What a request comes to.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// To be made, in any order.
+    /// To be made, begun in this order, so that a channel hears the events of a batch in theirs.
     pub calls: Vec<ApiCall>,
     answer: Answer,
 }
