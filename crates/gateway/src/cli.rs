@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::config::{self, Flag, Mistakes, Source};
+use crate::consumers;
 
 mod bench;
 mod caller;
@@ -74,6 +75,12 @@ enum Command {
     LogLevel(log_level::Wish),
     /// Put a node or a cluster under a load, and say how late and how complete what it delivers is.
     Bench(bench::Load),
+    /// Print the SQL that makes the tables of a consumer of PostgreSQL: fanfare outbox-sql | psql shop
+    OutboxSql {
+        /// What the first table is called, as in `consumers.<name>.table`.
+        #[arg(long, value_name = "NAME", default_value = "fanfare_outbox", value_parser = table_name)]
+        table: String,
+    },
     /// Print completions for a shell: fanfare completions bash > /etc/bash_completion.d/fanfare
     Completions {
         /// Which shell.
@@ -115,6 +122,10 @@ pub fn main() -> ExitCode {
         Some(Command::Top(watch)) => top::run(watch),
         Some(Command::LogLevel(wish)) => log_level::run(wish),
         Some(Command::Bench(load)) => bench::run(load),
+        Some(Command::OutboxSql { table }) => {
+            print(&consumers::schema(table));
+            Ok(())
+        }
         Some(Command::Completions { shell }) => {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Arguments::command(), "fanfare", &mut script);
@@ -163,6 +174,14 @@ fn origin(arguments: &Arguments) -> anyhow::Result<Origin> {
         flags.push(Flag { name: "--set".into(), path: path.into(), value: value.into() });
     }
     Ok(Origin { file: arguments.config.clone(), flags })
+}
+
+/// What `consumers.<name>.table` takes.
+fn table_name(text: &str) -> Result<String, &'static str> {
+    let is_name = config::is_table(text);
+    is_name
+        .then(|| text.to_owned())
+        .ok_or("a table's name has up to 40 lower-case letters, digits and _, no digit first")
 }
 
 #[expect(clippy::print_stdout, reason = "what was asked for on the command line goes to standard output")]

@@ -50,7 +50,8 @@ pub use choice::{
     AppEvent, BrokerKind, ClientCertificates, EventKind, ForwardedBy, LogFormat, OnFailure, PublishBy,
     RedisMode, Scope, SlowSubscriber, SubscribeBy, TlsVersion, Trial,
 };
-pub use consumers::{Consumer, Published};
+pub(crate) use consumers::is_table;
+pub use consumers::{Consumer, OutboxTable, Published, RedisStreams, Store};
 pub use events::Events;
 pub use hooks::Hooks;
 pub(crate) use identity::provider;

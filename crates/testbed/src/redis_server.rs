@@ -275,10 +275,14 @@ impl RedisServer {
         self.process.is_some()
     }
 
-    /// The process id that whoever listens on the port gives: somebody else's server must not pass for this one.
+    /// The process id that whoever listens on the port gives, as soon as it works: somebody else's server must not pass for
+    /// this one.
     async fn process_id(&self) -> Option<u32> {
         let mut connection = self.try_connect().await.ok()?;
-        let info: String = cmd("INFO").arg("server").query_async(&mut connection).await.ok()?;
+        let info: String = cmd("INFO").query_async(&mut connection).await.ok()?;
+        if info.lines().any(|line| line.trim() == "loading:1") {
+            return None; // It refuses all else until its data are there.
+        }
         info.lines().find_map(|line| line.strip_prefix("process_id:")).and_then(|id| id.trim().parse().ok())
     }
 

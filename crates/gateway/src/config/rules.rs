@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use super::choice::{AppEvent, BrokerKind, RedisMode, SubscribeBy};
+use super::consumers::{OutboxTable, Store, is_table};
 use super::merge::Merged;
 use super::mistake::Mistakes;
 use super::tokens::{Jwt, SECRET_BYTES_MIN};
@@ -168,11 +169,22 @@ impl Rules<'_> {
             let path = |key: &str| format!("consumers.{name}.{key}");
             let url = path("url");
             // Wherever it is written about.
-            let others = ["stream", "partitions", "group", "batch", "dead_letters", "keep"].map(path);
+            let others =
+                ["stream", "partitions", "group", "batch", "dead_letters", "keep", "table", "poll_ms"];
+            let others = others.map(path);
             let paths: Vec<_> = std::iter::once(&url).chain(&others).map(String::as_str).collect();
             self.require(consumer.has_good_url(), &paths, || {
-                format!("{url}: a consumer takes the URL of its server, such as redis://127.0.0.1:6379")
+                format!(
+                    "{url}: a consumer takes the URL of its server, such as redis://127.0.0.1:6379 or \
+                     postgresql://user:password@127.0.0.1/database"
+                )
             });
+            if let Store::Table(OutboxTable { table: name, .. }) = &consumer.store {
+                let table = path("table");
+                self.require(is_table(name), &[&table], || {
+                    format!("{table} = \"{name}\": lower-case letters, digits and _, and no digit first")
+                });
+            }
         }
     }
 

@@ -467,11 +467,19 @@ fn keys_that_must_agree_are_held_to_it() {
         ),
         (
             "[consumers.shop]\nurl = \"http://127.0.0.1\"",
-            "consumers.shop.url: a consumer takes the URL of its server, such as redis://127.0.0.1:6379 (fanfare.toml, line 2)",
+            "consumers.shop.url: a consumer takes the URL of its server, such as redis://127.0.0.1:6379 or postgresql://user:password@127.0.0.1/database (fanfare.toml, line 2)",
         ),
         (
             "[consumers.shop]\nkeep = true",
-            "consumers.shop.url: a consumer takes the URL of its server, such as redis://127.0.0.1:6379 (fanfare.toml, line 2)",
+            "consumers.shop.url: a consumer takes the URL of its server, such as redis://127.0.0.1:6379 or postgresql://user:password@127.0.0.1/database (fanfare.toml, line 2)",
+        ),
+        (
+            "[consumers.shop]\nurl = \"postgresql:///shop\"",
+            "consumers.shop.url: a consumer takes the URL of its server, such as redis://127.0.0.1:6379 or postgresql://user:password@127.0.0.1/database (fanfare.toml, line 2)",
+        ),
+        (
+            "[consumers.shop]\nurl = \"postgresql://127.0.0.1/shop\"\ntable = \"Outbox\"",
+            "consumers.shop.table = \"Outbox\": lower-case letters, digits and _, and no digit first (fanfare.toml, line 3)",
         ),
     ] {
         refused(text, &[message]);

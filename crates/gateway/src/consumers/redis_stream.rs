@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep};
 use super::lease::{Lease, RENEWAL, Share};
 use super::reply::{self, Found};
 use super::{DEAD_MAX, Feed, MEASURE_INTERVAL, Outcome, Pause};
-use crate::config::{Consumer, Published, Secret};
+use crate::config::{Published, RedisStreams, Secret};
 
 /// The one consumer of the group that all nodes are.
 const CONSUMER: &str = "fanfare";
@@ -43,14 +43,14 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    pub(super) fn of(config: &Consumer, part: usize, node: &str) -> Self {
+    pub(super) fn of(config: &RedisStreams, part: usize, url: &Secret, node: &str) -> Self {
         let name = match config.partitions.get() {
             1 => config.stream.clone(),
             _ => format!("{}:{part}", config.stream),
         };
         let holder = format!("{node}-{:016x}", fastrand::u64(..));
         Self {
-            url: config.url.clone(),
+            url: url.clone(),
             name,
             group: config.group.clone(),
             holder,

@@ -39,6 +39,7 @@ fn one(stream: &str, entry: &Value) -> Option<Found> {
         bytes: of("bytes"),
         key: of("key"),
         label: of("label"),
+        is_too_large: false,
     };
     Some(Found { id, entry: Some(entry), fields })
 }
