@@ -47,10 +47,10 @@ test("a client whose node is killed comes back to all its channels, and hears wh
   const back = subscribed();
   let release;
   mayComeBack = new Promise((resolve) => { release = resolve; });
-  await cluster("kill-node", String(victim));
-  // What needs a signature is not subscribed to before that: of these the cache channel alone tells who missed it.
   const again = heard(ann.connection, "connected", 30_000);
+  await cluster("kill-node", String(victim));
   await again;
+  // What needs a signature is not subscribed to before `release`: of these the cache channel alone tells who missed it.
   await application.trigger(names.slice(1), "e", 2);
   release();
   await back;
