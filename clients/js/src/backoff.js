@@ -6,16 +6,24 @@ export const backoffMs = (attempt, { baseMs, maxMs }) => Math.random() * Math.mi
 
 /** At most one timer of each name. */
 export class Alarms {
-  #timers = {};
+  #timers = new Map();
 
   set(name, ms, then) {
     this.clear(name);
-    this.#timers[name] = setTimeout(then, Math.min(ms, TIMER_MAX_MS));
+    this.#timers.set(name, setTimeout(then, Math.min(ms, TIMER_MAX_MS)));
+  }
+
+  /** Whether it was set, and not cleared since. */
+  has(name) {
+    return this.#timers.has(name);
   }
 
   /** All of them unless a name is given. */
   clear(name) {
-    for (const it of name ? [name] : Object.keys(this.#timers)) clearTimeout(this.#timers[it]);
+    for (const it of name ? [name] : this.#timers.keys()) {
+      clearTimeout(this.#timers.get(it));
+      this.#timers.delete(it);
+    }
   }
 }
 

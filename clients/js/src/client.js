@@ -40,9 +40,12 @@ const DEFAULTS = {
 /** A connection that lived this long was a good one: the next wait is drawn as for a first failure. */
 const STABLE_MS = 5_000;
 const REFRESH_LEAD_MS = 60_000;
-const REFRESH_GAP_MS = 5_000;
+/** When there is no fresh token, or it is refused, another is asked for as if the old one ended then. */
+const REFRESH_AGAIN_MS = 10_000;
+/** However the clocks stand, this much is left: a fresh token is not asked for in a tight loop. */
+const REFRESH_LEFT_MS = 2_000;
 /** Closes after which the same client would meet the same answer. */
-const FINAL_CLOSES = new Set([1000, 1002, 1003, 1007, 1009, 4400, 4403]);
+const FINAL_CLOSES = [1000, 1002, 1003, 1007, 1009, 4400, 4403];
 const UNAUTHORIZED = 4401;
 const BAD_REQUEST = 4400;
 const CONFLICT = 4409;
@@ -68,29 +71,25 @@ export class Fanfare extends Emitter {
   /** Which transport has its turn: failures of one that was never heard. */
   #turn = 0;
   #heardAt = 0;
-  /** Whether a ping is out, and nothing was heard since. */
-  #isAsked = false;
   /** The server's clock less our own, in milliseconds. */
   #clockOff = 0;
   #expires;
-  #refreshedAt = -Infinity;
   /** Namespaces that keep no history take no keys. */
   #keyless = new Set();
 
   constructor(url, options = {}) {
     super();
-    const address = new URL(url, globalThis.location?.href);
-    this.#url = address.href.replace(/^ws/, 'http').replace(/[?#].*$/, '').replace(/\/(ws\/?)?$/, '');
+    const { href } = new URL(url, globalThis.location?.href);
+    this.#url = href.replace(/^ws/, 'http').replace(/(\/(ws\/?)?)?([?#].*)?$/, '');
     this.#options = { ...DEFAULTS, ...options, backoff: { ...DEFAULTS.backoff, ...options.backoff } };
     this.#token = options.token;
-    this.#desk = new Desk(this.#options, this.#alarms);
     this.connect();
   }
 
   /** Again, after it was closed. */
   connect() {
     if (this.state.name !== 'closed') return;
-    this.#desk.reopen();
+    this.#desk = new Desk(this.#options, this.#alarms);
     this.#watchWorld();
     this.#open();
   }
@@ -106,7 +105,7 @@ export class Fanfare extends Emitter {
     if (known) return known;
     const subscription = new Subscription(this, channel, options);
     this.subscriptions.set(channel, subscription);
-    this.enter(subscription);
+    this._enter(subscription);
     return subscription;
   }
 
@@ -114,100 +113,97 @@ export class Fanfare extends Emitter {
    * Resolves when the broker has taken it. Said again, under one key, over lost connections and while the broker is away, until
    * that is known or its time is over.
    */
-  publish(channel, data = null, { key, ordered = true, timeoutMs, ...more } = {}) {
+  async publish(channel, data = null, { key, ordered = true, timeoutMs, ...more } = {}) {
     const [namespace] = channel.split(':');
     const makesKey = key === undefined && !this.#keyless.has(namespace);
     const command = { type: 'publish', channel, data, ...more, key: makesKey ? randomKey() : key ?? undefined };
-    const asked = this.#ask(command, { repeat: Boolean(command.key), lane: ordered ? channel : undefined, timeoutMs });
-    return asked.then((answer) => {
-      if (more.echo === false) this.subscriptions.get(channel)?.published(answer);
-      return answer;
-    }, async (error) => {
+    let answer;
+    try {
+      answer = await this.#ask(command, { repeat: command.key, lane: ordered && channel, timeoutMs });
+    } catch (error) {
       if (error.code !== BAD_REQUEST || !makesKey) throw error;
       // Perhaps for the key: then not again in this namespace.
-      const answer = await this.publish(channel, data, { key: null, ordered, timeoutMs, ...more });
+      answer = await this.publish(channel, data, { key: null, ordered, timeoutMs, ...more });
       this.#keyless.add(namespace);
-      return answer;
-    });
+    }
+    if (more.echo === false) this.subscriptions.get(channel)?._published(answer);
+    return answer;
   }
 
-  history(channel, { timeoutMs, ...more } = {}) {
-    return this.#ask({ type: 'history', channel, ...more }, { repeat: true, timeoutMs });
+  history(channel, options) {
+    return this.#read('history', channel, options);
   }
 
-  presence(channel, { timeoutMs, ...more } = {}) {
-    return this.#ask({ type: 'presence', channel, ...more }, { repeat: true, timeoutMs });
+  presence(channel, options) {
+    return this.#read('presence', channel, options);
+  }
+
+  #read(type, channel, { timeoutMs, ...more } = {}) {
+    return this.#ask({ type, channel, ...more }, { repeat: true, timeoutMs });
   }
 
   #ask(command, options) {
     return new Promise((resolve, reject) => {
-      this.#desk.ask(command, (error, answer) => (error ? reject(error) : resolve(answer)), options);
+      this.#desk._ask(command, options, (error, answer) => (error ? reject(error) : resolve(answer)));
     });
   }
 
   // --- For subscriptions ---
 
-  enter(subscription) {
+  _enter(subscription) {
     if (this.state.name !== 'connected' || subscription.state !== 'subscribing') return;
     const then = (error) => {
-      if (!error || subscription.expects !== id) return;
+      if (!error || subscription._expects !== id) return;
       if (error.code === CONFLICT) {
-        this.#desk.ask({ type: 'unsubscribe', channel: subscription.channel }, () => {}, { once: true });
-        this.enter(subscription);
+        this._pause(subscription);
+        this._enter(subscription);
       } else {
         this.#end(subscription, error);
       }
     };
-    const id = this.#desk.ask(subscription.command, then, { once: true });
-    subscription.expects = id;
+    const id = subscription._expects = this.#desk._ask(subscription._command, { once: true }, then);
   }
 
-  leave(subscription) {
+  _leave(subscription) {
     if (this.subscriptions.get(subscription.channel) !== subscription) return;
     const { state } = subscription;
     this.#end(subscription);
-    if (state !== 'paused') this.pause(subscription);
+    if (state !== 'paused') this._pause(subscription);
   }
 
-  pause({ channel }) {
-    if (this.state.name === 'connected') this.#desk.ask({ type: 'unsubscribe', channel }, () => {}, { once: true });
+  _pause({ channel }) {
+    if (this.state.name === 'connected') this.#desk._ask({ type: 'unsubscribe', channel }, { once: true });
   }
 
   #end(subscription, event) {
     this.subscriptions.delete(subscription.channel);
-    subscription.ended(event);
+    subscription._ended(event);
   }
 
   // --- The connection ---
 
   #enter(state) {
     this.state = state;
-    this.emit('state', state);
+    this._emit('state', state);
   }
 
   /** Calls `then` unless another connection, or none, is wanted by then. */
   async #withToken(then) {
     const { getToken } = this.#options;
     const { state } = this;
-    if (getToken && !this.#token) {
-      let token;
-      try {
-        token = await getToken();
-      } catch (error) {
-        if (this.state !== state) return;
-        this.emit('error', error);
-        if (state.name === 'connecting') this.#lost({ code: 1006, reason: 'no_token' });
-        else this.#refreshLater();
-        return;
-      }
+    try {
+      const token = this.#token ?? (getToken && (await getToken()));
       if (this.state !== state) return;
-      if (!token) {
-        this.#closed({ code: UNAUTHORIZED, reason: 'unauthorized' });
-        return;
-      }
       this.#token = token;
+    } catch (error) {
+      if (this.state !== state) return;
+      this._emit('error', error);
+      if (state.name === 'connecting') this.#lost({ reason: 'no_token' });
+      else this.#refreshLater(REFRESH_AGAIN_MS);
+      return;
     }
-    then();
+    if (getToken && !this.#token) this.#closed({ code: UNAUTHORIZED, reason: 'unauthorized' });
+    else then();
   }
 
   #open() {
@@ -217,13 +213,13 @@ export class Fanfare extends Emitter {
     const turns = transports.flatMap((it) => (it === 'websocket' ? [it, it] : [it]));
     const transport = turns[this.#turn % turns.length];
     this.#enter({ name: 'connecting', transport });
-    this.#alarms.set('state', welcomeMs, () => this.#lost({ code: 1006, reason: 'no_welcome' }));
+    this.#alarms.set('state', welcomeMs, () => this.#lost({ reason: 'no_welcome' }));
     this.#withToken(() => {
       const port = {
-        opened: () => this.#token && this.#authenticate(),
-        heard: (events) => link === this.#link && this.#heard(events),
-        ended: (close) => link === this.#link && this.#lost(close),
-        position: (channel) => this.subscriptions.get(channel)?.position,
+        _opened: () => this.#token && this.#authenticate(),
+        _heard: (events) => link === this.#link && this.#heard(events),
+        _ended: (close) => link === this.#link && this.#lost(close),
+        _position: (channel) => this.subscriptions.get(channel)?.position,
       };
       let link;
       try {
@@ -231,8 +227,8 @@ export class Fanfare extends Emitter {
           ? new SocketLink(this.#url, port, this.#options)
           : new HttpLink(this.#url, port, this.#options, transport, this.#token);
       } catch (error) {
-        this.emit('error', error);
-        this.#lost({ code: 1006, reason: 'unsupported' });
+        this._emit('error', error);
+        this.#lost({ reason: 'unsupported' });
         return;
       }
       this.#link = link;
@@ -240,13 +236,12 @@ export class Fanfare extends Emitter {
   }
 
   #authenticate() {
-    this.#link.send(JSON.stringify({ type: 'auth', id: AUTH_ID, token: this.#token }));
+    this.#link._send(JSON.stringify({ type: 'auth', id: AUTH_ID, token: this.#token }));
   }
 
   #heard(events) {
     this.#heardAt = now();
     this.#alarms.clear('pong');
-    this.#isAsked = false;
     const link = this.#link;
     for (const event of events) {
       if (this.#link !== link) return;
@@ -256,15 +251,15 @@ export class Fanfare extends Emitter {
 
   #handle(event) {
     const subscription = this.subscriptions.get(event.channel);
-    const isAnswer = this.#desk.settle(event);
+    const isAnswer = this.#desk._settle(event);
     switch (event.type) {
       case 'welcome': this.#welcomed(event); break;
       case 'refreshed': this.#expiresAt(event.expires); break;
-      case 'subscribed': subscription?.entered(event); break;
-      case 'unsubscribed': if (event.code !== undefined) this.#unsubscribed(subscription, event); break;
-      case 'message': subscription?.heard(event); break;
+      case 'subscribed': subscription?._entered(event); break;
+      case 'unsubscribed': if (event.code) this.#unsubscribed(subscription, event); break;
+      case 'message':
       case 'joined':
-      case 'left': if (subscription?.state === 'subscribed') subscription.emit(event.type, event); break;
+      case 'left': subscription?._heard(event); break;
       case 'pong': this.#clockIs(event.time); break;
       case 'closing': this.#closing = event; break;
       case 'error': if (!isAnswer) this.#failed(event); break;
@@ -274,24 +269,23 @@ export class Fanfare extends Emitter {
 
   #welcomed(event) {
     // Before the token was looked at, where anonymous clients are let in too.
-    if (this.#link.isDuplex && this.#token && event.id !== AUTH_ID) return;
-    const { session, node, user, limits, heartbeat = 30, channels = [] } = event;
-    const isNews = this.state.name === 'connecting';
-    const { transport } = this.state;
-    this.#desk.open(this.#link, limits);
-    if (isNews) {
+    if (this.#link._isDuplex && this.#token && event.id !== AUTH_ID) return;
+    const { session, node, user = null, limits, heartbeat = 30, channels = [] } = event;
+    const { name, transport } = this.state;
+    this.#desk._open(this.#link, limits);
+    this.#alarms.clear('state');
+    this.#beat(heartbeat * 1000);
+    this.#ping();
+    this.#expiresAt(event.expires);
+    if (name === 'connecting') {
       this.#welcomedAt = now();
       if (transport === 'websocket') this.#turn = 0;
       else this.#probeLater();
     }
-    this.#enter({ name: 'connected', transport, session, node, user: user ?? null });
-    this.#alarms.clear('state');
-    this.#beat(heartbeat * 1000);
-    this.#link.isDuplex && this.#ping();
-    this.#expiresAt(event.expires);
-    if (!isNews) return;
+    this.#enter({ name: 'connected', transport, session, node, user });
+    if (name !== 'connecting') return;
     for (const channel of channels) this.#given(channel);
-    for (const it of this.subscriptions.values()) if (!channels.includes(it.channel)) this.enter(it);
+    for (const it of this.subscriptions.values()) if (!channels.includes(it.channel)) this._enter(it);
   }
 
   /** A channel that the server subscribes to: where it was left before, it has to be entered there. */
@@ -300,11 +294,11 @@ export class Fanfare extends Emitter {
     if (!subscription) {
       subscription = new Subscription(this, channel, {});
       this.subscriptions.set(channel, subscription);
-      this.emit('subscription', subscription);
+      this._emit('subscription', subscription);
     }
-    if (!subscription.isWanting && subscription.state !== 'paused') return;
-    this.pause(subscription);
-    this.enter(subscription);
+    if (!subscription._isWanting && subscription.state !== 'paused') return;
+    this._pause(subscription);
+    this._enter(subscription);
   }
 
   #unsubscribed(subscription, event) {
@@ -313,17 +307,17 @@ export class Fanfare extends Emitter {
       this.#end(subscription, event);
       return;
     }
-    subscription.interrupted(event);
-    this.#alarms.set(event.channel, backoffMs(0, this.#options.backoff), () => this.enter(subscription));
+    subscription._interrupted(event);
+    this.#alarms.set(event.channel, backoffMs(0, this.#options.backoff), () => this._enter(subscription));
   }
 
   #failed(event) {
     const error = new FanfareError(event);
-    this.emit('error', error);
+    this._emit('error', error);
     if (event.id !== AUTH_ID) return;
     if (event.code === UNAUTHORIZED) this.#token = undefined;
     // Refused on the way in, the server hangs up by itself; where it lets in anonymous clients too, that is not what was asked for.
-    if (this.state.name === 'connected') this.#refreshLater();
+    if (this.state.name === 'connected') this.#refreshLater(REFRESH_AGAIN_MS);
     else this.#lost(event);
   }
 
@@ -333,25 +327,22 @@ export class Fanfare extends Emitter {
   #beat(heartbeatMs) {
     const { pongMs, pingMs } = this.#options;
     // One-way links are told of each heartbeat.
-    const silenceMs = this.#link.isDuplex ? Math.min(pingMs, heartbeatMs) : heartbeatMs + pongMs;
+    const silenceMs = this.#link._isDuplex ? Math.min(pingMs, heartbeatMs) : heartbeatMs + pongMs;
     const look = () => {
-      const quietMs = now() - this.#heardAt;
-      if (quietMs < silenceMs) this.#alarms.set('beat', silenceMs - quietMs, look);
-      else if (this.#link.isDuplex) {
-        this.#ping();
-        this.#alarms.set('beat', silenceMs, look);
-      } else if (this.#link.isProven) this.#lost({ code: 1006, reason: 'silence' });
-      else this.#alarms.set('beat', silenceMs, look);
+      const leftMs = silenceMs - (now() - this.#heardAt);
+      this.#alarms.set('beat', leftMs > 0 ? leftMs : silenceMs, look);
+      if (leftMs > 0) return;
+      this.#ping();
+      if (!this.#link._isDuplex && this.#link._isProven) this.#lost({ reason: 'silence' });
     };
-    this.#alarms.set('beat', silenceMs, look);
+    look();
   }
 
   /** Judged against a ping that left: a browser may hold timers back for minutes in a hidden tab. */
   #ping() {
-    if (this.#isAsked) return;
-    this.#isAsked = true;
-    this.#link.send(PING);
-    this.#alarms.set('pong', this.#options.pongMs, () => this.#lost({ code: 1006, reason: 'silence' }));
+    if (!this.#link._isDuplex || this.#alarms.has('pong')) return;
+    this.#link._send(PING);
+    this.#alarms.set('pong', this.#options.pongMs, () => this.#lost({ reason: 'silence' }));
   }
 
   /** Events of the browser; `options.network` stands in for it elsewhere. */
@@ -360,12 +351,12 @@ export class Fanfare extends Emitter {
     this.#world = new AbortController();
     const { signal } = this.#world;
     const look = () => {
-      if (this.state.name === 'connected') this.#link.isDuplex && this.#ping();
+      if (this.state.name === 'connected') this.#ping();
       else if (this.state.name === 'waiting' && !this.state.isTold && !this.#isOffline) this.#wait(backoffMs(0, this.#options.backoff));
     };
-    network.addEventListener?.('online', look, { signal });
-    network.addEventListener?.('offline', look, { signal });
-    globalThis.document?.addEventListener('visibilitychange', look, { signal });
+    for (const [target, type] of [[network, 'online'], [network, 'offline'], [globalThis.document, 'visibilitychange']]) {
+      target?.addEventListener?.(type, look, { signal });
+    }
   }
 
   #wait(ms) {
@@ -384,7 +375,7 @@ export class Fanfare extends Emitter {
       const link = this.#link;
       // One at a time: a browser slows down pages whose WebSockets fail too often.
       const end = (isThrough) => {
-        probe.close();
+        probe._close();
         if (this.#link !== link) return;
         if (isThrough) {
           this.#turn = 0;
@@ -394,7 +385,7 @@ export class Fanfare extends Emitter {
         }
       };
       // An answer, not just an upgrade: some proxies take one and let nothing through.
-      const port = { opened: () => probe.send(PING), heard: () => end(true), ended: () => end() };
+      const port = { _opened: () => probe._send(PING), _heard: () => end(true), _ended: () => end() };
       const probe = new SocketLink(this.#url, port, this.#options);
       this.#alarms.set('probe', welcomeMs, () => end());
     });
@@ -410,20 +401,18 @@ export class Fanfare extends Emitter {
   #expiresAt(expires) {
     this.#expires = expires;
     this.#alarms.clear('refresh');
-    if (expires != null && this.#options.getToken) this.#refreshLater(expires * 1000 - Date.now() - this.#clockOff);
+    if (expires && this.#options.getToken) this.#refreshLater(expires * 1000 - Date.now() - this.#clockOff);
   }
 
-  /** Some time before the end, not all clients at once, and never in a tight loop however the clocks stand. */
-  #refreshLater(validMs = 0) {
-    const leftMs = Math.max(0, validMs);
+  /** Some time before the end, and not all clients at once. */
+  #refreshLater(validMs) {
+    const leftMs = Math.max(REFRESH_LEFT_MS, validMs);
     const leadMs = Math.min(REFRESH_LEAD_MS, leftMs / 4) * (1 + Math.random());
-    const gapMs = this.#refreshedAt + REFRESH_GAP_MS - now();
-    this.#alarms.set('refresh', Math.max(leftMs - leadMs, Math.min(gapMs, leftMs || gapMs)), () => {
-      this.#refreshedAt = now();
+    this.#alarms.set('refresh', leftMs - leadMs, () => {
       this.#token = undefined;
       this.#withToken(() => {
-        if (this.#link.isDuplex) this.#authenticate();
-        else this.#link.renew(this.#token);
+        if (this.#link._isDuplex) this.#authenticate();
+        else this.#link._renew(this.#token);
       });
     });
   }
@@ -431,47 +420,42 @@ export class Fanfare extends Emitter {
   // --- The end of a connection ---
 
   #lost(close) {
-    const link = this.#link;
-    this.#link = undefined;
-    link?.close();
-    const { code, reason, reconnect = !FINAL_CLOSES.has(code), after } = this.#closing ?? close;
+    const { getToken, backoff } = this.#options;
+    const { code = 1006, reason, reconnect = !FINAL_CLOSES.includes(code), after } = this.#closing ?? close;
     const isAuthProblem = code === UNAUTHORIZED;
     if (isAuthProblem) this.#token = undefined;
-    if (isAuthProblem ? !this.#options.getToken : !reconnect) {
+    if (isAuthProblem ? !getToken : !reconnect) {
       this.#closed({ code, reason });
       return;
     }
-    this.#quiet(code, reason);
-    this.#isAsked = false;
-    this.#desk.lost();
-    if (this.#welcomedAt !== undefined && now() - this.#welcomedAt >= STABLE_MS) this.#attempt = 0;
+    if (!this.#link?._isProven && !isAuthProblem) this.#turn += 1;
+    this.#leave({ code, reason });
+    this.#desk._lost();
+    if (now() - this.#welcomedAt >= STABLE_MS) this.#attempt = 0;
     this.#welcomedAt = undefined;
-    if (!link?.isProven && !isAuthProblem) this.#turn += 1;
-    // The server's own wait is already jittered: it spreads the clients of a draining node. `Retry-After` is not.
-    const isTold = !isAuthProblem && (after !== undefined || close.retryAfter !== undefined);
-    const { backoff } = this.#options;
+    // The server's own wait is already jittered: it spreads the clients of a draining node.
+    const isTold = !isAuthProblem && after !== undefined;
     const ownMs = this.#isOffline ? backoff.maxMs : backoffMs(this.#attempt, backoff);
-    const waitMs = isTold ? after ?? close.retryAfter + backoffMs(0, backoff) : ownMs;
+    const waitMs = isTold ? after : ownMs;
     this.#attempt += 1;
     this.#enter({ name: 'waiting', code, reason, waitMs, isTold });
     this.#wait(waitMs);
   }
 
-  #closed({ code, reason }) {
+  #closed(close) {
     if (this.state.name === 'closed') return;
-    const link = this.#link;
-    this.#link = undefined;
-    link?.close();
     this.#world.abort();
-    this.#quiet(code, reason);
+    this.#leave(close);
     this.#turn = this.#attempt = 0;
-    this.#enter({ name: 'closed', code, reason });
-    this.#desk.close({ code, reason });
+    this.#enter({ name: 'closed', ...close });
+    this.#desk._close(close);
   }
 
-  #quiet(code, reason) {
+  #leave(close) {
+    this.#link?._close();
+    this.#link = undefined;
     this.#alarms.clear();
-    for (const it of this.subscriptions.values()) it.interrupted({ code, reason });
+    for (const it of this.subscriptions.values()) it._interrupted(close);
   }
 }
 

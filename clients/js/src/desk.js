@@ -3,14 +3,15 @@
  *
  * ```text
  *            flush                      answer
- *  waiting ────────► sent ────────────────────────────► done
+ *  waiting ────────► out ─────────────────────────────► done
  *     ▲               │ the connection is lost, or an error that time heals
  *     └───────────────┘ (what may be said twice; the rest fails, and says that it is uncertain)
  * ```
  *
  * Invariants:
  * - No more than `queueMax` commands wait or are under way, and each for no longer than its time.
- * - Commands of one lane go one at a time, in the order in which they were asked for: what has to be said again is not overtaken.
+ * - They go in the order in which they were asked for, also what has to be said again. Of those in one lane the next goes when the one
+ *   before it is done, so nothing there is overtaken.
  * - All commands of one turn of the event loop go in one frame, as far as the server takes that.
  */
 
@@ -33,14 +34,12 @@ const utf8 = new TextEncoder();
 export class Desk {
   /** Set while a connection is there to take commands. */
   #link;
-  #limits = {};
+  #limits;
   #allowance;
   #allowanceAt = 0;
 
-  #waiting = [];
-  #sent = new Map();
-  /** Refused for the moment, each with a timer. */
-  #resting = new Set();
+  /** By id, and so in the order in which they were asked for. */
+  #entries = new Map();
   #id = 0;
   #isDue = false;
   /** Why nobody is answered any more. */
@@ -54,26 +53,26 @@ export class Desk {
   }
 
   /**
-   * `then(error, answer)` is called once, in the turn in which the answer is heard; `repeat` says that the command may be said
-   * twice, `once` that it belongs to this connection and is forgotten with it.
+   * `repeat` says that the command may be said twice, `once` that it belongs to this connection and is forgotten with it.
+   * `then(error, answer)` is called once, in the turn in which the answer is heard.
    */
-  ask(command, then, { repeat = false, once = false, lane, timeoutMs = this.#options.timeoutMs } = {}) {
+  _ask(command, { repeat, once, lane, timeoutMs = this.#options.timeoutMs }, then) {
     const id = ++this.#id;
-    // What has no lane is alone in one of its own.
-    const entry = { id, text: JSON.stringify({ ...command, id }), then, repeat, once, lane: lane ?? id };
-    const count = this.#waiting.length + this.#sent.size + this.#resting.size;
-    const error = this.#over ?? (!once && count >= this.#options.queueMax && { reason: 'queue_full' });
+    const text = JSON.stringify({ ...command, id });
+    // What has no lane is alone in one of its own. `isOut` is unknown until it is said for the first time.
+    const entry = { id, text, bytes: utf8.encode(text).length, lane: lane || id, repeat, once, then };
+    this.#entries.set(id, entry);
+    const error = this.#over ?? (!once && this.#entries.size > this.#options.queueMax && { reason: 'queue_full' });
     if (error) {
-      then(new FanfareError(error));
+      this.#fail(entry, error);
     } else {
       if (!once) entry.timer = setTimeout(() => this.#fail(entry, { reason: 'timeout' }), timeoutMs);
-      this.#waiting.push(entry);
       this.#flushSoon();
     }
     return id;
   }
 
-  open(link, limits = {}) {
+  _open(link, limits = {}) {
     this.#link = link;
     this.#limits = limits;
     this.#allowance = Infinity; // As much as the rate lets wait.
@@ -81,67 +80,56 @@ export class Desk {
   }
 
   /** True when the event was an answer to somebody. */
-  settle(event) {
-    const entry = this.#sent.get(event.id);
-    if (!entry) return false;
-    this.#sent.delete(entry.id);
+  _settle(event) {
+    const entry = this.#entries.get(event.id);
+    if (!entry?.isOut) return false;
     const { code } = event;
     const isUncertain = code === UNAVAILABLE;
     if (code === RATE_LIMITED || (isUncertain && (entry.repeat || entry.once))) {
-      this.#resting.add(entry);
       entry.rest = setTimeout(() => {
-        this.#resting.delete(entry);
-        this.#waiting.unshift(entry);
+        entry.isOut = false;
+        entry.rest = undefined;
         this.#flushSoon();
       }, (event.retry_after ?? RETRY_MS) * (1 + Math.random() / 4));
     } else {
       this.#done(entry, event.type === 'error' && new FanfareError(event, isUncertain), event);
     }
-    this.#flushSoon();
     return true;
   }
 
-  /** The connection is gone: what was under way is said again on the next, first and in order, where that does no harm. */
-  lost() {
+  /** The connection is gone: what was under way is said again on the next where that does no harm. */
+  _lost() {
     this.#link = undefined;
-    const again = [];
-    for (const entry of this.#sent.values()) {
-      if (entry.repeat) again.push(entry);
-      else if (!entry.once) this.#fail(entry, { reason: 'disconnected' });
+    for (const entry of this.#entries.values()) {
+      if (entry.once) this.#forget(entry);
+      else if (entry.isOut && !entry.rest) {
+        if (entry.repeat) entry.isOut = false;
+        else this.#fail(entry, { reason: 'disconnected' });
+      }
     }
-    this.#sent.clear();
-    for (const entry of this.#resting) if (entry.once) this.#forget(entry);
-    this.#waiting = [...again, ...this.#waiting.filter((entry) => !entry.once)];
-  }
-
-  reopen() {
-    this.#over = undefined;
   }
 
   /** Nobody will be answered any more. */
-  close(error) {
+  _close(error) {
     this.#over = error;
-    this.lost();
-    for (const entry of [...this.#waiting, ...this.#resting]) this.#fail(entry, error);
+    this.#link = undefined;
+    for (const entry of this.#entries.values()) this.#fail(entry, error);
   }
 
   #fail(entry, error) {
-    this.#done(entry, new FanfareError(error, entry.wasSent));
-    this.#flushSoon();
+    this.#done(entry, new FanfareError(error, entry.isOut !== undefined));
   }
 
   #done(entry, error, answer) {
     this.#forget(entry);
-    entry.then(error, answer);
+    this.#flushSoon();
+    entry.then?.(error, answer);
   }
 
-  #forget(entry) {
-    clearTimeout(entry.timer);
-    clearTimeout(entry.rest);
-    this.#resting.delete(entry);
-    this.#sent.delete(entry.id);
-    const at = this.#waiting.indexOf(entry);
-    if (at >= 0) this.#waiting.splice(at, 1);
+  #forget({ id, timer, rest }) {
+    clearTimeout(timer);
+    clearTimeout(rest);
+    this.#entries.delete(id);
   }
 
   /** In a microtask: whatever the application asks for in one go goes in one frame. */
@@ -150,59 +138,48 @@ export class Desk {
     this.#isDue = true;
     queueMicrotask(() => {
       this.#isDue = false;
-      while (this.#flush());
+      this.#flush();
     });
   }
 
-  /** Sends one frame; true when there may be more to send at once. */
   #flush() {
-    if (!this.#link || !this.#waiting.length) return false;
-    const allowed = this.#allowed();
-    const isHeldBack = this.#link.bufferedBytes > this.#options.bufferedBytesMax;
-    if (isHeldBack || allowed < 1) {
-      this.#alarms.set('flush', LOOK_MS, () => this.#flushSoon());
-      return false;
+    while (this.#link && this.#entries.size) {
+      const rate = (this.#limits.messages_per_second || 1e9) * RATE_SHARE;
+      const at = now();
+      this.#allowance = Math.min(rate, this.#allowance + ((at - this.#allowanceAt) * rate) / 1000);
+      this.#allowanceAt = at;
+      if (this.#allowance < 1 || this.#link._bufferedBytes > this.#options.bufferedBytesMax) {
+        this.#alarms.set('flush', LOOK_MS, () => this.#flushSoon());
+        return;
+      }
+      const texts = this.#take(Math.min(BATCH_MAX, this.#allowance));
+      if (!texts.length) return;
+      this.#allowance -= texts.length;
+      this.#link._send(texts.length > 1 ? `[${texts}]` : texts[0]);
     }
-    const texts = this.#take(Math.min(BATCH_MAX, allowed));
-    if (texts.length) this.#link.send(texts.length > 1 ? `[${texts}]` : texts[0]);
-    return texts.length > 0;
   }
 
-  /** Takes what may go now out of what waits. */
+  /** Takes what goes in the next frame, at most `count` commands. */
   #take(count) {
     const bytesMax = this.#limits.message_bytes;
-    const busy = new Set([...this.#sent.values(), ...this.#resting].map((entry) => entry.lane));
+    const busy = new Set();
     const texts = [];
-    let bytes = 1;
-    let isFull = false;
-    for (const entry of [...this.#waiting]) {
-      const { lane, text } = entry;
-      const length = (entry.bytes ??= utf8.encode(text).length + 1);
-      if (length > bytesMax) {
-        // The server would hang up on it, with 1009.
-        this.#done(entry, new FanfareError({ code: 4413, reason: 'too_large' }));
-        continue;
-      }
-      isFull ||= texts.length >= count || (texts.length && bytes + length > bytesMax);
-      if (!isFull && !busy.has(lane)) {
+    let length = 1;
+    for (const entry of this.#entries.values()) {
+      const { lane, text, bytes } = entry;
+      if (!entry.isOut && !busy.has(lane)) {
+        if (bytes > bytesMax) {
+          // The server would hang up on it, with 1009.
+          this.#fail(entry, { code: 4413, reason: 'too_large' });
+          continue;
+        }
+        length += bytes + 1;
+        if (texts.length > count - 1 || (texts.length && length > bytesMax)) break;
         texts.push(text);
-        bytes += length;
-        entry.wasSent = true;
-        this.#sent.set(entry.id, entry);
+        entry.isOut = true;
       }
       busy.add(lane);
     }
-    this.#waiting = this.#waiting.filter((entry) => !this.#sent.has(entry.id));
-    this.#allowance -= texts.length;
     return texts;
-  }
-
-  /** How many commands the server's rate has room for. */
-  #allowed() {
-    const rate = (this.#limits.messages_per_second || 1e9) * RATE_SHARE;
-    const at = now();
-    this.#allowance = Math.min(rate, this.#allowance + ((at - this.#allowanceAt) * rate) / 1000);
-    this.#allowanceAt = at;
-    return Math.floor(this.#allowance);
   }
 }

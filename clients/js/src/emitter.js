@@ -6,7 +6,7 @@ export class Emitter {
   on(type, listener) {
     const known = this.#listeners.get(type) ?? new Set();
     this.#listeners.set(type, known.add(listener));
-    return () => void known.delete(listener);
+    return () => known.delete(listener);
   }
 
   /** A promise of the next event of the type. */
@@ -19,7 +19,7 @@ export class Emitter {
     });
   }
 
-  emit(type, event) {
+  _emit(type, event) {
     for (const listener of [...(this.#listeners.get(type) ?? [])]) {
       try {
         listener(event);

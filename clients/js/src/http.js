@@ -7,7 +7,6 @@
  * Invariants:
  * - At most one response is listened to; one given up is deaf before the next is asked for.
  * - The first answer about a channel carries the id of the command that asked for it, which a response does not know.
- * - After the end nothing is told.
  */
 
 /** How long a poll is held; shorter than most proxies' patience. */
@@ -15,22 +14,22 @@ const POLL_SECONDS = 20;
 const DATA = 'data: ';
 
 export class HttpLink {
-  isDuplex = false;
-  isProven = false;
+  _isDuplex = false;
+  _isProven = false;
 
   #url;
   #port;
-  #fetch;
+  #fetchAny;
   #kind;
   #token;
   #patienceMs;
   #patience;
-  #ticket;
   #promised;
   /** Channels of which the response has not said yet whether they are heard. */
   #unanswered = new Set();
+  /** Of a ticket. Who speaks waits for it: perhaps only those who hear may speak. */
   #ready;
-  #isReady;
+  #isReady = () => {};
   /** Channel → the command that asked for it; its id goes with the first answer. */
   #channels = new Map();
   #hearing = new AbortController();
@@ -39,24 +38,33 @@ export class HttpLink {
   /** What the last poll said to go on from, while the channels are the same. */
   #cursor;
 
-  /** `port` also has `position(channel)`, where the application's subscription stands. */
+  /**
+   * `port` also has `_position(channel)`, where the application's subscription stands. It is deaf to a link that has ended or was closed:
+   * what was under way then may still be told.
+   */
   constructor(url, port, { fetch = globalThis.fetch, welcomeMs }, kind, token) {
     this.#url = url;
     this.#port = port;
-    this.#fetch = (path, options) => fetch.call(globalThis, url + path, options);
+    this.#fetchAny = fetch;
     this.#kind = kind;
     this.#token = token;
     this.#patienceMs = welcomeMs;
     this.#greet();
   }
 
-  send(text) {
+  _send(text) {
     for (const command of [JSON.parse(text)].flat()) this.#perform(command);
   }
 
-  close() {
+  _close() {
     this.#over.abort();
     this.#deafen();
+  }
+
+  /** Goes on as the holder of another token. */
+  _renew(token) {
+    this.#token = token;
+    this.#listenSoon();
   }
 
   #deafen() {
@@ -64,29 +72,24 @@ export class HttpLink {
     this.#hearing.abort();
   }
 
-  /** Goes on as the holder of another token. */
-  renew(token) {
-    this.#token = token;
-    this.#listenSoon();
+  #fetch(path, authorization, options) {
+    const headers = authorization ? { authorization } : {};
+    return this.#fetchAny.call(globalThis, this.#url + path, { headers, cache: 'no-store', signal: this.#over.signal, ...options });
+  }
+
+  get #bearer() {
+    return this.#token && `Bearer ${this.#token}`;
   }
 
   /** There is nothing to hear before there are channels; that somebody answers is all there is to know. */
   async #greet() {
     try {
-      const answer = await this.#fetch('/health', { mode: 'no-cors', signal: this.#over.signal });
+      const answer = await this.#fetch('/health', '', { mode: 'no-cors' });
       if (answer.ok || answer.type === 'opaque') this.#tell({ type: 'welcome' });
       else await this.#refused(answer);
     } catch {
       this.#end('unreachable');
     }
-  }
-
-  /** What is answered about all channels; nothing where that is a refusal. */
-  async #ask(path, signal) {
-    const headers = this.#token ? { authorization: `Bearer ${this.#token}` } : {};
-    const answer = await this.#fetch(path + this.#query(), { signal, headers, cache: 'no-store' });
-    if (answer.ok) return answer;
-    return this.#refused(answer, signal);
   }
 
   #perform(command) {
@@ -110,67 +113,69 @@ export class HttpLink {
     try {
       const answer = await this.#say(JSON.stringify(command));
       const { ok, status } = answer;
-      if (status === 401) return this.#end('unauthorized', 4401);
+      if (status === 401) return this.#refused(answer);
       const said = await answer.json().catch(() => ({}));
       // A proxy answers in words of its own where it reaches no node.
       const error = !ok && {
         type: 'error', code: status < 500 ? 4000 + status : 4503, reason: `status ${status}`, retry_after: retryAfterMs(answer),
       };
-      return this.#tell({ ...error, ...said, id });
+      this.#tell({ ...error, ...said, id });
     } catch {
       // It may have arrived. The link is given up, so that what is under way is judged as after any other loss.
-      return this.#end('unreachable');
+      this.#end('unreachable');
     }
   }
 
   async #say(body) {
-    const send = (authorization) => this.#fetch('/publish', {
-      method: 'POST', headers: authorization ? { authorization } : {}, body, signal: this.#over.signal,
-    });
-    const bearer = this.#token && `Bearer ${this.#token}`;
+    const send = (authorization) => this.#fetch('/publish', authorization, { method: 'POST', body });
     for (;;) {
-      await this.#ready;
-      const ticket = this.#ticket;
-      const answer = await send(ticket ? `Ticket ${ticket}` : bearer);
+      const ready = this.#ready;
+      const ticket = await ready;
+      const answer = await send(ticket ? `Ticket ${ticket}` : this.#bearer);
       if (answer.ok || answer.status > 499 || !ticket) return answer;
       // A balancer brought it to a node that does not know the ticket: the token has to do, or nobody's name. A ticket that has been
       // replaced meanwhile proves nothing.
-      if (ticket === this.#ticket) return answer.status === 404 ? send(bearer) : answer;
+      if (ready === this.#ready) return answer.status === 404 ? send(this.#bearer) : answer;
     }
   }
 
   /** Commands come in batches: the request is made when all of one are known. */
   #listenSoon() {
-    this.#cursor = this.#ticket = undefined;
+    this.#cursor = undefined;
     if (this.#isDue) return;
     this.#isDue = true;
-    // Who speaks waits for the next ticket: perhaps only those who hear may speak.
-    if (this.#kind === 'sse' && !this.#isReady) this.#ready = new Promise((resolve) => { this.#isReady = resolve; });
+    if (this.#kind === 'sse') {
+      const isReady = this.#isReady;
+      this.#ready = new Promise((resolve) => { this.#isReady = resolve; });
+      isReady(this.#ready); // Whoever waits goes on waiting, for this one.
+    }
     queueMicrotask(() => {
       this.#isDue = false;
       this.#deafen();
-      if (!this.#channels.size) this.#hasTicket();
-      if (this.#over.signal.aborted || !this.#channels.size) return;
       this.#hearing = new AbortController();
       this.#unanswered = new Set(this.#channels.keys());
-      this.#listen(this.#hearing.signal);
+      if (this.#over.signal.aborted) return;
+      if (this.#channels.size) this.#listen(this.#hearing.signal);
+      else this.#isReady();
     });
   }
 
   async #listen(signal) {
     try {
-      if (this.#kind === 'sse') await this.#stream(signal);
-      else while (!signal.aborted && this.#channels.size > 0) await this.#poll(signal);
+      // A proxy may hold back what comes until the response ends, which a stream never does.
+      if (this.#kind === 'sse') this.#patience = setTimeout(() => this.#end('held_back'), this.#patienceMs);
+      while (!signal.aborted && this.#channels.size) {
+        const answer = await this.#fetch(this.#path, this.#bearer, { signal });
+        if (!answer.ok) await this.#refused(answer, signal);
+        else if (this.#kind === 'sse') await this.#stream(answer, signal);
+        else await this.#page(answer, signal);
+      }
     } catch {
       if (!signal.aborted) this.#end('unreachable');
     }
   }
 
-  async #stream(signal) {
-    // A proxy may hold back what comes until the response ends, which it never does.
-    this.#patience = setTimeout(() => this.#end('held_back'), this.#patienceMs);
-    const answer = await this.#ask('/sse?', signal);
-    if (!answer) return;
+  async #stream(answer, signal) {
     const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
     let rest = '';
     for (;;) {
@@ -184,9 +189,7 @@ export class HttpLink {
     this.#end('ended');
   }
 
-  async #poll(signal) {
-    const answer = await this.#ask(`/poll?wait=${POLL_SECONDS}&`, signal);
-    if (!answer) return;
+  async #page(answer, signal) {
     const { since, events } = await answer.json();
     this.#cursor = since;
     this.#hear(events, signal);
@@ -194,16 +197,17 @@ export class HttpLink {
     if (events.some((event) => event.type === 'closing')) this.#end('ended');
   }
 
-  #query() {
+  /** What is to be heard, and from where on. */
+  get #path() {
     const commands = [...this.#channels.values()];
-    const names = commands.map(({ channel }) => `channel=${encodeURIComponent(channel)}`);
-    const places = commands.map(({ channel }) => this.#port.position(channel)).map((it) => (it ? `${it.epoch}:${it.offset}` : '-'));
-    const cursor = this.#cursor ?? (places.some((it) => it !== '-') ? places.join(',') : undefined);
-    if (cursor) names.push(`since=${cursor}`);
+    const places = commands.map(({ channel }) => this.#port._position(channel)).map((it) => (it ? `${it.epoch}:${it.offset}` : '-'));
+    const query = commands.map(({ channel }) => `&channel=${encodeURIComponent(channel)}`);
+    const cursor = this.#cursor ?? (places.some((it) => it !== '-') && places);
+    if (cursor) query.push(`&since=${cursor}`);
     const rewind = Math.max(...commands.map((it) => it.rewind ?? 0));
-    if (rewind > 0) names.push(`rewind=${rewind}`);
-    if (commands.some((it) => it.presence)) names.push('presence=true');
-    return names.join('&');
+    if (rewind) query.push(`&rewind=${rewind}`);
+    if (commands.some((it) => it.presence)) query.push('&presence=true');
+    return `/${this.#kind}?wait=${POLL_SECONDS}${query.join('')}`;
   }
 
   /** None of the channels is to be had, or nothing at all. */
@@ -211,56 +215,45 @@ export class HttpLink {
     const { status } = answer;
     const error = await answer.json().catch(() => ({}));
     if (signal?.aborted) return;
-    if (this.#channels.size === 0 || ![400, 403, 404].includes(status) || error.code === undefined) {
-      this.#end(error.reason ?? `status ${status}`, status === 401 ? 4401 : 1006, retryAfterMs(answer));
+    if (!this.#channels.size || ![400, 403, 404].includes(status) || !error.code) {
+      // The same for all who were refused, unlike the wait that `closing` names.
+      this.#end(error.reason ?? `status ${status}`, status === 401 ? 4401 : undefined, retryAfterMs(answer) * (1 + Math.random()) || undefined);
       return;
     }
     const asked = [...this.#channels.values()];
-    this.#hasTicket();
+    this.#isReady();
     this.#channels.clear();
     for (const { channel, id } of asked) this.#tell({ ...error, channel, id });
   }
 
   #hear(events, signal) {
-    this.isProven = true;
+    this._isProven = true;
     clearTimeout(this.#patience);
-    this.#port.heard([]); // A sign of life, whatever else.
+    this.#port._heard([]); // A sign of life, whatever else.
     for (const event of events) {
       if (signal.aborted) return;
-      const asked = this.#channels.get(event.channel);
-      if (event.type === 'welcome') this.#promised = event.ticket;
+      const { type, channel } = event;
+      const asked = this.#channels.get(channel);
+      if (type === 'welcome') this.#promised = event.ticket;
       // The ticket of who hears nothing yet is worth nothing yet.
-      if (this.#unanswered.delete(event.channel) && !this.#unanswered.size) this.#hasTicket(this.#promised);
-      if (asked && (event.type === 'subscribed' || event.type === 'error')) {
-        this.#tell({ ...event, id: asked.id });
+      if (this.#unanswered.delete(channel) && !this.#unanswered.size) this.#isReady(this.#promised);
+      if (asked && (type === 'subscribed' || type === 'error')) {
+        event.id = asked.id;
         asked.id = undefined;
-      } else {
-        this.#tell(event);
       }
-      if (event.type === 'error' || event.type === 'unsubscribed') this.#forget(event.channel);
+      this.#tell(event);
+      // The cursor has a place for each of the channels.
+      if ((type === 'error' || type === 'unsubscribed') && this.#channels.delete(channel)) this.#cursor = undefined;
     }
   }
 
-  #hasTicket(ticket) {
-    this.#ticket = ticket;
-    this.#isReady?.();
-    this.#isReady = undefined;
-  }
-
-  /** The cursor has a place for each of the channels. */
-  #forget(channel) {
-    this.#channels.delete(channel);
-    this.#cursor = undefined;
-  }
-
   #tell(event) {
-    if (!this.#over.signal.aborted) this.#port.heard([event]);
+    this.#port._heard([event]);
   }
 
-  #end(reason, code = 1006, retryAfter) {
-    if (this.#over.signal.aborted) return;
-    this.close();
-    this.#port.ended({ code, reason, retryAfter });
+  #end(reason, code, after) {
+    this._close();
+    this.#port._ended({ code, reason, after });
   }
 }
 

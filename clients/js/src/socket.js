@@ -4,45 +4,48 @@ const SUBPROTOCOL = 'fanfare.v1.json';
 
 export class SocketLink {
   /** Whether commands go where events come from. */
-  isDuplex = true;
+  _isDuplex = true;
   /** Whether the server was heard over it: a network may refuse or swallow WebSockets. */
-  isProven = false;
+  _isProven = false;
 
   #socket;
 
-  /** `port` has `opened()`, `heard(events)` and `ended(close)`; after `close()` it is told nothing. */
+  /** `port` has `_opened()`, `_heard(events)` and `_ended(close)`; after `_close()` it is told nothing. */
   constructor(url, port, { WebSocket = globalThis.WebSocket }) {
     const socket = new WebSocket(url.replace(/^http/, 'ws') + '/ws', SUBPROTOCOL);
-    socket.onopen = () => port.opened();
-    socket.onmessage = (event) => {
-      this.isProven = true;
+    // Of a socket that never opened Node.js tells no close, and of others it says nothing more.
+    const failed = () => {
+      this._close();
+      port._ended({ reason: 'error' });
+    };
+    socket.onopen = () => port._opened();
+    socket.onmessage = ({ data }) => {
+      this._isProven = true;
       let events;
       try {
-        events = [JSON.parse(event.data)].flat();
+        events = [JSON.parse(data)].flat();
       } catch {
         // No gateway says this. Whatever is between may be gone the next time.
-        this.close();
-        port.ended({ code: 1006, reason: 'error' });
+        failed();
         return;
       }
-      port.heard(events);
+      port._heard(events);
     };
-    socket.onclose = ({ code, reason }) => port.ended({ code, reason });
-    // Of a socket that never opened Node.js tells no close, and of others it says nothing more.
-    socket.onerror = () => port.ended({ code: 1006, reason: 'error' });
+    socket.onclose = (close) => port._ended(close);
+    socket.onerror = failed;
     this.#socket = socket;
   }
 
-  get bufferedBytes() {
+  get _bufferedBytes() {
     return this.#socket.bufferedAmount;
   }
 
-  send(text) {
+  _send(text) {
     this.#socket.send(text);
   }
 
   /** Does not wait for a closing handshake, which a dead peer never answers. */
-  close() {
+  _close() {
     const socket = this.#socket;
     // Without a listener for errors some implementations throw.
     socket.onopen = socket.onmessage = socket.onclose = socket.onerror = () => {};

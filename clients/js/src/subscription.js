@@ -29,7 +29,7 @@ export class Subscription extends Emitter {
   position;
 
   /** The id of the command that will be answered by `subscribed`; undefined for the server's own subscriptions. */
-  expects;
+  _expects;
 
   #client;
   #options;
@@ -61,27 +61,23 @@ export class Subscription extends Emitter {
   }
 
   unsubscribe() {
-    this.#client.leave(this);
+    this.#client._leave(this);
   }
 
   /** The command that enters the channel where this one stands. */
-  get command() {
+  get _command() {
+    const { channel, position } = this;
     const { rewind, presence } = this.#options;
-    return {
-      type: 'subscribe',
-      channel: this.channel,
-      ...(this.position ? { since: this.position } : rewind && { rewind }),
-      ...(presence && { presence }),
-    };
+    return { type: 'subscribe', channel, since: position, rewind: position ? undefined : rewind, presence };
   }
 
   /** Whether the server's own subscription is not good enough. */
-  get isWanting() {
-    return Boolean(this.position || this.#options.rewind || this.#options.presence);
+  get _isWanting() {
+    return this.position || this.#options.rewind || this.#options.presence;
   }
 
-  entered(event) {
-    if (this.state !== 'subscribed' && (this.state !== 'subscribing' || event.id !== this.expects)) return;
+  _entered(event) {
+    if (this.state !== 'subscribed' && (this.state !== 'subscribing' || event.id !== this._expects)) return;
     const { channel, epoch, offset, recovered } = event;
     const asked = this.position;
     const wasLive = this.#wasLive;
@@ -93,46 +89,47 @@ export class Subscription extends Emitter {
     // What was missed follows, and moves the position as it comes; until then the old one is the true one.
     const isReplayed = recovered && asked && asked.offset !== offset;
     const rewound = recovered && !asked ? Math.min(this.#options.rewind, offset) : 0;
-    if (!isReplayed) this.position = epoch === undefined ? undefined : { epoch, offset: offset - rewound };
-    const isGap = epoch === undefined ? wasLive : asked && !recovered;
+    if (!isReplayed) this.position = epoch && { epoch, offset: offset - rewound };
+    const isGap = epoch ? asked && !recovered : wasLive;
     // A response that ended was only asked for anew.
     if (!isNews && !isGap) return;
-    this.emit('subscribed', { channel, epoch, offset, recovered: Boolean(asked && recovered) });
+    this._emit('subscribed', { channel, epoch, offset, recovered: Boolean(asked && recovered) });
     if (isGap) {
-      this.emit('gap', { type: 'gap', channel, cause: epoch === undefined ? 'no_history' : 'lost', position: this.position });
+      this._emit('gap', { type: 'gap', channel, cause: epoch ? 'lost' : 'no_history', position: this.position });
     }
   }
 
-  heard(event) {
+  /** A message, or who joined or left. */
+  _heard(event) {
     if (this.state !== 'subscribed') return;
-    if (event.offset !== undefined && this.#epoch !== undefined) {
+    if (event.offset && this.#epoch) {
       const { epoch, offset } = this.position;
       if (epoch === this.#epoch && event.offset <= offset) return;
       this.position = { epoch: this.#epoch, offset: event.offset };
       if (this.#own.delete(event.offset)) return;
       event.epoch = this.#epoch;
     }
-    this.emit('message', event);
+    this._emit(event.type, event);
   }
 
   /** An own publication without echo: should it come after all, replayed to another connection, it is no news. */
-  published({ epoch, offset }) {
+  _published({ epoch, offset }) {
     if (epoch === this.#epoch) this.#own.add(offset);
     if (this.#own.size > OWN_MAX) this.#own.delete(this.#own.values().next().value);
   }
 
-  interrupted({ code, reason }) {
+  _interrupted({ code, reason }) {
     const wasLive = this.state === 'subscribed';
     if (this.state !== 'paused') this.state = 'subscribing';
-    this.expects = undefined;
-    if (wasLive) this.emit('interrupted', { channel: this.channel, code, reason });
+    this._expects = undefined;
+    if (wasLive) this._emit('interrupted', { channel: this.channel, code, reason });
   }
 
   /** For good: by the application (no code), or because the server does not let it. */
-  ended(event = {}) {
+  _ended(event = {}) {
     this.state = 'unsubscribed';
     const { code, reason, message } = event;
-    this.emit('unsubscribed', { channel: this.channel, code, reason, message });
+    this._emit('unsubscribed', { channel: this.channel, code, reason, message });
   }
 
   /**
@@ -147,11 +144,11 @@ export class Subscription extends Emitter {
     let end;
     const take = (event) => {
       events.push(event);
-      if (events.length >= bufferMax && this.position) this.#pause(events);
-      else if (events.length > bufferMax && !this.position) {
-        const [first] = events;
-        if (first.missed) first.missed += events.splice(1, 1).length;
-        else events.splice(0, 2, { type: 'gap', channel: this.channel, cause: 'overflow', missed: 2 });
+      if (this.position) {
+        if (events.length >= bufferMax) this.#pause(events);
+      } else if (events.length > bufferMax) {
+        const [{ missed = 1 }] = events.splice(0, 2);
+        events.unshift({ type: 'gap', channel: this.channel, cause: 'overflow', missed: missed + 1 });
       }
       wake();
     };
@@ -186,12 +183,12 @@ export class Subscription extends Emitter {
     this.#full.add(iteration);
     if (this.state !== 'subscribed') return;
     this.state = 'paused';
-    this.#client.pause(this);
+    this.#client._pause(this);
   }
 
   #room(iteration) {
     if (!this.#full.delete(iteration) || this.#full.size > 0 || this.state !== 'paused') return;
     this.state = 'subscribing';
-    this.#client.enter(this);
+    this.#client._enter(this);
   }
 }

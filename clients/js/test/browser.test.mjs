@@ -1,4 +1,4 @@
-/** The client in a page of Chromium, as it is, without a build: over lost connections, offline, and where WebSocket is blocked. */
+/** The client in a page of Chromium, minified: over lost connections, offline, and where WebSocket is blocked; and as it is, without a build. */
 
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
@@ -9,13 +9,16 @@ import { after, afterEach, before, beforeEach, test } from 'node:test';
 import { Tabs, launch } from '../../../tests/browser/support/browser.mjs';
 import { Gateway } from '../../../tests/browser/support/gateway.mjs';
 import { Link } from '../../../tests/browser/support/link.mjs';
-import { Fanfare } from '../index.js';
+import { smallest } from '../scripts/build.mjs';
+import { Fanfare } from './support/client.mjs';
 
 const HERE = new URL('../', import.meta.url);
 /** What the browser prints when a connection is cut; the gateway is another origin than the page, as it often is. */
 const EXPECTED = /WebSocket connection to|Failed to load resource: net::ERR_|^asked http:\/\/127\.0\.0\.1:/;
+const MINIFIED = '/fanfare.min.js';
 const PAGE = '<!doctype html><title>client</title><link rel="icon" href="data:,">';
 
+let minified;
 let browser;
 let site;
 let gateway;
@@ -24,9 +27,11 @@ let wire;
 let speaker;
 let channel;
 before(async () => {
+  minified = await smallest();
   // A page that the browser was handed by a test, and not by a server, may open no WebSocket.
   site = createServer(async ({ url }, answer) => {
     if (url === '/') answer.writeHead(200, { 'content-type': 'text/html' }).end(PAGE);
+    else if (url === MINIFIED) answer.writeHead(200, { 'content-type': 'text/javascript' }).end(minified);
     else answer.writeHead(200, { 'content-type': 'text/javascript' }).end(await readFile(new URL(url.slice(1), HERE)));
   });
   site.listen(0, '127.0.0.1');
@@ -54,10 +59,10 @@ afterEach(async () => {
 const siteUrl = () => `http://127.0.0.1:${site.address().port}`;
 
 /** A page with the client's files beside it, listening to the channel. */
-async function open(options = {}) {
+async function open(options = {}, client = MINIFIED) {
   const page = await tabs.open(siteUrl(), { expected: EXPECTED });
-  await page.evaluate(async ([url, name, more]) => {
-    const { Fanfare: Client } = await import('/index.js');
+  await page.evaluate(async ([url, name, more, file]) => {
+    const { Fanfare: Client } = await import(file);
     window.fanfare = new Client(url, { backoff: { baseMs: 100, maxMs: 1000 }, ...more });
     window.heard = [];
     window.told = [];
@@ -65,7 +70,7 @@ async function open(options = {}) {
     const room = window.fanfare.subscribe(name);
     (async () => { for await (const event of room) window.heard.push(event.type === 'message' ? event.data : event.cause); })();
     await room.once('subscribed');
-  }, [wire.url, channel, options]);
+  }, [wire.url, channel, options, client]);
   return page;
 }
 
@@ -120,6 +125,17 @@ test('a page whose WebSocket is blocked hears and speaks by SSE, and returns to 
   await page.waitForFunction(() => window.fanfare.state.transport === 'websocket');
   await say(5, 8);
   await heardAll(page, 8);
+});
+
+test('a page takes the modules as they are, without a build', async () => {
+  const page = await open({}, '/index.js');
+  await usesWebSocket(page);
+  await say(1, 3);
+  await wire.cut();
+  await isWaiting(page);
+  await wire.mend();
+  await say(4, 6);
+  await heardAll(page, 6);
 });
 
 test('a page publishes once what it was saying when its connection was lost', async () => {

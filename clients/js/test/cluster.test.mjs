@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
 import { after, afterEach, before, beforeEach, test } from 'node:test';
-import { Fanfare } from '../index.js';
+import { Fanfare } from './support/client.mjs';
 import { Link } from '../../../tests/browser/support/link.mjs';
 import { Cluster } from './support/cluster.mjs';
 import { Listener } from './support/listener.mjs';

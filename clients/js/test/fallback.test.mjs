@@ -7,7 +7,7 @@ import { createServer, request } from 'node:http';
 import { after, afterEach, before, beforeEach, test } from 'node:test';
 import { Gateway } from '../../../tests/browser/support/gateway.mjs';
 import { Link } from '../../../tests/browser/support/link.mjs';
-import { Fanfare } from '../index.js';
+import { Fanfare } from './support/client.mjs';
 import { Listener } from './support/listener.mjs';
 import { until } from './support/until.mjs';
 

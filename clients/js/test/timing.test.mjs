@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { afterEach, test } from 'node:test';
-import { Fanfare } from '../index.js';
+import { Fanfare } from './support/client.mjs';
 import { Clock, draws } from './support/clock.mjs';
 import { LIMITS, Peer } from './support/peer.mjs';
 import { until } from './support/until.mjs';

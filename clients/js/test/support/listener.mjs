@@ -1,7 +1,7 @@
 /** A client that writes down what it hears on one channel, and what it is told of the way there. */
 
 import assert from 'node:assert/strict';
-import { Fanfare } from '../../index.js';
+import { Fanfare } from './client.mjs';
 import { until } from './until.mjs';
 
 export class Listener {
