@@ -19,6 +19,7 @@ use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
+use fanfare_fanout::broker::redis::RedisServers;
 use fanfare_metrics::{Consumed, Source};
 use fanfare_protocol::Channel;
 use fanfare_protocol::error::{ErrorCode, Failure};
@@ -102,8 +103,11 @@ pub(crate) fn start(
         match &consumer.store {
             Store::Streams(streams) => {
                 let share = Arc::new(lease::Share::new(streams.partitions.get(), services.clone()));
+                let options = streams.servers(&consumer.url, &config.authorities, &config.node.name);
+                let servers = RedisServers::find(&options, "consumer", services.metrics.clone(), tasks);
+                let servers = servers.expect("checked when the configuration was read");
                 for part in 0..streams.partitions.get() {
-                    let stream = redis_stream::Stream::of(streams, part, &consumer.url, &config.node.name);
+                    let stream = redis_stream::Stream::of(streams, part, &servers, &config.node.name);
                     tasks.spawn(redis_stream::run(feed(Source::RedisStream, part), stream, share.clone()));
                 }
             }

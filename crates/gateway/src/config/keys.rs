@@ -3,7 +3,7 @@
 use super::check::Kind;
 use super::choice::{
     AppEvent, BrokerKind, ClientCertificates, EventKind, ForwardedBy, LogFormat, OnFailure, PublishBy,
-    RedisMode, Scope, SlowSubscriber, SubscribeBy, TlsVersion, Trial,
+    RedisMode, Scope, SlowSubscriber, SourceMode, SubscribeBy, TlsVersion, Trial,
 };
 use super::consumers::TABLE_BYTES_MAX;
 
@@ -248,7 +248,8 @@ pub(super) const SECTIONS: &[Section] = &[
                 "redis.urls",
                 Kind::RedisUrls,
                 "[\"redis://127.0.0.1:6379\"]",
-                "Where they are: `redis://[user:password@]host[:port]`.",
+                "Where they are: `redis://[user:password@]host[:port]`, or `rediss://…`, all of them, over TLS, with certificates that \
+                 browsers or `outgoing.ca` trust.",
             ),
             key(
                 "redis.mode",
@@ -885,15 +886,29 @@ pub(super) const SECTIONS: &[Section] = &[
                 Kind::Secret,
                 "a consumer takes one",
                 "\"redis://127.0.0.1:6379\"",
-                "The server: `redis://…`, one server; or `postgresql://…`, where `sslmode=require` takes TLS, and a certificate that \
-                 browsers or `outgoing.ca` trust.",
+                "The server: `redis://…`, or `rediss://…` over TLS, with several hosts as in `redis://a:26379,b:26379` where `mode` \
+                 takes them; or `postgresql://…`, where `sslmode=require` takes TLS. Certificates are those that browsers or \
+                 `outgoing.ca` trust.",
+            ),
+            key(
+                "consumers.*.mode",
+                Kind::Choice(SourceMode::WORDS),
+                "\"single\"",
+                "Of Redis: how the servers are arranged: `single` is one; `sentinel` is the primary that the Sentinels at these addresses \
+                 name; `cluster` is a Redis Cluster of which these are some nodes.",
+            ),
+            key(
+                "consumers.*.primary",
+                Kind::Text { max: 64, also: "._:-" },
+                "\"mymaster\"",
+                "Of Redis: what the Sentinels call the primary, when `mode` is `sentinel`.",
             ),
             key("consumers.*.batch", whole(1, 1000), "100", "The most entries that are read at once."),
             key(
                 "consumers.*.dead_letters",
                 Kind::Switch,
                 "true",
-                "Whether entries that nobody could publish are put aside with the reason, the last 10,000: in the stream `<stream>:dead`, \
+                "Whether entries that nobody could publish are put aside with the reason, the last 10,000: in the stream `{<stream>}:dead`, \
                  or in the table `<table>_dead`. Otherwise they are dropped.",
             ),
             key(
@@ -1045,7 +1060,7 @@ pub(super) const SECTIONS: &[Section] = &[
     },
     Section {
         name: "outgoing",
-        help: "Requests that the node makes itself, of other people's HTTP servers.",
+        help: "Requests that the node makes itself, of other people's servers.",
         keys: &[unset(
             "outgoing.ca",
             Kind::File,

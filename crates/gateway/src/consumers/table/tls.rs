@@ -2,18 +2,16 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use rustls::ClientConfig;
 use rustls::pki_types::{InvalidDnsNameError, ServerName};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect, TlsStream};
 use tokio_rustls::{TlsConnector, client};
 
-use crate::config::{Authorities, provider};
+use crate::config::Authorities;
 
 /// Makes connections to servers that known authorities vouch for.
 #[derive(Clone)]
@@ -27,12 +25,7 @@ impl std::fmt::Debug for Tls {
 
 impl Tls {
     pub(super) fn trusting(authorities: &Authorities) -> Self {
-        let config = ClientConfig::builder_with_provider(provider())
-            .with_safe_default_protocol_versions()
-            .expect("the provider has what they need")
-            .with_root_certificates(authorities.roots())
-            .with_no_client_auth();
-        Self(Arc::new(config).into())
+        Self(authorities.tls().into())
     }
 }
 

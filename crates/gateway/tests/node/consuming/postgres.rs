@@ -194,6 +194,31 @@ async fn what_nobody_could_publish_is_put_aside_with_the_reason_and_holds_nothin
             "{dead:?}"
         );
     }
+    // The last ten thousand are kept.
+    let many = "INSERT INTO fanfare_outbox_dead (id, channel, created_at, reason) \
+                SELECT n, 'room:1', now(), 'old' FROM generate_series(1, 10050) n";
+    server
+        .execute(&format!("{many}; INSERT INTO fanfare_outbox (channel, data) VALUES ('nowhere:2', '1')"))
+        .await;
+    is_empty(&server).await;
+    assert_eq!(server.number("SELECT count(*) FROM fanfare_outbox_dead").await, 10_000);
+    let last = server.query("SELECT channel FROM fanfare_outbox_dead ORDER BY number DESC LIMIT 1").await;
+    assert_eq!(last[0].get::<_, String>(0), "nowhere:2");
+}
+
+/// Its ids begin anew, and what they were before is remembered by the broker.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_in_a_table_that_was_made_anew_is_not_taken_for_what_was_there_before() {
+    let server = server().await;
+    let node = node(&config(&server, "poll_ms = 20\n")).await;
+    let mut client = subscriber(&node, "room:0").await;
+    server.execute(&rows(1, 0..3)).await;
+    hears_all(&mut client, "room:0", 3).await;
+    is_empty(&server).await;
+    server.execute("TRUNCATE fanfare_outbox RESTART IDENTITY").await;
+    server.execute(&rows(1, 3..6)).await;
+    assert_eq!(server.number("SELECT last_value FROM fanfare_outbox_id_seq").await, 3, "the same ids");
+    assert_eq!(client.messages("room:0", 3).await, [json!(3), json!(4), json!(5)]);
 }
 
 /// The broker has accepted it, and the transaction that takes it out does not come to its end; then the node dies.
