@@ -51,6 +51,7 @@ use crate::transport::{ByteStream, Transport};
 mod asking;
 mod effects;
 mod facts;
+mod polled;
 mod roster;
 mod speakers;
 mod streaming;
