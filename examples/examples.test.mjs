@@ -4,9 +4,12 @@ import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
 import { after, afterEach, before, beforeEach, test } from 'node:test';
 import { Fanfare } from '../clients/js/index.js';
-import { Tabs, WAIT_MS, launch, picture } from '../tests/browser/support/browser.mjs';
+import { Tabs, WAIT_MS, accessible, launch, picture } from '../tests/browser/support/browser.mjs';
 import { BACKENDS, publish } from './backends/demo.mjs';
 import { gateway, start } from './support/start.mjs';
+
+/** For people the charts have something to show. */
+const SAMPLES = process.env.SCREENSHOTS ? 100 : 5;
 
 let browser;
 let tabs;
@@ -24,7 +27,7 @@ afterEach(async () => {
 });
 
 /** A page of an example speaks to two origins: its own, and its gateway's. */
-const open = (path = '', options = {}) => tabs.open(example.page + path, { viewport: { width: 900, height: 620 }, origins: [example.public], ...options });
+const open = (path = '', options = {}) => tabs.open(example.page + path, { viewport: { width: 900, height: 520 }, origins: [example.public], ...options });
 const connected = (page) => page.locator('#state[data-state="connected"]').waitFor();
 
 async function until(what, holds) {
@@ -32,6 +35,19 @@ async function until(what, holds) {
   while (!(await holds())) {
     assert.ok(performance.now() < deadline, `in ${WAIT_MS} ms it did not happen: ${what}`);
     await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+}
+
+/** By day, by night and on a phone: everything fits, and is there for who does not see it. */
+async function looks(page, name) {
+  const wide = page.viewportSize();
+  for (const [kind, colorScheme, size] of [['dark', 'dark', wide], ['narrow', 'light', { width: 360, height: 700 }], ['', 'light', wide]]) {
+    await page.emulateMedia({ colorScheme });
+    await page.setViewportSize(size);
+    const { needed, given } = await page.locator('html').evaluate((it) => ({ needed: it.scrollWidth, given: it.clientWidth }));
+    assert.ok(needed <= given, `${name} needs ${needed} px and has ${given}`);
+    await accessible(page);
+    await picture(page, ['example', name, kind].filter(Boolean).join('-'));
   }
 }
 
@@ -59,9 +75,13 @@ test('chat: what is said is heard, by who is there and who comes later; who type
   await ann.getByText('Bob is typing…').waitFor();
   await bob.getByRole('button', { name: 'Send' }).click();
   await ann.locator('#messages li', { hasText: 'Yes, <b>me</b>' }).waitFor();
-  assert.equal(await ann.locator('#messages li b').count(), 2, 'names are bold, and nothing that people say is');
-  await bob.getByRole('textbox', { name: 'Message' }).pressSequentially('…');
-  await picture(ann, 'example-chat');
+  await say(ann, 'Good. The new release goes out at three, and somebody has to watch the dashboard meanwhile.');
+  await bob.locator('#messages li', { hasText: 'at three' }).waitFor();
+  assert.equal(await ann.locator('#messages li b').count(), 3, 'names are bold, and nothing that people say is');
+  // Who types goes on being seen for as long as it takes to look.
+  const typing = setInterval(() => bob.getByRole('textbox', { name: 'Message' }).pressSequentially('…').catch(() => {}), 700);
+  await ann.getByText('Bob is typing…').waitFor();
+  await looks(ann, 'chat').finally(() => clearInterval(typing));
   await bob.context().close();
   await until('Bob is gone', async () => (await ann.locator('#here li').count()) === 1);
 });
@@ -71,7 +91,8 @@ test('dashboard: every value that is shown is the newest, and those that were sk
   const page = await open();
   await connected(page);
   await until('every gauge shows something', async () => (await page.locator('.gauges span').allTextContents()).every((it) => /%$/.test(it)));
-  await picture(page, 'example-dashboard');
+  await until('the charts go on', async () => (await page.locator('.gauges polyline').first().getAttribute('points')).split(' ').length > SAMPLES);
+  await looks(page, 'dashboard');
   // A burst on a channel of its own, heard by a client that counts.
   const fanfare = new Fanfare(example.public);
   const load = fanfare.subscribe('load:burst');
@@ -100,11 +121,18 @@ test('cursors: a move in one tab is seen in the other, and a pointer goes with i
   await one.mouse.move(box.x + box.width / 2, box.y + box.height / 4);
   await other.locator('.cursor').waitFor();
   await until('it is where it was put', async () => {
-    const translate = await other.locator('.cursor').evaluate((it) => it.style.translate);
-    const [x, y] = translate.split(' ').map(parseFloat);
-    return Math.abs(x - box.width / 2) < 4 && Math.abs(y - box.height / 4) < 4;
+    const { x, y } = await other.locator('.cursor').boundingBox();
+    return Math.abs(x - box.x - box.width / 2) < 4 && Math.abs(y - box.y - box.height / 4) < 4;
   });
-  await picture(other, 'example-cursors');
+  await one.mouse.down();
+  await other.locator('.ring').waitFor({ state: 'attached' });
+  const third = await open();
+  await connected(third);
+  await other.locator('#others', { hasText: '2' }).waitFor();
+  await third.mouse.move(box.x + box.width / 5, box.y + box.height / 2);
+  await until('both are seen', async () => (await other.locator('.cursor').count()) === 2);
+  await looks(other, 'cursors');
+  await third.context().close();
   await one.context().close();
   await until('the pointer is gone', async () => (await other.locator('.cursor').count()) === 0);
 });
@@ -115,8 +143,8 @@ test('ticker: quotes come in MessagePack, and only the market makes them', async
   await connected(page);
   await until('every symbol has a quote', async () => (await page.locator('tbody tr').evaluateAll((rows) => rows.every((it) => Number(it.cells[1].textContent) > 0))));
   const heard = Number(await page.locator('#heard').textContent());
-  await until('they go on', async () => Number(await page.locator('#heard').textContent()) > heard + 5);
-  await picture(page, 'example-ticker');
+  await until('they go on', async () => Number(await page.locator('#heard').textContent()) > heard + SAMPLES);
+  await looks(page, 'ticker');
   const fanfare = new Fanfare(example.public);
   await assert.rejects(fanfare.publish('market:ACME', { bid: 1 }), { code: 4403 });
   fanfare.close();
@@ -130,7 +158,8 @@ test('sdks: laravel-echo, centrifuge-js and fanfare-client hear the same', async
   const lists = await Promise.all(['echo', 'centrifuge', 'fanfare'].map(orders));
   const common = lists[0].filter((it) => lists.every((list) => list.includes(it)));
   assert.ok(common.length >= 2, `they have these in common: ${common}`);
-  await picture(page, 'example-sdks');
+  assert.deepEqual(await page.locator('.state').allTextContents(), ['connected', 'connected', 'connected']);
+  await looks(page, 'sdks');
 });
 
 for (const name of Object.keys(BACKENDS)) {

@@ -15,9 +15,18 @@ function item(className, ...parts) {
   return element;
 }
 
-function bold(text) {
-  const element = document.createElement('b');
+function make(tag, className, text) {
+  const element = document.createElement(tag);
+  element.className = className;
   element.textContent = text;
+  return element;
+}
+
+/** Their first letter, in a colour that they have everywhere. */
+function avatar(user) {
+  const element = make('span', 'avatar', ([...user][0] ?? '?').toUpperCase());
+  element.setAttribute('aria-hidden', 'true');
+  element.style.setProperty('--hue', [...user].reduce((sum, it) => (sum * 31 + it.codePointAt(0)) % 360, 7));
   return element;
 }
 
@@ -59,14 +68,17 @@ function showMessages(room, me) {
     while (list.childElementCount > 500) list.firstElementChild.remove();
     if (isAtEnd) list.scrollTop = list.scrollHeight;
   };
-  room.on('message', ({ data, from }) => add(item(from?.user === me ? 'mine' : '', bold(from?.user ?? '?'), String(data?.text))));
+  room.on('message', ({ data, from }) => {
+    const user = from?.user ?? '?';
+    add(item(user === me ? 'mine' : '', avatar(user), make('b', '', user), make('span', 'text', String(data?.text))));
+  });
   room.on('gap', () => add(item('gap', 'Some messages are gone.')));
 }
 
 /** Who is there is asked once the room is entered, and again after every absence; in between it is told. */
 function showMembers(room) {
   const sessions = new Map();
-  const show = () => $('here').replaceChildren(...[...new Set(sessions.values())].sort().map((user) => item('', user)));
+  const show = () => $('here').replaceChildren(...[...new Set(sessions.values())].sort().map((user) => item('', avatar(user), user)));
   room.on('subscribed', async () => {
     const { members } = await room.presence();
     sessions.clear();
@@ -84,7 +96,7 @@ function showTyping(typing, me) {
     const now = Date.now();
     for (const [user, end] of until) if (end <= now) until.delete(user);
     const names = [...until.keys()];
-    $('typing').textContent = names.length === 0 ? '\u00a0' : `${names.join(', ')} ${names.length === 1 ? 'is' : 'are'} typing…`;
+    $('typing').textContent = names.length === 0 ? '' : `${names.join(', ')} ${names.length === 1 ? 'is' : 'are'} typing…`;
   };
   typing.on('message', ({ from }) => {
     if (!from || from.user === me) return;

@@ -14,6 +14,12 @@ function show(id, order) {
   while (list.childElementCount > SHOWN) list.firstElementChild.remove();
 }
 
+function tell(id, state) {
+  const element = document.getElementById(`${id}-state`);
+  element.textContent = state;
+  element.dataset.state = state;
+}
+
 const { gateway } = await (await fetch('/start')).json();
 const { hostname, port, host } = new URL(gateway);
 
@@ -21,6 +27,7 @@ const { hostname, port, host } = new URL(gateway);
 const echo = new Echo({
   broadcaster: 'pusher', key: 'shop-key', cluster: 'unused', wsHost: hostname, wsPort: port, forceTLS: false, enabledTransports: ['ws'], disableStats: true,
 });
+echo.connector.pusher.connection.bind('state_change', ({ current }) => tell('echo', current));
 echo.channel('orders').listen('.OrderShipped', (order) => show('echo', order));
 
 // Centrifugo's.
@@ -28,7 +35,10 @@ const centrifuge = new Centrifuge(`ws://${host}/connection/websocket`);
 const subscription = centrifuge.newSubscription('shop:orders');
 subscription.on('publication', ({ data }) => show('centrifuge', data));
 subscription.subscribe();
+centrifuge.on('state', ({ newState }) => tell('centrifuge', newState));
 centrifuge.connect();
 
 // Fanfare's own.
-new Fanfare(gateway).subscribe('shop:orders').on('message', ({ data }) => show('fanfare', data));
+const fanfare = new Fanfare(gateway);
+fanfare.on('state', ({ name }) => tell('fanfare', name));
+fanfare.subscribe('shop:orders').on('message', ({ data }) => show('fanfare', data));

@@ -9,7 +9,7 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use fanfare_protocol::command::Request;
+use fanfare_protocol::command::{Command, Request, Start, Wording};
 use fanfare_protocol::dialect::Incoming;
 use fanfare_protocol::error::{ErrorCode, Failure};
 use fanfare_protocol::event::{Crowd, Entry, Event};
@@ -162,9 +162,9 @@ impl Shell {
             Act::Raw(text) => self.hear(text),
             Act::Open(channel) => {
                 let channel = Channel::parse(name(channel)).expect("a name");
-                let (start, presence) = (Default::default(), true);
+                let (start, wording) = (Start::Live, Wording::Whole);
                 let command =
-                    fanfare_protocol::command::Command::Subscribe { channel, start, presence, proof: None };
+                    Command::Subscribe { channel, start, presence: true, wording, filter: None, proof: None };
                 self.feed(Input::Opening(Request { id: None, command }));
             }
             Act::PassMillis(millis) => self.pass(Duration::from_millis(millis.into())),
@@ -338,7 +338,7 @@ impl Shell {
                     }
                     false => Err(away()),
                 };
-                Input::Joined { id, channel, start: terms.start, outcome }
+                Input::Joined { id, channel, start: terms.start, wording: terms.wording, outcome }
             }
             Effect::Publish { id, draft, .. } => {
                 let outcome = if is_there { Ok(draft.retention.map(|_| TOP)) } else { Err(away()) };

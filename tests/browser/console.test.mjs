@@ -4,16 +4,13 @@
  */
 
 import assert from 'node:assert/strict';
-import { readFile } from 'node:fs/promises';
-import { createRequire } from 'node:module';
 import { after, afterEach, before, beforeEach, test } from 'node:test';
 import { Cluster } from '../../clients/js/test/support/cluster.mjs';
-import { Tabs, WAIT_MS, launch, picture } from './support/browser.mjs';
+import { Tabs, WAIT_MS, accessible, launch, picture } from './support/browser.mjs';
 import { Crowd } from './support/crowd.mjs';
 import { signed } from './support/gateway.mjs';
 
 const SECRET = 'a secret of thirty-two bytes and a few more';
-const axe = await readFile(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 /** What the browser prints of answers that are no success, and of connections that a test ends. */
 const REFUSED = /Failed to load resource|WebSocket connection to/;
 const HOSTILE = '<img/src=x/onerror="document.title=`owned`"><script>document.title=`owned`</script>';
@@ -69,17 +66,6 @@ async function until(what, holds, waitMs = WAIT_MS) {
     assert.ok(performance.now() < deadline, `in ${waitMs} ms it did not happen: ${what}`);
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
-}
-
-/** Fails on what axe finds wrong for people who do not see, or see little contrast. */
-async function accessible(page) {
-  await page.evaluate(axe);
-  const found = await page.evaluate(async () => {
-    document.getAnimations().forEach((it) => it.finish());
-    const { violations } = await window.axe.run({ resultTypes: ['violations'] });
-    return violations.map(({ id, nodes }) => `${id}: ${nodes.map((it) => `${it.html} ${it.any.map((why) => why.message).join('; ')}`).join(' | ')}`);
-  });
-  assert.deepEqual(found, []);
 }
 
 /** People in rooms, on all nodes, and something said a few times a second. */

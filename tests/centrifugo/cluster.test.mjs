@@ -10,6 +10,7 @@ import { Clients, Heard, WAYS, api, bounded, call, said, saying, subscribed, unt
 const SCRIPT = new URL('../../scripts/cluster', import.meta.url).pathname;
 const cluster = async (...words) => promisify(execFile)(SCRIPT, words);
 const urls = process.env;
+const LONG = 'what is the same in all of them, and is said once';
 
 for (const [name, way] of Object.entries(WAYS)) {
   test(`a client recovers what it missed while its node was killed (${name})`, async () => {
@@ -19,12 +20,19 @@ for (const [name, way] of Object.entries(WAYS)) {
       const channel = `room:${name.replaceAll(' ', '-')}`;
       const subscription = await subscribed(ann, channel);
       const heard = new Heard(subscription, 'publication');
+      // The same as differences, each of which needs the one before.
+      const long = `room:differences-${channel.slice(5)}`;
+      const differences = new Heard(await subscribed(ann, long, { delta: 'fossil' }), 'publication');
       const again = new Heard(subscription, 'subscribed');
       const gone = new Heard(ann, 'connecting');
       const victim = /^node-(\d)$/.exec(ann._node)[1];
       const survivor = victim === '1' ? '2' : '1';
       let published = 0;
-      const publish = async () => api(urls[`CLUSTER_NODE_${survivor}_INTERNAL`], 'publish', { channel, data: ++published });
+      const publish = async () => {
+        const node = urls[`CLUSTER_NODE_${survivor}_INTERNAL`];
+        await api(node, 'publish', { channel, data: ++published });
+        await api(node, 'publish', { channel: long, data: { n: published, text: LONG } });
+      };
       for (let n = 0; n < 20; n++) await publish();
       await cluster('kill-node', victim);
       await gone.first();
@@ -36,6 +44,8 @@ for (const [name, way] of Object.entries(WAYS)) {
       await heard.first((it) => said(it.data) === published);
       assert.deepEqual(heard.all.map((it) => said(it.data)), [...Array(published).keys()].map((n) => n + 1));
       assert.deepEqual(heard.all.map((it) => it.offset), [...Array(published).keys()].map((n) => n + 1));
+      await differences.first((it) => said(it.data).n === published);
+      assert.deepEqual(differences.all.map((it) => said(it.data)), [...Array(published).keys()].map((n) => ({ n: n + 1, text: LONG })));
       assert.notEqual(ann._node, `node-${victim}`);
       await cluster('restart-node', victim);
     } finally {

@@ -21,6 +21,14 @@ const SETTINGS = [
 ];
 const now = () => Math.floor(Date.now() / 1000);
 
+/** A WebSocket that counts what it is told. */
+const counting = (told) => class extends WebSocket {
+  constructor(...of) {
+    super(...of);
+    this.on('message', (data) => { told.bytes += data.length; });
+  }
+};
+
 let gateway;
 before(async () => { gateway = await Gateway.start(SETTINGS); });
 after(() => gateway.stop());
@@ -56,6 +64,81 @@ each('what is published is heard once, in order, with its publisher', async ({ c
   assert.deepEqual([heard.all[0].info.user, heard.all[0].info.client], ['ann', ann._client]);
   assert.deepEqual(said(heard.all[0].info.connInfo), { name: 'Ann' });
   assert.deepEqual(heard.all.map((it) => it.offset), heard.all.map((_, n) => heard.all[0].offset + n));
+});
+
+each('who asks for differences is told those, and makes the same of them', async ({ connect, own }) => {
+  const told = { bytes: 0 };
+  const ann = await connect({ websocket: counting(told) });
+  const bob = await connect();
+  const channel = `room:differences-${own}`;
+  const everything = new Heard(await subscribed(bob, channel), 'publication');
+  const subscription = await subscribed(ann, channel, { delta: 'fossil' });
+  const heard = new Heard(subscription, 'publication');
+  const again = new Heard(subscription, 'subscribed');
+  // Characters that begin with the same bytes, and quotes, which are escaped where a delta is a string.
+  const value = (n) => ({ n, letters: 'éèêë'[n % 4] + '日本語の文字'[n % 6], text: '"the same" in all of them; '.repeat(40), list: Array(n % 5).fill('more') });
+  const expected = [...Array(40).keys()].map(value);
+  for (const it of expected.slice(0, 30)) await api(gateway.internal, 'publish', { channel, data: it });
+  await heard.count(30);
+  // Thirty times a kilobyte, of which one is told whole.
+  if (told.bytes > 0) assert.ok(told.bytes < 10_000, `${told.bytes} bytes`);
+  subscription.unsubscribe();
+  for (const it of expected.slice(30, 35)) await api(gateway.internal, 'publish', { channel, data: it });
+  subscription.subscribe();
+  assert.equal((await again.first()).recovered, true);
+  for (const it of expected.slice(35)) await api(gateway.internal, 'publish', { channel, data: it });
+  await heard.count(40);
+  await everything.count(40);
+  assert.deepEqual(heard.all.map((it) => said(it.data)), expected);
+  assert.deepEqual(everything.all.map((it) => said(it.data)), expected);
+  assert.deepEqual(heard.all.map((it) => it.offset), everything.all.map((it) => it.offset));
+});
+
+each('a payload that is no text is a difference too, where any bytes may be sent', async ({ connect, own }) => {
+  const ann = await connect();
+  if (!(saying(ann, 1) instanceof Uint8Array)) return;
+  const room = await subscribed(ann, `room:bytes-${own}`, { delta: 'fossil' });
+  const heard = new Heard(room, 'publication');
+  const bytes = (n) => Uint8Array.from({ length: 300 }, (_, at) => (at === 100 ? n : 0x80 | (at * 7)));
+  for (let n = 0; n < 5; n++) await bounded(room.publish(bytes(n)), 'published');
+  await heard.count(5);
+  assert.deepEqual(heard.all.map((it) => [...it.data]), [0, 1, 2, 3, 4].map((n) => [...bytes(n)]));
+});
+
+each('who asks by tags is told what they let through, live and recovered', async ({ connect, own }) => {
+  const ann = await connect();
+  const channel = `room:tags-${own}`;
+  const share = (key, cmp, val) => ({ key, cmp, val });
+  const tagsFilter = { op: 'and', nodes: [
+    { key: 'ticker', cmp: 'in', vals: ['A', 'B'] },
+    { op: 'or', nodes: [share('price', 'gte', '100'), { op: 'not', nodes: [share('venue', 'neq', 'X')] }] },
+  ] };
+  const all = new Heard(await subscribed(await connect(), channel), 'publication');
+  const subscription = await subscribed(ann, channel, { tagsFilter });
+  const heard = new Heard(subscription, 'publication');
+  const again = new Heard(subscription, 'subscribed');
+  const publish = async (data, tags) => {
+    const headers = { 'X-API-Key': 'any' };
+    const answer = await fetch(`${gateway.internal}/api/publish`, { method: 'POST', headers, body: JSON.stringify({ channel, data, tags }) });
+    assert.ok((await answer.json()).result, 'published');
+  };
+  await publish(1, { ticker: 'A', price: '100.0' });
+  await publish(2, { ticker: 'A', price: '99.99' });
+  await publish(3, { ticker: 'C', price: '200' });
+  await publish(4, { ticker: 'B', venue: 'X' });
+  await publish(5);
+  await heard.count(2);
+  subscription.unsubscribe();
+  await publish(6, { ticker: 'A', price: '1000' });
+  await publish(7, { ticker: 'A', price: '1' });
+  subscription.subscribe();
+  assert.equal((await again.first()).recovered, true);
+  await publish(8, { ticker: 'B', price: '100' });
+  await heard.count(4);
+  await all.count(8);
+  assert.deepEqual(heard.all.map((it) => said(it.data)), [1, 4, 6, 8]);
+  assert.deepEqual({ ...heard.all[0].tags }, { ticker: 'A', price: '100.0' });
+  assert.deepEqual(all.all.map((it) => said(it.data)), [1, 2, 3, 4, 5, 6, 7, 8]);
 });
 
 each('the past, and who is there', async ({ connect }) => {

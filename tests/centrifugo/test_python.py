@@ -14,12 +14,13 @@ import time
 import unittest
 import urllib.request
 
-from centrifuge import Client, ClientEventHandler, ReplyError, SubscriptionEventHandler
+from centrifuge import Client, ClientEventHandler, DeltaType, ReplyError, SubscriptionEventHandler
 
 SECRET = os.environ["FANFARE__AUTH__JWT__HMAC_SECRET"]
 CLUSTER = os.path.join(os.path.dirname(__file__), "../../scripts/cluster")
 WAIT_SECONDS = 30
 FORMATS = {"json": False, "protobuf": True}
+LONG = "what is the same in all of them, and is said once"
 
 
 def signed(claims):
@@ -135,21 +136,33 @@ class Sdk(unittest.IsolatedAsyncioTestCase):
                 channel = f"python:recovered-{name}"
                 ann = await self.connected(None, use_protobuf=binary)
                 _, heard = await self.subscribed(ann, channel, "on_publication", "on_subscribed", "on_subscribing")
+                # The same as differences, each of which needs the one before.
+                long = f"{channel}-long"
+                _, differences = await self.subscribed(ann, long, "on_publication", delta=DeltaType.FOSSIL)
                 victim = await self.holder()
                 survivor = victim % 3 + 1
-                for number in range(10):
+
+                async def publish(number):
                     await api(survivor, "publish", {"channel": channel, "data": number})
+                    await api(survivor, "publish", {"channel": long, "data": {"n": number, "text": LONG}})
+
+                for number in range(10):
+                    await publish(number)
                 await asyncio.to_thread(subprocess.run, [CLUSTER, "kill-node", str(victim)], check=True)
                 await heard.until(lambda it: it[0] == "on_subscribing" and it[1].code != 0)
                 for number in range(10, 20):
-                    await api(survivor, "publish", {"channel": channel, "data": number})
+                    await publish(number)
                 _, again = await heard.until(lambda it: it[0] == "on_subscribed" and it[1].was_recovering)
                 self.assertTrue(again.recovered)
-                await api(survivor, "publish", {"channel": channel, "data": 20})
+                await publish(20)
                 while sum(name == "on_publication" for name, _ in heard.all) < 21:
                     await heard.until(lambda it: it[0] == "on_publication")
                 said = [int(ctx.pub.data) for name, ctx in heard.all if name == "on_publication"]
                 self.assertEqual(said, list(range(21)))
+                while len(differences.all) < 21:
+                    await differences.until(lambda it: True)
+                said = [json.loads(ctx.pub.data) if binary else ctx.pub.data for _, ctx in differences.all]
+                self.assertEqual(said, [{"n": number, "text": LONG} for number in range(21)])
                 await asyncio.to_thread(subprocess.run, [CLUSTER, "restart-node", str(victim)], check=True)
                 await ann.disconnect()
 

@@ -44,6 +44,7 @@ async fn measure() {
     let options = RedisOptions {
         mode: RedisMode::Single,
         urls: vec![server.url()],
+        tls: None,
         prefix: "fanfare".into(),
         timeout: Duration::from_secs(2),
         ping_interval: Duration::from_secs(2),

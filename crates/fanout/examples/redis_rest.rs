@@ -47,6 +47,7 @@ async fn quiet_node(server: &RedisServer, tasks: &TaskTracker, number: u8) -> Ar
     let options = RedisOptions {
         mode: RedisMode::Single,
         urls: vec![server.url()],
+        tls: None,
         prefix: "fanfare".into(),
         timeout: Duration::from_secs(2),
         ping_interval: Duration::from_secs(2),

@@ -140,7 +140,8 @@ impl Hub {
         terms: Terms,
     ) -> Result<Option<Entry>, BrokerError> {
         let stake = self.call(BrokerCall::Watch, self.interest.enter(channel)).await?;
-        match self.registry.join(channel, outbox, &terms) {
+        let start = terms.start;
+        match self.registry.join(channel, outbox, terms) {
             Joined::Already => {} // The stake goes back: the first join holds one.
             joined => {
                 if joined == Joined::First {
@@ -150,7 +151,7 @@ impl Hub {
                 stake.keep();
             }
         }
-        let entered = self.enter(channel, outbox, terms.start).await;
+        let entered = self.enter(channel, outbox, start).await;
         if entered.is_err() {
             self.unsubscribe(channel, outbox);
         }
@@ -190,12 +191,13 @@ impl Hub {
         terms: Terms,
     ) -> Result<Option<Entry>, BrokerError> {
         let stake = self.call(BrokerCall::Watch, self.interest.enter(channel)).await?;
-        if self.registry.join(channel, outbox, &terms) != Joined::Already {
+        let start = terms.start;
+        if self.registry.join(channel, outbox, terms) != Joined::Already {
             self.attended.fetch_add(1, Ordering::Relaxed);
             self.registry.look_closely(channel);
             stake.keep();
         }
-        let entered = self.enter(channel, outbox, terms.start).await;
+        let entered = self.enter(channel, outbox, start).await;
         if entered.is_err() {
             self.depart(channel, outbox);
         }

@@ -5,7 +5,8 @@
 //! shared references into it.
 //!
 //! A crowd of up to [`SMALL`] is walked in one go. A larger one is walked by the lane's task in slices, with everybody else's
-//! turn between them: [`round`] tells how.
+//! turn between them: [`round`] tells how. Members who have agreed to that are told what has changed since the publication before:
+//! [`chain`].
 //!
 //! A subscription is *joining* until it is known where it enters the channel's stream, *entered* until the client has been
 //! told, and *live* from then on. [`Registry::go_live`] queues the reply that tells the client it is subscribed, then what
@@ -28,14 +29,15 @@ use std::hash::BuildHasher;
 use std::mem;
 use std::sync::Arc;
 
-use fanfare_protocol::command::Start;
+use fanfare_protocol::command::{Start, Wording};
 use fanfare_protocol::event::Entry;
 use fanfare_protocol::history::Page;
 use fanfare_protocol::publication::Position;
 use fanfare_protocol::rules::Overflow;
 use fanfare_protocol::session::Terms;
+use fanfare_protocol::tags::Filter;
 use fanfare_protocol::websocket::Frame;
-use fanfare_protocol::{Channel, Publication};
+use fanfare_protocol::{Channel, Encoding, Publication};
 use indexmap::IndexMap;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
@@ -45,10 +47,12 @@ use crate::follower::{Entrance, Follower, Reading};
 use crate::outbox::{Asleep, Order, Outbox, Queued, Sheaves, SubscriberId};
 use crate::wakes::Wakes;
 
+mod chain;
 mod round;
 
 pub(crate) use round::{Slice, Walk};
 
+use chain::{Chain, Chained, Link, Run, Told};
 use round::Round;
 
 /// The most members of a crowd that is walked in one go.
@@ -77,9 +81,15 @@ struct Crowd {
     stream: Option<Box<Stream>>,
     /// What goes round, once the crowd has been a large one.
     round: Option<Box<Round>>,
+    /// While some of them are told differences.
+    chain: Option<Box<Chain>>,
+    /// What those let through who do not want to hear everything.
+    filters: Filters,
     /// The last member has left and the channel is out of its shard: whoever still holds it looks again.
     deserted: bool,
 }
+
+type Filters = Option<Box<HashMap<SubscriberId, Arc<Filter>>>>;
 
 /// The channel's stream, as this node follows it.
 #[derive(Debug, Default)]
@@ -117,6 +127,7 @@ struct Member {
     /// What it has heard of what goes [`round`], or need not hear.
     heard: u64,
     overflow: Overflow,
+    told: Told,
     gate: Gate,
 }
 
@@ -175,7 +186,7 @@ impl Registry {
     }
 
     /// Adds a subscriber that is joining.
-    pub(crate) fn join(&self, channel: &Channel, outbox: &Arc<Outbox>, terms: &Terms) -> Joined {
+    pub(crate) fn join(&self, channel: &Channel, outbox: &Arc<Outbox>, terms: Terms) -> Joined {
         loop {
             let subscribers = self.shard(channel).lock().entry(channel.clone()).or_default().clone();
             let mut crowd = subscribers.0.lock();
@@ -186,12 +197,24 @@ impl Registry {
                 crowd.stream.get_or_insert_default();
             }
             let first = crowd.members.is_empty();
-            let Crowd { members, round, .. } = &mut *crowd;
+            let Crowd { members, round, chain, filters, .. } = &mut *crowd;
             let indexmap::map::Entry::Vacant(place) = members.entry(outbox.id()) else {
                 return Joined::Already;
             };
+            let told = match (terms.filter, terms.wording) {
+                (Some(filter), _) => {
+                    filters.get_or_insert_default().insert(outbox.id(), filter);
+                    Told::Filtered
+                }
+                (None, Wording::Whole) => Told::Alike,
+                (None, Wording::Differences) => {
+                    debug_assert_eq!(terms.overflow, Overflow::Disconnect, "others do not hear everything");
+                    chain.get_or_insert_default().join(outbox.encoding());
+                    Told::Whole
+                }
+            };
             let (outbox, overflow) = (outbox.clone(), terms.overflow);
-            place.insert(Member { outbox, heard: 0, overflow, gate: Gate::Joining });
+            place.insert(Member { outbox, heard: 0, overflow, told, gate: Gate::Joining });
             round.iter_mut().for_each(|round| round.has_grown());
             return if first { Joined::First } else { Joined::Another };
         }
@@ -201,12 +224,18 @@ impl Registry {
     pub(crate) fn enter(&self, channel: &Channel, id: SubscriberId, start: Start, asked: bool) -> Entering {
         let Some(subscribers) = self.find(channel) else { return Entering::Gone };
         let mut crowd = subscribers.0.lock();
-        let Crowd { members, stream, round, .. } = &mut *crowd;
+        let Crowd { members, stream, round, filters, .. } = &mut *crowd;
         let Some(member) = members.get_mut(&id) else { return Entering::Gone };
         let entrance = match stream {
             None => None,
             Some(stream) => match stream.follower.enter(start, asked) {
-                Entrance::Open { entry, replay } => Some((entry, replay)),
+                Entrance::Open { entry, replay } => match member.told {
+                    Told::Alike => Some((entry, replay)),
+                    Told::Filtered => Some((entry, wanted(filters, id, &replay))),
+                    Told::Whole | Told::Difference => {
+                        Some((entry, chain::whole(&replay, member.outbox.encoding())))
+                    }
+                },
                 Entrance::Read => {
                     let (tell, answer) = oneshot::channel();
                     stream.waiting.push(tell);
@@ -237,12 +266,12 @@ impl Registry {
     ) -> Option<Queued> {
         let subscribers = self.find(channel)?;
         let mut crowd = subscribers.0.lock();
-        let Crowd { members, round, .. } = &mut *crowd;
+        let Crowd { members, round, filters, .. } = &mut *crowd;
         let member = members.get_mut(&id)?;
         let mut queued = Queued::default();
         if let (Gate::Live, Some(round)) = (&member.gate, round) {
             // It is told its place once more, and has it when all before has come.
-            queued += round.catch_up(member);
+            queued += round.catch_up(member, filters);
         }
         if let Some(reply) = reply.into() {
             queued += member.outbox.push(reply).unwrap_or_else(Queued::from);
@@ -250,7 +279,14 @@ impl Registry {
         match mem::replace(&mut member.gate, Gate::Live) {
             Gate::Entered(entered) => {
                 queued += member.outbox.replay(&entered.replay).unwrap_or_else(Queued::from);
-                queued += member.outbox.offer(&entered.since, member.overflow);
+                let since = Run { publications: &entered.since, links: &[] };
+                queued += match member.told {
+                    Told::Alike => member.outbox.offer(since.publications, member.overflow),
+                    _ => {
+                        let told = apart(member, filters, since);
+                        member.outbox.offer(&told, member.overflow)
+                    }
+                };
             }
             Gate::Lost => {
                 member.gate = Gate::Lost;
@@ -319,7 +355,7 @@ impl Registry {
         debug_assert!(publications.iter().all(|publication| publication.channel == *channel));
         let Some(subscribers) = self.find(channel) else { return Delivered::default() };
         let mut crowd = subscribers.0.lock();
-        let Crowd { members, stream, round, .. } = &mut *crowd;
+        let Crowd { members, stream, round, chain, filters, .. } = &mut *crowd;
         let (publications, start_reading) = match stream {
             None => (Cow::Borrowed(publications), None),
             Some(stream) => {
@@ -328,13 +364,14 @@ impl Registry {
                 (step.deliver, stream.start_reading(channel, &subscribers))
             }
         };
+        let links = chain.as_mut().map_or_else(Vec::new, |chain| chain.extend(&publications));
         let delivered = if members.len() <= SMALL && round.as_ref().is_none_or(|round| round.is_done()) {
-            walk(members, &publications, wakes)
+            walk(members, filters, Run { publications: &publications, links: &links }, wakes)
         } else if publications.is_empty() {
             Delivered::default()
         } else {
             let round = round.get_or_insert_default();
-            round.begin(&publications, members.len());
+            round.begin(&publications, links, members.len());
             Delivered { walk: Some(Walk::new(&subscribers, members.len(), round)), ..Delivered::default() }
         };
         Delivered { start_reading, ..delivered }
@@ -435,7 +472,8 @@ impl Reader {
     /// Takes what was read, and lets those who waited for it try again.
     pub(crate) fn learn(&self, reading: Reading, page: Page) -> Delivered {
         let mut crowd = self.subscribers.0.lock();
-        let Crowd { members, stream: Some(stream), round, deserted: false } = &mut *crowd else {
+        let Crowd { members, stream: Some(stream), round, chain, filters, deserted: false } = &mut *crowd
+        else {
             return Delivered::default();
         };
         let Some(step) = stream.follower.learn(reading, page) else {
@@ -447,14 +485,16 @@ impl Reader {
         if let Some(round) = round.as_mut().filter(|_| step.lost || !step.deliver.is_empty()) {
             // What is on its way comes first; here nobody walks on.
             before = members.values_mut().fold(before, |mut sum, member| {
-                sum += round.catch_up(member);
+                sum += round.catch_up(member, filters);
                 sum
             });
         }
         if step.lost {
             lose(&self.channel, members);
         }
-        let mut delivered = walk(members, &step.deliver, &mut Wakes::default());
+        let links = chain.as_mut().map_or_else(Vec::new, |chain| chain.extend(&step.deliver));
+        let run = Run { publications: &step.deliver, links: &links };
+        let mut delivered = walk(members, filters, run, &mut Wakes::default());
         delivered.queued += before;
         delivered
     }
@@ -500,7 +540,29 @@ impl Crowd {
             Some(round) => round.make_last_before_turn(&mut self.members, index),
             None => index,
         };
-        self.members.swap_remove_index(index).map(|(_, member)| member)
+        let (_, member) = self.members.swap_remove_index(index)?;
+        match member.told {
+            Told::Alike => {}
+            Told::Filtered => self.forget_filter(id),
+            Told::Whole | Told::Difference => self.unchain(member.outbox.encoding()),
+        }
+        Some(member)
+    }
+
+    /// One of those who are told differences is gone.
+    fn unchain(&mut self, encoding: Encoding) {
+        if self.chain.as_mut().is_some_and(|chain| !chain.leave(encoding)) {
+            self.chain = None;
+            self.round.iter_mut().for_each(|round| round.forget_links());
+        }
+    }
+
+    fn forget_filter(&mut self, id: SubscriberId) {
+        let Some(filters) = &mut self.filters else { return };
+        filters.remove(&id);
+        if filters.is_empty() {
+            self.filters = None;
+        }
     }
 
     /// Gives memory back after a crowd has dispersed.
@@ -530,18 +592,26 @@ fn fitting(
 
 type Members = IndexMap<SubscriberId, Member>;
 
-/// The hot path: nothing here depends on the receiver but its gate, its encoding and its policy. Whoever is idle is claimed,
-/// to be written to past its outbox when its turn comes; for the others it is queued.
-fn walk(members: &mut Members, publications: &[Arc<Publication>], wakes: &mut Wakes) -> Delivered {
+/// The hot path: nothing here depends on the receiver but its gate, its encoding, its policy and how it is told. Whoever is
+/// idle is claimed, to be written to past its outbox when its turn comes; for the others it is queued.
+fn walk(members: &mut Members, filters: &Filters, run: Run<'_>, wakes: &mut Wakes) -> Delivered {
+    let publications = run.publications;
     let mut delivered = Delivered::default();
     if publications.is_empty() {
         return delivered;
     }
-    let mut sheaves = Sheaves::of(publications);
+    let (mut sheaves, mut chained) = (Sheaves::of(publications), Chained::of(run));
     for member in members.values_mut() {
         match &mut member.gate {
             Gate::Live => {
                 delivered.receivers += 1;
+                if member.told != Told::Alike {
+                    delivered.queued += match member.told {
+                        Told::Filtered => filter(member, filters, publications, wakes),
+                        _ => chained.tell(member, wakes),
+                    };
+                    continue;
+                }
                 if let Some(asleep) = sheaves.claim(&member.outbox, member.overflow) {
                     wakes.add(asleep);
                     continue;
@@ -555,6 +625,33 @@ fn walk(members: &mut Members, publications: &[Arc<Publication>], wakes: &mut Wa
         }
     }
     delivered
+}
+
+/// Queues for a member what its filter lets through.
+fn filter(
+    member: &Member,
+    filters: &Filters,
+    publications: &[Arc<Publication>],
+    wakes: &mut Wakes,
+) -> Queued {
+    let wanted = wanted(filters, member.outbox.id(), publications);
+    let (queued, waker) = member.outbox.offer_asleep(&wanted, member.overflow);
+    waker.into_iter().for_each(|waker| wakes.add(Asleep::Task(waker)));
+    queued
+}
+
+/// What a member is told of a run, who is told otherwise than everybody.
+fn apart(member: &mut Member, filters: &Filters, run: Run<'_>) -> Vec<Arc<Publication>> {
+    match member.told {
+        Told::Filtered => wanted(filters, member.outbox.id(), run.publications),
+        Told::Alike | Told::Whole | Told::Difference => run.tell(member),
+    }
+}
+
+/// Those of some publications that a member's filter lets through.
+fn wanted(filters: &Filters, id: SubscriberId, publications: &[Arc<Publication>]) -> Vec<Arc<Publication>> {
+    let filter = filters.as_ref().and_then(|filters| filters.get(&id)).expect("it is told by its filter");
+    publications.iter().filter(|publication| filter.admits(publication.payload.tags())).cloned().collect()
 }
 
 /// Breaks the promise to everyone it was made to, and tells them.

@@ -48,9 +48,10 @@ mod tests;
 pub use authorities::Authorities;
 pub use choice::{
     AppEvent, BrokerKind, ClientCertificates, EventKind, ForwardedBy, LogFormat, OnFailure, PublishBy,
-    RedisMode, Scope, SlowSubscriber, SubscribeBy, TlsVersion, Trial,
+    RedisMode, Scope, SlowSubscriber, SourceMode, SubscribeBy, TlsVersion, Trial,
 };
-pub use consumers::{Consumer, Published};
+pub(crate) use consumers::{BLOCK, is_table};
+pub use consumers::{Consumer, OutboxTable, Published, RedisStreams, Store};
 pub use events::Events;
 pub use hooks::Hooks;
 pub(crate) use identity::provider;
@@ -58,7 +59,7 @@ pub use identity::{Identity, Standing, Validity};
 pub use keys::reloadable;
 pub use mistake::Mistakes;
 pub use network::{Network, NoNetwork};
-pub use pages::{default_toml, document};
+pub use pages::{default_json, default_toml, document};
 pub use reload::{Changes, Loaded};
 pub use secret::Secret;
 pub use source::{File, Flag, Source};

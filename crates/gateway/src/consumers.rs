@@ -1,8 +1,8 @@
-//! Publications that backends leave where they are fetched from: in a Redis Stream.
+//! Publications that backends leave where they are fetched from: in a Redis Stream, or in a table of PostgreSQL.
 //!
 //! ```text
 //!  stream ─► entries ─► placed: a channel's one after the other, channels beside each other ─► settled at the source
-//!                              │ the broker refuses: left where it is, and read again after a pause
+//!  table  ─► rows   ─┘         │ the broker refuses: left where it is, and read again after a pause
 //!                              │ nobody could ever publish it: put aside with the reason
 //! ```
 //!
@@ -19,6 +19,7 @@ use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
+use fanfare_fanout::broker::redis::RedisServers;
 use fanfare_metrics::{Consumed, Source};
 use fanfare_protocol::Channel;
 use fanfare_protocol::error::{ErrorCode, Failure};
@@ -34,13 +35,16 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::api;
-use crate::config::Config;
+use crate::config::{Config, Store};
 use crate::node::Services;
 
 mod entry;
 mod lease;
 mod redis_stream;
 mod reply;
+mod table;
+
+pub(crate) use table::schema;
 
 use entry::{Entry, Wanted};
 
@@ -87,19 +91,30 @@ pub(crate) fn start(
     stop: &CancellationToken,
 ) {
     for (name, consumer) in &config.consumers {
-        let share = Arc::new(lease::Share::new(consumer.partitions.get(), services.clone()));
-        for part in 0..consumer.partitions.get() {
-            let feed = Feed {
-                name: name.as_str().into(),
-                part,
-                source: Source::RedisStream,
-                batch: consumer.batch.get(),
-                is_kept_aside: consumer.dead_letters,
-                services: services.clone(),
-                stop: stop.clone(),
-            };
-            let stream = redis_stream::Stream::of(consumer, part, &config.node.name);
-            tasks.spawn(redis_stream::run(feed, stream, share.clone()));
+        let feed = |source, part| Feed {
+            name: name.as_str().into(),
+            part,
+            source,
+            batch: consumer.batch.get(),
+            is_kept_aside: consumer.dead_letters,
+            services: services.clone(),
+            stop: stop.clone(),
+        };
+        match &consumer.store {
+            Store::Streams(streams) => {
+                let share = Arc::new(lease::Share::new(streams.partitions.get(), services.clone()));
+                let options = streams.servers(&consumer.url, &config.authorities, &config.node.name);
+                let servers = RedisServers::find(&options, "consumer", services.metrics.clone(), tasks);
+                let servers = servers.expect("checked when the configuration was read");
+                for part in 0..streams.partitions.get() {
+                    let stream = redis_stream::Stream::of(streams, part, &servers, &config.node.name);
+                    tasks.spawn(redis_stream::run(feed(Source::RedisStream, part), stream, share.clone()));
+                }
+            }
+            Store::Table(table) => {
+                let table = table::Table::of(table, &consumer.url, &config.authorities);
+                tasks.spawn(table::run(feed(Source::Postgres, 0), table));
+            }
         }
     }
 }

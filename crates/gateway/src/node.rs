@@ -310,9 +310,11 @@ fn broker(
         config::RedisMode::Cluster => RedisMode::Cluster,
         config::RedisMode::Single => RedisMode::Single,
     };
+    let urls: Vec<_> = config.redis.urls.iter().map(|url| url.expose().to_owned()).collect();
     let options = RedisOptions {
         mode,
-        urls: config.redis.urls.iter().map(|url| url.expose().to_owned()).collect(),
+        tls: config.authorities.of_redis(&urls),
+        urls,
         prefix: config.redis.prefix.clone(),
         timeout: config.redis.timeout,
         ping_interval: REDIS_PING_INTERVAL,

@@ -40,7 +40,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use crate::config::{Authorities, provider};
+use crate::config::Authorities;
 
 mod breaker;
 
@@ -139,12 +139,7 @@ impl Dialer {
     /// Trusts these authorities; connections are tasks of `tasks`.
     #[must_use]
     pub fn new(authorities: &Authorities, tasks: TaskTracker, metrics: Arc<Metrics>) -> Self {
-        let tls = ClientConfig::builder_with_provider(provider())
-            .with_safe_default_protocol_versions()
-            .expect("the backend has ciphers for both versions")
-            .with_root_certificates(authorities.roots())
-            .with_no_client_auth();
-        Self { tls: Arc::new(tls), tasks, metrics }
+        Self { tls: authorities.tls(), tasks, metrics }
     }
 
     /// The way to a server, which none of the ways that exist already share anything with.

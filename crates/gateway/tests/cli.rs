@@ -257,3 +257,127 @@ async fn what_is_published_in_one_terminal_is_printed_in_another() {
     let bad = run(&["subscribe", "a", "--url", "http://127.0.0.1:8000/ws"], &[]).await;
     assert!(told(&bad).contains("ws://127.0.0.1:8000/ws or wss://"), "{}", told(&bad));
 }
+
+/// Every command that people use, and one of which they have to know more than its name.
+const COMMANDS: [&str; 15] = [
+    "serve",
+    "check-config",
+    "default-config",
+    "import-centrifugo",
+    "token",
+    "subscribe",
+    "publish",
+    "connections",
+    "channels",
+    "top",
+    "log-level",
+    "bench",
+    "outbox-sql",
+    "completions",
+    "health",
+];
+
+#[tokio::test]
+async fn the_help_of_every_command_teaches_by_example_and_says_what_programs_get() {
+    let all = run(&["--help"], &[]).await;
+    assert!(
+        printed(&all).contains("Examples:") && printed(&all).contains("Exit codes: 0"),
+        "{}",
+        printed(&all)
+    );
+    let listed = printed(&all).lines().skip_while(|line| *line != "Commands:").skip(1);
+    let listed = listed.take_while(|line| !line.trim().is_empty());
+    // A description goes on further to the right.
+    let listed: Vec<_> = listed.filter(|line| line.starts_with("  ") && !line.starts_with("   ")).collect();
+    let listed: Vec<_> = listed.iter().filter_map(|line| line.split_whitespace().next()).collect();
+    assert_eq!(listed, [&COMMANDS[..], &["help"]].concat(), "{}", printed(&all));
+    for command in COMMANDS {
+        let help = run(&[command, "--help"], &[]).await;
+        let example = format!("\n  fanfare {command}");
+        let has_example =
+            printed(&help).contains(&example) || printed(&help).contains(&format!("| fanfare {command}"));
+        assert!(printed(&help).contains("Examples:") && has_example, "{command}: {}", printed(&help));
+        assert!(printed(&help).contains("--json"), "{command}: {}", printed(&help));
+    }
+}
+
+/// A program reads what is printed and what went wrong, whichever command it runs.
+#[tokio::test]
+async fn every_command_that_ends_by_itself_answers_in_json() {
+    let gateway = Gateway::start(Path::new(PROGRAM), &["namespaces.room.publish=anyone"]).await;
+    let [health, socket, api] = [
+        format!("http://{}/health", gateway.public()),
+        format!("ws://{}/ws", gateway.public()),
+        format!("http://{}", gateway.internal()),
+    ];
+    let old = file("{\"allowed_origins\": [\"https://a.example\"], \"shutdown\": {\"timeout\": \"7s\"}}");
+    let secret = "auth.jwt.hmac_secret=a-secret-of-this-test-and-no-other";
+    for (arguments, pointer) in [
+        (&["check-config"][..], "/summary"),
+        (&["default-config"], "/0/key"),
+        (&["import-centrifugo", old.to_str().unwrap()], "/toml"),
+        (&["token", "--user", "ann", "--set", secret], "/claims/sub"),
+        (&["publish", "room:1", "1", "--url", &socket], "/channel"),
+        (&["top", "--count", "1", "--api", &api], "/nodes/0/node"),
+        (&["log-level", "--api", &api], "/level"),
+        (
+            &["bench", "--url", &socket, "--seconds", "1", "--rate", "1", "--channel", "room:bench"],
+            "/latency_ms/p50",
+        ),
+        (&["outbox-sql", "--table", "orders"], "/sql"),
+        (&["completions", "bash"], "/script"),
+        (&["health", "--url", &health], "/status"),
+    ] {
+        let output = run(&[arguments, &["--json"]].concat(), &[]).await;
+        let lines: Vec<Value> = printed(&output)
+            .lines()
+            .map(|line| serde_json::from_str(line).expect("a line of JSON"))
+            .collect();
+        assert!(lines.len() == 1 && lines[0].pointer(pointer).is_some(), "{arguments:?}: {output:?}");
+    }
+    for (arguments, part) in [
+        (&["check-config", "--set", "limits.conections=1"][..], "limits.connections"),
+        (&["token", "--user", "ann"], "auth.jwt.hmac_secret"),
+        (&["publish", "no name", "1", "--url", &socket], "4400"),
+        (&["channels", "--api", "http://127.0.0.1:1"], "--api"),
+        (&["health", "--url", "no url"], "not a URL"),
+    ] {
+        let output = run(&[arguments, &["--json"]].concat(), &[]).await;
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        let complaint: Value = serde_json::from_str(told(&output)).expect("a line of JSON");
+        assert!(
+            complaint["error"].as_str().is_some_and(|it| it.contains(part)),
+            "{arguments:?}: {complaint}"
+        );
+    }
+    let mistakes = run(&["check-config", "--json", "--set", "a=1", "--set", "b=2"], &[]).await;
+    let report: Value = serde_json::from_str(printed(&mistakes)).expect("a line of JSON");
+    assert_eq!((&report["good"], report["mistakes"].as_array().map(Vec::len)), (&json!(false), Some(2)));
+}
+
+#[tokio::test]
+async fn the_exit_code_tells_what_is_done_what_has_failed_and_what_is_not_understood() {
+    for (arguments, code, part) in [
+        (&["default-config"][..], 0, ""),
+        (&["--help"], 0, ""),
+        (&["check-config", "--set", "a=1"], 1, "a"),
+        (&["channels", "--api", "http://127.0.0.1:1"], 1, "--api takes the internal listener"),
+        (&["chanels"], 2, "similar subcommand exists: 'channels'"),
+        (&["top", "--evry", "3"], 2, "'--every'"),
+        (&["top", "--every", "0"], 2, "1..=3600"),
+        (&["publish", "room:1"], 2, "<DATA>"),
+        (&["completions", "tcsh"], 2, "bash"),
+    ] {
+        let output = run(arguments, &[]).await;
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", told(&output));
+        assert!(told(&output).contains(part), "{arguments:?}: {part:?} in {}", told(&output));
+    }
+}
+
+/// As in `fanfare default-config | head -1`.
+#[tokio::test]
+async fn a_reader_that_has_enough_is_no_failure() {
+    let pipe = format!("{PROGRAM} default-config --json | head -c 1 >&2; exit ${{PIPESTATUS[0]}}");
+    let output = Command::new("bash").args(["-c", &pipe]).output().await.expect("there is bash");
+    assert_eq!((output.status.code(), told(&output)), (Some(0), "["));
+}

@@ -1,4 +1,4 @@
-//! What operators see from the command line of a running node: `connections`, `channels`, `top`, and completions.
+//! What operators see from the command line of a running node: `connections`, `channels`, `top`; and completions in real shells.
 
 use std::path::Path;
 use std::process::{Output, Stdio};
@@ -82,7 +82,7 @@ async fn top_shows_nodes_channels_and_who_is_slow() {
     client.subscribe("room:1").await;
     let once = run(&["top", "--api", &api, "--key-file", key, "--count", "1"]).await;
     assert!(once.status.success(), "{}", told(&once));
-    for part in ["1 nodes, 1 connections", "node-a", "ready", "SLOWEST"] {
+    for part in ["1 node, 1 connection, ", "node-a", "ready", "SLOWEST"] {
         assert!(printed(&once).contains(part), "{part} in {}", printed(&once));
     }
     assert!(!printed(&once).contains('\u{1b}'), "no escape sequences where there is no terminal");
@@ -91,10 +91,10 @@ async fn top_shows_nodes_channels_and_who_is_slow() {
     assert_eq!((&view["nodes"][0]["node"], &view["unanswered"]), (&json!("node-a"), &json!([])));
 }
 
-/// On a terminal the view is drawn over the one before, and ^C ends it well.
+/// On a terminal the view is drawn over the one before, whether or not the node answers, and ^C ends it well.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn top_is_live_on_a_terminal_until_it_is_interrupted() {
-    let (_node, api, key) = node().await;
+    let (node, api, key) = node().await;
     let watch = format!("{PROGRAM} top --every 1 --api {api} --key-file {}", key.path().display());
     // util-linux' `script` gives it a terminal, and tells how it ended.
     let mut terminal = Command::new("script")
@@ -115,6 +115,18 @@ async fn top_is_live_on_a_terminal_until_it_is_interrupted() {
     timeout(Duration::from_secs(20), drawn).await.expect("it is drawn again");
     let text = String::from_utf8_lossy(&seen);
     assert!(text.starts_with("\u{1b}[2J") && text.contains("node-a"), "{text}");
+    node.kill().await;
+    let before = seen.len();
+    let told = async {
+        // The last view stays below.
+        while !String::from_utf8_lossy(&seen[before..])
+            .split_once("trying on")
+            .is_some_and(|(_, below)| below.contains("node-a"))
+        {
+            assert_ne!(out.read_buf(&mut seen).await.unwrap(), 0, "{}", String::from_utf8_lossy(&seen));
+        }
+    };
+    timeout(Duration::from_secs(20), told).await.expect("it says that nobody answers");
     let mut typed = terminal.stdin.take().unwrap();
     tokio::io::AsyncWriteExt::write_all(&mut typed, b"\x03").await.unwrap();
     let rest = async {
@@ -125,16 +137,56 @@ async fn top_is_live_on_a_terminal_until_it_is_interrupted() {
     assert!(timeout(Duration::from_secs(20), rest).await.expect("it ends").success());
 }
 
-#[tokio::test]
-async fn completions_know_every_subcommand() {
-    for shell in ["bash", "zsh", "fish"] {
+/// What bash offers for a line that ends in the middle of a word.
+const BASH: &str = "source \"$1\"; shift; COMP_WORDS=(\"$@\"); COMP_CWORD=$(($# - 1)); _fanfare fanfare \"${*: -1}\" \"${*: -2:1}\"; \
+                    printf '%s\\n' \"${COMPREPLY[@]}\"";
+
+/// The same of fish, which takes the line as it is.
+const FISH: &str = "source $argv[1]; complete -C \"$argv[2..]\"";
+
+/// zsh offers something to a terminal alone. Whatever it writes there is printed until it is what has to come, which `timeout` bounds.
+const ZSH: &str = r#"
+zmodload zsh/zpty
+export TERM=dumb
+zpty shell zsh -f -i
+zpty -w shell "PS1='> '; fpath=(${1:h} \$fpath); autoload -U compinit; compinit -u -D; print rea''dy"
+zpty -r -m shell out '*ready*'
+zpty -w -n shell "${(j: :)@[3,-1]}"$'\t'
+zpty -r -m shell out "*$2*"
+print -r -- $out
+"#;
+
+/// The real shells, asked what they offer for the beginning of a word.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn shells_complete_commands_and_flags() {
+    let directory = tempfile::tempdir().expect("a directory can be made");
+    let lines = [
+        (&["fanfare", "con"][..], "connections"),
+        (&["fanfare", "check"], "check-config"),
+        (&["fanfare", "bench", "--ra"], "--rate"),
+        (&["fanfare", "token", "--allo"], "--allow"),
+        (&["fanfare", "top", "--js"], "--json"),
+    ];
+    for (shell, flags, program) in [
+        ("bash", &["--norc", "-c"][..], BASH),
+        ("fish", &["--no-config", "-c"], FISH),
+        ("zsh", &["-f", "-c"], ZSH),
+    ] {
         let script = run(&["completions", shell]).await;
-        for command in ["connections", "channels", "top", "subscribe", "bench", "check-config"] {
-            assert!(printed(&script).contains(command), "{command} for {shell}");
+        let file = directory.path().join("_fanfare");
+        std::fs::write(&file, printed(&script)).expect("a file can be written");
+        for (line, expected) in lines {
+            let mut asked = Command::new("timeout");
+            asked.arg("60").arg(shell).args(flags).arg(program).kill_on_drop(true).stdin(Stdio::null());
+            // What follows a program are its arguments, after a name for it but in fish.
+            asked.args((shell != "fish").then_some(shell)).arg(&file);
+            asked.args((shell == "zsh").then_some(expected)).args(line);
+            let offered = asked.output().await.unwrap_or_else(|error| {
+                panic!("{shell}: {error}: ./scripts/test installs it, or apt-get install {shell}")
+            });
+            assert!(printed(&offered).contains(expected), "{shell}: {line:?}: {offered:?}");
         }
     }
-    let help = run(&["connections", "--help"]).await;
-    assert!(printed(&help).contains("Examples:"), "{}", printed(&help));
 }
 
 /// Frozen, a node's kernel still takes connections, and the others have heard from it only just: nobody hangs, and it is named.

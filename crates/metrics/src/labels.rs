@@ -316,6 +316,8 @@ label! {
     pub enum Source as "source" {
         /// A Redis Stream.
         RedisStream = "redis_stream",
+        /// A table of PostgreSQL.
+        Postgres = "postgres",
     }
 }
 

@@ -15,7 +15,7 @@ use fanfare_fanout::broker::Lanes;
 use fanfare_fanout::broker::memory::{Bus, MemoryBroker};
 use fanfare_fanout::{Batch, Hub, HubOptions, Outbox, Socket};
 use fanfare_metrics::Metrics;
-use fanfare_protocol::command::Start;
+use fanfare_protocol::command::{Start, Wording};
 use fanfare_protocol::event::{Event, Reply};
 use fanfare_protocol::publication::Retention;
 use fanfare_protocol::session::Terms;
@@ -117,6 +117,7 @@ impl Node {
             channel: channel.clone(),
             entry,
             start: Start::Live,
+            wording: Wording::Whole,
             lasts: None,
             crowd: None,
             greeting: None,

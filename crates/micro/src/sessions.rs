@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fanfare_protocol::SessionId;
-use fanfare_protocol::command::{Command, Request, Start};
+use fanfare_protocol::command::{Command, Request, Start, Wording};
 use fanfare_protocol::event::Entry;
 use fanfare_protocol::grant::Visitor;
 use fanfare_protocol::limits::Limits;
@@ -81,6 +81,8 @@ fn subscribe_and_leave() -> Operation {
             channel: of(),
             start: Start::Live,
             presence: false,
+            wording: Wording::Whole,
+            filter: None,
             proof: None,
         });
         conversation.expect(|effect| matches!(effect, Effect::Join { .. }));
@@ -89,6 +91,7 @@ fn subscribe_and_leave() -> Operation {
             id: sample::request_id(),
             channel: of(),
             start: Start::Live,
+            wording: Wording::Whole,
             outcome,
         });
         conversation.expect(|effect| matches!(effect, Effect::GoLive { .. }));

@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 
-use fanfare_protocol::command::Start;
+use fanfare_protocol::command::{Start, Wording};
 use fanfare_protocol::dialect::Incoming;
 use fanfare_protocol::event::{Entry, Event, Reply};
 use fanfare_protocol::publication::{Delivery, Payload};
@@ -137,6 +137,7 @@ fn encode_subscribed() -> Operation {
         channel: sample::channel(),
         entry: Some(entry),
         start: Start::Live,
+        wording: Wording::Whole,
         lasts: None,
         crowd: None,
         greeting: None,

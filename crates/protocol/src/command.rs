@@ -1,11 +1,14 @@
 //! What any client may ask: meanings, never a dialect's spelling.
 
+use std::sync::Arc;
+
 use crate::channel::Channel;
 use crate::error::{ErrorCode, Failure};
 use crate::grant::{Proof, Token};
 use crate::id::RequestId;
 use crate::limits::Bound;
 use crate::publication::{IdempotencyKey, Payload, Position};
+use crate::tags::Filter;
 
 /// The longest name of what an application is to do, in bytes.
 pub const METHOD_BYTES_MAX: usize = 255;
@@ -37,6 +40,10 @@ pub enum Command {
         start: Start,
         /// Whether to be told who joins and leaves.
         presence: bool,
+        /// How publications are to be told, where that can be had.
+        wording: Wording,
+        /// Which of them are to be heard, where not all are.
+        filter: Option<Arc<Filter>>,
         /// What lets the client in, where it has to show that.
         proof: Option<Proof>,
     },
@@ -162,6 +169,27 @@ pub enum Start {
     Since(Position),
     /// After the last so many publications, which are replayed.
     Rewind(u32),
+}
+
+/// How publications are told to a subscriber.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Wording {
+    /// Each whole.
+    #[default]
+    Whole,
+    /// As what has changed since the one before, where that is shorter: [`crate::Publication::after`].
+    Differences,
+}
+
+/// How a channel is to be heard.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Hearing {
+    /// From which point of its stream.
+    pub start: Start,
+    /// How publications are told.
+    pub wording: Wording,
+    /// Which of them are, where not all are.
+    pub filter: Option<Arc<Filter>>,
 }
 
 /// A command that could not be understood, with as much of it as could be.

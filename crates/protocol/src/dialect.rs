@@ -13,7 +13,7 @@ use crate::event::Reply;
 use crate::grant::{Grant, Pass, Signed, Token};
 use crate::id::SessionId;
 use crate::manners::Manners;
-use crate::publication::{Delivery, Format, Publication};
+use crate::publication::{Delivery, Format, Payload, Publication};
 use crate::realm::Realm;
 use crate::websocket::{Frame, Shape};
 
@@ -155,6 +155,12 @@ pub trait Dialect: Sync {
 
     /// Spells a publication for all the subscribers to whom it comes in the same way.
     fn encode_publication(&self, publication: &Publication, delivery: Delivery) -> Frame;
+
+    /// Spells a publication for the subscribers who have agreed to differences: as one from what was said before, where that is
+    /// shorter, or whole, where it is not known to them; `None` where it is not shorter, or a whole one is spelt as for everybody.
+    fn encode_chained(&self, _publication: &Publication, _before: Option<&Payload>) -> Option<Frame> {
+        None
+    }
 
     /// Says why a conversation ends where no Close frame can; `None` where the last event has said so.
     fn farewell(&self, _reason: CloseReason) -> Option<Frame> {

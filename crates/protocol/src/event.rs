@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::channel::Channel;
 use crate::close::CloseReason;
-use crate::command::Start;
+use crate::command::{Start, Wording};
 use crate::error::{ErrorCode, Failure};
 use crate::history::Page;
 use crate::id::{RequestId, SessionId, Ticket, UserId};
@@ -51,6 +51,8 @@ pub enum Event {
         entry: Option<Entry>,
         /// From where it was asked for.
         start: Start,
+        /// How its publications are told.
+        wording: Wording,
         /// How long the proof is good that let the client in, where it ends.
         lasts: Option<Duration>,
         /// Who is there, the client among them, where it is told that with this.

@@ -28,6 +28,7 @@ pub mod realm;
 pub mod rules;
 pub mod server_api;
 pub mod session;
+pub mod tags;
 pub mod time;
 pub mod websocket;
 

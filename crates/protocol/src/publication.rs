@@ -13,6 +13,7 @@ use crate::channel::Channel;
 use crate::dialect::{Encoding, Form};
 use crate::id::{SessionId, UserId};
 use crate::msgpack::{self, Malformed};
+use crate::tags::Tags;
 use crate::time::UnixMicros;
 use crate::websocket::deflate::WINDOWS;
 use crate::websocket::{Frame, Shape};
@@ -32,12 +33,20 @@ pub enum Format {
 /// In JSON line breaks between tokens are turned into spaces on the way in, so that line-oriented transports may carry it
 /// as it is.
 ///
-/// A publisher may say of what kind it is: that is a [`Label`], and no part of the value.
+/// A publisher may say of what kind it is, and mark it with [`Tags`]: its [`Label`] and they are no part of the value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Payload {
     format: Format,
     bytes: Bytes,
+    /// Nothing where there is none.
+    notes: Option<Arc<Notes>>,
+}
+
+/// What a publisher says of a payload beside it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Notes {
     label: Option<Label>,
+    tags: Tags,
 }
 
 impl Payload {
@@ -55,7 +64,7 @@ impl Payload {
 
     /// Takes the bytes of a JSON payload that another node has checked.
     pub const fn from_trusted(json: Bytes) -> Self {
-        Self { format: Format::Json, bytes: json, label: None }
+        Self { format: Format::Json, bytes: json, notes: None }
     }
 
     /// Checks that `json` is one JSON value and takes it.
@@ -82,23 +91,45 @@ impl Payload {
     pub fn binary(bytes: &[u8]) -> Self {
         let mut value = Vec::with_capacity(bytes.len() + 5);
         rmp::encode::write_bin(&mut value, bytes).expect("a vector takes every byte");
-        Self { format: Format::MessagePack, bytes: value.into(), label: None }
+        Self { format: Format::MessagePack, bytes: value.into(), notes: None }
     }
 
     /// Takes a value of MessagePack that has been checked already.
     pub(crate) fn from_checked_msgpack(value: &[u8]) -> Self {
-        Self { format: Format::MessagePack, bytes: Bytes::copy_from_slice(value), label: None }
+        Self { format: Format::MessagePack, bytes: Bytes::copy_from_slice(value), notes: None }
     }
 
     /// The same value, of this kind.
     #[must_use]
     pub fn labelled(self, label: Option<Label>) -> Self {
-        Self { label, ..self }
+        if label.is_none() && self.notes.is_none() {
+            return self; // As nearly all are.
+        }
+        self.noted(|notes| notes.label = label)
+    }
+
+    /// The same value, marked with these.
+    #[must_use]
+    pub fn tagged(self, tags: Tags) -> Self {
+        self.noted(|notes| notes.tags = tags)
+    }
+
+    fn noted(self, note: impl FnOnce(&mut Notes)) -> Self {
+        let mut notes = self.notes.map(Arc::unwrap_or_clone).unwrap_or_default();
+        note(&mut notes);
+        let notes = (notes != Notes::default()).then(|| Arc::new(notes));
+        Self { notes, ..self }
     }
 
     /// Of which kind it is, where its publisher says so.
-    pub const fn label(&self) -> Option<&Label> {
-        self.label.as_ref()
+    pub fn label(&self) -> Option<&Label> {
+        self.notes.as_ref()?.label.as_ref()
+    }
+
+    /// What its publisher has marked it with.
+    pub fn tags(&self) -> &Tags {
+        const NONE: &Tags = &Tags::NONE;
+        self.notes.as_ref().map_or(NONE, |notes| &notes.tags)
     }
 
     /// How it was sent.
@@ -308,7 +339,9 @@ impl Draft {
             user + shown + session.map_or(0, |_| SESSION_BYTES)
         });
         let label = self.payload.label().map_or(0, |label| 6 * label.as_str().len());
-        ENVELOPE_BYTES + channel + sender + label + payload_bytes(&self.payload)
+        let tags =
+            self.payload.tags().iter().map(|(key, value)| 6 * (key.len() + value.len() + 1)).sum::<usize>();
+        ENVELOPE_BYTES + channel + sender + label + tags + payload_bytes(&self.payload)
     }
 }
 
@@ -394,6 +427,8 @@ struct Others {
     replayed: Sparse<Frame, ENCODINGS>,
     deflated: Deflated,
     deflated_replayed: Deflated,
+    /// Nothing where whole ones are spelt as for everybody.
+    whole: Sparse<Option<Arc<Publication>>, ENCODINGS>,
 }
 
 const ENCODINGS: usize = Encoding::ALL.len();
@@ -415,6 +450,10 @@ impl<T, const MOST: usize> Default for Sparse<T, MOST> {
 }
 
 impl<T, const MOST: usize> Sparse<T, MOST> {
+    fn of(index: usize, made: T) -> Self {
+        Self { first: OnceLock::from((index, made)), others: OnceLock::new() }
+    }
+
     fn get_or_init(&self, index: usize, make: impl Fn() -> T) -> &T {
         match self.first.get_or_init(|| (index, make())) {
             (of, made) if *of == index => made,
@@ -487,6 +526,38 @@ impl Publication {
         let plain = others.replayed.get_or_init(encoding as usize, encode);
         let shape = form.shape().filter(|shape| shape.is_for(plain));
         shape.map_or(plain, |shape| deflated(&others.deflated_replayed, encoding, shape, plain))
+    }
+
+    /// It as the subscribers of an encoding hear it who have agreed to differences, when they do not know what was said before.
+    #[must_use]
+    pub fn whole(self: &Arc<Self>, encoding: Encoding) -> Arc<Self> {
+        let spelt = || Some(self.spelt(encoding, encoding.dialect().encode_chained(self, None)?));
+        self.others().whole.get_or_init(encoding as usize, spelt).as_ref().unwrap_or(self).clone()
+    }
+
+    /// The same when this is what was said before, and the last thing that they have heard of the channel.
+    #[must_use]
+    pub fn after(self: &Arc<Self>, before: &Payload, encoding: Encoding) -> Arc<Self> {
+        match encoding.dialect().encode_chained(self, Some(before)) {
+            Some(frame) => self.spelt(encoding, frame),
+            None => self.whole(encoding),
+        }
+    }
+
+    /// The same for subscribers of one encoding alone, whether it is live or not.
+    fn spelt(&self, encoding: Encoding, frame: Frame) -> Arc<Self> {
+        let Self { channel, payload, sender, exclude, received, position, .. } = self;
+        let others = Others { replayed: Sparse::of(encoding as usize, frame.clone()), ..Others::default() };
+        Arc::new(Self {
+            channel: channel.clone(),
+            payload: payload.clone(),
+            sender: sender.clone(),
+            exclude: *exclude,
+            received: *received,
+            position: *position,
+            first: OnceLock::from((encoding, frame)),
+            others: OnceLock::from(Box::new(others)),
+        })
     }
 
     fn others(&self) -> &Others {

@@ -33,7 +33,7 @@ use std::time::Duration;
 
 use crate::channel::Channel;
 use crate::close::CloseReason;
-use crate::command::{Command, Rejection, Request, Start};
+use crate::command::{Command, Hearing, Rejection, Request, Start, Wording};
 use crate::error::{ErrorCode, Failure};
 use crate::event::{Entry, Event, Reply};
 use crate::grant::{Pass, Visitor};
@@ -168,14 +168,16 @@ struct Arriving {
     id: Option<RequestId>,
     entry: Option<Entry>,
     start: Start,
+    wording: Wording,
     lasts: Option<Duration>,
 }
 
-/// A channel, and the point of its stream from which it is to be heard.
+/// A channel, the point of its stream from which it is to be heard, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Entering {
     channel: Channel,
     start: Start,
+    wording: Wording,
 }
 
 /// Whether a subscriber is to be told who joins and leaves.
@@ -290,11 +292,11 @@ impl Session {
             Input::Opening(_) => {}
             Input::Rejected(rejection) => self.rejected(now, rejection, effects),
             Input::Authenticated { id, outcome } => self.authenticated(now, id, outcome, effects),
-            Input::Joined { id, channel, start, outcome } => {
-                self.joined(now, id, Entering { channel, start }, outcome, effects);
+            Input::Joined { id, channel, start, wording, outcome } => {
+                self.joined(now, id, Entering { channel, start, wording }, outcome, effects);
             }
-            Input::Admitted { id, channel, start, outcome } => {
-                self.admitted(now, id, channel, start, outcome, effects);
+            Input::Admitted { id, channel, hearing, outcome } => {
+                self.admitted(now, id, channel, hearing, outcome, effects);
             }
             Input::Placed { id, channel, outcome } => self.placed(id, channel, outcome, effects),
             Input::Read { id, channel, excerpt, outcome } => {
@@ -309,7 +311,8 @@ impl Session {
             Input::Overflowed => self.close(now, CloseReason::SlowConsumer, Duration::ZERO, effects),
             Input::Dismissed(reason) => self.close(now, reason, Duration::ZERO, effects),
             Input::Enlisted { channel, start, pass } => {
-                self.enlisted(now, Entering { channel, start }, &pass, effects);
+                let wording = Wording::Whole; // Of a backend's making the client has agreed to nothing.
+                self.enlisted(now, Entering { channel, start, wording }, &pass, effects);
             }
             Input::Expelled { channel } => self.expelled(&channel, effects),
             Input::Amended(amendment) => self.amended(now, &amendment, effects),
@@ -411,9 +414,10 @@ impl Session {
             Command::Authenticate { token } => self.authenticate(id, token, effects),
             // A conversation is opened once, and only where that is the client's to do.
             Command::Open(_) => self.close(now, CloseReason::BadRequest, Duration::ZERO, effects),
-            Command::Subscribe { channel, start, presence, proof } => {
+            Command::Subscribe { channel, start, presence, wording, filter, proof } => {
                 let notices = if presence { Notices::Wanted } else { Notices::Unwanted };
-                self.subscribe(id, Entering { channel, start }, notices, proof, effects);
+                let hearing = Hearing { start, wording, filter };
+                self.subscribe(id, channel, hearing, notices, proof, effects);
             }
             Command::Renew { channel, proof } => self.renew_pass(id, channel, proof, effects),
             Command::Unsubscribe { channel } => self.unsubscribe(id, channel, effects),

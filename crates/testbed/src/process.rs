@@ -90,6 +90,11 @@ impl Process {
         self.signal("TERM").await;
     }
 
+    /// Sends SIGQUIT: it is asked to end at once.
+    pub(crate) async fn quit(&self) {
+        self.signal("QUIT").await;
+    }
+
     /// Sends SIGHUP: it is asked to read its configuration again.
     pub async fn hang_up(&self) {
         self.signal("HUP").await;

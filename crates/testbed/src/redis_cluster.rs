@@ -5,6 +5,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use redis::cmd;
 
+use crate::authority::Authority;
 use crate::eventually::eventually;
 use crate::redis_server::RedisServer;
 
@@ -34,7 +35,7 @@ impl RedisCluster {
     /// # Panics
     /// As [`RedisServer::start`].
     pub async fn start() -> Self {
-        Self::form(2 * SHARDS).await
+        Self::form(2 * SHARDS, None).await
     }
 
     /// Starts three primaries alone.
@@ -42,11 +43,20 @@ impl RedisCluster {
     /// # Panics
     /// As [`RedisServer::start`].
     pub async fn start_without_replicas() -> Self {
-        Self::form(SHARDS).await
+        Self::form(SHARDS, None).await
     }
 
-    async fn form(count: usize) -> Self {
-        let servers = join_all((0..count).map(|_| RedisServer::start_cluster_node(NODE_TIMEOUT))).await;
+    /// Starts three primaries alone, all over TLS.
+    ///
+    /// # Panics
+    /// As [`RedisServer::start`].
+    pub async fn start_secure(authority: &Authority) -> Self {
+        Self::form(SHARDS, Some(authority)).await
+    }
+
+    async fn form(count: usize, authority: Option<&Authority>) -> Self {
+        let servers = (0..count).map(|_| RedisServer::start_cluster_node(NODE_TIMEOUT, authority));
+        let servers = join_all(servers).await;
         let cluster = Self { servers, replicas: count - SHARDS };
         let primaries = &cluster.servers[..SHARDS];
         for (shard, primary) in primaries.iter().enumerate() {
@@ -83,7 +93,7 @@ impl RedisCluster {
     /// # Panics
     /// As [`RedisServer::start`].
     pub async fn grow(&mut self) {
-        let server = RedisServer::start_cluster_node(NODE_TIMEOUT).await;
+        let server = RedisServer::start_cluster_node(NODE_TIMEOUT, None).await;
         self.introduce(&server, &self.servers).await;
         self.servers.push(server);
         self.is_ready().await;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use redis::cmd;
 
+use crate::authority::Authority;
 use crate::eventually::{eventually, eventually_within};
 use crate::redis_server::RedisServer;
 
@@ -34,7 +35,7 @@ impl RedisSentinels {
     /// # Panics
     /// As [`RedisServer::start`].
     pub async fn start() -> Self {
-        Self::start_with(1, &[]).await
+        Self::start_with(1, &[], None).await
     }
 
     /// The same with two replicas, and servers that take no writes while nobody follows them: a primary that has been replaced
@@ -43,20 +44,33 @@ impl RedisSentinels {
     /// # Panics
     /// As [`RedisServer::start`].
     pub async fn start_careful() -> Self {
-        Self::start_with(2, &["--min-replicas-to-write", "1"]).await
+        Self::start_with(2, &["--min-replicas-to-write", "1"], None).await
     }
 
-    async fn start_with(replicas: usize, arguments: &[&str]) -> Self {
-        let primary = RedisServer::start_with(arguments).await;
-        let port = primary.port().to_string();
+    /// A primary and its replica, all over TLS.
+    ///
+    /// # Panics
+    /// As [`RedisServer::start`].
+    pub async fn start_secure(authority: &Authority) -> Self {
+        Self::start_with(1, &[], Some(authority)).await
+    }
+
+    async fn start_with(replicas: usize, arguments: &[&str], authority: Option<&Authority>) -> Self {
+        let server = async |arguments: &[&str]| match authority {
+            Some(authority) => RedisServer::start_secure(authority, arguments).await,
+            None => RedisServer::start_with(arguments).await,
+        };
+        let primary = server(arguments).await;
+        let port = primary.service_port().to_string();
         let following = ["--replicaof", "127.0.0.1", &port, "--repl-diskless-sync-delay", "0"];
         let mut servers = vec![primary];
         for _ in 0..replicas {
-            servers.push(RedisServer::start_with(&[&following, arguments].concat()).await);
+            servers.push(server(&[&following, arguments].concat()).await);
         }
         let mut sentinels = Vec::new();
         for _ in 0..3 {
-            sentinels.push(RedisServer::start_sentinel(NAME, servers[0].port(), DOWN_AFTER).await);
+            let watched = servers[0].service_port();
+            sentinels.push(RedisServer::start_sentinel(NAME, watched, DOWN_AFTER, authority).await);
         }
         Self { servers, sentinels }
     }

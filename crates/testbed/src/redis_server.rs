@@ -6,6 +6,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue, cmd};
 use tempfile::TempDir;
 
+use crate::authority::{Authority, Certificate, GOOD};
 use crate::eventually::eventually;
 use crate::port::free_port;
 use crate::process::Process;
@@ -17,6 +18,8 @@ const ATTEMPTS: usize = 10;
 #[derive(Debug)]
 pub struct RedisServer {
     port: u16,
+    /// Where it speaks TLS.
+    secure_port: Option<u16>,
     cluster_port: Option<u16>,
     directory: TempDir,
     process: Option<Process>,
@@ -40,13 +43,34 @@ impl RedisServer {
     pub async fn start_with(arguments: &[&str]) -> Self {
         let mut server = Self::reserve();
         server.arguments = arguments.iter().map(|&it| it.to_owned()).collect();
+        server.try_on().await;
+        server
+    }
+
+    /// The same with TLS on a port of its own beside the other, which is for the test itself, and with a certificate of this
+    /// authority.
+    ///
+    /// # Panics
+    /// As [`RedisServer::start`].
+    pub async fn start_secure(authority: &Authority, arguments: &[&str]) -> Self {
+        let mut server = Self::reserve();
+        server.secure_port = Some(free_port());
+        let arguments = arguments.iter().map(|&it| it.to_owned());
+        server.arguments = tls(authority).into_iter().chain(arguments).collect();
+        server.try_on().await;
+        server
+    }
+
+    /// Starts it on one port or another.
+    async fn try_on(&mut self) {
         for _ in 0..ATTEMPTS {
-            if server.try_start().await {
-                return server;
+            if self.try_start().await {
+                return;
             }
-            server.port = free_port();
+            self.port = free_port();
+            self.secure_port = self.secure_port.map(|_| free_port());
         }
-        panic!("redis-server ends at once: {}", server.log());
+        panic!("redis-server ends at once: {}", self.log());
     }
 
     /// The same with its data kept over [`RedisServer::stop`] and [`RedisServer::start_again`]: everything it has answered
@@ -60,14 +84,20 @@ impl RedisServer {
     }
 
     /// Starts a Sentinel that watches the primary on a port, needs one more of its kind to agree that it is down, and
-    /// waits until it answers.
+    /// waits until it answers. With an authority it speaks TLS, to the primary as well.
     ///
     /// # Panics
     /// As [`RedisServer::start`].
-    pub(crate) async fn start_sentinel(name: &str, primary: u16, down_after: Duration) -> Self {
+    pub(crate) async fn start_sentinel(
+        name: &str,
+        primary: u16,
+        down_after: Duration,
+        authority: Option<&Authority>,
+    ) -> Self {
         let mut server = Self::reserve();
         let file = server.directory.path().join("sentinel.conf");
         let milliseconds = down_after.as_millis();
+        server.secure_port = authority.map(|_| free_port());
         let lines = format!(
             "sentinel monitor {name} 127.0.0.1 {primary} 2\n\
              sentinel down-after-milliseconds {name} {milliseconds}\n\
@@ -75,17 +105,20 @@ impl RedisServer {
         );
         std::fs::write(&file, lines).expect("a file can be written");
         server.arguments = vec![file.to_string_lossy().into_owned(), "--sentinel".to_owned()];
+        server.arguments.extend(authority.map(tls).into_iter().flatten());
         assert!(server.try_start().await, "a sentinel does not start: {}", server.log());
         server
     }
 
     /// Starts an empty node of a Redis Cluster, which knows no other, and waits until it answers. Its bus has a port of
-    /// its own: that of its clients and 10,000 is where the kernel takes ports for outgoing connections.
+    /// its own: that of its clients and 10,000 is where the kernel takes ports for outgoing connections. With an authority it
+    /// speaks TLS as well.
     ///
     /// # Panics
     /// As [`RedisServer::start`].
-    pub(crate) async fn start_cluster_node(node_timeout: Duration) -> Self {
+    pub(crate) async fn start_cluster_node(node_timeout: Duration, authority: Option<&Authority>) -> Self {
         let mut server = Self::reserve();
+        let secure: Vec<_> = authority.map(tls).into_iter().flatten().collect();
         let milliseconds = node_timeout.as_millis().to_string();
         for _ in 0..ATTEMPTS {
             let bus = free_port();
@@ -97,8 +130,10 @@ impl RedisServer {
                 ["--cluster-allow-replica-migration", "no"],
                 ["--repl-diskless-sync-delay", "0"],
             ];
-            server.arguments = arguments.concat().into_iter().map(str::to_owned).collect();
+            let arguments = arguments.concat().into_iter().map(str::to_owned);
+            server.arguments = arguments.chain(secure.iter().cloned()).collect();
             server.cluster_port = Some(bus);
+            server.secure_port = authority.map(|_| free_port());
             if bus != server.port && server.try_start().await {
                 return server;
             }
@@ -125,7 +160,14 @@ impl RedisServer {
     #[must_use]
     pub fn reserve() -> Self {
         let directory = TempDir::with_prefix("fanfare-redis-").expect("a temporary directory can be made");
-        Self { port: free_port(), cluster_port: None, directory, process: None, arguments: Vec::new() }
+        Self {
+            port: free_port(),
+            secure_port: None,
+            cluster_port: None,
+            directory,
+            process: None,
+            arguments: Vec::new(),
+        }
     }
 
     /// Where it listens, on the loopback address.
@@ -134,10 +176,17 @@ impl RedisServer {
         self.port
     }
 
+    /// Where it listens for those that speak TLS, if it does, and otherwise for all.
+    #[must_use]
+    pub fn service_port(&self) -> u16 {
+        self.secure_port.unwrap_or(self.port)
+    }
+
     /// Its address as the gateway's configuration has it.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
+        let scheme = if self.secure_port.is_some() { "rediss" } else { "redis" };
+        format!("{scheme}://127.0.0.1:{}", self.service_port())
     }
 
     /// Kills it: connections are reset, and nothing listens any more.
@@ -246,7 +295,7 @@ impl RedisServer {
 
     async fn try_connect(&self) -> redis::RedisResult<MultiplexedConnection> {
         let config = AsyncConnectionConfig::new().set_response_timeout(Some(Duration::from_secs(10)));
-        Client::open(self.url())?.get_multiplexed_async_connection_with_config(&config).await
+        Client::open(("127.0.0.1", self.port))?.get_multiplexed_async_connection_with_config(&config).await
     }
 
     /// Whether it came up; it does not when another process was faster on the port.
@@ -262,7 +311,9 @@ impl RedisServer {
         ];
         // Its own first: a configuration file has to be.
         let own = self.arguments.iter().map(String::as_str);
-        let arguments = own.chain(arguments.concat());
+        let secure_port = self.secure_port.map(|port| port.to_string());
+        let secure = secure_port.iter().flat_map(|port| ["--tls-port", port]);
+        let arguments = own.chain(arguments.concat()).chain(secure);
         let mut process = Process::start("redis-server", arguments, self.directory.path());
         let own = process.id();
         let mut ended = false;
@@ -275,10 +326,14 @@ impl RedisServer {
         self.process.is_some()
     }
 
-    /// The process id that whoever listens on the port gives: somebody else's server must not pass for this one.
+    /// The process id that whoever listens on the port gives, as soon as it works: somebody else's server must not pass for
+    /// this one.
     async fn process_id(&self) -> Option<u32> {
         let mut connection = self.try_connect().await.ok()?;
-        let info: String = cmd("INFO").arg("server").query_async(&mut connection).await.ok()?;
+        let info: String = cmd("INFO").query_async(&mut connection).await.ok()?;
+        if info.lines().any(|line| line.trim() == "loading:1") {
+            return None; // It refuses all else until its data are there.
+        }
         info.lines().find_map(|line| line.strip_prefix("process_id:")).and_then(|id| id.trim().parse().ok())
     }
 
@@ -291,4 +346,14 @@ impl RedisServer {
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.directory.path().join("redis.log")).unwrap_or_default()
     }
+}
+
+/// What has a server speak TLS with clients that need no certificate, and with its like.
+fn tls(authority: &Authority) -> Vec<String> {
+    let Certificate { cert, key } = authority.issue("redis", GOOD);
+    let files =
+        [("--tls-cert-file", cert), ("--tls-key-file", key), ("--tls-ca-cert-file", authority.file())];
+    let words = [("--tls-auth-clients", "no"), ("--tls-replication", "yes"), ("--tls-cluster", "yes")];
+    let files = files.map(|(name, file)| [name.to_owned(), file.to_string_lossy().into_owned()]);
+    files.into_iter().chain(words.map(|(name, word)| [name.to_owned(), word.to_owned()])).flatten().collect()
 }

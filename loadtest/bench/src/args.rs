@@ -59,7 +59,7 @@ pub(crate) enum Scenario {
 }
 
 /// What all scenarios have.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct Common {
     /// WebSocket address; repeat it to spread connections over several
     #[arg(long, required = true, value_name = "ws://HOST:PORT/PATH")]

@@ -36,7 +36,7 @@ use tungstenite::protocol::frame::coding::{Control, OpCode};
 use crate::protocol::{Aside, Greeting, Protocol};
 use crate::secure::{self, Tls};
 use crate::stamp::{Finder, Stamp};
-use crate::wire::{Scanned, WireError, scan, write_pong, write_text};
+use crate::wire::{Scanned, WireError, scan, write_binary, write_pong, write_text};
 
 /// How long connecting, the handshake and the answer to `subscribe` may take together.
 const OPENING_TIMEOUT: Duration = Duration::from_secs(60);
@@ -183,14 +183,17 @@ pub(crate) enum Ended {
 pub(crate) struct Line {
     socket: OwnedWriteHalf,
     tls: Option<Tls>,
+    /// Whether what is said goes in binary frames.
+    is_binary: bool,
     /// Whole frames, as they go over the wire, that the socket has not taken yet, but for the bytes that it has.
     unsent: RefCell<Vec<u8>>,
 }
 
 impl Line {
-    /// Adds a text frame to what is to be sent; [`Line::flush`] sends it.
-    pub(crate) fn queue(&self, text: &str) {
-        self.say(|output| write_text(text, output));
+    /// Adds a frame to what is to be sent; [`Line::flush`] sends it.
+    pub(crate) fn queue(&self, said: &[u8]) {
+        let write = if self.is_binary { write_binary } else { write_text };
+        self.say(|output| write(said, output));
     }
 
     fn say(&self, write: impl FnOnce(&mut Vec<u8>)) {
@@ -257,8 +260,9 @@ impl Connection {
         let opening = async {
             let Dialed { stream, tls, after } = target.dial(index, channels).await?;
             let (socket, write_half) = stream.into_split();
-            let line = Rc::new(Line { socket: write_half, tls, unsent: RefCell::default() });
             let (protocol, node) = (target.protocol, String::new());
+            let is_binary = protocol.is_binary();
+            let line = Rc::new(Line { socket: write_half, tls, is_binary, unsent: RefCell::default() });
             let mut connection = Self { protocol, line, socket, carried: Vec::new(), node };
             connection.greet(channels, &after, scratch).await?;
             Ok(connection)
@@ -286,7 +290,7 @@ impl Connection {
         })?;
         loop {
             for text in greeting.say.drain(..) {
-                self.line.queue(&text);
+                self.line.queue(text.as_bytes());
             }
             self.line.drained().await?;
             if let Some(refusal) = refusal {
@@ -322,7 +326,7 @@ impl Connection {
             match protocol.aside(frame) {
                 Aside::Nothing => {}
                 Aside::Answer(text) => {
-                    line.queue(text);
+                    line.queue(text.as_bytes());
                     line.flush()?;
                 }
                 Aside::Trouble(what) => hear(Heard::Trouble(what)),

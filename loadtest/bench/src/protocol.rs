@@ -28,6 +28,8 @@ pub(crate) enum Dialect {
     Fanfare,
     /// Centrifugo's client protocol, as JSON
     Centrifugo,
+    /// The same, as Protobuf
+    CentrifugoProtobuf,
     /// NATS over WebSocket
     Nats,
     /// nchan: subscribes by the path, publishes by HTTP
@@ -48,6 +50,7 @@ impl Dialect {
         match self {
             Self::Fanfare => &Fanfare,
             Self::Centrifugo => &centrifugo::Centrifugo,
+            Self::CentrifugoProtobuf => &centrifugo::CentrifugoProtobuf,
             Self::Nats => &nats::Nats,
             Self::Nchan => &nchan::Nchan,
             Self::Pusher => &pusher::Pusher,
@@ -74,11 +77,16 @@ pub(crate) trait Protocol: fmt::Debug + Sync {
     fn aside(&self, frame: &[u8]) -> Aside;
 
     /// Appends a publication of `data`, which is a JSON string, as a client sends it in a frame.
-    fn publish(&self, channel: &str, data: &str, output: &mut String);
+    fn publish(&self, channel: &str, data: &str, output: &mut Vec<u8>);
 
     /// How publications reach the server when the command line does not say.
     fn posts(&self) -> Option<Post> {
         None
+    }
+
+    /// Whether what a client says goes in binary messages.
+    fn is_binary(&self) -> bool {
+        false
     }
 
     /// Whether a client hears that it is subscribed. Where it does not, the generator waits a moment instead.

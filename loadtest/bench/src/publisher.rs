@@ -52,7 +52,7 @@ impl Publisher<'_> {
     /// numbered and not sent would pass for lost.
     pub(crate) async fn publish(mut self) -> Result<()> {
         let streams = self.run.audience.borrow().streams();
-        let (start, mut data, mut text) = (Instant::now(), String::new(), String::new());
+        let (start, mut data, mut said) = (Instant::now(), String::new(), Vec::new());
         let mut next = 0;
         while next < self.publications_max && !self.run.is_stopped() {
             let due = self.due(start, next).await.min(self.publications_max - next);
@@ -62,7 +62,7 @@ impl Publisher<'_> {
                     self.run.audience.borrow_mut().tally.lag.record(lag.as_nanos() as u64);
                 }
                 let stream = (index / self.burst % streams as u64) as usize;
-                self.send(stream, &mut data, &mut text).await?;
+                self.send(stream, &mut data, &mut said).await?;
             }
             self.flush().await?;
             next += due;
@@ -99,16 +99,16 @@ impl Publisher<'_> {
         0
     }
 
-    async fn send(&mut self, stream: usize, data: &mut String, text: &mut String) -> Result<()> {
+    async fn send(&mut self, stream: usize, data: &mut String, said: &mut Vec<u8>) -> Result<()> {
         let stamp = self.run.audience.borrow_mut().publish(stream, self.run.now_nanos());
         let channel = &self.channels[self.run.audience.borrow().room_of(stream)];
         data.clear();
         stamp.write(self.payload_bytes, data);
         match self.via {
             Via::Lines(protocol, lines) => {
-                text.clear();
-                protocol.publish(channel, data, text);
-                lines[stream % lines.len()].queue(text);
+                said.clear();
+                protocol.publish(channel, data, said);
+                lines[stream % lines.len()].queue(said);
             }
             Via::Posts(posts) => posts.publish(channel, data).await?,
         }

@@ -17,7 +17,6 @@ use tokio::time::timeout;
 
 use crate::args::{Bench, Common};
 use crate::process;
-use crate::protocol::Protocol;
 use crate::publisher::Pace;
 use crate::report::{micros, progress};
 use crate::scenario::crowd::{Crowd, Hiring, Played, Work};
@@ -31,7 +30,7 @@ mod results;
 mod server;
 
 use neighbour::Neighbour;
-use plan::{Measure, PEERS, Peer, Rhythm, Row, SETS, Set};
+use plan::{Measure, PEERS, Part, Peer, Rhythm, Row, SETS, Set};
 use results::{Machine, Measurement, PeerFacts, Results, RowFacts};
 use server::{Server, Workshop};
 
@@ -85,7 +84,7 @@ async fn rounds(arguments: &Bench) -> Result<Results> {
         cache: arguments.cache.clone(),
         programs: arguments.programs.clone(),
     };
-    let chosen: Vec<&Peer> = PEERS.iter().filter(|peer| is_chosen(peer.name, arguments)).collect();
+    let chosen: Vec<&Peer> = PEERS.iter().filter(|peer| is_chosen(peer, arguments)).collect();
     if let Some(unknown) = arguments.only.iter().find(|name| PEERS.iter().all(|it| it.name != **name)) {
         bail!("there is no peer {unknown}");
     }
@@ -129,11 +128,11 @@ async fn rounds(arguments: &Bench) -> Result<Results> {
     })
 }
 
-fn is_chosen(name: &str, arguments: &Bench) -> bool {
+fn is_chosen(peer: &Peer, arguments: &Bench) -> bool {
     match arguments.only.as_slice() {
-        [] if arguments.quick => ["fanfare", "fanfare-tls", "floor1", "floor8"].contains(&name),
-        [] => true,
-        only => only.iter().any(|it| it == name),
+        [] if arguments.quick => ["fanfare", "fanfare-tls", "floor1", "floor8"].contains(&peer.name),
+        [] => peer.part == Part::Always,
+        only => only.iter().any(|it| it == peer.name),
     }
 }
 
@@ -208,7 +207,6 @@ async fn play_on(
     set: &Set,
     done: &mut Vec<Measurement>,
 ) -> Result<()> {
-    let protocol = peer.dialect.protocol();
     let common = Common {
         url: server.urls.clone(),
         authority: server.authority.as_ref().map(Authority::file),
@@ -230,7 +228,8 @@ async fn play_on(
     if idle {
         done.push(opening.measurement(set, &crowd, settled(&server.pids).await?));
     }
-    hire(&mut crowd, &common, protocol, server).await?;
+    let publisher = peer.publishes.unwrap_or(peer.dialect);
+    hire(&mut crowd, &Common { protocol: publisher, ..common.clone() }, server).await?;
     let work = Work {
         payload_bytes: PAYLOAD_BYTES,
         pace: Pace::InFlight(1),
@@ -265,8 +264,8 @@ async fn play_on(
     Ok(())
 }
 
-async fn hire(crowd: &mut Crowd, common: &Common, protocol: &dyn Protocol, server: &Server) -> Result<()> {
-    let by = match protocol.posts() {
+async fn hire(crowd: &mut Crowd, common: &Common, server: &Server) -> Result<()> {
+    let by = match common.protocol.protocol().posts() {
         Some(post) => Hiring::Post { url: &server.http, key: None, post },
         None => Hiring::Lines(1),
     };

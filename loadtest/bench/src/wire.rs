@@ -66,8 +66,13 @@ pub(crate) fn scan(bytes: &[u8]) -> Result<Scanned<'_>, WireError> {
 }
 
 /// Appends a client's text frame.
-pub(crate) fn write_text(text: &str, output: &mut Vec<u8>) {
-    write_frame(OpCode::Data(Data::Text), text.as_bytes(), output);
+pub(crate) fn write_text(text: &[u8], output: &mut Vec<u8>) {
+    write_frame(OpCode::Data(Data::Text), text, output);
+}
+
+/// Appends a client's binary frame.
+pub(crate) fn write_binary(payload: &[u8], output: &mut Vec<u8>) {
+    write_frame(OpCode::Data(Data::Binary), payload, output);
 }
 
 /// Appends the answer to a ping.
@@ -118,7 +123,7 @@ mod tests {
     #[test]
     fn what_a_client_writes_is_masked_and_reads_back() {
         let mut bytes = Vec::new();
-        write_text("hello, world", &mut bytes);
+        write_text(b"hello, world", &mut bytes);
         assert!(matches!(scan(&bytes), Err(WireError::Masked)));
         let (mask, masked) = bytes[2..].split_at(4);
         let text: Vec<u8> = masked.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask).collect();

@@ -5,11 +5,14 @@
  */
 
 import assert from 'node:assert/strict';
-import { mkdir } from 'node:fs/promises';
+import { mkdir, readFile } from 'node:fs/promises';
+import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { chromium } from 'playwright-core';
 
 export const WAIT_MS = 20_000;
+
+const axe = await readFile(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 
 const FLAGS = [
   '--no-sandbox',
@@ -63,6 +66,17 @@ export class Tabs {
     await Promise.all(this.#contexts.map((context) => context.close()));
     assert.deepEqual(this.#faults, [], 'the browser complained');
   }
+}
+
+/** Fails on what axe finds wrong for people who do not see, or see little contrast. */
+export async function accessible(page) {
+  await page.evaluate(axe);
+  const found = await page.evaluate(async () => {
+    document.getAnimations().forEach((it) => it.finish());
+    const { violations } = await window.axe.run({ resultTypes: ['violations'] });
+    return violations.map(({ id, nodes }) => `${id}: ${nodes.map((it) => `${it.html} ${it.any.map((why) => why.message).join('; ')}`).join(' | ')}`);
+  });
+  assert.deepEqual(found, []);
 }
 
 /** Keeps a picture for a person to look at, where one was asked for. */

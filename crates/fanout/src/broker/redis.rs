@@ -37,7 +37,10 @@
 //! [`pubsub`] has other words; every server has connections of its own. The link is up when it is up to all of them. While one is
 //! away, calls for its channels fail, and the other channels go on.
 //!
-//! **Deliberately absent:** TLS (`rediss:` URLs are refused).
+//! **TLS.** `rediss:` in the URLs has every connection go over it, to servers that are named by others as well. A certificate is
+//! always checked, for the name or the address that the server was found under.
+//!
+//! [`servers`] takes who is no broker to a server in the same way.
 
 mod backoff;
 mod envelope;
@@ -53,6 +56,7 @@ mod resp;
 mod route;
 mod scripts;
 mod server;
+mod servers;
 mod watch;
 
 use std::collections::HashSet;
@@ -68,6 +72,7 @@ use fanfare_protocol::publication::{Draft, Position};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, join_all};
 use parking_lot::{Mutex, RwLock};
+use tokio_rustls::rustls::ClientConfig;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
@@ -80,6 +85,7 @@ use link::Board;
 use pipe::PIPELINE_MAX;
 use pubsub::Pubsub;
 use route::{Layout, Map, PlaceId, Topology};
+pub use servers::{RedisLine, RedisServers, RedisWay};
 
 /// How the servers are arranged.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,9 +109,11 @@ pub enum RedisMode {
 pub struct RedisOptions {
     /// How the servers are arranged.
     pub mode: RedisMode,
-    /// `redis://[user][:password@]host[:port][/database]`, as many as the mode takes. Never printed: they may hold
-    /// passwords.
+    /// `redis://[user][:password@]host[:port][/database]`, or `rediss://…` over TLS, as many as the mode takes. Never printed:
+    /// they may hold passwords.
     pub urls: Vec<String>,
+    /// Whom to believe over TLS. `None` where no URL says `rediss://`.
+    pub tls: Option<Arc<ClientConfig>>,
     /// What all keys start with, 1 to 64 bytes of printable ASCII without braces: clusters that share a Redis differ in it.
     pub prefix: String,
     /// The longest that Redis may take to answer anything, or to be connected to, before it counts as away.
@@ -142,10 +150,14 @@ pub enum RedisOptionsError {
     #[error("there is no URL of a redis")]
     NoUrl,
     /// A URL that does not lead to a Redis. The URL is not quoted: it may hold a password.
-    #[error(
-        "a URL of redis reads redis://[user][:password@]host[:port][/database] (TLS is not supported yet)"
-    )]
+    #[error("a URL of redis reads redis://[user][:password@]host[:port][/database], or rediss://… over TLS")]
     Url,
+    /// TLS, with nobody to believe.
+    #[error("a URL of redis says rediss://, and no authority is trusted")]
+    Trust,
+    /// Some over TLS and some not.
+    #[error("all URLs of redis begin with rediss://, or none does")]
+    Mixed,
     /// A database, which Redis Cluster does not have.
     #[error("redis cluster has no databases: a URL of one ends with the port")]
     Database,
@@ -177,6 +189,37 @@ struct Shared {
 }
 
 impl Shared {
+    /// Reads the options, and has it followed where servers are until the token that is returned is cancelled.
+    fn of(
+        options: &RedisOptions,
+        metrics: Arc<Metrics>,
+        tasks: &TaskTracker,
+        shutdown: CancellationToken,
+    ) -> Result<(Arc<Self>, CancellationToken), RedisOptionsError> {
+        let Map { topology, guide } = Map::of(&options.mode, &options.urls, options.tls.as_ref())?;
+        let keys = Keys::new(&options.prefix).ok_or(RedisOptionsError::Prefix)?;
+        let following = shutdown.child_token();
+        let shared = Arc::new(Self {
+            keys,
+            pubsub: if options.mode == RedisMode::Cluster { Pubsub::Shard } else { Pubsub::Plain },
+            timeout: options.timeout,
+            ping_interval: options.ping_interval,
+            node: options.node.clone(),
+            layout: RwLock::new(topology.layout()),
+            wanted: topology.changes().is_some().then(Mutex::default),
+            topology,
+            watched: Mutex::default(),
+            losses: AtomicU64::new(0),
+            metrics,
+            tasks: tasks.clone(),
+            shutdown,
+        });
+        if let Some(guide) = guide {
+            tasks.spawn(following.clone().run_until_cancelled_owned(guide.follow(shared.clone())));
+        }
+        Ok((shared, following))
+    }
+
     fn layout(&self) -> Arc<Layout> {
         self.layout.read().clone()
     }
@@ -262,29 +305,9 @@ impl RedisBroker {
         tasks: &TaskTracker,
         shutdown: CancellationToken,
     ) -> Result<Self, RedisOptionsError> {
-        let Map { topology, guide } = Map::of(&options.mode, &options.urls)?;
-        let keys = Keys::new(&options.prefix).ok_or(RedisOptionsError::Prefix)?;
-        let board = Board::new(metrics.clone());
-        let layouts = topology.changes();
-        let following = shutdown.child_token();
-        let shared = Arc::new(Shared {
-            keys,
-            pubsub: if options.mode == RedisMode::Cluster { Pubsub::Shard } else { Pubsub::Plain },
-            timeout: options.timeout,
-            ping_interval: options.ping_interval,
-            node: options.node.clone(),
-            layout: RwLock::new(topology.layout()),
-            wanted: layouts.is_some().then(Mutex::default),
-            topology,
-            watched: Mutex::default(),
-            losses: AtomicU64::new(0),
-            metrics,
-            tasks: tasks.clone(),
-            shutdown,
-        });
-        if let Some(guide) = guide {
-            tasks.spawn(following.clone().run_until_cancelled_owned(guide.follow(shared.clone())));
-        }
+        let (shared, following) = Shared::of(options, metrics, tasks, shutdown)?;
+        let board = Board::new(shared.metrics.clone());
+        let layouts = shared.topology.changes();
         let fleet = Arc::new(Fleet::start(&shared, &board, lanes));
         if let Some(layouts) = layouts {
             tasks.spawn(following.clone().run_until_cancelled_owned(fleet.clone().follow(layouts)));
@@ -294,7 +317,7 @@ impl RedisBroker {
 
     /// A line to each server, wherever it is at the time.
     pub(crate) fn switchboard(&self) -> Switchboard {
-        Switchboard::new(&self.shared)
+        Switchboard::new(&self.shared, "presence")
     }
 }
 

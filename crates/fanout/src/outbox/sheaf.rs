@@ -1,5 +1,6 @@
 //! Publications of one channel as many subscribers are written them: their frames in a row, for one write each.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -92,14 +93,15 @@ impl Sheaf {
 /// The sheaves of a run of publications, each put together for the first subscriber of its form.
 #[derive(Debug)]
 pub(crate) struct Sheaves<'a> {
-    publications: &'a [Arc<Publication>],
+    publications: Cow<'a, [Arc<Publication>]>,
     /// The sessions that some of them are not for.
     excluded: Vec<SessionId>,
     known: Vec<(Form, Option<Arc<Sheaf>>)>,
 }
 
 impl<'a> Sheaves<'a> {
-    pub(crate) fn of(publications: &'a [Arc<Publication>]) -> Self {
+    pub(crate) fn of(publications: impl Into<Cow<'a, [Arc<Publication>]>>) -> Self {
+        let publications = publications.into();
         let excluded = publications.iter().filter_map(|publication| publication.exclude).collect();
         Self { publications, excluded, known: Vec::new() }
     }
@@ -124,7 +126,7 @@ impl<'a> Sheaves<'a> {
         if let Some((_, sheaf)) = self.known.iter().find(|(known, _)| *known == form) {
             return sheaf.clone();
         }
-        let sheaf = Sheaf::of(self.publications, form).map(Arc::new);
+        let sheaf = Sheaf::of(&self.publications, form).map(Arc::new);
         self.known.push((form, sheaf.clone()));
         sheaf
     }

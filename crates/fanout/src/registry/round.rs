@@ -40,7 +40,7 @@ use fanfare_protocol::time::UnixMicros;
 use fanfare_protocol::{Form, Publication, SessionId};
 use tokio::time::Instant;
 
-use super::{Crowd, Gate, Member, Members, Subscribers};
+use super::{Crowd, Filters, Gate, Link, Member, Members, Run, Subscribers, Told, apart};
 use crate::outbox::{Claim, Queued, Sheaf};
 
 /// The members that have their turn in a step: some 300 µs of writing, for which everybody else on this worker waits.
@@ -57,6 +57,8 @@ const BYTES: usize = 512 * 1024;
 pub(super) struct Round {
     /// What is on its way, as it came.
     publications: VecDeque<Arc<Publication>>,
+    /// How the last of them, or all, are told to those who have agreed to differences; of none while nobody has.
+    links: VecDeque<Link>,
     /// How far each of them is.
     legs: VecDeque<Leg>,
     /// Where in the crowd it is whose turn.
@@ -78,13 +80,19 @@ struct Leg {
 
 impl Round {
     /// Sends publications on their way, in this order.
-    pub(super) fn begin(&mut self, publications: &[Arc<Publication>], members: usize) {
+    pub(super) fn begin(&mut self, publications: &[Arc<Publication>], links: Vec<Link>, members: usize) {
         let began = Instant::now();
         self.newest += publications.len() as u64;
         // Nobody needs more than a whole round; so the newest is the last to be done.
         self.legs.iter_mut().for_each(|leg| leg.left = leg.left.min(members));
         self.publications.extend(publications.iter().cloned());
+        self.links.extend(links);
         self.legs.extend(publications.iter().map(|_| Leg { left: members, receivers: 0, began }));
+    }
+
+    /// Nobody is told differences any more.
+    pub(super) fn forget_links(&mut self) {
+        self.links = VecDeque::new();
     }
 
     /// Whether nothing is on its way.
@@ -116,10 +124,19 @@ impl Round {
     }
 
     /// Queues for a member what is on its way to it.
-    pub(super) fn catch_up(&mut self, member: &mut Member) -> Queued {
+    pub(super) fn catch_up(&mut self, member: &mut Member, filters: &Filters) -> Queued {
         let from = unheard(member, self.newest, self.publications.len());
         match &mut member.gate {
-            Gate::Live => member.outbox.offer(&self.publications.make_contiguous()[from..], member.overflow),
+            Gate::Live if member.told == Told::Alike => {
+                member.outbox.offer(&self.publications.make_contiguous()[from..], member.overflow)
+            }
+            Gate::Live if from == self.publications.len() => Queued::default(),
+            Gate::Live => {
+                let (publications, links) =
+                    (self.publications.make_contiguous(), self.links.make_contiguous());
+                let told = apart(member, filters, Run { publications, links }.after(from));
+                member.outbox.offer(&told, member.overflow)
+            }
             Gate::Entered(entered) => {
                 entered.since.extend(self.publications.range(from..).cloned());
                 Queued::default()
@@ -128,8 +145,9 @@ impl Round {
         }
     }
 
-    fn step(&mut self, members: &mut Members, slice: &mut Slice) {
+    fn step(&mut self, members: &mut Members, filters: &Filters, slice: &mut Slice) {
         let publications = &*self.publications.make_contiguous();
+        let run = Run { publications, links: self.links.make_contiguous() };
         slice.excluded.extend(publications.iter().filter_map(|publication| publication.exclude));
         let most = self.legs.back().map_or(0, |leg| leg.left.min(members.len()).min(MEMBERS));
         let (mut turns, mut heard_from) = (0, (0, 0));
@@ -148,7 +166,7 @@ impl Round {
                         heard_from = (from, 0);
                     }
                     heard_from.1 += 1;
-                    slice.take(member, publications, from);
+                    slice.take(member, filters, &run, from);
                 }
                 Gate::Entered(entered) => entered.since.extend_from_slice(&publications[from..]),
                 Gate::Joining | Gate::Lost => {}
@@ -160,6 +178,9 @@ impl Round {
             let Some(leg) = self.legs.pop_front() else { break };
             debug_assert!(self.all_have_heard_first(members), "it has been all the way round");
             self.publications.pop_front();
+            if self.links.len() > self.publications.len() {
+                self.links.pop_front();
+            }
             slice.done.push((leg.receivers, leg.began.elapsed()));
         }
     }
@@ -235,8 +256,8 @@ impl Walk {
     /// still.
     pub(crate) fn step(&mut self, slice: &mut Slice) -> bool {
         let mut crowd = self.subscribers.0.lock();
-        if let Crowd { members, round: Some(round), .. } = &mut *crowd {
-            round.step(members, slice);
+        if let Crowd { members, round: Some(round), filters, .. } = &mut *crowd {
+            round.step(members, filters, slice);
             self.on_their_way = round.publications.len();
             if self.is_hand && self.on_their_way == 0 {
                 round.hands -= 1;
@@ -251,8 +272,8 @@ impl Walk {
 pub(crate) struct Slice {
     /// The sessions that something on its way is not for.
     excluded: Vec<SessionId>,
-    /// What is written, by the form and by where it begins among what is on its way; nothing where it is better queued.
-    sheaves: Vec<(Form, usize, Option<Sheaf>)>,
+    /// What is written, by whom it is for; nothing where it is better queued.
+    sheaves: Vec<(Audience, Option<Sheaf>)>,
     claims: Vec<(Claim, usize)>,
     wakers: Vec<Waker>,
     queued: Queued,
@@ -261,9 +282,19 @@ pub(crate) struct Slice {
     done: Vec<(u64, Duration)>,
 }
 
+/// What members have in common who are written the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Audience {
+    form: Form,
+    /// Where what is for them begins among what is on its way.
+    from: usize,
+    /// How the first of it is told.
+    told: Told,
+}
+
 impl Slice {
-    fn take(&mut self, member: &Member, publications: &[Arc<Publication>], from: usize) {
-        if from == publications.len() {
+    fn take(&mut self, member: &mut Member, filters: &Filters, run: &Run<'_>, from: usize) {
+        if from == run.publications.len() {
             return;
         }
         let outbox = &member.outbox;
@@ -271,26 +302,41 @@ impl Slice {
         let is_same_for_all =
             member.overflow != Overflow::Conflate && !self.excluded.contains(&outbox.session());
         if is_same_for_all
-            && let Some(index) = self.sheaf(publications, outbox.form(), from)
+            && let Some(index) = self.sheaf(run, outbox.form(), from, member.told)
             && let Some(claim) = outbox.claim()
         {
-            self.bytes += self.sheaves[index].2.as_ref().map_or(0, |sheaf| sheaf.bytes().len());
+            self.bytes += self.sheaves[index].1.as_ref().map_or(0, |sheaf| sheaf.bytes().len());
             self.claims.push((claim, index));
+            if member.told == Told::Whole {
+                member.told = Told::Difference;
+            }
             return;
         }
-        let (queued, waker) = outbox.offer_asleep(&publications[from..], member.overflow);
+        let (queued, waker) = match member.told {
+            Told::Alike => outbox.offer_asleep(&run.publications[from..], member.overflow),
+            _ => offer_apart(member, filters, run.after(from)),
+        };
         self.queued += queued;
         self.wakers.extend(waker);
     }
 
-    /// Which sheaf it is that a member of this form is written; none where its frames are better queued.
-    fn sheaf(&mut self, publications: &[Arc<Publication>], form: Form, from: usize) -> Option<usize> {
-        let known = self.sheaves.iter().rposition(|(of, begins, _)| (*of, *begins) == (form, from));
+    /// Which sheaf it is that members of this form are written, who are told so from there on; none where its frames are better
+    /// queued.
+    fn sheaf(&mut self, run: &Run<'_>, form: Form, from: usize, told: Told) -> Option<usize> {
+        let audience = Audience { form, from, told };
+        let known = self.sheaves.iter().rposition(|(of, _)| *of == audience);
         let index = known.unwrap_or_else(|| {
-            self.sheaves.push((form, from, Sheaf::of(&publications[from..], form)));
+            let sheaf = match told {
+                Told::Alike => Sheaf::of(&run.publications[from..], form),
+                Told::Filtered => None, // Each of them has its own.
+                Told::Whole | Told::Difference => {
+                    Sheaf::of(&run.after(from).told(form.encoding(), told), form)
+                }
+            };
+            self.sheaves.push((audience, sheaf));
             self.sheaves.len() - 1
         });
-        self.sheaves[index].2.is_some().then_some(index)
+        self.sheaves[index].1.is_some().then_some(index)
     }
 
     /// Writes, wakes and counts.
@@ -298,7 +344,7 @@ impl Slice {
         let mut writes = 0;
         let mut claims = self.claims.drain(..).peekable();
         while let Some((claim, index)) = claims.next() {
-            let sheaf = self.sheaves[index].2.as_ref().expect("who was claimed for it");
+            let sheaf = self.sheaves[index].1.as_ref().expect("who was claimed for it");
             let whole = sheaf.bytes().len();
             let bytes = claim.write(sheaf);
             if bytes == whole {
@@ -326,6 +372,13 @@ impl Slice {
         self.sheaves.clear();
         self.bytes = 0;
     }
+}
+
+/// Queues what is told otherwise than everybody is.
+#[cold]
+fn offer_apart(member: &mut Member, filters: &Filters, run: Run<'_>) -> (Queued, Option<Waker>) {
+    let told = apart(member, filters, run);
+    member.outbox.offer_asleep(&told, member.overflow)
 }
 
 #[cfg(test)]

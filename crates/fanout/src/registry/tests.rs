@@ -6,6 +6,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 
 use fanfare_protocol::publication::{Draft, Epoch, Offset, Payload};
+use fanfare_protocol::tags::{Tags, Test};
 use fanfare_protocol::time::UnixMicros;
 use fanfare_protocol::{Encoding, SessionId};
 
@@ -40,9 +41,8 @@ fn publication(channel: &Channel, number: usize, exclude: Option<SessionId>) -> 
 
 /// Joins a channel without history, and enters it.
 fn join(registry: &Registry, channel: &Channel, outbox: &Arc<Outbox>) -> Joined {
-    let terms = Terms::default();
-    let joined = registry.join(channel, outbox, &terms);
-    let entering = registry.enter(channel, outbox.id(), terms.start, false);
+    let joined = registry.join(channel, outbox, Terms::default());
+    let entering = registry.enter(channel, outbox.id(), Start::Live, false);
     assert!(matches!(entering, Entering::Entered(None)), "{entering:?}");
     joined
 }
@@ -100,7 +100,7 @@ fn nothing_is_delivered_before_the_reply() {
     let registry = Registry::new();
     let (room, one) = (channel("room:1"), outbox());
     let number = |number| [publication(&room, number, None)];
-    registry.join(&room, &one, &Terms::default());
+    registry.join(&room, &one, Terms::default());
     assert_eq!(registry.hear(&room, &number(1)), Delivered::default(), "nobody has entered");
     join(&registry, &room, &one);
     assert_eq!(registry.hear(&room, &number(2)), Delivered::default());
@@ -196,7 +196,7 @@ fn since(offset: u64) -> Terms {
 
 /// Joins and enters a channel with history that stands at 3; returns who reads it.
 fn stand_at_three(registry: &Registry, room: &Channel, outbox: &Arc<Outbox>) -> Reader {
-    registry.join(room, outbox, &since(1));
+    registry.join(room, outbox, since(1));
     let Entering::Wait { mut answer, start_reading } =
         registry.enter(room, outbox.id(), since(1).start, false)
     else {
@@ -240,7 +240,7 @@ fn everyone_is_told_of_a_gap_once() {
     let (room, live, entered) = (channel("room:1"), outbox(), outbox());
     stand_at_three(&registry, &room, &live);
     let _ = registry.go_live(&room, live.id(), reply()).unwrap();
-    registry.join(&room, &entered, &since(3));
+    registry.join(&room, &entered, since(3));
     registry.enter(&room, entered.id(), since(3).start, false);
     let reader = registry.hear(&room, &[placed(&room, 7)]).start_reading.expect("there is a gap");
     let reading = reader.next().expect("it is to be closed");
@@ -279,7 +279,7 @@ fn whoever_joins_twice_goes_on_hearing() {
     let (room, one) = (channel("room:1"), outbox());
     stand_at_three(&registry, &room, &one);
     let _ = registry.go_live(&room, one.id(), reply()).unwrap();
-    assert_eq!(registry.join(&room, &one, &since(1)), Joined::Already);
+    assert_eq!(registry.join(&room, &one, since(1)), Joined::Already);
     let entering = registry.enter(&room, one.id(), since(2).start, false);
     assert!(matches!(entering, Entering::Entered(Some(_))), "{entering:?}");
     registry.hear(&room, &[placed(&room, 4)]);
@@ -296,7 +296,7 @@ fn whoever_comes_during_a_read_waits_for_the_next() {
     let reader = stand_at_three(&registry, &room, &one);
     registry.hear(&room, &[placed(&room, 5)]);
     let reading = reader.next().expect("a gap is to be closed");
-    registry.join(&room, &two, &since(6));
+    registry.join(&room, &two, since(6));
     let Entering::Wait { mut answer, start_reading: None } =
         registry.enter(&room, two.id(), since(6).start, false)
     else {
@@ -315,7 +315,7 @@ fn whoever_comes_during_a_read_waits_for_the_next() {
 fn whoever_waits_is_told_that_a_read_has_failed() {
     let registry = Registry::new();
     let (room, one) = (channel("room:1"), outbox());
-    registry.join(&room, &one, &since(1));
+    registry.join(&room, &one, since(1));
     let Entering::Wait { mut answer, start_reading } = registry.enter(&room, one.id(), since(1).start, false)
     else {
         panic!("nothing is known of the stream yet")
@@ -338,7 +338,7 @@ fn a_page_is_not_shown_to_a_stream_that_has_taken_the_name() {
     registry.hear(&room, &[placed(&room, 5)]);
     let reading = old.next().expect("a gap is to be closed");
     registry.leave(&room, one.id());
-    registry.join(&room, &one, &since(3));
+    registry.join(&room, &one, since(3));
     let Entering::Wait { mut answer, start_reading } = registry.enter(&room, one.id(), since(3).start, false)
     else {
         panic!("nothing is known of the new stream yet")
@@ -502,4 +502,65 @@ fn a_replay_that_is_too_long_to_wait_is_not_begun() {
         assert_eq!(replay, missed[10 - room_for..], "{room_for}: the newest");
         assert!(outbox.replay(&replay).is_ok(), "{room_for}");
     }
+}
+
+/// What a subscriber hears whose filter lets through what is marked `even`, beside one that hears everything.
+#[test]
+fn a_filter_lets_through_what_it_says_live_and_replayed_in_crowds_of_every_size() {
+    let even = Filter::Tag { key: "even".into(), test: Test::Present };
+    let marked = |room: &Channel, offset: usize| {
+        let tags = if offset.is_multiple_of(2) { Tags::parse([("even", "")]).unwrap() } else { Tags::NONE };
+        let draft = draft(room, offset, None);
+        let payload = draft.payload.clone().tagged(tags);
+        let position = Position { epoch: Epoch(1), offset: Offset(offset as u64) };
+        Arc::new(Publication::new(Draft { payload, ..draft }, Some(position)))
+    };
+    for others in [0, SMALL + 1] {
+        let (registry, room) = (Registry::new(), channel("room:1"));
+        let crowd: Vec<_> = (0..others).map(|_| outbox()).collect();
+        for other in &crowd {
+            join(&registry, &room, other);
+            let _ = registry.go_live(&room, other.id(), reply());
+        }
+        let (all, some) = (outbox(), outbox());
+        join(&registry, &room, &all);
+        let terms = Terms { filter: Some(Arc::new(even.clone())), ..Terms::default() };
+        registry.join(&room, &some, terms);
+        assert!(matches!(registry.enter(&room, some.id(), Start::Live, false), Entering::Entered(None)));
+        let hear = |offsets: RangeInclusive<usize>| {
+            let run: Vec<_> = offsets.map(|offset| marked(&room, offset)).collect();
+            let mut walk = registry.hear(&room, &run).walk;
+            while let Some(round) = &mut walk
+                && round.step(&mut Slice::default())
+            {}
+        };
+        hear(1..=3);
+        for outbox in [&all, &some] {
+            let _ = registry.go_live(&room, outbox.id(), reply());
+        }
+        hear(4..=4);
+        hear(5..=7);
+        let expected = |is: fn(&usize) -> bool| -> Vec<_> {
+            std::iter::once(None).chain((1..=7).filter(is).map(Some)).collect()
+        };
+        assert_eq!(heard(&all), expected(|_| true), "among {others}");
+        assert_eq!(heard(&some), expected(|offset| offset.is_multiple_of(2)), "among {others}");
+        registry.leave(&room, some.id());
+        assert!(registry.find(&room).unwrap().0.lock().filters.is_none());
+    }
+    let (registry, room, one) = (Registry::new(), channel("room:1"), outbox());
+    let filter = Some(Arc::new(even));
+    registry.join(&room, &one, Terms { filter, ..since(1) });
+    let Entering::Wait { start_reading: Some(reader), .. } =
+        registry.enter(&room, one.id(), since(1).start, false)
+    else {
+        panic!("it waits for a read")
+    };
+    let reading = reader.next().expect("a read is wanted");
+    let publications = (1..=5).map(|offset| marked(&room, offset)).collect();
+    assert_eq!(reader.learn(reading, Page { epoch: Epoch(1), top: Offset(5), publications }).receivers, 0);
+    let entering = registry.enter(&room, one.id(), since(1).start, true);
+    assert!(matches!(entering, Entering::Entered(Some(Entry { recovered: true, .. }))), "{entering:?}");
+    let _ = registry.go_live(&room, one.id(), reply());
+    assert_eq!(heard(&one), [None, Some(2), Some(4)]);
 }

@@ -343,6 +343,7 @@ pub(crate) fn options(mode: RedisMode, urls: Vec<String>, node: &str) -> RedisOp
     RedisOptions {
         mode,
         urls,
+        tls: None,
         prefix: "test".into(),
         timeout: Duration::from_secs(5),
         ping_interval: Duration::from_secs(1),

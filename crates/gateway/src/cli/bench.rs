@@ -71,9 +71,6 @@ pub(super) struct Load {
     /// What the names of the channels begin with: their namespace, and whatever a token allows.
     #[arg(long, value_name = "NAME", default_value = "bench:load")]
     channel: String,
-    /// Print the result as a JSON object.
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
     remote: Remote,
 }
@@ -96,7 +93,7 @@ struct Tally {
 }
 
 /// Makes the load, and prints what came of it.
-pub(super) fn run(load: &Load) -> anyhow::Result<()> {
+pub(super) fn run(load: &Load, json: bool) -> anyhow::Result<()> {
     if load.channels > load.connections {
         bail!(
             "--channels {}: there are {} subscribers, and a channel has at least one",
@@ -107,7 +104,7 @@ pub(super) fn run(load: &Load) -> anyhow::Result<()> {
     let _ = rlimit::increase_nofile_limit(u64::MAX); // Where that is not enough connecting says so.
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let report = runtime.block_on(load.go())?;
-    print(&if load.json { format!("{report}\n") } else { for_people(&report) });
+    print(&if json { format!("{report}\n") } else { for_people(&report) })?;
     let count = |name: &str| report[name].as_u64().unwrap_or_default();
     if count("published") == 0 || count("failed") + count("lost") + count("disordered") > 0 {
         bail!("not everything was published and heard once: see above");

@@ -36,10 +36,12 @@ impl Caller {
         };
         let answer =
             self.post(authority.host(), authority.port_u16().unwrap_or(80), method, &body.to_string());
-        let (status, answer) = answer.with_context(|| self.api.clone())?;
+        let (status, answer) = answer
+            .with_context(|| format!("{} (--api takes the internal listener of a running node)", self.api))?;
         if status != "200" {
             let told = answer["message"].as_str().unwrap_or("no reason is given");
-            bail!("{}/api/{method} answers {status}: {told}", self.api);
+            let hint = if status == "401" { " (--key-file names the file of a key)" } else { "" };
+            bail!("{}/api/{method} answers {status}: {told}{hint}", self.api);
         }
         Ok(answer)
     }

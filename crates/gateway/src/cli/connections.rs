@@ -1,19 +1,20 @@
 //! `fanfare connections` and `fanfare channels`: who is there, and what is heard, on all nodes.
 
+use std::io::IsTerminal as _;
+
 use anyhow::Context as _;
 use clap::Args;
 use serde_json::{Map, Value, json};
 
 use super::caller::{Caller, cell, table};
-use super::print;
+use super::{answer, print};
 
 /// Which connections.
 #[derive(Debug, Args)]
-#[expect(clippy::struct_excessive_bools, reason = "flags are")]
 #[command(after_help = "Examples:
   fanfare connections                                the first hundred
   fanfare connections --user ann                     those of a user
-  fanfare connections --channel room:1 --all --json  all that hear a channel, a line each
+  fanfare connections --channel room:1 --all --json  all that hear a channel, an object each
   fanfare connections --session 6b1e4f0a92d78938c1a552e37d9004bf
   fanfare connections --api http://10.0.0.7:8001 --key-file /run/secrets/fanfare")]
 pub(super) struct Wanted {
@@ -32,15 +33,12 @@ pub(super) struct Wanted {
     /// List all, however many.
     #[arg(long, conflicts_with = "limit")]
     all: bool,
-    /// Print a JSON object a line.
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
     caller: Caller,
 }
 
 /// Lists connections, page by page.
-pub(super) fn run(wanted: &Wanted) -> anyhow::Result<()> {
+pub(super) fn run(wanted: &Wanted, json: bool) -> anyhow::Result<()> {
     let mut filter = Map::new();
     let given = [("user", &wanted.user), ("session", &wanted.session), ("channel", &wanted.channel)];
     for (name, value) in given {
@@ -48,25 +46,28 @@ pub(super) fn run(wanted: &Wanted) -> anyhow::Result<()> {
     }
     let mut left = if wanted.all { usize::MAX } else { wanted.limit };
     let (mut rows, mut unanswered, mut is_more) = (Vec::new(), Vec::new(), true);
+    let progress = Progress::default();
     while left > 0 && is_more {
         filter.insert("limit".into(), json!(left.min(1000)));
         let page = wanted.caller.call("connections", &Value::Object(filter.clone()))?;
         let found = page["connections"].as_array().context("the answer has no connections")?;
         left = left.saturating_sub(found.len());
-        if wanted.json {
-            found.iter().for_each(|connection| print(&format!("{connection}\n")));
+        if json {
+            found.iter().try_for_each(answer)?;
         } else {
             rows.extend(found.iter().map(row));
+            progress.shows(rows.len());
         }
         unanswered.extend(page["unanswered"].as_array().into_iter().flatten().map(cell));
         is_more = page["next"].is_string();
         filter.insert("after".into(), page["next"].clone());
     }
-    if !wanted.json {
+    progress.ends();
+    if !json {
         print(&table(
             &["SESSION", "USER", "NODE", "ADDRESS", "TRANSPORT", "PROTOCOL", "QUEUED", "CHANNELS"],
             &rows,
-        ));
+        ))?;
     }
     if is_more {
         eprintln!("there are more: --limit, or --all");
@@ -79,6 +80,31 @@ pub(super) fn run(wanted: &Wanted) -> anyhow::Result<()> {
         unanswered.join(", ")
     );
     Ok(())
+}
+
+/// How many have been found, on a terminal: a list of all may take a while.
+struct Progress {
+    is_shown: bool,
+}
+
+impl Default for Progress {
+    fn default() -> Self {
+        Self { is_shown: std::io::stderr().is_terminal() }
+    }
+}
+
+impl Progress {
+    fn shows(&self, found: usize) {
+        if self.is_shown {
+            eprint!("\r{found} connections so far\u{1b}[K");
+        }
+    }
+
+    fn ends(&self) {
+        if self.is_shown {
+            eprint!("\r\u{1b}[K");
+        }
+    }
 }
 
 fn row(connection: &Value) -> Vec<String> {
@@ -100,23 +126,18 @@ pub(super) struct Pattern {
     /// Those of this name, in which * stands for any characters.
     #[arg(value_name = "PATTERN", default_value = "*")]
     pattern: String,
-    /// Print a JSON object a line.
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
     caller: Caller,
 }
 
 /// Lists channels, those that most connections hear first.
-pub(super) fn run_channels(wanted: &Pattern) -> anyhow::Result<()> {
+pub(super) fn run_channels(wanted: &Pattern, json: bool) -> anyhow::Result<()> {
     let channels = channels(&wanted.caller, &wanted.pattern)?;
-    if wanted.json {
-        channels.iter().for_each(|channel| print(&format!("{channel}\n")));
-        return Ok(());
+    if json {
+        return channels.iter().try_for_each(answer);
     }
     let row = |channel: &Value| ["channel", "users", "connections"].map(|name| cell(&channel[name])).to_vec();
-    print(&table(&["CHANNEL", "USERS", "CONNECTIONS"], &channels.iter().map(row).collect::<Vec<_>>()));
-    Ok(())
+    print(&table(&["CHANNEL", "USERS", "CONNECTIONS"], &channels.iter().map(row).collect::<Vec<_>>()))
 }
 
 /// The channels of a pattern, those that most connections hear first.

@@ -6,12 +6,15 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use http::Uri;
+use serde_json::json;
+
+use super::answer;
 
 /// How long connecting, and each read after it, may take.
 const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Succeeds when a GET of `url` answers 200.
-pub(super) fn check(url: &str) -> anyhow::Result<()> {
+pub(super) fn run(url: &str, json: bool) -> anyhow::Result<()> {
     let uri: Uri = url.parse().with_context(|| format!("{url:?} is not a URL"))?;
     let (Some("http"), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
         bail!("{url:?} must be a URL such as http://127.0.0.1:8000/health");
@@ -21,7 +24,7 @@ pub(super) fn check(url: &str) -> anyhow::Result<()> {
     if status != "200" {
         bail!("{url} answers {status}");
     }
-    Ok(())
+    if json { answer(&json!({"url": url, "status": 200})) } else { Ok(()) }
 }
 
 fn status(host: &str, port: u16, path: &str) -> anyhow::Result<String> {

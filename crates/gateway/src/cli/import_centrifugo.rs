@@ -10,13 +10,18 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::Args;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
+
+use super::{answer, print};
 
 mod names;
 mod namespaces;
 
 /// What is to be read.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  fanfare import-centrifugo config.json > fanfare.toml
+  fanfare import-centrifugo config.json --json | jq -r '.notes[]'     what has no equivalent")]
 pub(super) struct File {
     /// The configuration of Centrifugo, in JSON.
     #[arg(value_name = "FILE")]
@@ -31,10 +36,13 @@ struct Imported {
 }
 
 /// Reads the file; what is printed is a configuration, what is told is what it lacks.
-pub(super) fn run(file: &File) -> anyhow::Result<String> {
+pub(super) fn run(file: &File, json: bool) -> anyhow::Result<()> {
     let path = file.path.display();
     let text = std::fs::read_to_string(&file.path).with_context(|| format!("{path} cannot be read"))?;
     let imported = import(&text).with_context(|| format!("{path} is no configuration of Centrifugo"))?;
+    if json {
+        return answer(&json!({"toml": imported.toml, "notes": imported.notes}));
+    }
     for note in &imported.notes {
         eprintln!("fanfare: {note}");
     }
@@ -43,7 +51,7 @@ pub(super) fn run(file: &File) -> anyhow::Result<String> {
         writeln!(out, "# {note}").expect("a string takes everything");
     }
     out.push_str(&imported.toml);
-    Ok(out)
+    print(&out)
 }
 
 fn import(text: &str) -> anyhow::Result<Imported> {

@@ -22,15 +22,12 @@ pub(super) struct Wish {
     #[arg(long, value_name = "SECONDS", default_value_t = 600, requires = "level",
         value_parser = clap::value_parser!(u64).range(1..=86_400))]
     seconds: u64,
-    /// Print the answer as a JSON object.
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
     caller: Caller,
 }
 
 /// Asks the node, and prints what it logs now.
-pub(super) fn run(wish: &Wish) -> anyhow::Result<()> {
+pub(super) fn run(wish: &Wish, json: bool) -> anyhow::Result<()> {
     let body = match &wish.level {
         Some(level) => json!({"level": level, "seconds": wish.seconds}),
         None => json!({}),
@@ -38,9 +35,8 @@ pub(super) fn run(wish: &Wish) -> anyhow::Result<()> {
     let answer = wish.caller.call("log", &body)?;
     let level = cell(&answer["level"]);
     print(&match answer["seconds"].as_u64() {
-        _ if wish.json => format!("{answer}\n"),
+        _ if json => format!("{answer}\n"),
         Some(seconds) => format!("{level}, for {seconds} s\n"),
         None => format!("{level}, as configured\n"),
-    });
-    Ok(())
+    })
 }

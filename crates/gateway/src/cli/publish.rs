@@ -28,15 +28,12 @@ pub(super) struct Publication {
     /// Makes it the same publication when it is sent again, on a channel with history.
     #[arg(long, value_name = "KEY")]
     key: Option<String>,
-    /// Print where it stands as a JSON object.
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
     remote: Remote,
 }
 
 /// Publishes, and waits until the broker has taken it.
-pub(super) fn run(publication: &Publication) -> anyhow::Result<()> {
+pub(super) fn run(publication: &Publication, json: bool) -> anyhow::Result<()> {
     if publication.data == "-" && publication.key.is_some() {
         bail!("--key makes all lines the same publication: leave it out, or give the data as an argument");
     }
@@ -44,10 +41,10 @@ pub(super) fn run(publication: &Publication) -> anyhow::Result<()> {
         let client = publication.remote.connect()?;
         if publication.data == "-" {
             for line in std::io::stdin().lock().lines() {
-                publication.send(&client, &line.context("standard input")?).await?;
+                publication.send(&client, &line.context("standard input")?, json).await?;
             }
         } else {
-            publication.send(&client, &publication.data).await?;
+            publication.send(&client, &publication.data, json).await?;
         }
         client.stop().await;
         Ok(())
@@ -55,7 +52,7 @@ pub(super) fn run(publication: &Publication) -> anyhow::Result<()> {
 }
 
 impl Publication {
-    async fn send(&self, client: &Client, data: &str) -> anyhow::Result<()> {
+    async fn send(&self, client: &Client, data: &str, json: bool) -> anyhow::Result<()> {
         let data = match serde_json::from_str::<Box<RawValue>>(data) {
             Ok(json) => json,
             Err(_) => serde_json::value::to_raw_value(data).context("the data")?,
@@ -65,8 +62,7 @@ impl Publication {
             None => client.publish(&self.channel, &data).await,
         };
         let position = placed.map_err(|error| self.explained(error))?;
-        print(&self.report(position));
-        Ok(())
+        print(&self.report(position, json))
     }
 
     fn explained(&self, error: Error) -> anyhow::Error {
@@ -79,8 +75,8 @@ impl Publication {
         }
     }
 
-    fn report(&self, position: Option<Position>) -> String {
-        if self.json {
+    fn report(&self, position: Option<Position>, json: bool) -> String {
+        if json {
             return format!("{}\n", json!({"channel": self.channel, "position": position}));
         }
         match position {

@@ -11,7 +11,6 @@ use serde_json::{Value, json, value::RawValue};
 use super::remote::{Remote, runtime};
 
 /// What to hear.
-#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   fanfare subscribe room:1
@@ -32,27 +31,24 @@ pub(super) struct Wishes {
     /// Tell who comes and goes.
     #[arg(long)]
     presence: bool,
-    /// One JSON object a line, on standard output.
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
     remote: Remote,
 }
 
 /// Prints until ^C, or until the server ends it for good.
-pub(super) fn run(wishes: &Wishes) -> anyhow::Result<()> {
+pub(super) fn run(wishes: &Wishes, json: bool) -> anyhow::Result<()> {
     if wishes.since.is_some() && wishes.channels.len() > 1 {
         bail!("--since is a position of one channel, and there are {}", wishes.channels.len());
     }
     runtime()?.block_on(async {
         tokio::select! {
-            outcome = print_all(wishes) => outcome,
+            outcome = print_all(wishes, json) => outcome,
             _ = tokio::signal::ctrl_c() => Ok(()),
         }
     })
 }
 
-async fn print_all(wishes: &Wishes) -> anyhow::Result<()> {
+async fn print_all(wishes: &Wishes, json: bool) -> anyhow::Result<()> {
     let client = wishes.remote.connect()?;
     let mut subscriptions = Vec::with_capacity(wishes.channels.len());
     for channel in &wishes.channels {
@@ -68,7 +64,7 @@ async fn print_all(wishes: &Wishes) -> anyhow::Result<()> {
             Event::Ended(error) => Some(error.clone()),
             _ => None,
         };
-        let line = if wishes.json { as_json(&channel, &event) } else { for_people(&channel, &event) };
+        let line = if json { as_json(&channel, &event) } else { for_people(&channel, &event) };
         // Without a reader there is nobody to print for.
         if writeln!(std::io::stdout().lock(), "{line}").is_err() {
             return Ok(());

@@ -5,12 +5,18 @@ use clap::Args;
 use fanfare_protocol::grant::Verb;
 use serde_json::{Map, Value, json};
 
+use super::{answer, print};
 use crate::auth::jwt;
 use crate::clock::Clock;
 use crate::config::{Config, Jwt};
 
 /// What the token is to say.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  fanfare token --user ann                           with the secret of the configuration, good for an hour
+  fanfare token --user ann --allow 'room:*=subscribe,publish' --channel user:ann
+  fanfare token --user ann --info '{\"name\":\"Ann\"}' --ttl 0
+  FANFARE__AUTH__JWT__HMAC_SECRET=secret fanfare token --user ann --json | jq .claims")]
 pub(super) struct Claims {
     /// Who holds it (`sub`).
     #[arg(long, value_name = "ID")]
@@ -32,8 +38,8 @@ pub(super) struct Claims {
     id: Option<String>,
 }
 
-/// The token, signed with HS256.
-pub(super) fn make(config: &Config, claims: &Claims) -> anyhow::Result<String> {
+/// Prints a token, signed with HS256.
+pub(super) fn run(config: &Config, claims: &Claims, json: bool) -> anyhow::Result<()> {
     let Some((issuer, secret)) = config.auth.jwt.as_deref().and_then(Jwt::secret) else {
         bail!(
             "there is no secret to sign with: set auth.jwt.hmac_secret (whoever has the private half of a public key makes tokens)"
@@ -47,7 +53,9 @@ pub(super) fn make(config: &Config, claims: &Claims) -> anyhow::Result<String> {
     }
     all.extend(issuer.name.as_ref().map(|issuer| ("iss".to_owned(), json!(issuer))));
     all.extend(issuer.audience.as_ref().map(|audience| ("aud".to_owned(), json!(audience))));
-    Ok(jwt::sign(secret, Value::Object(all).to_string().as_bytes()))
+    let claims = Value::Object(all);
+    let token = jwt::sign(secret, claims.to_string().as_bytes());
+    if json { answer(&json!({"token": token, "claims": claims})) } else { print(&format!("{token}\n")) }
 }
 
 impl Claims {

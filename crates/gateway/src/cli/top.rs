@@ -3,7 +3,7 @@
 //! Plain text and a few escape sequences: where standard output is no terminal it prints each view below the last, and
 //! with `--json` an object a line.
 
-use std::io::{IsTerminal, Write as _};
+use std::io::IsTerminal;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -33,28 +33,27 @@ pub(super) struct Watch {
     /// How many looks; otherwise until ^C.
     #[arg(long, value_name = "NUMBER")]
     count: Option<u64>,
-    /// Print a JSON object for each look.
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
     caller: Caller,
 }
 
 /// Watches until told to stop.
-pub(super) fn run(watch: &Watch) -> anyhow::Result<()> {
-    let is_live = std::io::stdout().is_terminal() && !watch.json;
+pub(super) fn run(watch: &Watch, json: bool) -> anyhow::Result<()> {
+    let is_live = std::io::stdout().is_terminal() && !json;
     runtime()?.block_on(async {
-        let mut looks = 0;
+        let (mut looks, mut last) = (0, None);
         // One for all waits: a ^C that comes during a look is not lost.
         let mut stopped = pin!(tokio::signal::ctrl_c());
         loop {
-            let view = look(&watch.caller)?;
-            let text = if watch.json { format!("{view}\n") } else { draw(&view) };
-            // The old view is overwritten line by line, and what is left of it below erased: clearing first would flicker.
-            let start = if looks == 0 { "\u{1b}[2J" } else { "" };
-            let framed = format!("{start}\u{1b}[H{}\u{1b}[J", text.replace('\n', "\u{1b}[K\n"));
-            print(if is_live { &framed } else { &text });
-            std::io::stdout().flush().context("standard output")?;
+            let looked = look(&watch.caller);
+            let text = match (looked, &last) {
+                (Ok(view), _) if json => format!("{view}\n"),
+                (Ok(view), _) => last.insert(draw(&view)).clone(),
+                // A node that is started again meanwhile is no reason to look away.
+                (Err(error), Some(before)) if is_live => format!("{error:#}: trying on\n\n{before}"),
+                (Err(error), _) => return Err(error),
+            };
+            print(&if is_live { over(&text, looks == 0) } else { text })?;
             looks += 1;
             if watch.count.is_some_and(|count| looks >= count) {
                 return Ok(());
@@ -65,6 +64,35 @@ pub(super) fn run(watch: &Watch) -> anyhow::Result<()> {
             }
         }
     })
+}
+
+/// The old view is overwritten line by line, and what is left of it below erased: clearing first would flicker.
+fn over(text: &str, is_first: bool) -> String {
+    let size = rustix::termios::tcgetwinsize(std::io::stdout());
+    let text = match size {
+        Ok(size) if size.ws_row > 1 && size.ws_col > 0 => {
+            fitted(text, size.ws_row.into(), size.ws_col.into())
+        }
+        _ => text.to_owned(),
+    };
+    let start = if is_first { "\u{1b}[2J" } else { "" };
+    format!("{start}\u{1b}[H{}\u{1b}[J", text.replace('\n', "\u{1b}[K\n"))
+}
+
+/// As much as a terminal shows without moving, with room for the cursor below.
+fn fitted(text: &str, rows: usize, columns: usize) -> String {
+    let (lines, most) = (text.lines().count(), rows - 1);
+    let shown = if lines > most { most.saturating_sub(1) } else { lines };
+    let mut fitted = String::new();
+    for line in text.lines().take(shown) {
+        fitted.extend(line.chars().take(columns));
+        fitted.push('\n');
+    }
+    if lines > shown {
+        fitted.extend(format!("and {} lines more: make it higher", lines - shown).chars().take(columns));
+        fitted.push('\n');
+    }
+    fitted
 }
 
 fn look(caller: &Caller) -> anyhow::Result<Value> {
@@ -82,10 +110,10 @@ fn draw(view: &Value) -> String {
     let all = |name: &str| view[name].as_array().map_or(&[][..], |all| &all[..]);
     let sum = |name: &str| all("nodes").iter().filter_map(|node| node[name].as_f64()).sum::<f64>();
     let mut text = format!(
-        "{} nodes, {} connections, {} subscriptions, {:.0} messages/s in, {:.0} out\n\n",
-        all("nodes").len(),
-        sum("connections"),
-        sum("subscriptions"),
+        "{}, {}, {}, {:.0} messages/s in, {:.0} out\n\n",
+        several(all("nodes").len() as f64, "node"),
+        several(sum("connections"), "connection"),
+        several(sum("subscriptions"), "subscription"),
         sum("messages_received_per_second"),
         sum("messages_sent_per_second"),
     );
@@ -140,6 +168,11 @@ fn node(node: &Value) -> Vec<String> {
     ]
 }
 
+/// So many of something.
+fn several(count: f64, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1.0 { "" } else { "s" })
+}
+
 /// A size as people read it.
 fn bytes(count: u64) -> String {
     let mut size = count as f64;
@@ -155,6 +188,17 @@ fn bytes(count: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_view_never_moves_the_terminal_that_shows_it() {
+        let text = "one\ntwo, and longer\nthree\n";
+        assert_eq!(fitted(text, 4, 80), text);
+        assert_eq!(fitted(text, 3, 6), "one\nand 2 \n");
+        assert_eq!(fitted(text, 4, 5), "one\ntwo, \nthree\n");
+        for rows in 2..6 {
+            assert!(fitted(text, rows, 1).lines().count() < rows);
+        }
+    }
 
     #[test]
     fn sizes_are_read_by_people() {

@@ -3,10 +3,10 @@
 use std::fmt;
 use std::sync::Arc;
 
-use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
+use rustls::{ClientConfig, RootCertStore};
 
-use super::identity::certificates;
+use super::identity::{certificates, provider};
 use super::merge::Merged;
 use super::mistake::Mistakes;
 
@@ -35,6 +35,22 @@ impl Authorities {
             roots.add(root.clone()).expect("tried when it was read");
         }
         Arc::new(roots)
+    }
+
+    /// The same where a server of Redis is reached that way: making it costs memory.
+    pub(crate) fn of_redis(&self, urls: &[impl AsRef<str>]) -> Option<Arc<ClientConfig>> {
+        urls.iter().any(|url| url.as_ref().starts_with("rediss://")).then(|| self.tls())
+    }
+
+    /// TLS with whom they vouch for, by a client without a certificate of its own.
+    #[must_use]
+    pub fn tls(&self) -> Arc<ClientConfig> {
+        let config = ClientConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .expect("the backend has ciphers for both versions")
+            .with_root_certificates(self.roots())
+            .with_no_client_auth();
+        Arc::new(config)
     }
 }
 

@@ -55,6 +55,18 @@ choice! {
 }
 
 choice! {
+    /// How the Redis servers of a consumer are arranged.
+    pub enum SourceMode {
+        /// One server.
+        Single = "single",
+        /// A primary and replicas, watched by Sentinels.
+        Sentinel = "sentinel",
+        /// Redis Cluster.
+        Cluster = "cluster",
+    }
+}
+
+choice! {
     /// Who may publish to the channels of a namespace.
     pub enum PublishBy {
         /// No client: the server API alone.

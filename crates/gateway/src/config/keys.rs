@@ -3,8 +3,9 @@
 use super::check::Kind;
 use super::choice::{
     AppEvent, BrokerKind, ClientCertificates, EventKind, ForwardedBy, LogFormat, OnFailure, PublishBy,
-    RedisMode, Scope, SlowSubscriber, SubscribeBy, TlsVersion, Trial,
+    RedisMode, Scope, SlowSubscriber, SourceMode, SubscribeBy, TlsVersion, Trial,
 };
+use super::consumers::TABLE_BYTES_MAX;
 
 /// What stands for a name of the operator's choice in the path of a key.
 pub(super) const ANY: &str = "*";
@@ -247,7 +248,8 @@ pub(super) const SECTIONS: &[Section] = &[
                 "redis.urls",
                 Kind::RedisUrls,
                 "[\"redis://127.0.0.1:6379\"]",
-                "Where they are: `redis://[user:password@]host[:port]`.",
+                "Where they are: `redis://[user:password@]host[:port]`, or `rediss://…`, all of them, over TLS, with certificates that \
+                 browsers or `outgoing.ca` trust.",
             ),
             key(
                 "redis.mode",
@@ -876,48 +878,75 @@ pub(super) const SECTIONS: &[Section] = &[
     },
     Section {
         name: "consumers",
-        help: "Publications that the cluster fetches by itself: `<name>` is a consumer of a Redis Stream, or of several. Any number of nodes \
-               may have it. docs/consumers.md says how entries look and what is promised.",
+        help: "Publications that the cluster fetches by itself: `<name>` is a consumer of a Redis Stream, of several, or of a table of \
+               PostgreSQL: its URL says which. Any number of nodes may have it. docs/consumers.md says how entries look and what is promised.",
         keys: &[
             unset(
                 "consumers.*.url",
                 Kind::Secret,
                 "a consumer takes one",
                 "\"redis://127.0.0.1:6379\"",
-                "The Redis server of the stream: one server.",
+                "The server: `redis://…`, or `rediss://…` over TLS, with several hosts as in `redis://a:26379,b:26379` where `mode` \
+                 takes them; or `postgresql://…`, where `sslmode=require` takes TLS. Certificates are those that browsers or \
+                 `outgoing.ca` trust.",
+            ),
+            key(
+                "consumers.*.mode",
+                Kind::Choice(SourceMode::WORDS),
+                "\"single\"",
+                "Of Redis: how the servers are arranged: `single` is one; `sentinel` is the primary that the Sentinels at these addresses \
+                 name; `cluster` is a Redis Cluster of which these are some nodes.",
+            ),
+            key(
+                "consumers.*.primary",
+                Kind::Text { max: 64, also: "._:-" },
+                "\"mymaster\"",
+                "Of Redis: what the Sentinels call the primary, when `mode` is `sentinel`.",
             ),
             key("consumers.*.batch", whole(1, 1000), "100", "The most entries that are read at once."),
             key(
                 "consumers.*.dead_letters",
                 Kind::Switch,
                 "true",
-                "Whether entries that nobody could publish are put aside with the reason, the last 10,000: in the stream `<stream>:dead`. \
-                 Otherwise they are dropped.",
+                "Whether entries that nobody could publish are put aside with the reason, the last 10,000: in the stream `{<stream>}:dead`, \
+                 or in the table `<table>_dead`. Otherwise they are dropped.",
             ),
             key(
                 "consumers.*.stream",
                 Kind::Text { max: 48, also: "._-:" },
                 "\"fanfare:outbox\"",
-                "The stream.",
+                "Of Redis: the stream.",
             ),
             key(
                 "consumers.*.partitions",
                 whole(1, 64),
                 "1",
-                "The number of streams. With several they are called `<stream>:0` and so on; nodes share them, and the \
+                "Of Redis: the number of streams. With several they are called `<stream>:0` and so on; nodes share them, and the \
                  order of a channel is kept where producers take the same one for it each time.",
             ),
             key(
                 "consumers.*.group",
                 Kind::Text { max: 64, also: "._-:" },
                 "\"fanfare\"",
-                "The consumer group, which is made where there is none.",
+                "Of Redis: the consumer group, which is made where there is none.",
             ),
             key(
                 "consumers.*.keep",
                 Kind::Switch,
                 "false",
-                "Whether entries stay in the stream when they have been published, for other groups that read it.",
+                "Of Redis: whether entries stay in the stream when they have been published, for other groups that read it.",
+            ),
+            key(
+                "consumers.*.table",
+                Kind::Text { max: TABLE_BYTES_MAX, also: "_" },
+                "\"fanfare_outbox\"",
+                "Of PostgreSQL: the table, as `fanfare outbox-sql` makes it.",
+            ),
+            key(
+                "consumers.*.poll_ms",
+                whole(10, 3_600_000),
+                "1000",
+                "Of PostgreSQL: the milliseconds after which the table is looked at without a notification.",
             ),
         ],
     },
@@ -1031,7 +1060,7 @@ pub(super) const SECTIONS: &[Section] = &[
     },
     Section {
         name: "outgoing",
-        help: "Requests that the node makes itself, of other people's HTTP servers.",
+        help: "Requests that the node makes itself, of other people's servers.",
         keys: &[unset(
             "outgoing.ca",
             Kind::File,

@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use serde_json::{Value, json};
+
 use super::keys::{ANY, Default, Key, SECTIONS, Section};
 use super::source::PREFIX;
 
@@ -67,6 +69,28 @@ pub fn default_toml() -> String {
         }
     }
     text
+}
+
+/// The same for programs: an object for each key.
+#[must_use]
+pub fn default_json() -> Value {
+    let keys = SECTIONS.iter().flat_map(|section| section.keys);
+    let keys = keys.map(|key| {
+        let (default, example) = match key.default {
+            Default::Value(value) => (value_of(value), Value::Null),
+            Default::Unset { example, .. } => (Value::Null, value_of(example)),
+        };
+        json!({
+            "key": key.path.replace(ANY, "<name>"), "default": default, "example": example,
+            "takes": key.kind.to_string(), "reload": key.reload, "help": key.help,
+        })
+    });
+    keys.collect()
+}
+
+/// A value of the table, where TOML and JSON spell it alike.
+fn value_of(toml: &str) -> Value {
+    serde_json::from_str(toml).unwrap_or_else(|_| toml.into())
 }
 
 /// The text of `docs/configuration.md`.

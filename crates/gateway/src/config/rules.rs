@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use super::choice::{AppEvent, BrokerKind, RedisMode, SubscribeBy};
+use super::consumers::{OutboxTable, Store, is_table};
 use super::merge::Merged;
 use super::mistake::Mistakes;
 use super::tokens::{Jwt, SECRET_BYTES_MIN};
@@ -126,9 +127,10 @@ impl Rules<'_> {
         self.require(undivided, &["redis.urls", "redis.mode"], || {
             "redis.urls: Redis Cluster has no databases; with redis.mode = \"cluster\" a URL ends with the port".into()
         });
-        let plain = config.redis.urls.iter().all(|url| !url.expose().starts_with("rediss://"));
-        self.require(plain, &["redis.urls"], || {
-            "redis.urls: rediss:// is Redis over TLS, which is not in this version: use redis://".into()
+        let secure = config.redis.urls.iter().filter(|url| url.expose().starts_with("rediss://")).count();
+        let alike = secure == 0 || secure == config.redis.urls.len();
+        self.require(alike, &["redis.urls"], || {
+            "redis.urls: all begin with rediss://, which is Redis over TLS, or none does".into()
         });
         let count = config.redis.urls.len();
         let (fits, takes) = match mode {
@@ -168,11 +170,28 @@ impl Rules<'_> {
             let path = |key: &str| format!("consumers.{name}.{key}");
             let url = path("url");
             // Wherever it is written about.
-            let others = ["stream", "partitions", "group", "batch", "dead_letters", "keep"].map(path);
+            let others = [
+                "mode",
+                "primary",
+                "stream",
+                "partitions",
+                "group",
+                "batch",
+                "dead_letters",
+                "keep",
+                "table",
+                "poll_ms",
+            ];
+            let others = others.map(path);
             let paths: Vec<_> = std::iter::once(&url).chain(&others).map(String::as_str).collect();
-            self.require(consumer.has_good_url(), &paths, || {
-                format!("{url}: a consumer takes the URL of its server, such as redis://127.0.0.1:6379")
-            });
+            let fault = consumer.fault_of_url();
+            self.require(fault.is_none(), &paths, || format!("{url}: {}", fault.unwrap_or_default()));
+            if let Store::Table(OutboxTable { table: name, .. }) = &consumer.store {
+                let table = path("table");
+                self.require(is_table(name), &[&table], || {
+                    format!("{table} = \"{name}\": lower-case letters, digits and _, and no digit first")
+                });
+            }
         }
     }
 

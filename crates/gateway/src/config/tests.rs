@@ -399,8 +399,8 @@ fn keys_that_must_agree_are_held_to_it() {
              (fanfare.toml, line 3)",
         ),
         (
-            "[redis]\nurls = [\"rediss://:hunter2@cache.example\"]",
-            "redis.urls: rediss:// is Redis over TLS, which is not in this version: use redis:// (fanfare.toml, line 2)",
+            "[redis]\nmode = \"sharded\"\nurls = [\"rediss://:hunter2@cache.example\", \"redis://:hunter2@cache.example\"]",
+            "redis.urls: all begin with rediss://, which is Redis over TLS, or none does (fanfare.toml, line 3)",
         ),
         (
             "[broker]\nkind = \"redis\"\n[redis]\nurls = []",
@@ -467,11 +467,27 @@ fn keys_that_must_agree_are_held_to_it() {
         ),
         (
             "[consumers.shop]\nurl = \"http://127.0.0.1\"",
-            "consumers.shop.url: a consumer takes the URL of its server, such as redis://127.0.0.1:6379 (fanfare.toml, line 2)",
+            "consumers.shop.url: a consumer takes the URL of its server, such as redis://127.0.0.1:6379 or postgresql://user:password@127.0.0.1/database (fanfare.toml, line 2)",
+        ),
+        (
+            "[consumers.shop]\nurl = \"redis://:hunter2@a:1,b:2\"",
+            "consumers.shop.url: a single redis is named by exactly one URL, not by 2 (fanfare.toml, line 2)",
+        ),
+        (
+            "[consumers.shop]\nurl = \"redis://:hunter2@a:1,b:2/3\"\nmode = \"cluster\"",
+            "consumers.shop.url: redis cluster has no databases: a URL of one ends with the port (fanfare.toml, line 2)",
         ),
         (
             "[consumers.shop]\nkeep = true",
-            "consumers.shop.url: a consumer takes the URL of its server, such as redis://127.0.0.1:6379 (fanfare.toml, line 2)",
+            "consumers.shop.url: a consumer takes the URL of its server, such as redis://127.0.0.1:6379 or postgresql://user:password@127.0.0.1/database (fanfare.toml, line 2)",
+        ),
+        (
+            "[consumers.shop]\nurl = \"postgresql:///shop\"",
+            "consumers.shop.url: a consumer takes the URL of its server, such as redis://127.0.0.1:6379 or postgresql://user:password@127.0.0.1/database (fanfare.toml, line 2)",
+        ),
+        (
+            "[consumers.shop]\nurl = \"postgresql://127.0.0.1/shop\"\ntable = \"Outbox\"",
+            "consumers.shop.table = \"Outbox\": lower-case letters, digits and _, and no digit first (fanfare.toml, line 3)",
         ),
     ] {
         refused(text, &[message]);

@@ -128,7 +128,7 @@ pub struct Node {
 pub struct Redis {
     /// At least one URL. They may hold a password.
     pub urls: Vec<Secret>,
-    /// How the servers are arranged; never [`RedisMode::Cluster`] in this version, and [`RedisMode::Single`] has one URL.
+    /// How the servers are arranged; [`RedisMode::Single`] has one URL.
     pub mode: RedisMode,
     /// What the Sentinels call the primary, for [`RedisMode::Sentinel`].
     pub primary: String,

@@ -90,14 +90,14 @@ impl<T: Transport> Connection<T> {
                         Err(failure) => self.answer(Input::Placed { id, channel, outcome: Err(failure) }),
                     }
                 }
-                Effect::Admit { id, channel, start, proof } => {
+                Effect::Admit { id, channel, hearing, proof } => {
                     let outcome = self.admit(&channel, &proof);
-                    self.answer(Input::Admitted { id, channel, start, outcome });
+                    self.answer(Input::Admitted { id, channel, hearing, outcome });
                 }
                 Effect::Join { id, channel, terms } => {
-                    let start = terms.start;
+                    let (start, wording) = (terms.start, terms.wording);
                     let outcome = self.join(&channel, terms).await;
-                    self.answer(Input::Joined { id, channel, start, outcome });
+                    self.answer(Input::Joined { id, channel, start, wording, outcome });
                 }
                 Effect::Survey { channel, member } => {
                     services.desk.enter_unaware(&channel, member, &self.outbox);

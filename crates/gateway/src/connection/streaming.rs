@@ -27,7 +27,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use fanfare_fanout::Order;
 use fanfare_metrics::Carrier;
-use fanfare_protocol::command::{Command, Request};
+use fanfare_protocol::command::{Command, Request, Wording};
 use fanfare_protocol::error::Failure;
 use fanfare_protocol::session::{Input, Stage};
 use fanfare_protocol::{CloseReason, Encoding};
@@ -109,7 +109,14 @@ impl Streaming {
         }
         let request = |Wanted { channel, start }| Request {
             id: None,
-            command: Command::Subscribe { channel, start, presence, proof: None },
+            command: Command::Subscribe {
+                channel,
+                start,
+                presence,
+                wording: Wording::Whole,
+                filter: None,
+                proof: None,
+            },
         };
         let waiting = channels.into_iter().map(request).collect();
         Self { state: State::Here(Box::new(connection)), waiting, ticket: issued }

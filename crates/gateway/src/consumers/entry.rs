@@ -21,6 +21,8 @@ pub(super) struct Entry {
     pub(super) bytes: Option<Vec<u8>>,
     pub(super) key: Option<Vec<u8>>,
     pub(super) label: Option<Vec<u8>>,
+    /// It was left at its source, being larger than anything that can be published.
+    pub(super) is_too_large: bool,
 }
 
 /// What is to be published.
@@ -38,8 +40,12 @@ impl Entry {
     /// # Errors
     /// Which of them is not what it should be.
     pub(super) fn read(self, policy: &Policy) -> Result<Wanted, Failure> {
-        let Self { id, channel, data, bytes, key, label } = self;
+        let Self { id, channel, data, bytes, key, label, is_too_large } = self;
         let limits = &policy.limits;
+        if is_too_large {
+            let text = format!("the data is over limits.message_bytes, {}", limits.message_bytes);
+            return Err(Failure::new(ErrorCode::TooLarge, text));
+        }
         let channel = text("channel", channel)?.ok_or_else(|| bad("`channel` is missing".to_owned()))?;
         let channel =
             Channel::parse(&channel).map_err(|error| bad(format!("`channel` is no name: {error}")))?;
@@ -89,6 +95,7 @@ mod tests {
             bytes: of("bytes"),
             key: of("key"),
             label: of("label"),
+            is_too_large: false,
         }
     }
 
@@ -124,5 +131,7 @@ mod tests {
         }
         let binary = Entry { channel: Some(vec![0xff]), ..Entry::default() };
         assert!(binary.read(&policy).unwrap_err().explanation.contains("UTF-8"));
+        let large = Entry { is_too_large: true, ..Entry::default() };
+        assert_eq!(large.read(&policy).unwrap_err().code, ErrorCode::TooLarge);
     }
 }

@@ -11,9 +11,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use redis::aio::MultiplexedConnection;
-use redis::{RedisResult, cmd};
+use fanfare_fanout::broker::redis::RedisLine;
+use redis::cmd;
 
+use super::redis_stream::{StreamError, ask};
 use crate::census;
 use crate::node::Services;
 
@@ -69,20 +70,20 @@ pub(super) struct Lease {
 impl Lease {
     /// Takes that of a stream, if it is free and this node should; `looks` counts how often it was left to others.
     pub(super) async fn take(
-        line: &mut MultiplexedConnection,
+        line: &RedisLine,
         key: String,
         holder: &str,
         share: &Arc<Share>,
         looks: &mut u32,
-    ) -> RedisResult<Option<Self>> {
+    ) -> Result<Option<Self>, StreamError> {
         if share.held.load(Ordering::Relaxed) >= share.fair() && *looks < FREE_LOOKS {
-            let is_held: bool = cmd("EXISTS").arg(&key).query_async(line).await?;
+            let is_held: bool = ask(line, cmd("EXISTS").arg(&key)).await?;
             *looks = if is_held { 0 } else { *looks + 1 };
             return Ok(None);
         }
         let mut set = cmd("SET");
         set.arg(&key).arg(holder).arg("NX").arg("PX").arg(LASTS.as_millis() as u64);
-        let taken: Option<String> = set.query_async(line).await?;
+        let taken: Option<String> = ask(line, &set).await?;
         *looks = 0;
         Ok(taken.map(|_| {
             share.held.fetch_add(1, Ordering::Relaxed);
@@ -91,19 +92,19 @@ impl Lease {
     }
 
     /// Whether it is still ours, for another while.
-    pub(super) async fn renew(&self, line: &mut MultiplexedConnection) -> RedisResult<bool> {
+    pub(super) async fn renew(&self, line: &RedisLine) -> Result<bool, StreamError> {
         self.last(line, LASTS).await
     }
 
     /// Leaves the stream to whoever wants it.
-    pub(super) async fn release(self, line: &mut MultiplexedConnection) -> RedisResult<bool> {
+    pub(super) async fn release(self, line: &RedisLine) -> Result<bool, StreamError> {
         self.last(line, Duration::ZERO).await
     }
 
-    async fn last(&self, line: &mut MultiplexedConnection, time: Duration) -> RedisResult<bool> {
+    async fn last(&self, line: &RedisLine, time: Duration) -> Result<bool, StreamError> {
         let mut eval = cmd("EVAL");
         eval.arg(RENEW).arg(1).arg(&self.key).arg(&*self.holder).arg(time.as_millis() as u64);
-        eval.query_async(line).await
+        ask(line, &eval).await
     }
 }
 

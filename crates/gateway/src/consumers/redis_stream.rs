@@ -6,34 +6,32 @@
 //!
 //! All nodes are one consumer of the group, and one at a time reads: so whatever a node has left undone that is gone, pending
 //! entries, is at once the next one's, before anything newer. Entries that the broker has refused are pending too, and read again.
+//!
+//! What is asked between a lease that was taken and its end is asked of one server, by a [`RedisLine`]. Where a replica takes
+//! over that ends, and what the new primary holds for undone is read first: it may not have heard what the old one was told.
 
-use std::time::Duration;
-
-use fanfare_protocol::error::Failure;
-use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, ErrorKind, Pipeline, RedisError, RedisResult, Value, cmd};
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
+
+use fanfare_fanout::broker::BrokerError;
+use fanfare_fanout::broker::redis::{RedisLine, RedisServers, RedisWay};
+use fanfare_protocol::error::Failure;
+use redis::{Cmd, FromRedisValue, Pipeline, ServerError, Value, cmd};
 use tokio::time::{Instant, sleep};
 
 use super::lease::{Lease, RENEWAL, Share};
 use super::reply::{self, Found};
 use super::{DEAD_MAX, Feed, MEASURE_INTERVAL, Outcome, Pause};
-use crate::config::{Consumer, Published, Secret};
+use crate::config::{BLOCK, Published, RedisStreams};
 
 /// The one consumer of the group that all nodes are.
 const CONSUMER: &str = "fanfare";
 
-/// How long it is waited for a new entry before the lease is renewed.
-const BLOCK: Duration = Duration::from_secs(1);
-
-/// How long a connection may take, and an answer that is not waited for on purpose.
-const PATIENCE: Duration = Duration::from_secs(5);
-
 /// Where the entries are.
 #[derive(Debug)]
 pub(super) struct Stream {
-    url: Secret,
+    way: RedisWay,
     name: String,
     group: String,
     /// What this node is called in a lease: no two processes are called the same.
@@ -43,14 +41,14 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    pub(super) fn of(config: &Consumer, part: usize, node: &str) -> Self {
+    pub(super) fn of(config: &RedisStreams, part: usize, servers: &Arc<RedisServers>, node: &str) -> Self {
         let name = match config.partitions.get() {
             1 => config.stream.clone(),
             _ => format!("{}:{part}", config.stream),
         };
         let holder = format!("{node}-{:016x}", fastrand::u64(..));
         Self {
-            url: config.url.clone(),
+            way: servers.way(&name),
             name,
             group: config.group.clone(),
             holder,
@@ -58,22 +56,24 @@ impl Stream {
         }
     }
 
-    async fn connect(&self) -> RedisResult<MultiplexedConnection> {
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(PATIENCE))
-            .set_response_timeout(Some(PATIENCE + BLOCK));
-        let mut line =
-            Client::open(self.url.expose())?.get_multiplexed_async_connection_with_config(&config).await?;
+    async fn connect(&self) -> Result<RedisLine, StreamError> {
+        let line = self.way.line().await?;
         let mut create = cmd("XGROUP");
         create.arg("CREATE").arg(&self.name).arg(&self.group).arg("0").arg("MKSTREAM");
-        match create.query_async::<Value>(&mut line).await {
-            Err(error) if error.code() != Some("BUSYGROUP") => Err(error),
-            _ => Ok(line),
+        match ask::<Value>(&line, &create).await {
+            Err(StreamError::Refused { code, .. }) if &*code == "BUSYGROUP" => Ok(line),
+            Err(error) => Err(error),
+            Ok(_) => Ok(line),
         }
     }
 
+    /// What belongs to the stream, in the same slot of a Redis Cluster.
+    fn beside(&self, what: &str) -> String {
+        format!("{{{}}}:{what}", self.name)
+    }
+
     /// The entries that are owed, or else the first new ones.
-    fn read(&self, batch: usize, is_owed: bool) -> redis::Cmd {
+    fn read(&self, batch: usize, is_owed: bool) -> Cmd {
         let mut read = cmd("XREADGROUP");
         read.arg("GROUP").arg(&self.group).arg(CONSUMER).arg("COUNT").arg(batch);
         if !is_owed {
@@ -87,12 +87,12 @@ impl Stream {
     fn settle(&self, found: &[Found], outcomes: &[Outcome], is_kept_aside: bool) -> Option<Pipeline> {
         let mut done = Vec::new();
         let mut step = redis::pipe();
-        step.atomic();
+        step.cmd("MULTI");
         for (found, outcome) in found.iter().zip(outcomes) {
             match outcome {
                 Outcome::Accepted => {}
                 Outcome::Refused(failure) if is_kept_aside => {
-                    step.add_command(self.bury(found, failure)).ignore();
+                    step.add_command(self.bury(found, failure));
                 }
                 Outcome::Refused(_) => {}
                 Outcome::Deferred => continue,
@@ -102,17 +102,18 @@ impl Stream {
         if done.is_empty() {
             return None;
         }
-        step.cmd("XACK").arg(&self.name).arg(&self.group).arg(&done).ignore();
+        step.cmd("XACK").arg(&self.name).arg(&self.group).arg(&done);
         if !self.is_kept {
-            step.cmd("XDEL").arg(&self.name).arg(&done).ignore();
+            step.cmd("XDEL").arg(&self.name).arg(&done);
         }
+        step.cmd("EXEC");
         Some(step)
     }
 
     /// Keeps an entry with the reason why it was not published.
-    fn bury(&self, found: &Found, failure: &Failure) -> redis::Cmd {
+    fn bury(&self, found: &Found, failure: &Failure) -> Cmd {
         let mut bury = cmd("XADD");
-        bury.arg(format!("{}:dead", self.name)).arg("MAXLEN").arg("~").arg(DEAD_MAX).arg("*");
+        bury.arg(self.beside("dead")).arg("MAXLEN").arg("~").arg(DEAD_MAX).arg("*");
         bury.arg("id").arg(&found.id).arg("reason").arg(&*failure.explanation);
         // Names and values alternate; one without the other cannot be written.
         found.fields.chunks_exact(2).flatten().for_each(|part| {
@@ -127,7 +128,7 @@ pub(super) async fn run(feed: Feed, stream: Stream, share: Arc<Share>) {
     let mut pause = Pause::default();
     while !feed.stop.is_cancelled() {
         if let Err(error) = talk(&feed, &stream, &share, &mut pause).await {
-            feed.is_down(&told(&error));
+            feed.is_down(&error);
             feed.rest(pause.next()).await;
         }
     }
@@ -139,26 +140,73 @@ fn up(feed: &Feed, pause: &mut Pause) {
     *pause = Pause::default();
 }
 
-/// What went wrong, without what was asked: a URL may hold a password.
-fn told(error: &RedisError) -> String {
-    match error.kind() {
-        ErrorKind::Io => "it cannot be reached".to_owned(),
-        _ => error.code().map_or_else(|| format!("{:?}", error.kind()), str::to_owned),
+/// Why the stream could not be read.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum StreamError {
+    #[error("{}", told(.0))]
+    Lost(#[from] BrokerError),
+    /// The server's own words.
+    #[error("redis refuses: {code} {details}")]
+    Refused { code: Box<str>, details: Box<str> },
+    #[error("redis is not understood")]
+    NotUnderstood,
+}
+
+fn told(error: &BrokerError) -> String {
+    match error {
+        BrokerError::Unavailable(why) => (**why).to_owned(),
+        BrokerError::Timeout(_) | BrokerError::Busy(_) => {
+            "redis has not answered, or the connection was lost".to_owned()
+        }
     }
 }
 
+impl From<&ServerError> for StreamError {
+    fn from(error: &ServerError) -> Self {
+        Self::Refused { code: error.code().into(), details: error.details().unwrap_or_default().into() }
+    }
+}
+
+/// Asks one thing.
+pub(super) async fn ask<T: FromRedisValue>(line: &RedisLine, command: &Cmd) -> Result<T, StreamError> {
+    let mut one = Pipeline::with_capacity(1);
+    one.add_command(command.clone());
+    let answer = ask_all(line, &one).await?.pop().ok_or(StreamError::NotUnderstood)?;
+    redis::from_redis_value(answer).map_err(|_| StreamError::NotUnderstood)
+}
+
+/// Asks several, none of which may be refused, not even within a transaction.
+async fn ask_all(line: &RedisLine, commands: &Pipeline) -> Result<Vec<Value>, StreamError> {
+    let answers = line.ask(commands).await?;
+    let within = answers.iter().flat_map(|it| match it {
+        Value::Array(answers) => &answers[..],
+        _ => &[],
+    });
+    let refusal = answers.iter().chain(within).find_map(|it| match it {
+        Value::ServerError(error) => Some(StreamError::from(error)),
+        _ => None,
+    });
+    refusal.map_or(Ok(answers), Err)
+}
+
 /// Goes on until the connection is lost, or told to stop.
-async fn talk(feed: &Feed, stream: &Stream, share: &Arc<Share>, pause: &mut Pause) -> RedisResult<()> {
-    let mut line = stream.connect().await?;
+async fn talk(
+    feed: &Feed,
+    stream: &Stream,
+    share: &Arc<Share>,
+    pause: &mut Pause,
+) -> Result<(), StreamError> {
+    let Some(line) = feed.stop.run_until_cancelled(stream.connect()).await else { return Ok(()) };
+    let line = line?;
     let (mut looks, mut measured) = (0, None);
     while !feed.stop.is_cancelled() {
-        measure(feed, stream, &mut line, &mut measured).await?;
-        let key = format!("{}:{}:holder", stream.name, stream.group);
-        match Lease::take(&mut line, key, &stream.holder, share, &mut looks).await? {
+        measure(feed, stream, &line, &mut measured).await?;
+        let key = stream.beside(&format!("{}:holder", stream.group));
+        match Lease::take(&line, key, &stream.holder, share, &mut looks).await? {
             Some(lease) => {
-                let outcome = hold(feed, stream, share, &lease, &mut line, &mut measured, pause).await;
+                let outcome = hold(feed, stream, share, &lease, &line, &mut measured, pause).await;
                 // One that cannot be given back ends by itself.
-                let _ = lease.release(&mut line).await;
+                let _ = lease.release(&line).await;
                 outcome?;
             }
             None => {
@@ -176,17 +224,17 @@ async fn hold(
     stream: &Stream,
     share: &Share,
     lease: &Lease,
-    line: &mut MultiplexedConnection,
+    line: &RedisLine,
     measured: &mut Option<Instant>,
     trouble: &mut Pause,
-) -> RedisResult<()> {
+) -> Result<(), StreamError> {
     // Of whoever held it before.
     let mut is_owed = true;
     let mut pause = Pause::default();
     while !share.is_too_much() && lease.renew(line).await? {
         measure(feed, stream, line, measured).await?;
         let read = stream.read(feed.batch, is_owed);
-        let Some(reply) = feed.stop.run_until_cancelled(read.query_async::<Value>(line)).await else {
+        let Some(reply) = feed.stop.run_until_cancelled(ask::<Value>(line, &read)).await else {
             return Ok(()); // What may have been handed out is read again by the next.
         };
         let found = reply::found(&stream.name, &reply?);
@@ -203,7 +251,7 @@ async fn hold(
         }
         let outcomes = place(feed, &found, lease, line).await;
         if let Some(step) = stream.settle(&found, &outcomes, feed.is_kept_aside) {
-            step.query_async::<()>(line).await?;
+            ask_all(line, &step).await?;
             up(feed, trouble);
         }
         if outcomes.contains(&Outcome::Deferred) {
@@ -217,12 +265,7 @@ async fn hold(
 }
 
 /// Has the batch placed, and keeps the lease meanwhile. Entries that are in the stream no more are as good as published.
-async fn place(
-    feed: &Feed,
-    found: &[Found],
-    lease: &Lease,
-    line: &mut MultiplexedConnection,
-) -> Vec<Outcome> {
+async fn place(feed: &Feed, found: &[Found], lease: &Lease, line: &RedisLine) -> Vec<Outcome> {
     let there = found.iter().filter_map(|it| it.entry.clone()).collect();
     let mut placing = pin!(feed.place(there));
     let placed = loop {
@@ -245,30 +288,25 @@ async fn place(
 async fn measure(
     feed: &Feed,
     stream: &Stream,
-    line: &mut MultiplexedConnection,
+    line: &RedisLine,
     last: &mut Option<Instant>,
-) -> RedisResult<()> {
+) -> Result<(), StreamError> {
     if last.is_some_and(|last| last.elapsed() < MEASURE_INTERVAL) {
         return Ok(());
     }
     *last = Some(Instant::now());
-    let groups: Value = cmd("XINFO").arg("GROUPS").arg(&stream.name).query_async(line).await?;
+    let groups: Value = ask(line, cmd("XINFO").arg("GROUPS").arg(&stream.name)).await?;
     let Some((delivered, lag)) = reply::progress(&stream.group, &groups) else { return Ok(()) };
     let (pending, first, _, _): (u64, Option<String>, Value, Value) =
-        cmd("XPENDING").arg(&stream.name).arg(&stream.group).query_async(line).await?;
-    let after: Vec<(String, Value)> = cmd("XRANGE")
-        .arg(&stream.name)
-        .arg(format!("({delivered}"))
-        .arg("+")
-        .arg("COUNT")
-        .arg(1)
-        .query_async(line)
-        .await?;
+        ask(line, cmd("XPENDING").arg(&stream.name).arg(&stream.group)).await?;
+    let mut next = cmd("XRANGE");
+    next.arg(&stream.name).arg(format!("({delivered}")).arg("+").arg("COUNT").arg(1);
+    let after: Vec<(String, Value)> = ask(line, &next).await?;
     // Where entries were deleted Redis may not know how many are left; what is kept for nobody else is all there is.
     let waiting = match lag {
         Some(lag) => pending + lag,
         None if stream.is_kept => pending + after.len() as u64,
-        None => cmd("XLEN").arg(&stream.name).query_async(line).await?,
+        None => ask(line, cmd("XLEN").arg(&stream.name)).await?,
     };
     let oldest = first.or_else(|| after.into_iter().next().map(|(id, _)| id));
     let since = oldest.and_then(|id| reply::millis(&id));

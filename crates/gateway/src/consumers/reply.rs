@@ -1,4 +1,4 @@
-//! What Redis says of streams, taken apart.
+//! What Redis says of streams, in RESP3, taken apart.
 
 use redis::Value;
 
@@ -13,11 +13,10 @@ pub(super) struct Found {
     pub(super) fields: Vec<Vec<u8>>,
 }
 
-/// The entries of the one stream that an answer of XREADGROUP is about, or of an answer of XRANGE.
+/// The entries of the one stream that an answer of XREADGROUP is about.
 pub(super) fn found(stream: &str, reply: &Value) -> Vec<Found> {
-    let Value::Array(streams) = reply else { return Vec::new() }; // Nil: nothing has come.
-    let Some(Value::Array(named)) = streams.first() else { return Vec::new() };
-    let [_, Value::Array(entries)] = &named[..] else { return Vec::new() };
+    let Value::Map(streams) = reply else { return Vec::new() }; // Nil: nothing has come.
+    let Some((_, Value::Array(entries))) = streams.first() else { return Vec::new() };
     entries.iter().filter_map(|entry| one(stream, entry)).collect()
 }
 
@@ -39,6 +38,7 @@ fn one(stream: &str, entry: &Value) -> Option<Found> {
         bytes: of("bytes"),
         key: of("key"),
         label: of("label"),
+        is_too_large: false,
     };
     Some(Found { id, entry: Some(entry), fields })
 }
@@ -52,10 +52,10 @@ pub(super) fn millis(id: &str) -> Option<u64> {
 pub(super) fn progress(group: &str, reply: &Value) -> Option<(String, Option<u64>)> {
     let Value::Array(groups) = reply else { return None };
     groups.iter().find_map(|fields| {
-        let Value::Array(fields) = fields else { return None };
+        let Value::Map(fields) = fields else { return None };
         let of = |name: &str| {
-            let mut pairs = fields.chunks_exact(2);
-            pairs.find(|pair| text(&pair[0]).as_deref() == Some(name)).map(|pair| &pair[1])
+            let mut fields = fields.iter();
+            fields.find(|(its, _)| text(its).as_deref() == Some(name)).map(|(_, value)| value)
         };
         if text(of("name")?)? != group {
             return None;
@@ -100,7 +100,7 @@ mod tests {
             array([bulk("8-0"), Value::Nil]),
             array([bulk("9-1"), array([bulk("odd")])]),
         ]);
-        let found = found("s", &array([array([bulk("s"), entries])]));
+        let found = found("s", &Value::Map(vec![(bulk("s"), entries)]));
         let ids: Vec<_> =
             found.iter().map(|it| (it.id.as_str(), it.entry.is_some(), it.fields.len())).collect();
         assert_eq!(ids, [("7-0", true, 6), ("8-0", false, 0), ("9-1", true, 1)]);
@@ -111,7 +111,13 @@ mod tests {
 
     #[test]
     fn nothing_is_found_where_nothing_is() {
-        for reply in [Value::Nil, Value::Okay, array([]), array([array([bulk("s")])])] {
+        for reply in [
+            Value::Nil,
+            Value::Okay,
+            array([]),
+            Value::Map(vec![]),
+            Value::Map(vec![(bulk("s"), Value::Nil)]),
+        ] {
             assert_eq!(found("s", &reply), [], "{reply:?}");
         }
     }
@@ -119,7 +125,8 @@ mod tests {
     #[test]
     fn progress_is_that_of_the_one_group() {
         let group = |name: &str, last: &str, lag: Value| {
-            array([bulk("name"), bulk(name), bulk("last-delivered-id"), bulk(last), bulk("lag"), lag])
+            let fields = [("name", bulk(name)), ("last-delivered-id", bulk(last)), ("lag", lag)];
+            Value::Map(fields.map(|(its, value)| (bulk(its), value)).into())
         };
         let reply = array([group("a", "1-0", Value::Int(3)), group("b", "2-0", Value::Nil)]);
         assert_eq!(progress("a", &reply), Some(("1-0".into(), Some(3))));

@@ -54,6 +54,29 @@ async fn channels_are_those_that_anybody_hears_on_any_node() {
 }
 
 #[tokio::test]
+async fn who_is_limited_to_channels_is_told_of_no_others() {
+    let node = node(
+        "[namespaces.room]\npresence = true\n[api.callers.shop]\nkeys = [\"limited\"]\nscopes = [\"read\"]\n\
+         channels = [\"room:1\"]\n[api.callers.all]\nkeys = [\"whole\"]\nscopes = [\"read\"]\n",
+    )
+    .await;
+    let mut client = Client::connect(node.public_addr()).await;
+    for channel in ["room:1", "room:2"] {
+        client.subscribe(channel).await;
+    }
+    let listed = async |key: &str| {
+        let key = format!("Authorization: Bearer {key}");
+        let answer = http::post(node.internal_addr(), "/api/channels", &[&key], "{}").await.json();
+        let channels = answer["channels"].as_array().expect("a list").iter();
+        let mut names: Vec<_> = channels.map(|it| it["channel"].as_str().map(str::to_owned)).collect();
+        names.sort();
+        names.into_iter().flatten().collect::<Vec<_>>()
+    };
+    eventually("both are known", async || listed("whole").await == ["room:1", "room:2"]).await;
+    assert_eq!(listed("limited").await, ["room:1"]);
+}
+
+#[tokio::test]
 async fn a_bad_call_is_answered_with_the_error_object() {
     let node = node("[namespaces.room]\nmax_bytes = 16").await;
     let long = format!(r#"{{"channel":"room:1","data":"{}"}}"#, "x".repeat(20));

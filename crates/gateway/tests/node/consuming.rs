@@ -4,6 +4,7 @@ use fanfare_gateway::node::Node;
 use fanfare_testbed::{Client, eventually, http};
 use serde_json::{Value, json};
 
+mod postgres;
 mod redis_stream;
 
 /// Of every test: publications are kept, so that they are heard once and in order.

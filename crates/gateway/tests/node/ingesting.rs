@@ -1,7 +1,7 @@
 //! Many publications in one request, a line each.
 
 use fanfare_gateway::node::Node;
-use fanfare_testbed::{Client, eventually, http};
+use fanfare_testbed::{Client, RedisServer, eventually, http};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -130,4 +130,39 @@ async fn a_draining_node_says_how_far_it_came() {
         assert!(answer.json()["stopped"].as_str().unwrap().contains("draining"), "{}", answer.text());
     };
     tokio::join!(node.drain(), told);
+}
+
+/// What failed and what was not looked at is sent again, under the same keys: then it is all there, once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_is_away_stops_the_reading_and_says_so() {
+    let mut redis = RedisServer::start().await;
+    let config = format!(
+        "[broker]\nkind = \"redis\"\n[redis]\nurls = [\"{}\"]\ntimeout_ms = 500\n\
+         [namespaces.room.history]\nsize = 1000\nttl_seconds = 600\n",
+        redis.url()
+    );
+    let node = node(&config).await;
+    let lines: String = (0..500)
+        .map(|n| json!({"channel": "room:1", "data": n, "key": format!("k{n}")}).to_string() + "\n")
+        .collect();
+    redis.stop().await;
+    eventually("the broker is away", async || http::get(node.public_addr(), "/ready").await.status == 503)
+        .await;
+    let (status, summary) = ingest(&node, &[], &lines).await;
+    assert_eq!((status, &summary["published"]), (503, &json!(0)), "{summary}");
+    assert!(summary["stopped"].as_str().is_some_and(|why| why.contains("broker is away")), "{summary}");
+    // No more was begun than may be under way.
+    assert!(summary["lines"].as_u64().is_some_and(|lines| (1..=256).contains(&lines)), "{summary}");
+    assert_eq!((&summary["failed"], &summary["failures"][0]["code"]), (&summary["lines"], &json!(4503)));
+
+    redis.start_again().await;
+    eventually("it is taken", async || ingest(&node, &[], &lines).await.0 == 200).await;
+    let (status, again) = ingest(&node, &[], &lines).await;
+    assert_eq!((status, &again["published"]), (200, &json!(500)));
+    let all = r#"{"channel": "room:1", "limit": 1000}"#;
+    let page = http::post(node.internal_addr(), "/api/history", &[], all).await.json();
+    let mut kept: Vec<_> =
+        page["messages"].as_array().expect("a list").iter().filter_map(|it| it["data"].as_u64()).collect();
+    kept.sort_unstable();
+    assert_eq!(kept, (0..500).collect::<Vec<_>>(), "each once");
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use fanfare_fanout::broker::memory::Bus;
 use fanfare_gateway::node::Node;
-use fanfare_testbed::{Client, LineStream, eventually, http};
+use fanfare_testbed::{Client, LineStream, RedisServer, eventually, http};
 use serde_json::{Value, json};
 
 use super::auth::{now, token};
@@ -164,6 +164,30 @@ async fn a_broadcast_and_a_batch_answer_each_call_in_its_place() {
     let of = |at: usize| &answer["responses"][at];
     assert_eq!(of(1)["messages"][0]["data"], 1, "in order: {answer}");
     assert_eq!((&of(3)["messages"], &of(4)["code"]), (&json!([]), &json!(4404)));
+}
+
+/// Publications and history go to Redis by connections of their own: whoever did not wait in between would read too soon.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_of_a_batch_sees_what_those_before_it_have_done() {
+    let redis = RedisServer::start().await;
+    let node = node(&format!(
+        "[broker]\nkind = \"redis\"\n[redis]\nurls = [\"{}\"]\n[namespaces.news.history]\nsize = 1\nttl_seconds = 60\n",
+        redis.url()
+    ))
+    .await;
+    eventually("the broker is there", async || http::get(node.public_addr(), "/ready").await.status == 200)
+        .await;
+    let pair = |number| {
+        let publish = json!({"method": "publish", "channel": "news:1", "data": number});
+        [publish, json!({"method": "history", "channel": "news:1", "limit": 1, "reverse": true})]
+    };
+    let commands: Vec<_> = (0..50).flat_map(pair).collect();
+    let answer = ask(&node, "batch", json!({"commands": commands})).await;
+    let responses = answer["responses"].as_array().expect("a list");
+    for (number, pair) in responses.chunks_exact(2).enumerate() {
+        assert_eq!(pair[1]["messages"][0]["data"], json!(number), "{pair:?}");
+        assert_eq!(pair[1]["offset"], pair[0]["offset"]);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

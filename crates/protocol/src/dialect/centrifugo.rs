@@ -15,13 +15,14 @@ use crate::depth;
 use crate::dialect::{Dialect, Encoding, Incoming, Offer};
 use crate::event::Reply;
 use crate::manners::{Absence, Manners, Opening, Refusal, Senders, SignOfLife, Telling};
-use crate::publication::{Delivery, Publication};
+use crate::publication::{Delivery, Payload, Publication};
 use crate::websocket::{Frame, FrameKind};
 
 pub mod api;
 mod codes;
 pub mod emulation;
 mod encode;
+mod fossil;
 mod sink;
 mod wire;
 
@@ -83,6 +84,22 @@ impl Dialect for Json {
         })
     }
 
+    /// What is said comes as a string, so that it can be told from a delta, which is one.
+    fn encode_chained(&self, publication: &Publication, before: Option<&Payload>) -> Option<Frame> {
+        let now = publication.payload.json();
+        let is_text = |before: &[u8]| str::from_utf8(before).is_ok() && str::from_utf8(&now).is_ok();
+        let delta = match before.map(Payload::json) {
+            None => None,
+            Some(before) if is_text(&before) => Some(fossil::delta(&before, &now, fossil::Kind::Text)?),
+            Some(_) => return None,
+        };
+        let said = delta.as_deref().unwrap_or(&now);
+        let room = encode::room(publication) + said.len() / 4;
+        Some(Frame::build(FrameKind::Text, room, |out| {
+            JsonSink::write(out, |sink| encode::chained(sink, publication, said, delta.is_some()));
+        }))
+    }
+
     fn farewell(&self, reason: CloseReason) -> Option<Frame> {
         let mut sink = JsonSink::default();
         encode::disconnect(&mut sink, reason);
@@ -132,6 +149,14 @@ impl Dialect for Protobuf {
         let mut sink = ProtobufSink::default();
         encode::push(&mut sink, publication);
         sink.into_frame()
+    }
+
+    fn encode_chained(&self, publication: &Publication, before: Option<&Payload>) -> Option<Frame> {
+        let (before, now) = (sink::bytes_of(before?), sink::bytes_of(&publication.payload));
+        let delta = fossil::delta(&before, &now, fossil::Kind::Bytes)?;
+        let mut sink = ProtobufSink::default();
+        encode::chained(&mut sink, publication, &delta, true);
+        Some(sink.into_frame())
     }
 
     fn farewell(&self, reason: CloseReason) -> Option<Frame> {

@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `# …` | a remark |
 //! | `! limit <name> <n>` | sets a bound of the conversations that are opened from here on; times in seconds |
-//! | `! namespace <name> key=value …` | configures a namespace (`publish`, `subscribe`, `max_bytes`, `rate`, `history`, `presence`, `asks`) for them |
+//! | `! namespace <name> key=value …` | configures a namespace (`publish`, `subscribe`, `max_bytes`, `rate`, `history`, `presence`, `overflow`, `asks`) for them |
 //! | `! realm <namespace> <key> <secret>` | from here on clients are of this application, which has the rules of its dialect |
 //! | `! open`, `! open <token>` | a client connects, anonymous or with a token in its request; what was published before is still the past |
 //! | `! anonymous off` | from here on a client without a token in its request has to present one |
@@ -51,7 +51,7 @@ use crate::hook;
 use crate::id::{RequestId, SessionId, Ticket, UserId};
 use crate::publication::{Delivery, Draft, Label, Payload, Publication, Retention};
 use crate::realm::{Credentials, Realm};
-use crate::rules::{Consent, MayPublish, MaySubscribe, Rule, Rules};
+use crate::rules::{Consent, MayPublish, MaySubscribe, Overflow, Rule, Rules};
 use crate::session::{Effect, Input, Policy, Session, Stage, Told};
 use crate::time::{Moment, Now, UnixMicros};
 use crate::websocket::Frame;
@@ -311,6 +311,7 @@ impl Theatre {
                 ("asks", "subscribe") => rule.consent_to_subscribe = Consent::Needed,
                 ("asks", "publish") => rule.consent_to_publish = Consent::Needed,
                 ("presence", "on") => rule.presence = true,
+                ("overflow", "drop_oldest") => rule.overflow = Overflow::DropOldest,
                 ("history", size) => rule.history = Some(keeping(size.parse().unwrap())),
                 _ => panic!("no rule {word:?}"),
             }
@@ -461,7 +462,7 @@ impl Theatre {
             Effect::Send(reply) => self.say_event(&reply),
             Effect::Exceeded(_) => {}
             Effect::Ping => self.say_ping(),
-            Effect::Admit { id, channel, start, proof } => {
+            Effect::Admit { id, channel, hearing, proof } => {
                 let outcome = match (&proof, &self.policy.realm) {
                     (Proof::Token(token), _) => self.admit(token.expose(), &channel),
                     (Proof::Signed(signed), Some(realm)) => {
@@ -469,7 +470,7 @@ impl Theatre {
                     }
                     (Proof::Signed(_), None) => panic!("there is no realm"),
                 };
-                self.feed(Input::Admitted { id, channel, start, outcome });
+                self.feed(Input::Admitted { id, channel, hearing, outcome });
             }
             Effect::Authenticate { id, token } => {
                 let outcome = match &self.policy.realm {
@@ -485,16 +486,16 @@ impl Theatre {
                 self.ask_backend(effect);
             }
             Effect::Join { id, channel, terms } => {
-                let start = terms.start;
+                let (start, wording) = (terms.start, terms.wording);
                 let consent = if terms.consent == Consent::Needed { self.ask(hook::consent) } else { Ok(()) };
-                let outcome = consent.and_then(|()| self.hub.join(&channel, terms));
-                self.feed(Input::Joined { id, channel, start, outcome });
+                let outcome = consent.and_then(|()| self.hub.join(&channel, &terms));
+                self.feed(Input::Joined { id, channel, start, wording, outcome });
             }
             Effect::Read { id, channel, excerpt } => {
                 let outcome = self.hub.history(&channel, excerpt.query());
                 self.feed(Input::Read { id, channel, excerpt, outcome });
             }
-            Effect::GoLive { channel, reply } => self.go_live(channel, reply.as_ref()),
+            Effect::GoLive { channel, reply } => self.go_live(&channel, reply.as_ref()),
             Effect::Survey { channel, member } => {
                 self.hub.attend(&channel, member, Told::Nothing);
                 let outcome = self.hub.crowd(&channel, true);
@@ -573,16 +574,19 @@ impl Theatre {
         self.ask(|body| hook::connect(body, presumed, self.now().unix)).map(Arc::new)
     }
 
-    fn go_live(&mut self, channel: Channel, reply: Option<&Reply>) {
+    fn go_live(&mut self, channel: &Channel, reply: Option<&Reply>) {
         reply.into_iter().for_each(|reply| self.say_event(reply));
-        let replay = self.hub.go_live(&channel);
+        let replay = self.hub.go_live(channel);
         if let Some(Reply { event: Event::Subscribed { start: Start::Rewind(_), .. }, .. }) = reply
             && replay.is_empty()
         {
-            self.say_event(&Reply::unasked(Event::NothingKept { channel }));
+            self.say_event(&Reply::unasked(Event::NothingKept { channel: channel.clone() }));
         }
+        let encoding = self.spelling.encoding();
+        let is_chained = self.hub.chain(channel).is_some();
         for missed in replay {
-            self.say(missed.replayed(self.spelling.encoding()).payload());
+            let missed = if is_chained { missed.whole(encoding) } else { missed };
+            self.say(missed.replayed(encoding).payload());
         }
     }
 
@@ -630,7 +634,13 @@ impl Theatre {
     fn deliver(&mut self, publication: &Publication, delivery: Delivery) {
         if self.hub.is_live(&publication.channel) && publication.exclude != Some(SESSION) {
             let dialect = self.spelling.dialect();
-            self.say(dialect.encode_publication(publication, delivery).payload());
+            let said = self.hub.chain(&publication.channel).and_then(|last| {
+                let before = last.replace(publication.payload.clone());
+                let difference = before.and_then(|before| dialect.encode_chained(publication, Some(&before)));
+                difference.or_else(|| dialect.encode_chained(publication, None))
+            });
+            let said = said.unwrap_or_else(|| dialect.encode_publication(publication, delivery));
+            self.say(said.payload());
         }
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::Input;
 use crate::channel::Channel;
 use crate::close::CloseReason;
-use crate::command::Start;
+use crate::command::{Hearing, Start, Wording};
 use crate::event::{Crowd, Member, Reply};
 use crate::grant::{Acquaintance, Grant, Proof, Token};
 use crate::history::Excerpt;
@@ -14,6 +14,7 @@ use crate::id::RequestId;
 use crate::limits::Bound;
 use crate::publication::{Draft, Payload};
 use crate::rules::{Consent, Overflow};
+use crate::tags::Filter;
 
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,7 +64,7 @@ pub enum Effect {
         /// Which.
         channel: Channel,
         /// To be repeated in the answer.
-        start: Option<Start>,
+        hearing: Option<Hearing>,
         /// What it shows.
         proof: Proof,
     },
@@ -168,7 +169,7 @@ pub enum Told {
 }
 
 /// How a subscriber hears a channel.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Terms {
     /// From which point.
     pub start: Start,
@@ -176,6 +177,10 @@ pub struct Terms {
     pub history: bool,
     /// What becomes of it when it is slow.
     pub overflow: Overflow,
+    /// How publications are told to it.
+    pub wording: Wording,
+    /// Which of them are for it, where not all are.
+    pub filter: Option<Arc<Filter>>,
     /// Whether the backend is asked before.
     pub consent: Consent,
 }

@@ -22,7 +22,7 @@ use std::time::Duration;
 use super::{Effect, Input, Open, Policy, Session, State, Subscription, refuse};
 use crate::channel::Channel;
 use crate::close::CloseReason;
-use crate::command::Start;
+use crate::command::{Hearing, Start};
 use crate::error::{ErrorCode, Failure};
 use crate::event::{Entered, Event, Reply, Welcome};
 use crate::grant::{Acquaintance, Amendment, Grant, Token};
@@ -363,7 +363,8 @@ impl Session {
         for channel in personal.iter().chain(&grant.channels) {
             let place = places.iter().find(|(it, _)| it == channel);
             let start = place.map_or(Start::Live, |(_, start)| *start);
-            let Ok(terms) = self.may_subscribe(channel, start) else { continue };
+            let hearing = Hearing { start, ..Hearing::default() };
+            let Ok(terms) = self.may_subscribe(channel, hearing) else { continue };
             let subscription: &mut Subscription = self.subscriptions.entry(channel.clone()).or_default();
             subscription.is_wanted = true;
             subscription.unanswered += 1;

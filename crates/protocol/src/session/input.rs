@@ -8,7 +8,7 @@ use super::Policy;
 use super::{Effect, Session};
 use crate::channel::Channel;
 use crate::close::CloseReason;
-use crate::command::{Rejection, Request, Start};
+use crate::command::{Hearing, Rejection, Request, Start, Wording};
 use crate::error::Failure;
 use crate::event::{Crowd, Entry};
 use crate::grant::{Amendment, Grant, Pass};
@@ -46,6 +46,8 @@ pub enum Input {
         channel: Channel,
         /// From where it was asked for.
         start: Start,
+        /// How publications are told to it.
+        wording: Wording,
         /// Where it enters the channel's stream, if that has history, or why it cannot be heard.
         outcome: Result<Option<Entry>, Failure>,
     },
@@ -55,8 +57,8 @@ pub enum Input {
         id: Option<RequestId>,
         /// Which channel.
         channel: Channel,
-        /// From where it is to be heard; none where it is heard already.
-        start: Option<Start>,
+        /// How it is to be heard; none where it is heard already.
+        hearing: Option<Hearing>,
         /// What the proof says, or why it is not taken.
         outcome: Result<Pass, Failure>,
     },

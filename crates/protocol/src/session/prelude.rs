@@ -166,7 +166,7 @@ impl Session {
     pub(super) fn joined_first(
         &mut self,
         now: Now,
-        Entering { channel, start }: Entering,
+        Entering { channel, start, wording: _ }: Entering,
         outcome: Result<Option<Entry>, Failure>,
         effects: &mut Vec<Effect>,
     ) {

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::channel::Channel;
 use crate::close::CloseReason;
-use crate::command::Start;
+use crate::command::{Hearing, Wording};
 use crate::error::{ErrorCode, Failure};
 use crate::event::{Crowd, Entry, Event, Member, Reply};
 use crate::grant::{Grant, Pass, Proof, Verb};
@@ -20,26 +20,27 @@ use crate::id::RequestId;
 use crate::limits::Bound;
 use crate::manners::{Absence, Arrival, Loss, Refusal, Senders};
 use crate::publication::{Draft, Payload, Position, Retention, Sender};
-use crate::rules::{Consent, Count};
+use crate::rules::{Consent, Count, Overflow, Rule};
 use crate::time::Now;
 
 impl Session {
     pub(super) fn subscribe(
         &mut self,
         id: Option<RequestId>,
-        Entering { channel, start }: Entering,
+        channel: Channel,
+        hearing: Hearing,
         notices: Notices,
         proof: Option<Proof>,
         effects: &mut Vec<Effect>,
     ) {
         let asked = match proof {
             None => {
-                let terms = self.may_subscribe(&channel, start);
+                let terms = self.may_subscribe(&channel, hearing);
                 terms.map(|terms| Effect::Join { id: id.clone(), channel: channel.clone(), terms })
             }
             Some(proof) => self.has_room_for(&channel).map(|()| {
                 let (id, channel) = (id.clone(), channel.clone());
-                Effect::Admit { id, channel, start: Some(start), proof }
+                Effect::Admit { id, channel, hearing: Some(hearing), proof }
             }),
         };
         match asked {
@@ -63,13 +64,13 @@ impl Session {
         }
     }
 
-    pub(super) fn may_subscribe(&self, channel: &Channel, start: Start) -> Result<Terms, Failure> {
+    pub(super) fn may_subscribe(&self, channel: &Channel, hearing: Hearing) -> Result<Terms, Failure> {
         let rule = self.policy.rules.may_hear(channel, self.grant())?;
         self.has_room_for(channel)?;
         // What the application has said of this client already it is not asked again.
         let is_said = self.grant().is_some_and(|it| it.owns(channel) || it.allows(Verb::Subscribe, channel));
         let consent = if is_said { Consent::Given } else { rule.consent_to_subscribe };
-        Ok(Terms { start, history: rule.history.is_some(), overflow: rule.overflow, consent })
+        Ok(agreed(rule, hearing, consent))
     }
 
     /// Whether another subscription fits, which is not one already.
@@ -99,7 +100,7 @@ impl Session {
         now: Now,
         id: Option<RequestId>,
         channel: Channel,
-        start: Option<Start>,
+        hearing: Option<Hearing>,
         outcome: Result<Pass, Failure>,
         effects: &mut Vec<Effect>,
     ) {
@@ -109,7 +110,7 @@ impl Session {
                 return self.close(now, CloseReason::Unauthorized, Duration::ZERO, effects);
             }
             Err(failure) => {
-                if start.is_some() {
+                if hearing.is_some() {
                     self.answered(&channel, false);
                 }
                 return self.tell_refusal(id, channel, failure, effects);
@@ -120,15 +121,12 @@ impl Session {
         let lasts = pass.expires.map(|expires| expires.since(now.unix));
         let ends = lasts.map(|lasts| now.moment + lasts + self.manners.token_grace);
         let held = Box::new(Held { pass, ends });
-        let Some(start) = start else { return self.renewed(id, channel, held, lasts, effects) };
+        let Some(hearing) = hearing else { return self.renewed(id, channel, held, lasts, effects) };
         let terms = match self.policy.rules.rule(&channel) {
             Ok(_) if !self.is_wanted(&channel) => {
                 Err(Failure::new(ErrorCode::NotFound, "unsubscribed before it was subscribed to"))
             }
-            Ok(rule) => {
-                let (history, overflow) = (rule.history.is_some(), rule.overflow);
-                Ok(Terms { start, history, overflow, consent: Consent::Given })
-            }
+            Ok(rule) => Ok(agreed(rule, hearing, Consent::Given)),
             Err(failure) => Err(failure),
         };
         match terms {
@@ -158,7 +156,7 @@ impl Session {
             let failure = Failure::new(ErrorCode::NotFound, "not subscribed to this channel");
             return refuse(id, Some(channel), failure, effects);
         }
-        effects.push(Effect::Admit { id, channel, start: None, proof });
+        effects.push(Effect::Admit { id, channel, hearing: None, proof });
     }
 
     fn renewed(
@@ -303,7 +301,7 @@ impl Session {
         &mut self,
         now: Now,
         id: Option<RequestId>,
-        Entering { channel, start }: Entering,
+        Entering { channel, start, wording }: Entering,
         outcome: Result<Option<Entry>, Failure>,
         effects: &mut Vec<Effect>,
     ) {
@@ -311,7 +309,7 @@ impl Session {
         let lasts = lasts.map(|expires| expires.since(now.unix));
         let Some(notices) = self.answered(&channel, outcome.is_ok()) else { return };
         if let State::Prelude(_) = self.state {
-            return self.joined_first(now, Entering { channel, start }, outcome, effects);
+            return self.joined_first(now, Entering { channel, start, wording }, outcome, effects);
         }
         match outcome {
             Ok(entry) => {
@@ -322,7 +320,7 @@ impl Session {
                     return refuse(id, Some(channel), failure, effects);
                 }
                 if self.is_shown_crowd(&channel, notices) {
-                    return self.survey(channel, Arriving { id, entry, start, lasts }, effects);
+                    return self.survey(channel, Arriving { id, entry, start, wording, lasts }, effects);
                 }
                 // It may be unwanted by now; then the Leave that was decided meanwhile comes right after this.
                 let greeting = self.greeting(&channel);
@@ -330,6 +328,7 @@ impl Session {
                     channel: channel.clone(),
                     entry,
                     start,
+                    wording,
                     lasts,
                     crowd: None,
                     greeting,
@@ -373,7 +372,7 @@ impl Session {
             return effects.push(Effect::Leave { channel }); // It has entered since it left.
         }
         let Some(arriving) = arriving else { return }; // It has been answered by the crowd that another attempt found.
-        let Arriving { id, entry, start, lasts } = *arriving;
+        let Arriving { id, entry, start, wording, lasts } = *arriving;
         match outcome.and_then(|crowd| self.still_hears(&channel).map(|()| crowd)) {
             Ok(crowd) => {
                 let (shown, greeting) = (Some(crowd.clone()), self.greeting(&channel));
@@ -381,6 +380,7 @@ impl Session {
                     channel: channel.clone(),
                     entry,
                     start,
+                    wording,
                     lasts,
                     crowd: shown,
                     greeting,
@@ -447,7 +447,7 @@ impl Session {
     pub(super) fn enlisted(
         &mut self,
         now: Now,
-        Entering { channel, start }: Entering,
+        Entering { channel, start, wording }: Entering,
         pass: &Pass,
         effects: &mut Vec<Effect>,
     ) {
@@ -456,12 +456,7 @@ impl Session {
         if self.policy.realm.is_some() {
             return;
         }
-        let terms = Terms {
-            start,
-            history: rule.history.is_some(),
-            overflow: rule.overflow,
-            consent: Consent::Given,
-        };
+        let terms = agreed(rule, Hearing { start, wording, filter: None }, Consent::Given);
         let is_new = match self.has_room_for(&channel) {
             Ok(()) => true,
             Err(failure) if failure.code == ErrorCode::Conflict => false,
@@ -620,4 +615,14 @@ impl Session {
             }
         }
     }
+}
+
+/// How a channel of this rule is heard. Differences are told where nothing is ever left out, for a slow subscriber or by a
+/// filter: there it has what they are to be applied to.
+fn agreed(rule: &Rule, hearing: Hearing, consent: Consent) -> Terms {
+    let Hearing { start, wording, filter } = hearing;
+    let hears_all = rule.overflow == Overflow::Disconnect && filter.is_none();
+    let wording = if hears_all { wording } else { Wording::Whole };
+    let (history, overflow) = (rule.history.is_some(), rule.overflow);
+    Terms { start, history, overflow, wording, filter, consent }
 }

@@ -429,8 +429,14 @@ impl Play {
                     assert!(self.joined.insert(channel.clone()), "joined twice");
                 }
                 let entry = terms.history.then_some(Entry { position: TOP, recovered: true });
-                let start = terms.start;
-                Input::Joined { id, channel, start, outcome: is_ok.then_some(entry).ok_or_else(away) }
+                let (start, wording) = (terms.start, terms.wording);
+                Input::Joined {
+                    id,
+                    channel,
+                    start,
+                    wording,
+                    outcome: is_ok.then_some(entry).ok_or_else(away),
+                }
             }
             Effect::Publish { id, draft, .. } => {
                 assert_eq!(draft.retention.is_some(), has_history(&draft.channel));
@@ -587,9 +593,14 @@ fn number_of(effect: &Effect) -> Option<usize> {
 
 fn command(ask: &Ask) -> Command {
     match *ask {
-        Ask::Subscribe(number, start) => {
-            Command::Subscribe { channel: channel(number), start, presence: false, proof: None }
-        }
+        Ask::Subscribe(number, start) => Command::Subscribe {
+            channel: channel(number),
+            start,
+            presence: false,
+            wording: Wording::Whole,
+            filter: None,
+            proof: None,
+        },
         Ask::Unsubscribe(number) => Command::Unsubscribe { channel: channel(number) },
         Ask::Publish { channel: number, echo, keyed } => Command::Publish {
             channel: channel(number),

@@ -1,8 +1,13 @@
 //! Centrifugo's bidirectional client protocol as JSON: commands and replies, one a line, several lines in a frame.
 
 use std::fmt::Write as _;
+use std::io::Write as _;
 
 use super::{Aside, Endpoint, Greeting, Protocol, contains, excerpt};
+
+mod protobuf;
+
+pub(super) use protobuf::CentrifugoProtobuf;
 
 const PING_AND_PONG: &str = "{}";
 
@@ -54,8 +59,8 @@ impl Protocol for Centrifugo {
     }
 
     /// The id is required and may be repeated: the reply is not waited for.
-    fn publish(&self, channel: &str, data: &str, output: &mut String) {
+    fn publish(&self, channel: &str, data: &str, output: &mut Vec<u8>) {
         write!(output, "{{\"id\":3,\"publish\":{{\"channel\":\"{channel}\",\"data\":{data}}}}}")
-            .expect("a String takes everything");
+            .expect("a Vec takes everything");
     }
 }

@@ -1,6 +1,6 @@
 //! `fanfare.v1.json`: one event or an array of them in a frame.
 
-use std::fmt::Write as _;
+use std::io::Write as _;
 
 use serde::Deserialize;
 
@@ -77,9 +77,9 @@ impl Protocol for Fanfare {
         trouble.map_or(Aside::Nothing, Aside::Trouble)
     }
 
-    fn publish(&self, channel: &str, data: &str, output: &mut String) {
+    fn publish(&self, channel: &str, data: &str, output: &mut Vec<u8>) {
         write!(output, "{{\"type\":\"publish\",\"channel\":\"{channel}\",\"data\":{data}}}")
-            .expect("a String takes everything");
+            .expect("a Vec takes everything");
     }
 }
 

@@ -1,7 +1,7 @@
 //! The floor server: `S` and a channel subscribes, `P`, a channel, a space and a payload publishes, and what
 //! subscribers hear is the payload.
 
-use std::fmt::Write as _;
+use std::io::Write as _;
 
 use super::{Aside, Endpoint, Greeting, Protocol, excerpt};
 
@@ -31,7 +31,7 @@ impl Protocol for Floor {
         Aside::Nonsense(excerpt(frame))
     }
 
-    fn publish(&self, channel: &str, data: &str, output: &mut String) {
-        write!(output, "P{channel} {data}").expect("a String takes everything");
+    fn publish(&self, channel: &str, data: &str, output: &mut Vec<u8>) {
+        write!(output, "P{channel} {data}").expect("a Vec takes everything");
     }
 }

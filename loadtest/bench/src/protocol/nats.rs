@@ -1,6 +1,7 @@
 //! The NATS client protocol in WebSocket frames: the server puts as many messages into a frame as are waiting.
 
 use std::fmt::Write as _;
+use std::io::Write as _;
 
 use super::{Aside, Endpoint, Greeting, Protocol, contains, excerpt};
 
@@ -43,7 +44,7 @@ impl Protocol for Nats {
         }
     }
 
-    fn publish(&self, channel: &str, data: &str, output: &mut String) {
-        write!(output, "PUB {channel} {}\r\n{data}\r\n", data.len()).expect("a String takes everything");
+    fn publish(&self, channel: &str, data: &str, output: &mut Vec<u8>) {
+        write!(output, "PUB {channel} {}\r\n{data}\r\n", data.len()).expect("a Vec takes everything");
     }
 }

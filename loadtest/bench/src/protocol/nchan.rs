@@ -24,8 +24,8 @@ impl Protocol for Nchan {
         Aside::Nonsense(excerpt(frame))
     }
 
-    fn publish(&self, _channel: &str, data: &str, output: &mut String) {
-        output.push_str(data);
+    fn publish(&self, _channel: &str, data: &str, output: &mut Vec<u8>) {
+        output.extend_from_slice(data.as_bytes());
     }
 
     fn posts(&self) -> Option<Post> {

@@ -1,13 +1,14 @@
-//! The Pusher protocol 7, as Sockudo serves it: private channels, since only their members may publish, and
+//! The Pusher protocol 7, as Sockudo and the gateway serve it: private channels, since only their members may publish, and
 //! client events. A publisher does not hear itself.
 
 use std::fmt::Write as _;
+use std::io::Write as _;
 
 use serde_json::Value;
 
 use super::{Aside, Endpoint, Greeting, Protocol, contains, excerpt};
 
-/// Key of the application that `peers/sockudo` configures.
+/// Key of the application that `peers/sockudo` and `peers/fanfare` configure.
 const APP_KEY: &str = "bench-key";
 /// Its secret.
 const APP_SECRET: &[u8] = b"bench-secret";
@@ -55,9 +56,9 @@ impl Protocol for Pusher {
         }
     }
 
-    fn publish(&self, channel: &str, data: &str, output: &mut String) {
+    fn publish(&self, channel: &str, data: &str, output: &mut Vec<u8>) {
         write!(output, "{{\"event\":\"client-m\",\"channel\":\"private-{channel}\",\"data\":{data}}}")
-            .expect("a String takes everything");
+            .expect("a Vec takes everything");
     }
 
     fn publishes_as_subscriber(&self) -> bool {

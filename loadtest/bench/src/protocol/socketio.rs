@@ -1,6 +1,6 @@
 //! Socket.IO 4 on Engine.IO 4, straight over a WebSocket: a digit or two, then JSON. See `peers/socketio/server.js`.
 
-use std::fmt::Write as _;
+use std::io::Write as _;
 
 use super::{Aside, Endpoint, Greeting, Protocol, excerpt};
 
@@ -38,7 +38,7 @@ impl Protocol for SocketIo {
         }
     }
 
-    fn publish(&self, channel: &str, data: &str, output: &mut String) {
-        write!(output, "42[\"publish\",\"{channel}\",{data}]").expect("a String takes everything");
+    fn publish(&self, channel: &str, data: &str, output: &mut Vec<u8>) {
+        write!(output, "42[\"publish\",\"{channel}\",{data}]").expect("a Vec takes everything");
     }
 }

@@ -55,6 +55,14 @@ fn each_server_is_greeted_in_its_own_way() {
             ],
         ),
         (
+            Dialect::CentrifugoProtobuf,
+            &[
+                "> \x04\x08\x01\x22\0\x07\x08\x02\x2a\x03\x0a\x01a",
+                "< \x06\x08\x01\x2a\x02\x38\x19",
+                "< \x04\x08\x02\x32\0",
+            ],
+        ),
+        (
             Dialect::Nats,
             &[
                 "< INFO {\"server_id\":\"x\"}\r\n",
@@ -95,6 +103,7 @@ fn a_refusal_is_told_in_the_servers_words() {
     for (dialect, refusal) in [
         (Dialect::Fanfare, r#"{"type":"error","code":4403,"reason":"forbidden"}"#),
         (Dialect::Centrifugo, r#"{"id":2,"error":{"code":103,"message":"permission denied"}}"#),
+        (Dialect::CentrifugoProtobuf, "\x08\x08\x02\x12\x04\x08\x67\x18\x01"),
         (Dialect::Nats, "-ERR 'Authorization Violation'\r\n"),
         (Dialect::Pusher, r#"{"event":"pusher:error","data":{"code":4001}}"#),
         (Dialect::Socketio, r#"44{"message":"no"}"#),
@@ -114,10 +123,10 @@ fn a_publication_carries_its_stamp() {
     let mut data = String::new();
     stamp.write(64, &mut data);
     for dialect in Dialect::value_variants() {
-        let mut text = String::new();
-        dialect.protocol().publish("a", &data, &mut text);
+        let mut said = Vec::new();
+        dialect.protocol().publish("a", &data, &mut said);
         let mut found = Vec::new();
-        Finder::default().each(text.as_bytes(), false, |stamp| found.push(stamp));
+        Finder::default().each(&said, false, |stamp| found.push(stamp));
         assert_eq!(found, [stamp], "{dialect:?}");
     }
 }
@@ -140,6 +149,11 @@ fn every_publication_of_a_gathered_frame_is_found() {
             format!("[{}]", each(&|data| format!("{{\"type\":\"message\",\"data\":{data}}}"), ",")),
         ),
         (Dialect::Centrifugo, each(&centrifugo, "\n")),
+        (
+            Dialect::CentrifugoProtobuf,
+            // A push that holds a publication that holds 64 bytes.
+            each(&|data| format!("\x46\x22\x44\x22\x42\x22\x40{data}"), ""),
+        ),
         (Dialect::Nats, each(&|data| format!("MSG a 1 {}\r\n{data}\r\n", data.len()), "")),
     ] {
         let protocol = dialect.protocol();
@@ -157,6 +171,8 @@ fn pings_of_the_protocol_are_answered() {
         (Dialect::Centrifugo, "{}", "{}"),
         (Dialect::Centrifugo, "{\"push\":{}}\n{}", "{}"),
         (Dialect::Centrifugo, "{\"push\":{}}\n{}\n{\"push\":{}}", "{}"),
+        (Dialect::CentrifugoProtobuf, "\0", "\0"),
+        (Dialect::CentrifugoProtobuf, "\x02\x22\0\0", "\0"),
         (Dialect::Nats, "PING\r\n", "PONG\r\n"),
         (Dialect::Nats, "MSG a 1 2\r\nxx\r\nPING\r\n", "PONG\r\n"),
         (Dialect::Socketio, "2", "3"),
@@ -173,6 +189,8 @@ fn what_goes_wrong_later_is_noticed() {
         (Dialect::Fanfare, r#"{"type":"unsubscribed","channel":"a","reason":"gap"}"#),
         (Dialect::Centrifugo, r#"{"id":3,"error":{"code":111,"message":"too many requests"}}"#),
         (Dialect::Centrifugo, r#"{"push":{"disconnect":{"code":3008,"reason":"slow"}}}"#),
+        (Dialect::CentrifugoProtobuf, "\x07\x22\x05\x12\x01a\x3a\0"),
+        (Dialect::CentrifugoProtobuf, "\x04\x22\x02\x5a\0"),
         (Dialect::Nats, "-ERR 'Slow Consumer'\r\n"),
         (Dialect::Pusher, r#"{"event":"pusher:error","data":{"code":4301}}"#),
     ] {

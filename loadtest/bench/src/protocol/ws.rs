@@ -1,6 +1,6 @@
 //! The script `peers/ws/server.js`: the least that people write themselves around the npm package `ws`.
 
-use std::fmt::Write as _;
+use std::io::Write as _;
 
 use super::{Aside, Endpoint, Greeting, Protocol, excerpt};
 
@@ -33,7 +33,7 @@ impl Protocol for Ws {
         Aside::Nonsense(excerpt(frame))
     }
 
-    fn publish(&self, channel: &str, data: &str, output: &mut String) {
-        write!(output, "{{\"publish\":\"{channel}\",\"data\":{data}}}").expect("a String takes everything");
+    fn publish(&self, channel: &str, data: &str, output: &mut Vec<u8>) {
+        write!(output, "{{\"publish\":\"{channel}\",\"data\":{data}}}").expect("a Vec takes everything");
     }
 }

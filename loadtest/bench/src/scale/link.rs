@@ -214,7 +214,7 @@ impl Link {
             r#"[{{"type":"subscribe","channel":"{NEWS}"{news}}},{{"type":"subscribe","channel":"room:{}"{room}}}]"#,
             self.number / ROOM_SIZE
         );
-        write_text(&text, &mut self.unsent);
+        write_text(text.as_bytes(), &mut self.unsent);
         self.phase = Phase::Subscribing(2);
     }
 

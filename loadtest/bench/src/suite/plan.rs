@@ -13,6 +13,10 @@ pub(super) struct Peer {
     /// Below `peers/`: the program that installs and serves it.
     pub(super) folder: &'static str,
     pub(super) dialect: Dialect,
+    /// What publishes to its subscribers, where that is another protocol.
+    pub(super) publishes: Option<Dialect>,
+    /// Whether it takes part where it is not named.
+    pub(super) part: Part,
     /// What its channels begin with.
     pub(super) prefix: &'static str,
     /// How many publications of a channel it keeps.
@@ -22,6 +26,14 @@ pub(super) struct Peer {
     /// Whether it can run as several nodes that share a Redis.
     pub(super) clusters: bool,
     pub(super) wire: Wire,
+}
+
+/// When a peer takes part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    Always,
+    /// Only in a run that names it.
+    Named,
 }
 
 /// What it is spoken to over.
@@ -38,12 +50,19 @@ const fn peer(name: &'static str, title: &'static str, dialect: Dialect) -> Peer
         title,
         folder: name,
         dialect,
+        publishes: None,
+        part: Part::Always,
         prefix: "load:",
         keeps: 0,
         environment: &[],
         clusters: true,
         wire: Wire::Clear,
     }
+}
+
+/// The gateway, heard by another protocol than its own.
+const fn variant(name: &'static str, title: &'static str, dialect: Dialect) -> Peer {
+    Peer { folder: "fanfare", part: Part::Named, clusters: false, ..peer(name, title, dialect) }
 }
 
 /// Floors first, then ours, then the others.
@@ -73,6 +92,21 @@ pub(super) const PEERS: &[Peer] = &[
         clusters: false,
         ..peer("fanfare-tls", "Fanfare, TLS", Dialect::Fanfare)
     },
+    // Its other dialects, to be compared with its own: what they need beside that is theirs.
+    Peer {
+        publishes: Some(Dialect::Fanfare),
+        ..variant("fanfare-centrifugo", "Fanfare, heard as Centrifugo in JSON", Dialect::Centrifugo)
+    },
+    Peer {
+        publishes: Some(Dialect::Fanfare),
+        ..variant(
+            "fanfare-centrifugo-protobuf",
+            "Fanfare, heard as Centrifugo in Protobuf",
+            Dialect::CentrifugoProtobuf,
+        )
+    },
+    // Nobody but clients of the application publishes there.
+    Peer { prefix: "load-", ..variant("fanfare-pusher", "Fanfare, heard as Pusher", Dialect::Pusher) },
     peer("centrifugo", "Centrifugo", Dialect::Centrifugo),
     peer("nchan", "nchan", Dialect::Nchan),
     Peer { clusters: false, ..peer("nats", "NATS", Dialect::Nats) },

@@ -6,7 +6,8 @@
 //!  u64 the offset, only with an epoch  ┘
 //!  u8  flags: 1 exclude, 2 sender, 4 profile,       ┐
 //!             8 the payload is MessagePack,        │
-//!             16 label, 64 the sender's session   │
+//!             16 label, 32 tags,                   │
+//!             64 the sender's session              │
 //!  u64 received, µs since the Unix epoch            │
 //!  16  the session that must not hear it, if flag 1 │ the body: what a publisher knows
 //!  u32 length, the user, UTF-8, if flag 2           │
@@ -14,6 +15,8 @@
 //!  16  the sender's session, if flag 64             │
 //!  u32 length, its note, JSON, if flag 64           │
 //!  u32 length, the payload's label, UTF-8, if 16    │
+//!  u32 how many tags, and of each the key and the   │
+//!      value, u32 length and UTF-8 each, if 32      │
 //!  …   the payload to the end: JSON unless flag 8   ┘
 //! ```
 //!
@@ -34,6 +37,7 @@ use std::io::{self, Write};
 
 use bytes::Bytes;
 use fanfare_protocol::publication::{Draft, Epoch, Format, Label, Offset, Payload, Position, Sender};
+use fanfare_protocol::tags::{TAGS_MAX, Tags};
 use fanfare_protocol::time::UnixMicros;
 use fanfare_protocol::{Channel, Publication, SessionId, UserId};
 use redis::{RedisWrite, ToRedisArgs};
@@ -55,8 +59,9 @@ mod flag {
     pub(super) const PROFILE: u8 = 4;
     pub(super) const MESSAGE_PACK: u8 = 8;
     pub(super) const LABEL: u8 = 16;
+    pub(super) const TAGS: u8 = 32;
     pub(super) const SESSION: u8 = 64;
-    pub(super) const ALL: u8 = EXCLUDE | SENDER | PROFILE | MESSAGE_PACK | LABEL | SESSION;
+    pub(super) const ALL: u8 = EXCLUDE | SENDER | PROFILE | MESSAGE_PACK | LABEL | TAGS | SESSION;
 }
 
 /// A draft, and its position when that is known to the sender, on their way out.
@@ -75,13 +80,16 @@ impl Envelope<'_> {
     pub(super) fn len(&self) -> usize {
         let position = self.position.map_or(8, |_| POSITION_BYTES);
         let exclude = if self.draft.exclude.is_some() { 16 } else { 0 };
-        let sender = self.draft.sender.as_ref().map_or(0, |it| {
+        let sender = self.draft.sender.as_deref().map_or(0, |it| {
             let user = it.user.as_ref().map_or(0, |user| 4 + user.as_str().len());
             let profile = it.profile.as_ref().map_or(0, |profile| 4 + profile.as_bytes().len());
             user + profile + it.session.map_or(0, |_| 20 + note(it).len())
         });
         let label = self.draft.payload.label().map_or(0, |label| 4 + label.as_str().len());
-        1 + position + 9 + exclude + sender + label + self.draft.payload.as_bytes().len()
+        let tags = self.draft.payload.tags();
+        let each_tag = tags.iter().map(|(key, value)| 8 + key.len() + value.len());
+        let tags = if tags.is_empty() { 0 } else { 4 + each_tag.sum::<usize>() };
+        1 + position + 9 + exclude + sender + label + tags + self.draft.payload.as_bytes().len()
     }
 
     fn write(&self, out: &mut impl Write) -> io::Result<()> {
@@ -109,6 +117,7 @@ impl Body<'_> {
             | profile.map_or(0, |_| flag::PROFILE)
             | session.map_or(0, |_| flag::SESSION)
             | payload.label().map_or(0, |_| flag::LABEL)
+            | if payload.tags().is_empty() { 0 } else { flag::TAGS }
             | if payload.format() == Format::MessagePack { flag::MESSAGE_PACK } else { 0 }])?;
         out.write_all(&received.0.to_be_bytes())?;
         if let Some(session) = exclude {
@@ -125,13 +134,25 @@ impl Body<'_> {
         if let Some(label) = payload.label() {
             write_text(out, label.as_str().as_bytes())?;
         }
+        let tags = payload.tags();
+        if !tags.is_empty() {
+            write_length(out, tags.iter().len())?;
+        }
+        for (key, value) in tags.iter() {
+            write_text(out, key.as_bytes())?;
+            write_text(out, value.as_bytes())?;
+        }
         out.write_all(payload.as_bytes())
     }
 }
 
 fn write_text(out: &mut impl Write, text: &[u8]) -> io::Result<()> {
-    out.write_all(&u32::try_from(text.len()).expect("an envelope is bounded").to_be_bytes())?;
+    write_length(out, text.len())?;
     out.write_all(text)
+}
+
+fn write_length(out: &mut impl Write, length: usize) -> io::Result<()> {
+    out.write_all(&u32::try_from(length).expect("an envelope is bounded").to_be_bytes())
 }
 
 /// What goes with the sender's session: nothing where there is no note.
@@ -182,15 +203,18 @@ pub(super) fn open(channel: Channel, envelope: &[u8]) -> Result<Publication, Mal
         _ => Some(SessionId::from_random(rest.array()?)),
     };
     let sender = if is_nobodys { None } else { Some(Box::new(rest.sender(flags)?)) };
-    let label = match flags & flag::LABEL {
+    let notes = match flags & (flag::LABEL | flag::TAGS) {
         0 => None,
-        _ => Some(Label::parse(rest.text_with_length()?).ok_or(Malformed)?),
+        _ => Some(rest.notes(flags)?),
     };
     let payload = match flags & flag::MESSAGE_PACK {
         0 => payload(rest.text(rest.0.len())?)?,
         _ => Payload::parse_msgpack(rest.0).map_err(|_| Malformed)?,
     };
-    let payload = payload.labelled(label);
+    let payload = match notes {
+        None => payload,
+        Some((label, tags)) => payload.labelled(label).tagged(tags),
+    };
     Ok(Publication::new(
         Draft { channel, payload, sender, exclude, received, retention: None, key: None },
         position,
@@ -244,6 +268,24 @@ impl<'a> Rest<'a> {
         Ok(sender)
     }
 
+    /// What few publications have beside what they say. Of its own, so that the others do not pay for it.
+    #[inline(never)]
+    fn notes(&mut self, flags: u8) -> Result<(Option<Label>, Tags), Malformed> {
+        let label = match flags & flag::LABEL {
+            0 => None,
+            _ => Some(Label::parse(self.text_with_length()?).ok_or(Malformed)?),
+        };
+        let count = match flags & flag::TAGS {
+            0 => 0,
+            _ => Some(u32::from_be_bytes(self.array()?) as usize)
+                .filter(|it| *it <= TAGS_MAX)
+                .ok_or(Malformed)?,
+        };
+        let tag = |_| -> Result<_, Malformed> { Ok((self.text_with_length()?, self.text_with_length()?)) };
+        let tags = (0..count).map(tag).collect::<Result<Vec<_>, Malformed>>()?;
+        Ok((label, Tags::parse(tags).ok_or(Malformed)?))
+    }
+
     fn text_with_length(&mut self) -> Result<&'a str, Malformed> {
         let length = u32::from_be_bytes(self.array()?);
         self.text(length as usize)
@@ -279,6 +321,7 @@ mod tests {
             exclude in proptest::option::of(any::<[u8; 16]>()),
             received in any::<u64>(),
             label in proptest::option::of(".{1,20}"),
+            tags in proptest::collection::vec((".{0,9}", ".{0,9}"), 0..4),
         ) -> Draft {
             let json = |text: String| Payload::from_trusted(Bytes::from(text));
             let (session, note) = session.unzip();
@@ -292,7 +335,8 @@ mod tests {
                 channel: Channel::parse("room:1").unwrap(),
                 payload: bin
                     .map_or_else(|| json(text), |bin| binary(&bin))
-                    .labelled(label.and_then(|label| Label::parse(&label))),
+                    .labelled(label.and_then(|label| Label::parse(&label)))
+                    .tagged(Tags::parse(tags).unwrap()),
                 sender: Some(Box::new(sender)).filter(|it| **it != Sender::default()),
                 exclude: exclude.map(SessionId::from_random),
                 received: UnixMicros(received),
@@ -350,11 +394,17 @@ mod tests {
             bad
         };
         let last = good.len() - 1;
+        let tagged = |tags: u8| {
+            let head = [&with(9, flag::TAGS)[..last], &[0, 0, 0, tags]].concat();
+            [head, b"\0\0\0\x01k\0\0\0\x01v".repeat(tags.into()), b"1".to_vec()].concat()
+        };
         for (why, bad) in [
             ("empty", vec![]),
             ("another version", with(0, 2)),
             ("an epoch that is cut off", with(1, 200)),
-            ("an unknown flag", with(9, 32)),
+            ("an unknown flag", with(9, 128)),
+            ("tags that are cut off", with(9, flag::TAGS)),
+            ("more tags than there may be, though of one key", tagged(33)),
             ("a label that is cut off", with(9, flag::LABEL)),
             ("MessagePack that is none", with(9, flag::MESSAGE_PACK).into_iter().chain([b'1']).collect()),
             ("a profile without a sender", with(9, flag::PROFILE)),
@@ -365,6 +415,7 @@ mod tests {
         ] {
             assert_eq!(open(draft.channel.clone(), &bad).err(), Some(Malformed), "{why}");
         }
+        assert!(open(draft.channel.clone(), &tagged(32)).is_ok());
         assert!(open(draft.channel, &good).is_ok());
     }
 

@@ -127,7 +127,12 @@ pub(super) const SLOTS: usize = 16_384;
 
 /// The slot of everything that belongs to a channel, whatever the prefix.
 pub(crate) fn slot(channel: &Channel) -> u16 {
-    crc16(escape(channel.as_str()).as_bytes()) % SLOTS as u16
+    slot_of(&escape(channel.as_str()))
+}
+
+/// The slot of a key that has no braces, and of all that have its name in braces.
+pub(super) fn slot_of(key: &str) -> u16 {
+    crc16(key.as_bytes()) % SLOTS as u16
 }
 
 /// For each slot a number that lies in it as a hash tag: the least, so that all nodes write the same.

@@ -32,6 +32,7 @@ use crate::broker::redis::server::{Address, Lost, Server};
 #[derive(Debug)]
 pub(crate) struct Switchboard {
     shared: Arc<Shared>,
+    purpose: &'static str,
     now: SyncMutex<Arc<Lines>>,
 }
 
@@ -45,9 +46,10 @@ pub(crate) struct Lines {
 
 impl Switchboard {
     /// Opens nothing yet. The tasks of a line end when it is dropped or the broker shuts down.
-    pub(super) fn new(shared: &Arc<Shared>) -> Self {
-        let now = Lines::at(shared, shared.topology.layout(), &[]);
-        Self { shared: shared.clone(), now: SyncMutex::new(Arc::new(now)) }
+    /// The purpose is how CLIENT LIST shows them.
+    pub(super) fn new(shared: &Arc<Shared>, purpose: &'static str) -> Self {
+        let now = Lines::at(shared, purpose, shared.topology.layout(), &[]);
+        Self { shared: shared.clone(), purpose, now: SyncMutex::new(Arc::new(now)) }
     }
 
     /// The lines to the servers of the moment. Those that stay are the same as before.
@@ -55,7 +57,7 @@ impl Switchboard {
         let layout = self.shared.topology.layout();
         let mut now = self.now.lock();
         if !Arc::ptr_eq(&now.layout, &layout) {
-            *now = Arc::new(Lines::at(&self.shared, layout, &now.lines));
+            *now = Arc::new(Lines::at(&self.shared, self.purpose, layout, &now.lines));
         }
         now.clone()
     }
@@ -79,10 +81,10 @@ impl Switchboard {
 }
 
 impl Lines {
-    fn at(shared: &Arc<Shared>, layout: Arc<Layout>, known: &[Arc<Line>]) -> Self {
+    fn at(shared: &Arc<Shared>, purpose: &'static str, layout: Arc<Layout>, known: &[Arc<Line>]) -> Self {
         let line = |place: &Place| {
             let known = known.iter().find(|line| line.place == place.id).cloned();
-            known.unwrap_or_else(|| Arc::new(Line::new(place.clone(), shared.clone())))
+            known.unwrap_or_else(|| Arc::new(Line::new(place.clone(), purpose, shared.clone())))
         };
         Self { lines: layout.places().iter().map(line).collect(), layout }
     }
@@ -108,6 +110,7 @@ impl Lines {
 pub(crate) struct Line {
     place: PlaceId,
     server: Server,
+    purpose: &'static str,
     shared: Arc<Shared>,
     state: Mutex<State>,
 }
@@ -125,7 +128,7 @@ struct State {
 }
 
 #[derive(Clone)]
-struct Open {
+pub(super) struct Open {
     connection: MultiplexedConnection,
     process: Process,
     number: u64,
@@ -169,7 +172,17 @@ pub(crate) struct Connected<'a> {
     open: Open,
 }
 
-impl Connected<'_> {
+impl<'a> Connected<'a> {
+    /// The line again, by the connection that it had.
+    pub(super) fn of(line: &'a Line, open: Open) -> Self {
+        Self { line, open }
+    }
+
+    /// The connection alone.
+    pub(super) fn into_open(self) -> Open {
+        self.open
+    }
+
     /// Where it leads.
     pub(crate) fn process(&self) -> Process {
         self.open.process
@@ -208,7 +221,7 @@ impl Connected<'_> {
 }
 
 impl Line {
-    fn new(Place { id, server }: Place, shared: Arc<Shared>) -> Self {
+    fn new(Place { id, server }: Place, purpose: &'static str, shared: Arc<Shared>) -> Self {
         let state = State {
             open: None,
             backoff: Backoff::new(),
@@ -216,7 +229,7 @@ impl Line {
             tried: server.address(),
             opened: 0,
         };
-        Self { place: id, server, shared, state: Mutex::new(state) }
+        Self { place: id, server, purpose, shared, state: Mutex::new(state) }
     }
 
     /// What its server is called, whichever it is.
@@ -270,7 +283,7 @@ impl Line {
             }
             drop(end);
         }));
-        let process = introduce(&mut connection, &self.shared.client_name("presence")).await?;
+        let process = introduce(&mut connection, &self.shared.client_name(self.purpose)).await?;
         Ok((connection, process, lost))
     }
 }

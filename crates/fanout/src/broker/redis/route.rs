@@ -19,8 +19,8 @@ use std::sync::Arc;
 use fanfare_protocol::Channel;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use redis::IntoConnectionInfo;
 use tokio::sync::{Notify, watch};
+use tokio_rustls::rustls::ClientConfig;
 
 use crate::broker::hash;
 use crate::broker::redis::keys;
@@ -178,28 +178,31 @@ impl Guide {
 
 impl Map {
     /// Reads what a mode makes of a list of URLs.
-    pub(super) fn of(mode: &RedisMode, urls: &[String]) -> Result<Self, RedisOptionsError> {
-        // The parser's own complaint is dropped where it could quote the URL, and with it a password.
-        let parsed =
-            urls.iter().map(|url| url.as_str().into_connection_info().map_err(|_| RedisOptionsError::Url));
-        let infos = parsed.collect::<Result<Vec<_>, _>>()?;
+    pub(super) fn of(
+        mode: &RedisMode,
+        urls: &[String],
+        tls: Option<&Arc<ClientConfig>>,
+    ) -> Result<Self, RedisOptionsError> {
+        let servers = urls.iter().map(|url| Server::new(url, tls)).collect::<Result<Vec<_>, _>>()?;
+        if servers.windows(2).any(|pair| pair[0].is_secure() != pair[1].is_secure()) {
+            return Err(RedisOptionsError::Mixed);
+        }
         let route = match (mode, urls.len()) {
             (RedisMode::Single, 1) => Route::Single,
             (RedisMode::Single, urls) => return Err(RedisOptionsError::NotOneUrl { urls }),
             (_, 0) => return Err(RedisOptionsError::NoUrl),
             (RedisMode::Sharded, urls) => Route::Sharded(urls),
             (RedisMode::Sentinel { primary }, _) => {
-                let (sentinels, server) = Sentinels::new(&infos, primary)?;
+                let (sentinels, server) = Sentinels::new(servers, primary)?;
                 let topology = Topology::new(Layout::of_servers(Route::Single, [server]), false);
                 return Ok(Self { topology, guide: Some(Guide::Sentinels(sentinels)) });
             }
             (RedisMode::Cluster, _) => {
                 let nobody = Route::Slots(vec![None; keys::SLOTS].into());
                 let topology = Topology::new(Layout::of_servers(nobody, []), true);
-                return Ok(Self { topology, guide: Some(Guide::Shards(Shards::new(&infos)?)) });
+                return Ok(Self { topology, guide: Some(Guide::Shards(Shards::new(&servers)?)) });
             }
         };
-        let servers = infos.iter().map(Server::new).collect::<Result<Vec<_>, _>>()?;
         Ok(Self { topology: Topology::new(Layout::of_servers(route, servers), false), guide: None })
     }
 }

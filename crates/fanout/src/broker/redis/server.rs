@@ -11,16 +11,23 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use redis::aio::MultiplexedConnection;
 use redis::{
-    AsyncConnectionConfig, ConnectionAddr, ConnectionInfo, Pipeline, ProtocolVersion, RedisConnectionInfo,
-    Value,
+    AsyncConnectionConfig, ConnectionAddr, IntoConnectionInfo, Pipeline, ProtocolVersion,
+    RedisConnectionInfo, Value,
 };
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::ClientConfig;
+use tokio_rustls::rustls::pki_types::ServerName;
 
 use crate::broker::redis::RedisOptionsError;
 use crate::broker::redis::backoff::Backoff;
 use crate::broker::redis::resp;
+
+/// What begins the URL of a server that speaks TLS.
+const SECURE: &str = "rediss://";
 
 /// Why a connection is no more, or never was. Goes to the log and to callers, and holds no credentials.
 #[derive(Debug, thiserror::Error)]
@@ -60,11 +67,40 @@ impl fmt::Display for Address {
     }
 }
 
-/// Where a server is and what it wants to hear first.
+/// What a conversation goes over: TCP, or TLS over that.
+pub(super) type Socket = Box<dyn Stream>;
+
+/// Bytes in both directions.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// How servers that belong together are spoken to: what they want to hear first, and whether by TLS.
+#[derive(Clone)]
+pub(super) struct Access {
+    settings: RedisConnectionInfo,
+    tls: Option<Arc<ClientConfig>>,
+}
+
+impl Access {
+    /// What the `redis` crate wants to know.
+    pub(super) fn settings(&self) -> &RedisConnectionInfo {
+        &self.settings
+    }
+}
+
+/// A password has no business in a log.
+impl fmt::Debug for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Access").field("tls", &self.tls.is_some()).finish_non_exhaustive()
+    }
+}
+
+/// Where a server is, and how it is spoken to.
 #[derive(Clone)]
 pub(super) struct Server {
     place: Place,
-    settings: RedisConnectionInfo,
+    access: Access,
 }
 
 #[derive(Clone)]
@@ -95,24 +131,30 @@ impl Tenure {
 }
 
 impl Server {
-    pub(super) fn new(info: &ConnectionInfo) -> Result<Self, RedisOptionsError> {
+    /// The one that a URL leads to; where that says `rediss://` it is believed if `tls` says so.
+    pub(super) fn new(url: &str, tls: Option<&Arc<ClientConfig>>) -> Result<Self, RedisOptionsError> {
+        let (plain, tls) = match url.strip_prefix(SECURE) {
+            // After a # others may say that any certificate will do.
+            Some(rest) if rest.contains('#') => return Err(RedisOptionsError::Url),
+            Some(rest) => (format!("redis://{rest}"), Some(tls.ok_or(RedisOptionsError::Trust)?.clone())),
+            None => (url.to_owned(), None),
+        };
+        // The parser's own complaint is dropped where it could quote the URL, and with it a password.
+        let info = plain.as_str().into_connection_info().map_err(|_| RedisOptionsError::Url)?;
         let ConnectionAddr::Tcp(host, port) = info.addr() else { return Err(RedisOptionsError::Url) };
         let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
-        Ok(Self { place: Place::Fixed(Address { host: host.clone(), port: *port }), settings })
+        let place = Place::Fixed(Address { host: host.clone(), port: *port });
+        Ok(Self { place, access: Access { settings, tls } })
     }
 
     /// The one at this address.
-    pub(super) fn at(address: Address, settings: RedisConnectionInfo) -> Self {
-        Self { place: Place::Fixed(address), settings }
+    pub(super) fn at(address: Address, access: Access) -> Self {
+        Self { place: Place::Fixed(address), access }
     }
 
     /// The primary of that name, wherever it is.
-    pub(super) fn elected(
-        name: &str,
-        found: watch::Receiver<Option<Address>>,
-        settings: RedisConnectionInfo,
-    ) -> Self {
-        Self { place: Place::Elected(name.into(), found), settings }
+    pub(super) fn elected(name: &str, found: watch::Receiver<Option<Address>>, access: Access) -> Self {
+        Self { place: Place::Elected(name.into(), found), access }
     }
 
     /// Where it is now, if anybody knows.
@@ -123,16 +165,27 @@ impl Server {
         }
     }
 
+    /// How it is spoken to.
+    pub(super) fn access(&self) -> &Access {
+        &self.access
+    }
+
     /// What the `redis` crate wants to know.
     pub(super) fn settings(&self) -> &RedisConnectionInfo {
-        &self.settings
+        &self.access.settings
+    }
+
+    /// Whether over TLS.
+    pub(super) fn is_secure(&self) -> bool {
+        self.access.tls.is_some()
     }
 
     /// Appends the words that begin a conversation of our own: RESP3, credentials, a name for CLIENT LIST.
     pub(super) fn write_hello(&self, out: &mut BytesMut, name: &str) {
         let mut words: Vec<&[u8]> = vec![b"HELLO", b"3"];
-        if let Some(password) = self.settings.password() {
-            let user = self.settings.username().unwrap_or("default");
+        let settings = self.settings();
+        if let Some(password) = settings.password() {
+            let user = settings.username().unwrap_or("default");
             words.extend([b"AUTH", user.as_bytes(), password.as_bytes()]);
         }
         words.extend([b"SETNAME", name.as_bytes()]);
@@ -191,12 +244,12 @@ impl Server {
     }
 
     /// Opens a socket that sends small writes at once, to where the server is now.
-    pub(super) async fn open(&self, deadline: Duration) -> Result<TcpStream, Lost> {
+    pub(super) async fn open(&self, deadline: Duration) -> Result<Socket, Lost> {
         self.follow(deadline).await.map(|(socket, _tenure)| socket)
     }
 
     /// The same for one who wants to know when it no longer leads to the right place.
-    pub(super) async fn follow(&self, deadline: Duration) -> Result<(TcpStream, Tenure), Lost> {
+    pub(super) async fn follow(&self, deadline: Duration) -> Result<(Socket, Tenure), Lost> {
         let (address, tenure) = match &self.place {
             Place::Fixed(address) => (address.clone(), Tenure(None)),
             Place::Elected(_, found) => {
@@ -205,10 +258,18 @@ impl Server {
                 (address.clone(), Tenure(Some((address, found.clone()))))
             }
         };
-        let socket = timeout(deadline, TcpStream::connect((address.host.as_str(), address.port)));
+        let socket = timeout(deadline, self.dial(&address));
         let socket = socket.await.map_err(|_| Lost::Silent(deadline))?.map_err(Lost::Unreachable)?;
-        socket.set_nodelay(true).map_err(Lost::Unreachable)?;
         Ok((socket, tenure))
+    }
+
+    /// With TLS the server has to show a certificate for the very name or address that it was found under.
+    async fn dial(&self, address: &Address) -> io::Result<Socket> {
+        let socket = TcpStream::connect((address.host.as_str(), address.port)).await?;
+        socket.set_nodelay(true)?;
+        let Some(tls) = &self.access.tls else { return Ok(Box::new(socket)) };
+        let name = ServerName::try_from(address.host.clone()).map_err(io::Error::other)?;
+        Ok(Box::new(TlsConnector::from(tls.clone()).connect(name, socket).await?))
     }
 }
 
@@ -244,6 +305,10 @@ mod tests {
         Address { host: "10.0.0.1".into(), port }
     }
 
+    fn openly() -> Access {
+        Access { settings: RedisConnectionInfo::default(), tls: None }
+    }
+
     fn tired() -> Backoff {
         let mut backoff = Backoff::new();
         for _ in 0..20 {
@@ -255,7 +320,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn nobody_sleeps_on_when_another_is_named() {
         let (names, found) = watch::channel(Some(at(1)));
-        let server = Server::elected("p", found, RedisConnectionInfo::default());
+        let server = Server::elected("p", found, openly());
         let first = Backoff::new().bound();
         let mut backoff = tired();
         names.send_replace(Some(at(2)));
@@ -271,7 +336,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_one_that_was_tried_and_nobody_are_waited_for() {
         let (names, found) = watch::channel(Some(at(1)));
-        let server = Server::elected("p", found, RedisConnectionInfo::default());
+        let server = Server::elected("p", found, openly());
         for named in [Some(at(1)), None] {
             names.send_replace(named);
             let (before, tried) = (Instant::now(), at(1));

@@ -16,6 +16,7 @@ pub(in crate::broker) mod cluster;
 mod continuity;
 mod history;
 mod rest;
+mod secure;
 pub(in crate::broker) mod sentinel;
 pub(in crate::broker) mod sharded;
 
@@ -47,6 +48,7 @@ impl RealRedis {
         RedisOptions {
             mode: RedisMode::Single,
             urls: vec![self.server.url()],
+            tls: None,
             prefix: "test".into(),
             timeout: TIMEOUT,
             ping_interval: PING_INTERVAL,
@@ -511,6 +513,7 @@ async fn impossible_options_are_refused_without_quoting_them() {
         let options = RedisOptions {
             mode: RedisMode::Single,
             urls: urls.iter().map(|&url| url.to_owned()).collect(),
+            tls: None,
             prefix: prefix.to_owned(),
             timeout: TIMEOUT,
             ping_interval: PING_INTERVAL,
@@ -522,9 +525,11 @@ async fn impossible_options_are_refused_without_quoting_them() {
     let good = "redis://127.0.0.1:1";
     assert_eq!(connect(&[], "p"), RedisOptionsError::NotOneUrl { urls: 0 });
     assert_eq!(connect(&[good, good], "p"), RedisOptionsError::NotOneUrl { urls: 2 });
-    for url in ["", "http://a", "redis://:s3cr3t@:x", "rediss://user:s3cr3t@a:1", "redis+unix:///a"] {
+    for url in ["", "http://a", "redis://:s3cr3t@:x", "rediss://user:s3cr3t@a:1/#insecure", "redis+unix:///a"]
+    {
         assert_eq!(connect(&[url], "p"), RedisOptionsError::Url, "{url}");
     }
+    assert_eq!(connect(&["rediss://user:s3cr3t@a:1"], "p"), RedisOptionsError::Trust);
     assert_eq!(connect(&[good], ""), RedisOptionsError::Prefix);
 }
 

@@ -22,8 +22,7 @@ use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use fanfare_protocol::Channel;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::io::{self, AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -35,7 +34,7 @@ use crate::broker::redis::link::Half;
 use crate::broker::redis::pubsub;
 use crate::broker::redis::resp::{self, Reply, Stop};
 use crate::broker::redis::route::Place;
-use crate::broker::redis::server::{Lost, Server, Tenure};
+use crate::broker::redis::server::{Lost, Server, Socket, Tenure};
 use crate::broker::{BrokerError, Heard, Lanes};
 use crate::presence::wire;
 use ledger::{Ask, BATCH_MAX, Disagreement, Ledger};
@@ -147,7 +146,7 @@ enum Event {
 
 /// A connection that has been let in.
 struct Connected {
-    socket: TcpStream,
+    socket: Socket,
     tenure: Tenure,
     input: Input,
 }
@@ -193,8 +192,8 @@ impl Task {
     }
 
     async fn serve(&mut self, connected: Connected, backoff: &mut Backoff) -> Lost {
-        let Connected { mut socket, mut tenure, mut input } = connected;
-        let (mut reader, mut writer) = socket.split();
+        let Connected { socket, mut tenure, mut input } = connected;
+        let (mut reader, mut writer) = io::split(socket);
         let mut output = BytesMut::new();
         let mut requests = Vec::with_capacity(BATCH_MAX);
         let mut alive = Instant::now();

@@ -2,7 +2,7 @@ use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 
-use fanfare_protocol::command::Start;
+use fanfare_protocol::command::{Start, Wording};
 use fanfare_protocol::publication::{Draft, Payload};
 use fanfare_protocol::session::Terms;
 use fanfare_protocol::websocket::Frame;
@@ -125,7 +125,7 @@ impl Scene {
     fn join(&mut self) {
         let mut client = Client::new(u8::try_from(self.clients.len() % 256).unwrap());
         client.from = self.published;
-        self.registry.join(&self.room, &client.outbox, &Terms::default());
+        self.registry.join(&self.room, &client.outbox, Terms::default());
         self.registry.enter(&self.room, client.outbox.id(), Start::Live, false);
         self.clients.push(client);
     }
@@ -260,7 +260,7 @@ fn what_comes_meanwhile_goes_along_in_the_same_write() {
         let session = SessionId::from_random([9; 16]);
         client.outbox = Outbox::new(session, Encoding::NativeJson, usize::MAX);
         client.outbox.lend(socket.clone());
-        scene.registry.join(&scene.room, &client.outbox, &Terms::default());
+        scene.registry.join(&scene.room, &client.outbox, Terms::default());
         scene.registry.enter(&scene.room, client.outbox.id(), Start::Live, false);
     }
     for index in 0..scene.clients.len() {
@@ -336,4 +336,26 @@ fn a_walk_ends_with_its_crowd() {
     }
     assert!(!scene.step());
     assert_eq!(scene.registry.channels(), 0);
+}
+
+/// What would tell differences goes with the last who is told them, though what it is from is still on its way.
+#[test]
+fn nothing_is_kept_for_differences_that_nobody_is_told() {
+    let mut scene = Scene::of(SMALL + 1);
+    (0..scene.clients.len()).for_each(|index| scene.go_live(index));
+    let links = |scene: &Scene| {
+        let subscribers = scene.registry.find(&scene.room).unwrap();
+        let crowd = subscribers.0.lock();
+        crowd.round.as_ref().map(|round| (round.links.len(), round.publications.len()))
+    };
+    let one = Outbox::new(SessionId::from_random([255; 16]), Encoding::CentrifugoJson, usize::MAX);
+    let terms = Terms { wording: Wording::Differences, ..Terms::default() };
+    scene.registry.join(&scene.room, &one, terms);
+    scene.publish(2);
+    assert_eq!(links(&scene), Some((2, 2)));
+    scene.registry.leave(&scene.room, one.id());
+    assert_eq!(links(&scene), Some((0, 2)));
+    scene.publish(1);
+    assert_eq!(links(&scene), Some((0, 3)));
+    scene.walk_on();
 }

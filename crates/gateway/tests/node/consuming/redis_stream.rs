@@ -4,7 +4,9 @@ use std::path::Path;
 
 use fanfare_fanout::broker::memory::Bus;
 use fanfare_gateway::node::Node;
-use fanfare_testbed::{Client, Gateway, RedisServer, Samples, eventually};
+use fanfare_testbed::{
+    Authority, Client, Gateway, RedisCluster, RedisSentinels, RedisServer, Samples, eventually,
+};
 use redis::cmd;
 use serde_json::json;
 
@@ -75,7 +77,7 @@ async fn what_nobody_could_publish_is_put_aside_with_the_reason_and_holds_nothin
     is_empty(&redis, "outbox").await;
     counted(&node, "fanfare_consumed_total{outcome=\"refused\",source=\"redis_stream\"}", 3.0).await;
     let dead: Vec<(String, Vec<String>)> =
-        redis.query(cmd("XRANGE").arg("outbox:dead").arg("-").arg("+")).await;
+        redis.query(cmd("XRANGE").arg("{outbox}:dead").arg("-").arg("+")).await;
     let dead: Vec<_> = dead.into_iter().map(|(_, fields)| fields).collect();
     assert_eq!(dead.len(), 3, "{dead:?}");
     for (fields, reason) in dead.iter().zip(["no namespace", "not JSON", "`channel` is missing"]) {
@@ -99,7 +101,7 @@ async fn nodes_share_the_streams_of_a_consumer_and_take_over_from_one_that_goes(
         let mut holders = Vec::new();
         for part in 0..4 {
             let holder: Option<String> =
-                redis.query(cmd("GET").arg(format!("outbox:{part}:fanfare:holder"))).await;
+                redis.query(cmd("GET").arg(format!("{{outbox:{part}}}:fanfare:holder"))).await;
             holders.extend(holder.and_then(|it| it.split_once('-').map(|(name, _)| name.to_owned())));
         }
         holders.sort_unstable();
@@ -219,4 +221,121 @@ async fn what_the_broker_refuses_stays_in_the_stream_until_it_takes_it() {
     is_empty(&source, "outbox").await;
     degraded(&node, &json!([])).await;
     assert_eq!(kept(&node, "room:1").await.len(), 50);
+}
+
+/// The old primary has heard nothing of what was done with the last entries, so the new one hands them out again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_takes_over_is_read_on_and_nothing_is_heard_again() {
+    let authority = Authority::new();
+    let mut source = RedisSentinels::start_secure(&authority).await;
+    source.are_ready().await;
+    let url = source.urls().join(",").replace(",rediss://", ",");
+    let node = node(&format!(
+        "{ROOM}[outgoing]\nca = \"{}\"\n[consumers.shop]\nurl = \"{url}\"\nmode = \"sentinel\"\nprimary = \"{}\"\n\
+         stream = \"outbox\"\n",
+        authority.file().display(),
+        source.name(),
+    ))
+    .await;
+    let mut client = subscriber(&node, "room:1").await;
+    let primary = &source.servers()[0];
+    add(primary, "outbox", "room:1", "0").await;
+    hears_all(&mut client, "room:1", 1).await;
+    is_empty(primary, "outbox").await;
+
+    let () = primary.query(cmd("ACL").arg("SETUSER").arg("default").arg("-xack")).await;
+    let mut together = redis::pipe();
+    together.atomic();
+    for number in 1..10 {
+        together.cmd("XADD").arg("outbox").arg("*").arg("channel").arg("room:1").arg("data").arg(number);
+    }
+    together.query_async::<()>(&mut primary.connect().await).await.expect("it takes entries");
+    let heard: Vec<_> = (1..10).map(|number| json!(number)).collect();
+    assert_eq!(client.messages("room:1", 9).await, heard);
+    primary.is_copied().await;
+    let port = primary.service_port();
+    source.servers_mut()[0].stop().await;
+    source.has_moved_from(port).await;
+
+    let primary = &source.servers()[1];
+    is_empty(primary, "outbox").await;
+    let again = "fanfare_consumer_redelivered_total{source=\"redis_stream\"}";
+    assert!(Samples::of(node.internal_addr()).await.value(again) >= 9.0, "the new primary had them all");
+    add(primary, "outbox", "room:1", "10").await;
+    assert_eq!(client.message("room:1").await, json!(10), "each was heard once");
+    client.assert_silence().await;
+    degraded(&node, &json!([])).await;
+}
+
+/// The server of the cluster that has a stream now.
+async fn owner<'a>(cluster: &'a RedisCluster, stream: &str) -> (usize, &'a RedisServer) {
+    let slot: usize = cluster.servers()[3].query(cmd("CLUSTER").arg("KEYSLOT").arg(stream)).await;
+    (slot, &cluster.servers()[cluster.owner(slot).await])
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_of_a_cluster_are_read_on_where_replicas_take_over_and_where_slots_move() {
+    const STREAMS: usize = 4;
+    let mut source = RedisCluster::start().await;
+    // One of its nodes, which is not the one that is going to die, leads to all.
+    let node = node(&format!(
+        "{ROOM}[consumers.shop]\nurl = \"{}\"\nmode = \"cluster\"\nstream = \"outbox\"\npartitions = {STREAMS}\n",
+        source.urls()[3]
+    ))
+    .await;
+    let mut clients = Vec::new();
+    for room in 0..STREAMS {
+        clients.push(subscriber(&node, &format!("room:{room}")).await);
+    }
+    let write = async |source: &RedisCluster, from: usize, to: usize| {
+        for room in 0..STREAMS {
+            let stream = format!("outbox:{room}");
+            let (_, server) = owner(source, &stream).await;
+            for number in from..to {
+                add(server, &stream, &format!("room:{room}"), &number.to_string()).await;
+            }
+        }
+    };
+    let mut heard = 0;
+    let mut all_hear = async |clients: &mut Vec<Client>, to: usize| {
+        let expected: Vec<_> = (heard..to).map(|number| json!(number)).collect();
+        for (room, client) in clients.iter_mut().enumerate() {
+            assert_eq!(client.messages(&format!("room:{room}"), to - heard).await, expected, "room:{room}");
+        }
+        heard = to;
+    };
+    write(&source, 0, 20).await;
+    all_hear(&mut clients, 20).await;
+    // What nobody could publish leaves in one step with the rest, by the same server.
+    let (slot, server) = owner(&source, "outbox:0").await;
+    add(server, "outbox:0", "nowhere:1", "1").await;
+    eventually("it is put aside", async || {
+        server.query::<u64>(cmd("XLEN").arg("{outbox:0}:dead")).await == 1
+    })
+    .await;
+    is_empty(server, "outbox:0").await;
+
+    source.replicas_are_level().await;
+    let shard = (0..3).rfind(|&shard| RedisCluster::first_slot(shard) <= slot).expect("a shard has it");
+    source.fail_over(shard).await;
+    write(&source, 20, 40).await;
+    all_hear(&mut clients, 40).await;
+
+    let (slot, from) = owner(&source, "outbox:0").await;
+    let others = (0..3).map(RedisCluster::first_slot);
+    let mut to = source.servers().len();
+    for first in others {
+        let at = source.owner(first).await;
+        if source.servers()[at].port() != from.port() {
+            to = at;
+        }
+    }
+    source.move_slot(slot, to).await;
+    write(&source, 40, 60).await;
+    all_hear(&mut clients, 60).await;
+    for room in 0..STREAMS {
+        let stream = format!("outbox:{room}");
+        is_empty(owner(&source, &stream).await.1, &stream).await;
+    }
+    degraded(&node, &json!([])).await;
 }

@@ -4,6 +4,7 @@
 //! of calls and a [`Shape`], and [`encode`] takes the answers in the same order.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use data_encoding::BASE64;
 use serde::Deserialize;
@@ -19,6 +20,7 @@ use crate::grant::Pattern;
 use crate::history::PAGE_MAX;
 use crate::publication::{IdempotencyKey, Payload};
 use crate::server_api::{ApiCall, ApiReply};
+use crate::tags::{TAGS_BYTES_MAX, TAGS_MAX, Tags};
 
 mod cluster;
 mod people;
@@ -111,6 +113,8 @@ struct Fields<'a> {
     #[serde(borrow)]
     idempotency_key: Cow<'a, str>,
     skip_history: bool,
+    #[serde(borrow)]
+    tags: BTreeMap<Cow<'a, str>, Cow<'a, str>>,
     limit: i32,
     #[serde(borrow)]
     since: Option<wire::Since<'a>>,
@@ -194,8 +198,7 @@ fn batch(fields: &Fields<'_>, calls: &mut Vec<Call>) -> Kind {
     }
     let mut kinds = Vec::with_capacity(fields.commands.len());
     for command in &fields.commands {
-        let named: Option<std::collections::BTreeMap<Cow<'_, str>, &RawValue>> =
-            serde_json::from_str(command.get()).ok();
+        let named: Option<BTreeMap<Cow<'_, str>, &RawValue>> = serde_json::from_str(command.get()).ok();
         let named = named.and_then(|it| it.into_iter().next());
         let known = named.and_then(|(name, body)| {
             // A batch within a batch could be as deep as its body is long.
@@ -257,6 +260,11 @@ impl Fields<'_> {
             }
             None => return Err(bad("`data` is missing")),
         };
+        let tags = Tags::parse(self.tags.iter().map(|(key, value)| (&**key, &**value)));
+        let tags = tags.ok_or_else(|| {
+            bad(format!("`tags` are {TAGS_MAX} at most, of {TAGS_BYTES_MAX} bytes of keys and values"))
+        })?;
+        let payload = payload.tagged(tags);
         let key = match &*self.idempotency_key {
             "" => None,
             key => Some(IdempotencyKey::parse(key).ok_or_else(|| bad("`idempotency_key` is too long"))?),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::sink::{Field, Sink};
 use super::{codes, emulation};
 use crate::close::CloseReason;
-use crate::command::Start;
+use crate::command::{Start, Wording};
 use crate::event::{Crowd, Entered, Entry, Event, Member, Reply, Welcome};
 use crate::history::Page;
 use crate::id::{RequestId, SessionId, UserId};
@@ -21,9 +21,22 @@ pub(super) fn room(publication: &Publication) -> usize {
 
 /// A publication as all subscribers get it.
 pub(super) fn push(sink: &mut impl Sink, of: &Publication) {
+    push_of(sink, of, |sink| publication(sink, of));
+}
+
+/// A publication as those get it who have agreed to differences: what it says, or a delta that makes that out of what was before.
+pub(super) fn chained(sink: &mut impl Sink, of: &Publication, said: &[u8], is_delta: bool) {
+    push_of(sink, of, |sink| {
+        sink.bytes(Field::new("data", 4), said);
+        placed(sink, of);
+        sink.switch(Field::new("delta", 8), is_delta);
+    });
+}
+
+fn push_of<S: Sink>(sink: &mut S, of: &Publication, write: impl FnOnce(&mut S)) {
     sink.message(PUSH, |sink| {
         sink.text(CHANNEL, of.channel.as_str());
-        sink.message(Field::new("pub", 4), |sink| publication(sink, of));
+        sink.message(Field::new("pub", 4), write);
     });
 }
 
@@ -46,10 +59,11 @@ fn answer(sink: &mut impl Sink, id: u64, event: &Event) -> Option<()> {
     sink.number(Field::new("id", 1), id);
     match event {
         Event::Welcome(of) => sink.message(Field::new("connect", 5), |sink| welcome(sink, of)),
-        Event::Subscribed { entry, start, lasts, greeting, .. } => {
+        Event::Subscribed { entry, start, wording, lasts, greeting, .. } => {
             sink.message(Field::new("subscribe", 6), |sink| {
                 expiry(sink, *lasts, [Field::new("expires", 1), Field::new("ttl", 2)]);
                 entered(sink, *entry, *start, greeting.as_ref());
+                sink.switch(Field::new("delta", 13), *wording == Wording::Differences);
             });
         }
         Event::Unsubscribed { .. } => sink.message(Field::new("unsubscribe", 7), |_| {}),
@@ -213,12 +227,18 @@ pub(super) fn presence_stats(sink: &mut impl Sink, crowd: &Crowd) {
 
 fn publication(sink: &mut impl Sink, of: &Publication) {
     sink.data(Field::new("data", 4), &of.payload);
+    placed(sink, of);
+}
+
+/// From whom, where, and how it is marked.
+fn placed(sink: &mut impl Sink, of: &Publication) {
     if let Some(Sender { user, profile, session, note }) = of.sender.as_deref() {
         sink.message(Field::new("info", 5), |sink| {
             client(sink, user.as_ref(), *session, [profile.as_ref(), note.as_ref()]);
         });
     }
     sink.number(Field::new("offset", 6), of.offset().0);
+    sink.texts(Field::new("tags", 7), of.payload.tags().iter());
 }
 
 pub(super) fn member(sink: &mut impl Sink, of: &Member) {

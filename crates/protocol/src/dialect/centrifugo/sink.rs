@@ -2,7 +2,9 @@
 //!
 //! In both a field that has the value it has anyway is left out, but where JSON clients rely on it.
 
-use crate::publication::{Format, Payload};
+use std::borrow::Cow;
+
+use crate::publication::Payload;
 use crate::websocket::{Frame, FrameKind};
 
 /// What a field is called in JSON and in Protobuf.
@@ -33,6 +35,10 @@ pub(super) trait Sink: Sized {
     fn switch(&mut self, field: Field, is_on: bool);
     /// What a publisher has sent: JSON within JSON, bytes within Protobuf.
     fn data(&mut self, field: Field, payload: &Payload);
+    /// The same as bytes: a string within JSON, so they have to be text there.
+    fn bytes(&mut self, field: Field, bytes: &[u8]);
+    /// Texts by their keys.
+    fn texts<'a>(&mut self, field: Field, texts: impl ExactSizeIterator<Item = (&'a str, &'a str)>);
     /// Fields within a field, which is there even when they are not.
     fn message(&mut self, field: Field, write: impl FnOnce(&mut Self));
     fn list<T>(&mut self, field: Field, items: impl IntoIterator<Item = T>, write: impl Fn(&mut Self, T));
@@ -129,6 +135,24 @@ impl Sink for Json {
         payload.write_json(&mut self.out);
     }
 
+    fn bytes(&mut self, field: Field, bytes: &[u8]) {
+        self.name(field.name);
+        self.string(&String::from_utf8_lossy(bytes));
+    }
+
+    fn texts<'a>(&mut self, field: Field, texts: impl ExactSizeIterator<Item = (&'a str, &'a str)>) {
+        if texts.len() == 0 {
+            return;
+        }
+        self.name(field.name);
+        self.object(|sink| {
+            for (key, text) in texts {
+                sink.name(key);
+                sink.string(text);
+            }
+        });
+    }
+
     fn message(&mut self, field: Field, write: impl FnOnce(&mut Self)) {
         self.name(field.name);
         self.object(write);
@@ -176,6 +200,10 @@ pub(super) struct Protobuf {
     out: Vec<u8>,
 }
 
+/// Of an entry of a map.
+const KEY: Field = Field::new("", 1);
+const VALUE: Field = Field::new("", 2);
+
 /// Lengths and numbers come before what they are of.
 const VARINT: u32 = 0;
 const LENGTH: u32 = 2;
@@ -188,12 +216,11 @@ impl Protobuf {
             out.extend_from_slice(&self.out);
         })
     }
+}
 
-    fn bytes(&mut self, field: Field, bytes: &[u8]) {
-        varint(&mut self.out, u64::from(field.number << 3 | LENGTH));
-        varint(&mut self.out, bytes.len() as u64);
-        self.out.extend_from_slice(bytes);
-    }
+/// What of a payload is data to clients that take any bytes.
+pub(super) fn bytes_of(payload: &Payload) -> Cow<'_, [u8]> {
+    payload.as_binary().map_or_else(|| payload.json(), Cow::Borrowed)
 }
 
 /// Appends a number, seven bits to a byte, the lowest first.
@@ -224,12 +251,21 @@ impl Sink for Protobuf {
     }
 
     fn data(&mut self, field: Field, payload: &Payload) {
-        match payload.format() {
-            Format::Json => self.bytes(field, payload.as_bytes()),
-            Format::MessagePack => match payload.as_binary() {
-                Some(bytes) => self.bytes(field, bytes),
-                None => self.bytes(field, &payload.json()),
-            },
+        self.bytes(field, &bytes_of(payload));
+    }
+
+    fn bytes(&mut self, field: Field, bytes: &[u8]) {
+        varint(&mut self.out, u64::from(field.number << 3 | LENGTH));
+        varint(&mut self.out, bytes.len() as u64);
+        self.out.extend_from_slice(bytes);
+    }
+
+    fn texts<'a>(&mut self, field: Field, texts: impl ExactSizeIterator<Item = (&'a str, &'a str)>) {
+        for (key, text) in texts {
+            self.message(field, |sink| {
+                sink.text(KEY, key);
+                sink.text(VALUE, text);
+            });
         }
     }
 
@@ -251,8 +287,6 @@ impl Sink for Protobuf {
         items: impl IntoIterator<Item = (String, T)>,
         write: impl Fn(&mut Self, T),
     ) {
-        const KEY: Field = Field::new("", 1);
-        const VALUE: Field = Field::new("", 2);
         for (key, item) in items {
             self.message(field, |sink| {
                 sink.text(KEY, &key);

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::sink::{Field, Json as JsonSink, Protobuf as ProtobufSink, Sink};
 use crate::channel::Channel;
 use crate::close::CloseReason;
-use crate::command::{Decoded, Start};
+use crate::command::{Decoded, Start, Wording};
 use crate::dialect::theatre::{Spelling, check, draft, replay, transcripts};
 use crate::dialect::{Encoding, Incoming};
 use crate::error::{ErrorCode, Failure};
@@ -88,6 +88,17 @@ fn subscription(sink: &mut impl Sink, channel: &str) {
     sink.text(Field::new("epoch", 6), "9f3c1a7b5e0d4520");
     sink.number(Field::new("offset", 7), 41);
     sink.switch(Field::new("join_leave", 11), true);
+    sink.text(Field::new("delta", 12), "fossil");
+    sink.message(Field::new("tf", 13), |sink| {
+        sink.text(Field::new("op", 1), "or");
+        sink.list(Field::new("nodes", 6), ["gte", "ex"], |sink, cmp| {
+            sink.text(Field::new("key", 2), "price");
+            sink.text(Field::new("cmp", 3), cmp);
+            if cmp == "gte" {
+                sink.text(Field::new("val", 4), "1.5");
+            }
+        });
+    });
 }
 
 #[test]
@@ -130,6 +141,7 @@ fn messages_of_protobuf_are_those_of_the_schema() {
         channel: channel.clone(),
         entry: Some(Entry { position, recovered: false }),
         start: Start::Live,
+        wording: Wording::Whole,
         lasts: None,
         crowd: None,
         greeting: payload("[1]"),

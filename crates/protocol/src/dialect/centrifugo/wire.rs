@@ -5,18 +5,20 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::channel::Channel;
 use crate::close::CloseReason;
-use crate::command::{Command, Decoded, Introduction, Rejection, Request, Start};
+use crate::command::{Command, Decoded, Introduction, Rejection, Request, Start, Wording};
 use crate::error::{ErrorCode, Failure};
 use crate::grant::{Proof, Token};
 use crate::id::RequestId;
 use crate::publication::{Epoch, Offset, Payload, Position};
 
+mod filter;
 pub(super) mod json;
 pub(super) mod protobuf;
 
@@ -25,6 +27,9 @@ const HISTORY_MAX: usize = 300;
 
 /// The longest name of a kind of client, and of its version, in bytes; what is longer is cut off.
 const NAME_BYTES_MAX: usize = 64;
+
+/// The one format of differences that there is.
+const FOSSIL: &str = "fossil";
 
 /// The longest name of a method, in bytes.
 const METHOD_BYTES_MAX: usize = 255;
@@ -91,8 +96,11 @@ pub(super) struct Subscribe<'a> {
     epoch: Cow<'a, str>,
     offset: u64,
     join_leave: bool,
-    /// Only its presence matters: what is to be filtered must not come unfiltered.
-    tf: Option<Nothing>,
+    /// The format of the differences that it understands.
+    #[serde(borrow)]
+    delta: Cow<'a, str>,
+    #[serde(borrow)]
+    tf: Option<filter::Node<'a>>,
     /// 0 is a subscription to a stream; others are to things that are not here.
     r#type: i32,
 }
@@ -276,17 +284,19 @@ impl Subscribe<'_> {
 
     fn command(self) -> Result<Result<Command, Failure>, CloseReason> {
         let channel = named(&self.channel)?;
-        if self.tf.is_some() {
-            return Ok(Err(not_offered("publications are not filtered here: subscribe without `tf`")));
-        }
         if self.r#type != 0 {
             return Ok(Err(not_offered("there are subscriptions to streams alone: leave `type` out")));
         }
-        Ok(channel.map(|channel| Command::Subscribe {
-            channel,
-            start: self.start(),
-            presence: self.join_leave,
-            proof: some(self.token).map(|token| Proof::Token(Token::new(token))),
+        let filter = self.tf.as_ref().map(filter::read).transpose();
+        Ok(channel.and_then(|channel| {
+            Ok(Command::Subscribe {
+                channel,
+                start: self.start(),
+                presence: self.join_leave,
+                wording: if self.delta == FOSSIL { Wording::Differences } else { Wording::Whole },
+                filter: filter?.map(Arc::new),
+                proof: some(self.token).map(|token| Proof::Token(Token::new(token))),
+            })
         }))
     }
 }

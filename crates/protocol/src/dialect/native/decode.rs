@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use crate::channel::Channel;
-use crate::command::{Command, Decoded, METHOD_BYTES_MAX, Rejection, Request, Start};
+use crate::command::{Command, Decoded, METHOD_BYTES_MAX, Rejection, Request, Start, Wording};
 use crate::error::{ErrorCode, Failure};
 use crate::grant::Token;
 use crate::history::PAGE_MAX;
@@ -169,6 +169,8 @@ fn meaning(fields: &Fields<'_>, default: Option<&str>) -> Result<Command, Failur
             channel: channel()?,
             start: fields.start()?,
             presence: switch(fields.presence, "presence", false)?,
+            wording: Wording::Whole,
+            filter: None,
             proof: None,
         }),
         "unsubscribe" => Ok(Command::Unsubscribe { channel: channel()? }),

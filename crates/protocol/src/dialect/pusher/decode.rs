@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use super::names::{self, Access, Kind};
 use super::{SUBSCRIBING, text};
 use crate::channel::Channel;
-use crate::command::{Command, Decoded, Rejection, Request, Start};
+use crate::command::{Command, Decoded, Rejection, Request, Start, Wording};
 use crate::depth;
 use crate::error::{ErrorCode, Failure};
 use crate::grant::{Proof, Signed, Token};
@@ -114,6 +114,8 @@ fn subscribe(message: &Message<'_>) -> Decoded {
         channel,
         start: if kind.is_cache { Start::Rewind(1) } else { Start::Live },
         presence: kind.access == Access::Presence,
+        wording: Wording::Whole,
+        filter: None,
         proof: auth.filter(|_| is_signed).map(signed),
     };
     Ok(Request { id, command })
@@ -194,7 +196,9 @@ mod tests {
             let json = format!(
                 r#"{{"event":"pusher:subscribe","data":{{"channel":"{name}","auth":"k:s","channel_data":"{{}}"}}}}"#
             );
-            let Command::Subscribe { channel, start: from, presence, proof } = read(&json) else { panic!() };
+            let Command::Subscribe { channel, start: from, presence, proof, .. } = read(&json) else {
+                panic!()
+            };
             assert_eq!((channel.as_str(), from, presence), (name, start, wanted));
             let Some(Proof::Signed(signed)) = proof else {
                 assert!(!is_signed, "{name}");

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::channel::Channel;
-use crate::command::Start;
+use crate::command::{Start, Wording};
 use crate::error::{ErrorCode, Failure};
 use crate::event::{Crowd, Entry, Member};
 use crate::grant::Acquaintance;
 use crate::history::{Page, Query};
 use crate::id::{SessionId, UserId};
-use crate::publication::{Draft, Epoch, IdempotencyKey, Offset, Position, Publication};
+use crate::publication::{Draft, Epoch, IdempotencyKey, Offset, Payload, Position, Publication};
 use crate::session::{Terms, Told};
 
 use super::SESSION;
@@ -28,6 +28,8 @@ pub(super) struct Hub {
     /// Joined, but not live; with what is to be replayed.
     entered: HashMap<Channel, Vec<Arc<Publication>>>,
     live: HashSet<Channel>,
+    /// Where the client is told differences, and what it was told there last.
+    chains: HashMap<Channel, Option<Payload>>,
     /// Who is known to be where, in the order of coming.
     crowds: HashMap<Channel, Vec<Member>>,
     /// Where the client wants to be told who joins and leaves.
@@ -50,6 +52,7 @@ impl Hub {
     pub(super) fn forget_client(&mut self) {
         self.entered.clear();
         self.live.clear();
+        self.chains.clear();
         self.told.clear();
         self.counted.clear();
         self.acquaintances.clear();
@@ -101,7 +104,7 @@ impl Hub {
         Ok((Some(position), Some(Publication::new(draft, Some(position)))))
     }
 
-    pub(super) fn join(&mut self, channel: &Channel, terms: Terms) -> Result<Option<Entry>, Failure> {
+    pub(super) fn join(&mut self, channel: &Channel, terms: &Terms) -> Result<Option<Entry>, Failure> {
         self.reach()?;
         assert!(!self.live.contains(channel), "joined twice");
         let (entry, replay) = if terms.history {
@@ -111,6 +114,9 @@ impl Hub {
             (None, Vec::new())
         };
         assert!(self.entered.insert(channel.clone(), replay).is_none(), "joined twice");
+        if terms.wording == Wording::Differences {
+            self.chains.insert(channel.clone(), None);
+        }
         Ok(entry)
     }
 
@@ -144,6 +150,7 @@ impl Hub {
     pub(super) fn leave(&mut self, channel: &Channel) {
         self.entered.remove(channel);
         self.live.remove(channel); // Not there if the broker refused the join.
+        self.chains.remove(channel);
         self.told.remove(channel);
         self.counted.remove(channel);
         self.depart(channel, SESSION);
@@ -200,6 +207,11 @@ impl Hub {
             connections: crowd.len() as u64,
             members: members.then(|| crowd.to_vec()),
         }))
+    }
+
+    /// Where differences are told on a channel, what was told last.
+    pub(super) fn chain(&mut self, channel: &Channel) -> Option<&mut Option<Payload>> {
+        self.chains.get_mut(channel)
     }
 
     pub(super) fn is_live(&self, channel: &Channel) -> bool {

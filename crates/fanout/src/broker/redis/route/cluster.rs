@@ -27,14 +27,14 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use redis::{ConnectionInfo, Pipeline, RedisConnectionInfo, Value};
+use redis::{Pipeline, Value};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use super::{Layout, Place, PlaceId, Route};
 use crate::broker::redis::keys::SLOTS;
 use crate::broker::redis::pipe::field;
-use crate::broker::redis::server::{Address, Server};
+use crate::broker::redis::server::{Access, Address, Server};
 use crate::broker::redis::{RedisOptionsError, Shared};
 
 /// The shortest time between two rounds of questions.
@@ -56,7 +56,7 @@ const NODES_MAX: usize = 1024;
 #[derive(Debug)]
 pub(in crate::broker::redis) struct Shards {
     seeds: Vec<Address>,
-    settings: RedisConnectionInfo,
+    access: Access,
     known: Known,
 }
 
@@ -110,14 +110,13 @@ struct Node {
 
 impl Shards {
     /// The cluster that these nodes belong to. All of them take the credentials in the first URL.
-    pub(super) fn new(infos: &[ConnectionInfo]) -> Result<Self, RedisOptionsError> {
-        let servers = infos.iter().map(Server::new).collect::<Result<Vec<_>, _>>()?;
-        let settings = servers.first().ok_or(RedisOptionsError::NoUrl)?.settings().clone();
+    pub(super) fn new(servers: &[Server]) -> Result<Self, RedisOptionsError> {
+        let access = servers.first().ok_or(RedisOptionsError::NoUrl)?.access().clone();
         if servers.iter().any(|server| server.settings().db() != 0) {
             return Err(RedisOptionsError::Database);
         }
         let seeds = servers.iter().filter_map(Server::address).collect();
-        Ok(Self { seeds, settings, known: Known::default() })
+        Ok(Self { seeds, access, known: Known::default() })
     }
 
     /// Asks for ever.
@@ -129,7 +128,7 @@ impl Shards {
             fastrand::shuffle(&mut nodes);
             nodes.truncate(ASKED_MAX);
             let words = self.ask_all(nodes, &shared).await;
-            if let Some(layout) = self.known.learn(words, &self.settings) {
+            if let Some(layout) = self.known.learn(words, &self.access) {
                 shared.topology.change(layout);
             }
             sleep(PAUSE).await;
@@ -155,8 +154,9 @@ impl Shards {
     async fn ask(&self, address: Address, shared: &Shared) -> Option<Word> {
         let mut questions = Pipeline::with_capacity(2);
         questions.cmd("CLUSTER").arg("INFO").cmd("CLUSTER").arg("NODES");
-        let server = Server::at(address.clone(), self.settings.clone());
-        let mut answers = server.ask_once(&self.settings, &questions, shared.timeout).await.ok()?.into_iter();
+        let server = Server::at(address.clone(), self.access.clone());
+        let settings = self.access.settings();
+        let mut answers = server.ask_once(settings, &questions, shared.timeout).await.ok()?.into_iter();
         let mut text = || redis::from_redis_value::<String>(answers.next().unwrap_or(Value::Nil)).ok();
         Word::read(&text()?, &text()?, &address)
     }
@@ -164,7 +164,7 @@ impl Shards {
 
 impl Known {
     /// Lays together what was said in a round. `None` when nothing of it counts.
-    fn learn(&mut self, mut words: Vec<Word>, settings: &RedisConnectionInfo) -> Option<Layout> {
+    fn learn(&mut self, mut words: Vec<Word>, access: &Access) -> Option<Layout> {
         let is_of_ours = |word: &Word| word.nodes.iter().any(|node| self.ids.contains(&node.id));
         if words.iter().any(is_of_ours) {
             words.retain(|word| word.epoch >= self.epoch && is_of_ours(word));
@@ -202,7 +202,7 @@ impl Known {
         for owner in owners.iter().flatten() {
             primaries.entry(&owner.id).or_insert(owner);
         }
-        self.settle(&primaries, &nodes, &failed, settings);
+        self.settle(&primaries, &nodes, &failed, access);
         let at = |owner: &Node| self.shards.iter().position(|shard| shard.primary == owner.id);
         let at = |owner: &Node| at(owner).and_then(|at| u16::try_from(at).ok());
         let at: BTreeMap<&str, Option<u16>> = primaries.iter().map(|(id, node)| (*id, at(node))).collect();
@@ -222,7 +222,7 @@ impl Known {
         primaries: &BTreeMap<&str, &Node>,
         nodes: &BTreeMap<&str, &Node>,
         failed: &BTreeSet<String>,
-        settings: &RedisConnectionInfo,
+        access: &Access,
     ) {
         let mut before = std::mem::take(&mut self.shards);
         for (&id, node) in primaries {
@@ -235,7 +235,7 @@ impl Known {
                 Some(at) => before.swap_remove(at),
                 None => {
                     let (found, address_now) = watch::channel(None);
-                    let server = Server::elected(&address.to_string(), address_now, settings.clone());
+                    let server = Server::elected(&address.to_string(), address_now, access.clone());
                     self.places += 1;
                     let place = Place { id: PlaceId(self.places), server };
                     Shard { place, found, primary: String::new(), replicas: BTreeSet::new() }

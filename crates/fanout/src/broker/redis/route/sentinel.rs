@@ -28,9 +28,7 @@ use std::time::Duration;
 use futures_util::future::{BoxFuture, join_all};
 use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
-use redis::{
-    AsyncConnectionConfig, ConnectionInfo, Pipeline, ProtocolVersion, PushInfo, RedisConnectionInfo, Value,
-};
+use redis::{AsyncConnectionConfig, Pipeline, ProtocolVersion, PushInfo, RedisConnectionInfo, Value};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep};
 
@@ -95,13 +93,12 @@ enum Leader {
 }
 
 impl Sentinels {
-    /// The Sentinels at these addresses, and the primary as the one server to connect to. Credentials and the database in
+    /// These Sentinels, and the primary as the one server to connect to. Credentials and the database in
     /// the first URL are the primary's; a Sentinel gets its URL's credentials if it asks for any.
-    pub(super) fn new(infos: &[ConnectionInfo], primary: &str) -> Result<(Self, Server), RedisOptionsError> {
-        let all = infos.iter().map(Server::new).collect::<Result<Vec<_>, _>>()?;
+    pub(super) fn new(all: Vec<Server>, primary: &str) -> Result<(Self, Server), RedisOptionsError> {
         let first = all.first().ok_or(RedisOptionsError::NoUrl)?;
         let (found, address) = watch::channel(None);
-        let server = Server::elected(primary, address, first.settings().clone());
+        let server = Server::elected(primary, address, first.access().clone());
         let council = Council { words: Mutex::new(vec![None; all.len()]), found };
         Ok((Self { all, primary: primary.to_owned(), council: Arc::new(council) }, server))
     }

@@ -5,12 +5,16 @@
 
 use std::borrow::Cow;
 
+use super::filter::Node;
 use super::{
     Connect, Data, Frame, History, Nothing, OfChannel, Publish, Refresh, Rpc, Send, Since, SubRefresh,
     Subscribe,
 };
 use crate::close::CloseReason;
 use crate::command::Decoded;
+
+/// How deeply filters may be nested.
+const FILTER_LEVELS_MAX: usize = 16;
 
 /// Reads the commands of one message, in order.
 ///
@@ -185,13 +189,33 @@ fn subscribe(bytes: &[u8]) -> Option<Subscribe<'_>> {
             6 => of.epoch = value.text()?,
             7 => of.offset = value.number()?,
             11 => of.join_leave = value.switch()?,
-            13 => of.tf = value.bytes().map(|_| Nothing {}),
+            12 => of.delta = value.text()?,
+            13 => of.tf = Some(filter(value.bytes()?, FILTER_LEVELS_MAX)?),
             15 => of.r#type = value.signed()?,
             _ => {}
         }
         Some(())
     })?;
     Some(of)
+}
+
+/// A filter, and those within it, so many within each other at most.
+fn filter(bytes: &[u8], levels: usize) -> Option<Node<'_>> {
+    let within = levels.checked_sub(1)?;
+    let mut node = Node::default();
+    fields(bytes, |number, value| {
+        match number {
+            1 => node.op = value.text()?,
+            2 => node.key = value.text()?,
+            3 => node.cmp = value.text()?,
+            4 => node.val = value.text()?,
+            5 => node.vals.push(value.text()?),
+            6 => node.nodes.push(filter(value.bytes()?, within)?),
+            _ => {}
+        }
+        Some(())
+    })?;
+    Some(node)
 }
 
 fn of_channel(bytes: &[u8]) -> Option<OfChannel<'_>> {

@@ -17,7 +17,8 @@ fn address(port: u16) -> Address {
 }
 
 fn learn(known: &mut Known, words: &[Word]) -> Option<Layout> {
-    known.learn(words.to_vec(), &RedisConnectionInfo::default())
+    let seed = Server::new("redis://10.0.0.1", None).unwrap();
+    known.learn(words.to_vec(), seed.access())
 }
 
 /// The place and the port of the primary of a slot.
