@@ -303,7 +303,7 @@ impl Driver {
                 self.said.push(ping(id));
                 self.asked.insert(id, Asked::Time);
             }
-        } else if self.options.transports.contains(&Transport::WebSocket) {
+        } else if self.options.transports[0] == Transport::WebSocket {
             self.later(self.options.probe.mul_f64(0.5 + fastrand::f64()), Later::Probe(self.connections));
         }
         self.token_ends(welcome.expires);
@@ -492,6 +492,12 @@ impl Driver {
                 }
             }
             (Kind::Subscribed, Some(Asked::Subscribe(channel))) => self.subscribed(channel, said),
+            (Kind::Subscribed, None) => {
+                let (position, recovered) = (said.position(), said.recovered);
+                if let Some(channel) = said.channel.as_deref() {
+                    self.tell(channel, |subscriber| subscriber.again(position, recovered));
+                }
+            }
             (Kind::Error, Some(Asked::Subscribe(channel))) => self.refused(channel, said),
             (Kind::Refreshed, _) => self.token_ends(said.expires),
             // Over HTTP, where the stream that names them begins after all else.

@@ -83,7 +83,8 @@ pub struct Options {
     /// Which transports, in the order in which they are tried: another one where somebody answers and does not let one through. All of them
     /// unless changed.
     pub transports: Vec<Transport>,
-    /// How often it is tried meanwhile whether a WebSocket is let through by now, give or take a half; a minute unless changed.
+    /// Where a WebSocket comes first, how often it is tried meanwhile whether one is let through by now, give or take a half; a minute unless
+    /// changed.
     pub probe: Duration,
     /// Who the client is.
     pub token: Token,

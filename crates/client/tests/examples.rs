@@ -48,7 +48,7 @@ async fn said(child: Child) -> String {
 async fn hello_is_heard() {
     let node = gateway(&[]).await;
     let said = said(run("hello", &[&url(&node)])).await;
-    assert!(said.ends_with("hello\n") && said.starts_with("live"), "{said}");
+    assert!(said.starts_with("Subscribed") && said.ends_with("hello\n"), "{said}");
 }
 
 #[tokio::test]
