@@ -201,39 +201,3 @@ impl Subscriber {
         }
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn live() -> (Subscriber, mpsc::Receiver<Event>) {
-        let (events, heard) = mpsc::channel(8);
-        let mut subscriber = Subscriber::new(Subscribe::default(), events, oneshot::channel().0);
-        subscriber.ask(1, "a");
-        subscriber.subscribed(Some(Position { epoch: "e".into(), offset: 3 }), Some(false));
-        (subscriber, heard)
-    }
-
-    #[test]
-    fn what_is_lost_between_two_responses_is_told() {
-        let (mut subscriber, mut heard) = live();
-        assert!(matches!(heard.try_recv(), Ok(Event::Subscribed { .. })));
-        subscriber.again(Some(Position { epoch: "e".into(), offset: 3 }), Some(true));
-        assert!(heard.try_recv().is_err(), "nothing has happened");
-        subscriber.again(Some(Position { epoch: "f".into(), offset: 9 }), Some(false));
-        assert!(matches!(heard.try_recv(), Ok(Event::Interrupted(Cause::Connection))));
-        assert!(matches!(heard.try_recv(), Ok(Event::Subscribed { recovered: Some(false), .. })));
-        assert_eq!(subscriber.heard, Some(Position { epoch: "f".into(), offset: 9 }));
-    }
-
-    #[test]
-    fn who_has_left_is_not_taken_back_by_the_server_s_own_subscription() {
-        let (mut subscriber, mut heard) = live();
-        subscriber.interrupted(Cause::Connection);
-        subscriber.ask(2, "a");
-        while heard.try_recv().is_ok() {}
-        subscriber.again(Some(Position { epoch: "e".into(), offset: 9 }), Some(false));
-        assert!(heard.try_recv().is_err());
-        assert!(subscriber.has_asked(2));
-    }
-}
