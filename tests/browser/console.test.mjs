@@ -15,6 +15,9 @@ const SECRET = 'a secret of thirty-two bytes and a few more';
 const REFUSED = /Failed to load resource|WebSocket connection to/;
 const HOSTILE = '<img/src=x/onerror="document.title=`owned`"><script>document.title=`owned`</script>';
 
+/** By day, by night and on a phone. */
+const LIGHTS = [['light', { width: 1280, height: 900 }], ['dark', { width: 1280, height: 900 }], ['light', { width: 390, height: 844 }]];
+
 let browser;
 let cluster;
 let tabs;
@@ -97,7 +100,7 @@ test('the page needs no exception from its policy, and asks for a key first', as
   await page.getByRole('alert').filter({ hasText: 'There is no such key.' }).waitFor();
 });
 
-for (const [colorScheme, size] of [['light', { width: 1280, height: 900 }], ['dark', { width: 1280, height: 900 }], ['light', { width: 390, height: 844 }]]) {
+for (const [colorScheme, size] of LIGHTS) {
   const name = size.width < 600 ? 'narrow' : colorScheme;
   test(`the overview shows every node, and its charts move: ${name}`, async () => {
     await busy();
@@ -169,10 +172,98 @@ for (const [colorScheme, size] of [['light', { width: 1280, height: 900 }], ['da
   });
 }
 
+test('figures come by themselves, over the protocol; where they cannot, a node is asked for them', async () => {
+  await crowd.join(cluster.url);
+  const page = await open();
+  const live = page.locator('.bar .pill', { hasText: 'Live' });
+  await live.waitFor();
+  let asked = 0;
+  await page.route('**/api/nodes', (route) => {
+    asked += 1;
+    return route.abort();
+  });
+  const connections = page.locator('.tile', { hasText: 'Connections' }).locator('.figure');
+  const figure = async () => Number(await connections.textContent());
+  const before = await figure();
+  await Promise.all(Array.from({ length: 5 }, () => crowd.join(cluster.url)));
+  await until('five more are counted', async () => (await figure()) >= before + 5);
+  assert.equal(asked, 0);
+  assert.ok(await live.isVisible());
+  // A full node takes no conversation, and answers all the same.
+  const deaf = await tabs.open(cluster.internals[0], { expected: REFUSED, prepare: (it) => it.routeWebSocket(/./, (socket) => socket.close({ code: 1013 })) });
+  await deaf.getByLabel('A key of the server API').fill('root-key/+=');
+  await deaf.getByRole('button', { name: 'Open' }).click();
+  await deaf.locator('.bar .pill', { hasText: 'Asking' }).waitFor();
+  await deaf.getByText('All is well. 3 nodes ready.').waitFor();
+});
+
+for (const [colorScheme, size] of LIGHTS) {
+  const name = size.width < 600 ? 'narrow' : colorScheme;
+  test(`a trace tells of one channel on all nodes, step by step, and of each publication's way: ${name}`, async () => {
+    const [ann, bob] = await Promise.all(['ann', 'bob'].map((user, at) => crowd.join(cluster.publics[at], { token: token(user), channels: ['room:lobby'] })));
+    const page = await open(undefined, { colorScheme, viewport: size, place: '#/trace' });
+    await heading(page, 'Trace');
+    await page.getByLabel('Name of the channel or user').fill('room:lobby');
+    await page.getByLabel('With what is said').check();
+    await page.getByRole('button', { name: 'Trace', exact: true }).click();
+    await page.locator('.pill', { hasText: 'Tracing room:lobby' }).waitFor();
+    for (const node of ['node-1', 'node-2', 'node-3']) await page.locator('.tracing .pill[data-state="open"]', { hasText: node }).waitFor();
+    ann.say('room:lobby', 'is it traced?');
+    const step = (kind, node) => page.locator('.step', { has: page.locator('.kind', { hasText: new RegExp(`^${kind}$`) }) }).filter({ hasText: node });
+    await step('published', ann.node).filter({ hasText: 'by ann' }).filter({ hasText: 'is it traced?' }).waitFor();
+    for (const [user, node] of [['ann', ann.node], ['bob', bob.node]]) {
+      await step('heard', node).first().waitFor();
+      await step('written', node).filter({ hasText: `to ${user}` }).first().waitFor();
+    }
+    const cleo = await crowd.join(cluster.publics[2], { token: token('cleo'), channels: ['room:lobby'] });
+    await step('subscribed', cleo.node).filter({ hasText: 'cleo' }).waitFor();
+    ann.say('room:lobby', 'and this?');
+    await step('written', cleo.node).filter({ hasText: 'to cleo' }).first().waitFor();
+    // Its way: on each node heard and written once, and its steps marked among the others.
+    const way = page.locator('.ways > li').first();
+    await way.getByRole('button', { name: /by ann/ }).click();
+    for (const { node } of [ann, bob, cleo]) await way.locator('.way li', { hasText: node }).filter({ hasText: '1 written' }).waitFor();
+    await way.locator('.way li', { hasText: `placed for ${ann.node}` }).waitFor();
+    await page.locator('.step.chosen').first().waitFor();
+    assert.ok(await page.locator('.step:not(.chosen)').count() > 0);
+    await page.getByLabel('Deliveries').uncheck();
+    assert.ok(await step('published', ann.node).first().isVisible());
+    assert.ok(!(await step('written', ann.node).first().isVisible()));
+    await page.getByLabel('Deliveries').check();
+    cleo.leave();
+    await step('disconnected', cleo.node).filter({ hasText: 'cleo' }).waitFor();
+    const { needed, given } = await page.locator('html').evaluate((it) => ({ needed: it.scrollWidth, given: it.clientWidth }));
+    assert.ok(needed <= given, `it needs ${needed} px and has ${given}`);
+    await accessible(page);
+    await picture(page, `console-trace-${name}`);
+    await page.getByRole('button', { name: 'Stop' }).click();
+    await page.locator('.pill', { hasText: 'Not tracing' }).waitFor();
+  });
+}
+
+test('a trace tells of one user, whatever node it is on and whatever channels it hears; a node that dies is told, and one that starts', async () => {
+  const page = await open(undefined, { place: '#/trace?user=ann' });
+  for (const node of ['node-1', 'node-2', 'node-3']) await page.locator('.tracing .pill[data-state="open"]', { hasText: node }).waitFor();
+  const ann = await crowd.join(cluster.publics[2], { token: token('ann'), channels: ['room:1', 'room:2'] });
+  const step = (kind) => page.locator('.step', { has: page.locator('.kind', { hasText: new RegExp(`^${kind}$`) }) });
+  await step('connected').filter({ hasText: 'by websocket' }).waitFor();
+  for (const channel of ['room:1', 'room:2']) await step('subscribed').filter({ hasText: channel }).waitFor();
+  await step('subscribed').first().getByRole('link', { name: 'ann' }).click();
+  await heading(page, 'ann');
+  await page.getByRole('link', { name: 'Trace this user' }).click();
+  await page.locator('.pill', { hasText: 'Tracing ann' }).waitFor();
+  await page.locator('.tracing .pill[data-state="open"]', { hasText: ann.node }).waitFor();
+  await cluster.kill('node-3');
+  await page.locator('.tracing .pill[data-state="stopped"]', { hasText: 'node-3' }).waitFor();
+  await cluster.restart('node-3');
+  await page.locator('.tracing .pill[data-state="open"]', { hasText: 'node-3' }).waitFor();
+});
+
 test('who may only read is offered nothing else, and the server would refuse it', async () => {
   const [ann] = await busy();
   const page = await open('eye');
   await page.getByText('eye: read only').waitFor();
+  assert.deepEqual(await page.getByRole('navigation').getByRole('link').allTextContents(), ['Overview', 'Channels', 'Clients']);
   await page.goto(`${cluster.internals[0]}/#/client/${ann.session}`);
   await heading(page, 'ann');
   await page.locator('.members').getByRole('link', { name: 'room:lobby' }).waitFor();

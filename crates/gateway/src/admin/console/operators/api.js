@@ -53,16 +53,38 @@ export class Api extends EventTarget {
     return this.#ask(method, { method: 'POST', body: JSON.stringify(body) });
   }
 
-  async #ask(method, request) {
-    const headers = this.#key ? { authorization: `Bearer ${this.#key}` } : {};
-    let answer;
+  /** Has `take` told each line of an answer that goes on and on, until that ends. */
+  async lines(method, take, signal) {
+    const answer = await this.#fetch(method, { method: 'GET', signal });
+    if (!answer.ok) await this.#refuse(answer);
+    let rest = '';
     try {
-      answer = await fetch(`/api/${method}`, { ...request, headers, cache: 'no-store', signal: AbortSignal.timeout(WITHIN_MS) });
+      for await (const part of answer.body.pipeThrough(new TextDecoderStream())) {
+        const lines = (rest + part).split('\n');
+        rest = lines.pop();
+        lines.filter(Boolean).forEach((line) => take(JSON.parse(line)));
+      }
     } catch {
       throw new Refused(0);
     }
+  }
+
+  async #ask(method, request) {
+    const answer = await this.#fetch(method, { ...request, signal: AbortSignal.timeout(WITHIN_MS) });
+    return answer.ok ? answer.json().catch(() => ({})) : this.#refuse(answer);
+  }
+
+  async #fetch(method, request) {
+    const headers = this.#key ? { authorization: `Bearer ${this.#key}` } : {};
+    try {
+      return await fetch(`/api/${method}`, { ...request, headers, cache: 'no-store' });
+    } catch {
+      throw new Refused(0);
+    }
+  }
+
+  async #refuse(answer) {
     const told = await answer.json().catch(() => ({}));
-    if (answer.ok) return told;
     // The key has been taken out of the configuration, or was never there.
     if (answer.status === 401) this.dispatchEvent(new Event('unauthorized'));
     throw new Refused(answer.status, told);

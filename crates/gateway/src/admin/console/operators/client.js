@@ -2,11 +2,11 @@
 
 import { confirm, link, make, panel, sync, write } from './dom.js';
 import { Log, hue } from './log.js';
-import { bytes, isChannel, places, short, since } from './words.js';
+import { bytes, isChannel, places, short, since, trace } from './words.js';
 
 const EVERY_MS = 2_000;
 /** As many channels of a client as are listened to at a time. */
-const TRACED_MAX = 50;
+const FOLLOWED_MAX = 50;
 
 const FACTS = ['User', 'Node', 'Address', 'Transport', 'Protocol', 'Connected for', 'Waiting for it', 'Session'];
 
@@ -16,8 +16,9 @@ export function client({ api, live, signal, session }) {
   const facts = make('dl', { class: 'facts' }, ...FACTS.map((name, at) => make('div', {}, make('dt', {}, name), values[at])));
   const heard = make('ul', { class: 'members' });
   const said = make('p', { class: 'empty', role: 'status' });
+  const traced = link(places.trace, 'Trace this user', { hidden: true });
   const steering = api.can('admin') && actions(api, session, said);
-  const trace = tracePanel(live, () => [...heard.children].map((it) => it.dataset.key), signal);
+  const followed = followPanel(live, () => [...heard.children].map((it) => it.dataset.key), signal);
   let timer;
   const ask = async () => {
     try {
@@ -26,6 +27,8 @@ export function client({ api, live, signal, session }) {
       if (it) {
         write(title, it.user ?? 'Anonymous client');
         [it.user ?? 'anonymous', it.node, it.address, it.transport, it.protocol, since(it.connected), bytes(it.queued_bytes), it.session].forEach((text, at) => write(values[at], text));
+        traced.hidden = it.user === null || !api.can('admin');
+        if (!traced.hidden) traced.href = trace('user', it.user);
         const channels = it.channels ?? [];
         sync(heard, channels, (name) => name, (name) => channelItem(api, session, name, said), () => {});
         write(said, channels.length === 0 ? 'It hears nothing.' : '');
@@ -45,9 +48,10 @@ export function client({ api, live, signal, session }) {
   ask();
   return [
     title,
+    make('p', { class: 'facts-line' }, traced),
     make('div', { class: 'room' },
       make('div', { class: 'stack' }, panel('Client', facts, steering), panel('Hears', heard, said)),
-      trace),
+      followed),
   ];
 }
 
@@ -87,7 +91,7 @@ function actions(api, session, said) {
 }
 
 /** Listens to what the client listens to. It is another subscriber: what was dropped or conflated for the client is heard here. */
-function tracePanel(live, channels, signal) {
+function followPanel(live, channels, signal) {
   const log = new Log({ named: true, empty: 'Follow it to hear what is said on its channels.' });
   const button = make('button', { type: 'button', class: 'quiet' }, 'Follow');
   let stops;
@@ -97,9 +101,9 @@ function tracePanel(live, channels, signal) {
       stops = undefined;
     } else {
       const names = channels();
-      const told = names.slice(0, TRACED_MAX);
+      const told = names.slice(0, FOLLOWED_MAX);
       stops = told.map((name) => live.hear(name, { message: (event) => log.message(event), state: () => {}, trouble: ({ code, reason, text }) => log.note(`${name}: ${text ?? `${code} ${reason}`}`, 'bad') }));
-      log.note(names.length > told.length ? `Following the first ${TRACED_MAX} of its ${names.length} channels.` : `Following ${told.length === 1 ? 'its channel' : `its ${told.length} channels`}.`);
+      log.note(names.length > told.length ? `Following the first ${FOLLOWED_MAX} of its ${names.length} channels.` : `Following ${told.length === 1 ? 'its channel' : `its ${told.length} channels`}.`);
     }
     write(button, stops ? 'Stop' : 'Follow');
   });
