@@ -54,7 +54,7 @@ export class Cluster extends EventTarget {
     this.#deafen = this.#live.hear(FIGURES, {
       message: ({ data }) => this.#said.set(data.node, { facts: data, at: performance.now() }),
       state: (known) => {
-        if (known?.state !== 'joined') this.#hearsSince = Infinity;
+        if (known?.state !== 'joined') this.#deaf();
         else if (this.#hearsSince === Infinity) this.#hearsSince = performance.now();
       },
       trouble: () => {},
@@ -68,10 +68,17 @@ export class Cluster extends EventTarget {
     this.#deafen = undefined;
   }
 
+  /** What was said before is no news. */
+  #deaf() {
+    this.#hearsSince = Infinity;
+    this.#said.clear();
+  }
+
   /** All nodes, where they have been heard for long enough; undefined where one has to be asked. */
   #told() {
     const now = performance.now();
-    if (now - this.#hearsSince < SILENCE_MS) return undefined;
+    const isWhole = this.nodes.length > 0 && this.nodes.every(({ node }) => this.#said.has(node));
+    if (this.#hearsSince === Infinity || (now - this.#hearsSince < SILENCE_MS && !isWhole)) return undefined;
     for (const [node, { at }] of this.#said) if (now - at > SILENCE_MS) this.#said.delete(node);
     if (!this.#said.has(this.#live.state.node)) return undefined;
     return [...this.#said.values()].map((it) => it.facts).sort((a, b) => (a.node < b.node ? -1 : 1));

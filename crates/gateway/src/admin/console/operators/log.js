@@ -50,10 +50,10 @@ export class Log {
   #kept;
 
   /** `named`: each message says which channel it is of; `counted` is what they are called. */
-  constructor({ named = false, empty, kept = KEPT, counted = 'heard here' }) {
+  constructor({ named = false, empty, kept = KEPT, counted = 'heard here', newer = 'Newer messages' }) {
     this.#named = named;
     this.#kept = kept;
-    this.#newer = make('button', { type: 'button', class: 'newer', hidden: true, onclick: () => this.#toEnd() }, 'Newer messages ↓');
+    this.#newer = make('button', { type: 'button', class: 'newer', hidden: true, onclick: () => this.#toEnd() }, `${newer} ↓`);
     this.#scroll = make('div', { class: 'scroll', tabindex: '0', role: 'group', 'aria-label': 'Messages, newest last', onscroll: () => this.#atEnd() && (this.#newer.hidden = true) },
       make('div', { role: 'log', 'aria-label': 'Messages' }, this.#list, make('p', { class: 'empty' }, empty)));
     this.element = make('div', { class: 'talk' }, this.#scroll, this.#newer,
@@ -69,6 +69,13 @@ export class Log {
   add(make) {
     this.#heard += 1;
     this.#add(make);
+  }
+
+  /** Has something done to what is shown; who has read to the end stays there. */
+  change(act) {
+    const wasAtEnd = this.#atEnd();
+    act();
+    if (wasAtEnd) this.#toEnd();
   }
 
   note(text, kind = '') {

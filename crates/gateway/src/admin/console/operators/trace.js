@@ -18,7 +18,7 @@ const why = ({ code, reason }) => (code === undefined ? '' : `: ${code} ${reason
 const STEPS = {
   connected: ['connected', 'clients', (it) => [who(it), ` from ${it.address}, by ${it.transport}, ${it.protocol}`]],
   disconnected: ['disconnected', 'clients', (it) => [who(it), why(it)]],
-  subscribed: ['subscribed', 'clients', (it) => [who(it), it.recovered === undefined ? '' : it.recovered ? ', and misses nothing' : ', and has missed something', it.replayed ? '; some of the past follows' : ''], (it) => [kept(it)]],
+  subscribed: ['subscribed', 'clients', (it) => [who(it), it.recovered === undefined ? '' : it.recovered ? ', and misses nothing' : ', and has missed something', it.replayed ? '; some of the past follows' : ''], (it) => [kept(it) && `at ${kept(it)}`]],
   unsubscribed: ['unsubscribed', 'clients', (it) => [who(it), why(it)]],
   hook: ['asked', 'clients', (it) => [`the backend, about ${it.hook}`, it.session || it.user ? ' of ' : '', it.session || it.user ? who(it) : '', `: ${it.outcome}`], (it) => [millis(it.ms)]],
   published: ['published', 'publications', (it) => ['by ', it.by === 'api' ? 'the API' : who(it)], (it) => [kept(it), bytes(it.bytes), `broker ${millis(it.ms)}`]],
@@ -76,7 +76,7 @@ function search(api, go, of, name, hasPayload) {
 }
 
 function following(api, signal, { of, name, hasPayload }) {
-  const log = new Log({ empty: 'Nothing has happened yet.', kept: 400, counted: 'steps' });
+  const log = new Log({ empty: 'Nothing has happened yet.', kept: 400, counted: 'steps', newer: 'Newer steps' });
   const ways = new Ways((chosen) => log.element.querySelectorAll('.step').forEach((it) => it.classList.toggle('chosen', it.dataset.trace === chosen)));
   const standing = make('span', { class: 'pill', role: 'status', data: { state: 'connecting' } }, 'Opening…');
   const nodes = make('ul', { class: 'tracing', 'aria-label': 'Nodes that are traced' });
@@ -149,7 +149,7 @@ function following(api, signal, { of, name, hasPayload }) {
   signal.addEventListener('abort', () => stopping?.abort());
   run();
   const shown = make('div', { class: 'shown', role: 'group', 'aria-label': 'What is shown' }, ...GROUPS.map(([group, label]) => make('label', { class: 'check' },
-    make('input', { type: 'checkbox', checked: true, onchange: (event) => log.element.classList.toggle(`hides-${group}`, !event.target.checked) }), label)));
+    make('input', { type: 'checkbox', checked: true, onchange: ({ target }) => log.change(() => log.element.classList.toggle(`hides-${group}`, !target.checked)) }), label)));
   const steps = panel('Steps', make('div', { class: 'heading' }, standing, toggle), nodes, shown, log.element);
   return [make('div', { class: 'room' }, steps, ways.element)];
 }

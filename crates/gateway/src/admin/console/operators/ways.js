@@ -97,7 +97,7 @@ export class Ways {
 function told({ heardMs, lastMs, written, dropped }) {
   return [
     heardMs === undefined ? 'not heard of' : `heard after ${millis(heardMs)}`,
-    written > 0 && `${count(written)} written, the last after ${millis(lastMs)}`,
+    written > 0 && `${count(written)} written by ${millis(lastMs)}`,
     dropped > 0 && `${count(dropped)} dropped`,
   ].filter(Boolean).join('; ');
 }
