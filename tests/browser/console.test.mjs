@@ -197,49 +197,50 @@ test('figures come by themselves, over the protocol; where they cannot, a node i
   await deaf.getByText('All is well. 3 nodes ready.').waitFor();
 });
 
-for (const [colorScheme, size] of LIGHTS) {
-  const name = size.width < 600 ? 'narrow' : colorScheme;
-  test(`a trace tells of one channel on all nodes, step by step, and of each publication's way: ${name}`, async () => {
-    const [ann, bob] = await Promise.all(['ann', 'bob'].map((user, at) => crowd.join(cluster.publics[at], { token: token(user), channels: ['room:lobby'] })));
-    const page = await open(undefined, { colorScheme, viewport: size, place: '#/trace' });
-    await heading(page, 'Trace');
-    await page.getByLabel('Name of the channel or user').fill('room:lobby');
-    await page.getByLabel('With what is said').check();
-    await page.getByRole('button', { name: 'Trace', exact: true }).click();
-    await page.locator('.pill', { hasText: 'Tracing room:lobby' }).waitFor();
-    for (const node of ['node-1', 'node-2', 'node-3']) await page.locator('.tracing .pill[data-state="open"]', { hasText: node }).waitFor();
-    ann.say('room:lobby', 'is it traced?');
-    const step = (kind, node) => page.locator('.step', { has: page.locator('.kind', { hasText: new RegExp(`^${kind}$`) }) }).filter({ hasText: node });
-    await step('published', ann.node).filter({ hasText: 'by ann' }).filter({ hasText: 'is it traced?' }).waitFor();
-    for (const [user, node] of [['ann', ann.node], ['bob', bob.node]]) {
-      await step('heard', node).first().waitFor();
-      await step('written', node).filter({ hasText: `to ${user}` }).first().waitFor();
-    }
-    const cleo = await crowd.join(cluster.publics[2], { token: token('cleo'), channels: ['room:lobby'] });
-    await step('subscribed', cleo.node).filter({ hasText: 'cleo' }).waitFor();
-    ann.say('room:lobby', 'and this?');
-    await step('written', cleo.node).filter({ hasText: 'to cleo' }).first().waitFor();
-    // Its way: on each node heard and written once, and its steps marked among the others.
-    const way = page.locator('.ways > li').first();
-    await way.getByRole('button', { name: /by ann/ }).click();
-    for (const { node } of [ann, bob, cleo]) await way.locator('.way li', { hasText: node }).filter({ hasText: '1 written' }).waitFor();
-    await way.locator('.way li', { hasText: `placed for ${ann.node}` }).waitFor();
-    await page.locator('.step.chosen').first().waitFor();
-    assert.ok(await page.locator('.step:not(.chosen)').count() > 0);
-    await page.getByLabel('Deliveries').uncheck();
-    assert.ok(await step('published', ann.node).first().isVisible());
-    assert.ok(!(await step('written', ann.node).first().isVisible()));
-    await page.getByLabel('Deliveries').check();
-    cleo.leave();
-    await step('disconnected', cleo.node).filter({ hasText: 'cleo' }).waitFor();
+test('a trace tells of one channel on all nodes, step by step, and of the way of each publication', async () => {
+  const [ann, bob] = await Promise.all(['ann', 'bob'].map((user, at) => crowd.join(cluster.publics[at], { token: token(user), channels: ['room:lobby'] })));
+  const page = await open(undefined, { place: '#/trace' });
+  await heading(page, 'Trace');
+  await page.getByLabel('Name of the channel or user').fill('room:lobby');
+  await page.getByLabel('With what is said').check();
+  await page.getByRole('button', { name: 'Trace', exact: true }).click();
+  await page.locator('.pill', { hasText: 'Tracing room:lobby' }).waitFor();
+  for (const node of ['node-1', 'node-2', 'node-3']) await page.locator('.tracing .pill[data-state="open"]', { hasText: node }).waitFor();
+  ann.say('room:lobby', 'is it traced?');
+  const step = (kind, node) => page.locator('.step', { has: page.locator('.kind', { hasText: new RegExp(`^${kind}$`) }) }).filter({ hasText: node });
+  await step('published', ann.node).filter({ hasText: 'by ann' }).filter({ hasText: 'is it traced?' }).waitFor();
+  for (const [user, node] of [['ann', ann.node], ['bob', bob.node]]) {
+    await step('heard', node).first().waitFor();
+    await step('written', node).filter({ hasText: `to ${user}` }).first().waitFor();
+  }
+  const cleo = await crowd.join(cluster.publics[2], { token: token('cleo'), channels: ['room:lobby'] });
+  await step('subscribed', cleo.node).filter({ hasText: 'cleo' }).waitFor();
+  ann.say('room:lobby', 'and this?');
+  await step('written', cleo.node).filter({ hasText: 'to cleo' }).first().waitFor();
+  // Its way: on each node heard and written once, and its steps marked among the others.
+  const way = page.locator('.ways > li').first();
+  await way.getByRole('button', { name: /by ann/ }).click();
+  for (const { node } of [ann, bob, cleo]) await way.locator('.way li', { hasText: node }).filter({ hasText: '1 written' }).waitFor();
+  await way.locator('.way li', { hasText: `placed for ${ann.node}` }).waitFor();
+  await page.locator('.step.chosen').first().waitFor();
+  assert.ok(await page.locator('.step:not(.chosen)').count() > 0);
+  await page.getByLabel('Deliveries').uncheck();
+  assert.ok(await step('published', ann.node).first().isVisible());
+  assert.ok(!(await step('written', ann.node).first().isVisible()));
+  await page.getByLabel('Deliveries').check();
+  cleo.leave();
+  await step('disconnected', cleo.node).filter({ hasText: 'cleo' }).waitFor();
+  for (const [colorScheme, size] of LIGHTS) {
+    await page.emulateMedia({ colorScheme });
+    await page.setViewportSize(size);
     const { needed, given } = await page.locator('html').evaluate((it) => ({ needed: it.scrollWidth, given: it.clientWidth }));
     assert.ok(needed <= given, `it needs ${needed} px and has ${given}`);
     await accessible(page);
-    await picture(page, `console-trace-${name}`);
-    await page.getByRole('button', { name: 'Stop' }).click();
-    await page.locator('.pill', { hasText: 'Not tracing' }).waitFor();
-  });
-}
+    await picture(page, `console-trace-${size.width < 600 ? 'narrow' : colorScheme}`);
+  }
+  await page.getByRole('button', { name: 'Stop' }).click();
+  await page.locator('.pill', { hasText: 'Not tracing' }).waitFor();
+});
 
 test('a trace tells of one user, whatever node it is on and whatever channels it hears; a node that dies is told, and one that starts', async () => {
   const page = await open(undefined, { place: '#/trace?user=ann' });
