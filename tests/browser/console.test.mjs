@@ -204,7 +204,7 @@ test('a trace tells of one channel on all nodes, step by step, and of the way of
   await page.getByLabel('Name of the channel or user').fill('room:lobby');
   await page.getByLabel('With what is said').check();
   await page.getByRole('button', { name: 'Trace', exact: true }).click();
-  await page.locator('.pill', { hasText: 'Tracing room:lobby' }).waitFor();
+  await page.locator('.pill', { hasText: 'Tracing' }).waitFor();
   for (const node of ['node-1', 'node-2', 'node-3']) await page.locator('.tracing .pill[data-state="open"]', { hasText: node }).waitFor();
   ann.say('room:lobby', 'is it traced?');
   const step = (kind, node) => page.locator('.step', { has: page.locator('.kind', { hasText: new RegExp(`^${kind}$`) }) }).filter({ hasText: node });
@@ -252,7 +252,7 @@ test('a trace tells of one user, whatever node it is on and whatever channels it
   await step('subscribed').first().getByRole('link', { name: 'ann' }).click();
   await heading(page, 'ann');
   await page.getByRole('link', { name: 'Trace this user' }).click();
-  await page.locator('.pill', { hasText: 'Tracing ann' }).waitFor();
+  await page.locator('.pill', { hasText: 'Tracing' }).waitFor();
   await page.locator('.tracing .pill[data-state="open"]', { hasText: ann.node }).waitFor();
   await cluster.kill('node-3');
   await page.locator('.tracing .pill[data-state="stopped"]', { hasText: 'node-3' }).waitFor();
@@ -356,9 +356,14 @@ for (const width of [320, 430, 768]) {
     const long = `room:${'long'.repeat(50)}`;
     const mallory = await crowd.join(cluster.url, { token: token('u'.repeat(60)), channels: [long] });
     const page = await open(undefined, { viewport: { width, height: 800 } });
-    for (const place of ['#/', '#/channels', '#/clients', `#/channel/${encodeURIComponent(long)}`, `#/client/${mallory.session}`]) {
+    for (const place of ['#/', '#/channels', '#/clients', '#/trace', `#/trace?channel=${encodeURIComponent(long)}`, `#/channel/${encodeURIComponent(long)}`, `#/client/${mallory.session}`]) {
       await page.goto(`${cluster.internals[0]}/${place}`);
       await page.getByRole('heading', { level: 1 }).waitFor();
+      if (place.includes('trace?')) {
+        await page.locator('.tracing .pill[data-state="open"]').first().waitFor();
+        mallory.say(long, 'w'.repeat(600));
+        await page.locator('.step').first().waitFor();
+      }
       if (place.includes('channel/')) {
         await page.locator('.pill', { hasText: 'Listening' }).waitFor();
         mallory.say(long, 'w'.repeat(600));

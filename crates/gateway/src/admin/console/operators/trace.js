@@ -94,7 +94,7 @@ function following(api, signal, { of, name, hasPayload }) {
     if (type === 'alive') return;
     if (type === 'tracing') {
       event.nodes.forEach((it) => known.set(it, 'connecting'));
-      show('open', `Tracing ${name}`);
+      show('open', 'Tracing');
     } else if (type === 'watching') known.set(node, 'open');
     else if (type === 'silent') {
       known.set(node, 'stopped');
