@@ -111,9 +111,10 @@ async fn a_key_hears_the_channels_that_it_may_read_and_no_other_does() {
 /// Figures come by themselves: nobody asks, and a key that is limited to some channels, or a client, does not hear them.
 #[tokio::test]
 async fn a_key_of_the_cluster_hears_what_every_node_says_of_itself() {
-    let (config, bus) = (configured(GUARDED), Bus::default());
-    let node = Node::start_on(&config, &bus).await.unwrap();
-    let _other = Node::start_on(&config, &bus).await.unwrap();
+    let bus = Bus::default();
+    let named = |name: &str| configured(&format!("[node]\nname = \"{name}\"\n{GUARDED}"));
+    let node = Node::start_on(&named("node-a"), &bus).await.unwrap();
+    let _other = Node::start_on(&named("node-b"), &bus).await.unwrap();
     let address = node.internal_addr();
     let figures = json!({"type": "subscribe", "channel": "$fanfare:figures"});
     let opened = async |key: &str| {
