@@ -396,7 +396,7 @@ mod tests {
 
     #[test]
     fn what_nodes_say_of_themselves_is_for_operators_alone() {
-        let all = crate::grant::Pattern::parse("*").unwrap();
+        let all = grant::Pattern::parse("*").unwrap();
         let grant = |verb| {
             let allowances = vec![grant::Allowance { channels: vec![all.clone()], verbs: vec![verb] }];
             Grant { allowances, ..Grant::default() }
