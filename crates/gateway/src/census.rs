@@ -31,8 +31,9 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use crate::errands::{self, Waiting};
 use crate::node::Services;
-use crate::{errands, orders};
+use crate::orders;
 
 mod examination;
 
@@ -81,7 +82,7 @@ type Key = (Box<str>, u64);
 pub(crate) struct Census {
     life: u64,
     others: Mutex<BTreeMap<Key, Seen>>,
-    surveys: Mutex<HashMap<u64, mpsc::Sender<(u64, Part)>>>,
+    surveys: Waiting<mpsc::Sender<(u64, Part)>>,
     pace: Mutex<Pace>,
     /// Somebody is new, and wants to hear that this node is alive.
     is_wanted: Notify,
@@ -118,7 +119,7 @@ impl Default for Census {
         Self {
             life: fastrand::u64(..),
             others: Mutex::default(),
-            surveys: Mutex::default(),
+            surveys: Waiting::new(SURVEYS_MAX),
             pace: Mutex::default(),
             is_wanted: Notify::new(),
         }
@@ -128,9 +129,9 @@ impl Default for Census {
 impl Census {
     /// An answer has come to a question of this node's, which may have been given up.
     pub(crate) fn answered(&self, id: u64, life: u64, part: Part) {
-        if let Some(survey) = self.surveys.lock().get(&id) {
+        self.surveys.with(id, |survey| {
             let _ = survey.try_send((life, part)); // There is room for one answer of each.
-        }
+        });
     }
 
     fn hear_alive(&self, life: u64, is_new: bool, facts: NodeFacts) {
@@ -299,18 +300,6 @@ impl std::fmt::Display for Cursor {
     }
 }
 
-/// A question that is under way until this is dropped.
-struct Survey<'a> {
-    id: u64,
-    census: &'a Census,
-}
-
-impl Drop for Survey<'_> {
-    fn drop(&mut self) {
-        self.census.surveys.lock().remove(&self.id);
-    }
-}
-
 /// What these nodes answer before the deadline, by their lives.
 async fn ask(
     services: &Services,
@@ -321,15 +310,10 @@ async fn ask(
     let census = &services.census;
     let lives: Vec<u64> = asked.iter().map(|key| key.1).filter(|life| *life != census.life).collect();
     let (tell, mut told) = mpsc::channel(lives.len().max(1));
-    let survey = Survey { id: fastrand::u64(..), census };
-    {
-        let mut surveys = census.surveys.lock();
-        if surveys.len() >= SURVEYS_MAX {
-            let text = "too many questions to all nodes at once: try again";
-            return Err(Failure::retry(ErrorCode::Unavailable, text, Duration::from_secs(1)));
-        }
-        surveys.insert(survey.id, tell);
-    }
+    let survey = census.surveys.begin(tell).ok_or_else(|| {
+        let text = "too many questions to all nodes at once: try again";
+        Failure::retry(ErrorCode::Unavailable, text, Duration::from_secs(1))
+    })?;
     let mut parts = HashMap::new();
     if !lives.is_empty() {
         let from = services.settings().policy.node.clone();

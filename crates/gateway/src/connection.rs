@@ -50,6 +50,7 @@ use crate::transport::{ByteStream, Transport};
 mod asking;
 mod effects;
 mod facts;
+mod polled;
 mod roster;
 mod speakers;
 mod streaming;

@@ -14,7 +14,6 @@
 //! it came by, so that one request costs the nodes two publications, and no client more requests than it may send
 //! anyway. A node runs only so many errands of others at a time; the rest wait in its ear, whose queue is bounded.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +26,6 @@ use fanfare_protocol::error::{ErrorCode, Failure};
 use fanfare_protocol::publication::Payload;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
-use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::sync::{Semaphore, oneshot, watch};
@@ -41,6 +39,10 @@ use crate::http;
 use crate::node::Services;
 use crate::orders;
 use crate::transport::posted::Message;
+
+mod waiting;
+
+pub(crate) use waiting::Waiting;
 
 /// How long an answer may take: longer than the broker of the other node may, and shorter than proxies wait.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -71,22 +73,16 @@ enum Word {
 }
 
 /// The errands that this node waits for.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Errands {
-    under_way: Mutex<HashMap<u64, oneshot::Sender<Box<RawValue>>>>,
+    under_way: Waiting<oneshot::Sender<Box<RawValue>>>,
     /// Whether answers can be heard.
     is_listening: watch::Sender<bool>,
 }
 
-/// One that is waited for until this is dropped.
-struct UnderWay<'a> {
-    id: u64,
-    errands: &'a Errands,
-}
-
-impl Drop for UnderWay<'_> {
-    fn drop(&mut self) {
-        self.errands.under_way.lock().remove(&self.id);
+impl Default for Errands {
+    fn default() -> Self {
+        Self { under_way: Waiting::new(UNDER_WAY_MAX), is_listening: watch::Sender::default() }
     }
 }
 
@@ -97,21 +93,9 @@ impl Errands {
         waiting.expect("the sender is this list's own");
     }
 
-    fn begin(&self) -> Option<(UnderWay<'_>, oneshot::Receiver<Box<RawValue>>)> {
-        let mut under_way = self.under_way.lock();
-        if under_way.len() >= UNDER_WAY_MAX {
-            return None;
-        }
-        // Who guesses it could answer, and whoever may publish between nodes could do worse.
-        let id = fastrand::u64(..);
-        let (answer, answered) = oneshot::channel();
-        under_way.insert(id, answer);
-        Some((UnderWay { id, errands: self }, answered))
-    }
-
     fn answered(&self, id: u64, event: Box<RawValue>) {
         // Whoever asked may have given up, or be the node of this name before it was started again.
-        if let Some(asker) = self.under_way.lock().remove(&id) {
+        if let Some(asker) = self.under_way.take(id) {
             let _ = asker.send(event);
         }
     }
@@ -183,9 +167,10 @@ async fn try_asking(
     let settings = services.settings();
     let place = services.admission.errand(client, &settings.limits);
     let _place = place.ok_or(Trouble::NoRoom("too much of your address waits for other nodes: try again"))?;
-    let (waiting, answered) =
-        services.errands.begin().ok_or(Trouble::NoRoom("too much waits for other nodes: try again"))?;
-    let word = word(waiting.id, settings.policy.node.clone());
+    let (answer, answered) = oneshot::channel();
+    let asked = services.errands.under_way.begin(answer);
+    let asked = asked.ok_or(Trouble::NoRoom("too much waits for other nodes: try again"))?;
+    let word = word(asked.id, settings.policy.node.clone());
     let asking = async {
         send(services, node, &word).await.map_err(Trouble::NotSent)?;
         drop(word);

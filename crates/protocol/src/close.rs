@@ -26,6 +26,8 @@ pub enum CloseReason {
     BadRequest,
     /// The same for what this node does not offer.
     NotOffered,
+    /// It has not said what it speaks, where that has to be said.
+    Unsaid,
     /// A bad token, or none where one was needed.
     Unauthorized,
     /// The client has not said in time who it is.
@@ -59,7 +61,7 @@ pub enum Reconnect {
 
 impl CloseReason {
     /// Every reason, in the order of their numbers.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Normal,
         Self::GoingAway,
         Self::ProtocolError,
@@ -70,6 +72,7 @@ impl CloseReason {
         Self::TryAgainLater,
         Self::BadRequest,
         Self::NotOffered,
+        Self::Unsaid,
         Self::Unauthorized,
         Self::Late,
         Self::Expired,
@@ -121,7 +124,9 @@ impl CloseReason {
             }
             Self::Internal => (1011, "internal", Yes, "the server made a mistake"),
             Self::TryAgainLater => (1013, "try_again_later", Yes, "this node is over its capacity"),
-            Self::BadRequest | Self::NotOffered => (4400, "bad_request", No, "too many bad requests"),
+            Self::BadRequest | Self::NotOffered | Self::Unsaid => {
+                (4400, "bad_request", No, "too many bad requests")
+            }
             Self::Unauthorized | Self::Late | Self::Expired => {
                 (4401, "unauthorized", WithNewToken, "a valid token is needed")
             }
@@ -146,8 +151,8 @@ mod tests {
             assert_eq!(named.row(), reason.row());
             let sharing = CloseReason::ALL.into_iter().filter(|it| it.number() == reason.number());
             let expected = match reason.slug() {
-                "unauthorized" => 3,
-                "bad_request" | "forbidden" => 2,
+                "unauthorized" | "bad_request" => 3,
+                "forbidden" => 2,
                 _ => 1,
             };
             assert_eq!(sharing.count(), expected, "{reason:?}");

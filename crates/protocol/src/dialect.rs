@@ -34,7 +34,7 @@ pub enum Encoding {
     CentrifugoJson,
     /// `centrifuge-protobuf`.
     CentrifugoProtobuf,
-    /// Pusher Channels, version 7.
+    /// `pusher-channels-protocol-7`.
     Pusher,
 }
 
@@ -63,7 +63,7 @@ impl Encoding {
             Self::NativeMessagePack => "fanfare.v1.msgpack",
             Self::CentrifugoJson => "centrifuge-json",
             Self::CentrifugoProtobuf => "centrifuge-protobuf",
-            Self::Pusher => "pusher",
+            Self::Pusher => "pusher-channels-protocol-7",
         }
     }
 

@@ -20,6 +20,8 @@ struct Stream {
     offset_of: HashMap<Stamp, u64>,
     /// The last offset that a publisher was told.
     top: u64,
+    /// What that was at the last [`Judge::mark`].
+    mark: u64,
 }
 
 /// One listener of one stream: the last offset it has heard, or where it came in.
@@ -112,9 +114,17 @@ impl Judge {
         self.stands(channel, offset, stamp);
     }
 
-    /// How many listeners have not heard all that was acknowledged on their channels.
+    /// From now on it counts whether all that has been acknowledged by now was heard: while publishers go on, somebody is always
+    /// behind the newest.
+    pub(crate) fn mark(&mut self) {
+        for stream in &mut self.streams {
+            stream.mark = stream.top;
+        }
+    }
+
+    /// How many listeners have not heard all that had been acknowledged on their channels at the last mark.
     pub(crate) fn behind(&self) -> usize {
-        let is_behind = |it: &&Place| it.last.is_none_or(|last| last < self.streams[it.channel].top);
+        let is_behind = |it: &&Place| it.last.is_none_or(|last| last < self.streams[it.channel].mark);
         self.places.iter().filter(is_behind).count()
     }
 
@@ -202,8 +212,11 @@ mod tests {
         assert_eq!(judge.behind(), 1, "it is not subscribed yet");
         judge.live(listener, None, Some(&at(0)));
         judge.acknowledge(0, (0, 1), &at(1));
+        judge.mark();
         assert_eq!(judge.behind(), 0, "it is another channel's");
         judge.acknowledge(1, (0, 2), &at(1));
+        assert_eq!(judge.behind(), 0, "it came after the mark");
+        judge.mark();
         assert_eq!(judge.behind(), 1);
         judge.hear(listener, Some(1), (0, 2));
         assert_eq!((judge.behind(), judge.offences), (0, 0));

@@ -1,9 +1,10 @@
 //! Clients of a cluster that somebody else breaks: publishers that number what they publish, and listeners that check every
 //! message, all of them of `fanfare-client`.
 //!
-//! Whoever breaks the cluster asks by a line on standard input, and is answered by a line of JSON: `status`; `more N`, which
-//! starts N listeners; `stop`, after which nothing is published, everybody is waited for, and the verdict is given. Exit 0
-//! when every listener heard everything that was acknowledged, once and in order; 1 when not; 2 when there was no run.
+//! Whoever breaks the cluster asks by a line on standard input, and is answered by a line of JSON: `status`; `mark`, from when on
+//! it counts who has heard what had been acknowledged then; `more N`, which starts N listeners; `stop`, after which nothing is
+//! published, everybody is waited for, and the verdict is given. Exit 0 when every listener heard everything that was
+//! acknowledged, once and in order; 1 when not; 2 when there was no run.
 
 mod judge;
 
@@ -64,7 +65,7 @@ struct Status {
     on: BTreeMap<String, usize>,
     /// The same of the publishers.
     publishing: BTreeMap<String, usize>,
-    /// How many have not heard all that was acknowledged.
+    /// How many have not heard all that had been acknowledged at the last mark.
     behind: usize,
     acknowledged: u64,
     delivered: u64,
@@ -136,9 +137,10 @@ impl Witness {
         while let Some(line) = asked.recv().await {
             match line.split_whitespace().collect::<Vec<_>>()[..] {
                 ["status"] => {}
+                ["mark"] => self.judge.borrow_mut().mark(),
                 ["more", count] => self.listen(count.parse().context("more N")?)?,
                 ["stop"] => break,
-                _ => bail!("status, more N or stop, not {line:?}"),
+                _ => bail!("status, mark, more N or stop, not {line:?}"),
             }
             self.answer()?;
         }
@@ -147,6 +149,7 @@ impl Witness {
         if timeout_at(until, async { while publishers.join_next().await.is_some() {} }).await.is_err() {
             self.judge.borrow_mut().offend("a publication is not acknowledged".into());
         }
+        self.judge.borrow_mut().mark();
         while self.judge.borrow().behind() > 0 && Instant::now() < until {
             sleep(LOOK).await;
         }

@@ -174,4 +174,4 @@ impl<'a> Chained<'a> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -31,11 +31,11 @@ use fanfare_protocol::command::{Command, Request, Wording};
 use fanfare_protocol::error::Failure;
 use fanfare_protocol::session::{Input, Stage};
 use fanfare_protocol::{CloseReason, Encoding};
-use futures_util::future::BoxFuture;
 use hyper::body::{Body, Frame};
 use tokio::time::timeout;
 
 use super::effects::asks_hub;
+use super::polled::Polled;
 use super::speakers::{Issued, ticket};
 use super::{Connection, Guest};
 use crate::node::Services;
@@ -54,28 +54,11 @@ pub(crate) struct Listening {
 /// See the [module's essay](self).
 #[derive(Debug)]
 pub(crate) struct Streaming {
-    state: State,
+    state: Polled<Lines>,
     /// Channels that are still to be joined.
     waiting: VecDeque<Request>,
     /// What lets its client speak, where it has been told that.
     ticket: Option<Issued>,
-}
-
-enum State {
-    Here(Box<Connection<Lines>>),
-    /// The hub is being asked; nothing is written meanwhile.
-    Asking(BoxFuture<'static, Box<Connection<Lines>>>),
-    Gone,
-}
-
-impl std::fmt::Debug for State {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Here(connection) => f.debug_tuple("Here").field(connection).finish(),
-            Self::Asking(_) => f.write_str("Asking"),
-            Self::Gone => f.write_str("Gone"),
-        }
-    }
 }
 
 /// What a turn came to.
@@ -119,14 +102,14 @@ impl Streaming {
             },
         };
         let waiting = channels.into_iter().map(request).collect();
-        Self { state: State::Here(Box::new(connection)), waiting, ticket: issued }
+        Self { state: Polled::Here(Box::new(connection)), waiting, ticket: issued }
     }
 
     /// Joins as many of the channels as can be before the client reads; then, if that was all of them and none let the
     /// client in, says why.
     pub(crate) async fn opened(&mut self) -> Result<(), Failure> {
         poll_fn(|cx| self.poll_opened(cx)).await;
-        let State::Here(connection) = &self.state else { return Ok(()) };
+        let Polled::Here(connection) = &self.state else { return Ok(()) };
         let is_in_vain = self.waiting.is_empty() && connection.session.channels().next().is_none();
         match connection.transport.refusal() {
             Some(refusal) if is_in_vain => Err(refusal.clone()),
@@ -136,7 +119,7 @@ impl Streaming {
 
     fn poll_opened(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
-            ready!(self.poll_asking(cx));
+            ready!(self.state.poll_asking(cx));
             if !self.begin_asking() {
                 return Poll::Ready(());
             }
@@ -150,13 +133,13 @@ impl Streaming {
         let settled = poll_fn(|cx| self.poll_until(cx, Self::has_news));
         // That nothing came is an answer too.
         let _ = timeout(hold, settled).await;
-        match std::mem::replace(&mut self.state, State::Gone) {
-            State::Here(mut connection) => {
+        match std::mem::replace(&mut self.state, Polled::Gone) {
+            Polled::Here(mut connection) => {
                 connection.finish();
                 std::mem::replace(&mut connection.transport, Lines::new(Form::Answer, &[], Arrival::First))
                     .into_answer()
             }
-            State::Asking(_) | State::Gone => Vec::new(),
+            Polled::Asking(_) | Polled::Gone => Vec::new(),
         }
     }
 
@@ -174,19 +157,19 @@ impl Streaming {
 
     /// Whether no channel is left to be joined.
     fn is_joined(&self) -> bool {
-        self.waiting.is_empty() && matches!(self.state, State::Here(_))
+        self.waiting.is_empty() && matches!(self.state, Polled::Here(_))
     }
 
     /// Whether a poll is to be answered.
     fn has_news(&self) -> bool {
-        matches!(&self.state, State::Here(connection) if connection.transport.has_news())
+        matches!(&self.state, Polled::Here(connection) if connection.transport.has_news())
     }
 
     /// Goes on until something has been dressed or the conversation is over.
     fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<Turn> {
         loop {
-            ready!(self.poll_asking(cx));
-            let State::Here(connection) = &mut self.state else { return Poll::Ready(Turn::Over) };
+            ready!(self.state.poll_asking(cx));
+            let Polled::Here(connection) = &mut self.state else { return Poll::Ready(Turn::Over) };
             let is_amended = connection.take_orders(cx);
             if (connection.take_renewal(cx) || is_amended)
                 && let Some(ticket) = &self.ticket
@@ -196,7 +179,7 @@ impl Streaming {
             if self.begin_asking() {
                 continue;
             }
-            let State::Here(connection) = &mut self.state else { continue };
+            let Polled::Here(connection) = &mut self.state else { continue };
             if self.waiting.is_empty() && connection.session.channels().next().is_none() {
                 connection.finish();
             }
@@ -216,18 +199,10 @@ impl Streaming {
         }
     }
 
-    fn poll_asking(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if let State::Asking(asking) = &mut self.state {
-            let connection = ready!(asking.as_mut().poll(cx));
-            self.state = State::Here(connection);
-        }
-        Poll::Ready(())
-    }
-
     /// Performs what the session has decided, and joins the next channel if there is room for what it may replay; `false`
     /// when nothing was there to ask of the hub.
     fn begin_asking(&mut self) -> bool {
-        let State::Here(connection) = &mut self.state else { return false };
+        let Polled::Here(connection) = &mut self.state else { return false };
         loop {
             if connection.effects.iter().any(asks_hub) {
                 break;
@@ -242,15 +217,7 @@ impl Streaming {
             let Some(request) = self.waiting.pop_front() else { return false };
             connection.take(Input::Opening(request));
         }
-        if let State::Here(mut connection) = std::mem::replace(&mut self.state, State::Gone) {
-            self.state = State::Asking(Box::pin(async move {
-                if let Some(asking) = connection.perform_effects() {
-                    asking.await;
-                }
-                connection
-            }));
-        }
-        true
+        self.state.ask()
     }
 }
 
@@ -294,7 +261,7 @@ impl Body for Streaming {
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         loop {
             let turn = self.poll_turn(cx);
-            let State::Here(connection) = &mut self.state else {
+            let Polled::Here(connection) = &mut self.state else {
                 return if turn.is_pending() { Poll::Pending } else { Poll::Ready(None) };
             };
             if let Some(chunk) = connection.transport.take_chunk() {
@@ -304,7 +271,7 @@ impl Body for Streaming {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Turn::Wrote) => {}
                 Poll::Ready(Turn::Over) => {
-                    self.state = State::Gone;
+                    self.state = Polled::Gone;
                     return Poll::Ready(None);
                 }
             }

@@ -24,11 +24,11 @@ use fanfare_metrics::Carrier;
 use fanfare_protocol::error::{ErrorCode, Failure};
 use fanfare_protocol::session::Stage;
 use fanfare_protocol::{Encoding, SessionId, Ticket};
-use futures_util::future::BoxFuture;
 use hyper::body::{Body, Frame};
 use parking_lot::Mutex;
 
 use super::effects::asks_hub;
+use super::polled::Polled;
 use super::speakers::ticket;
 use super::{Connection, Guest};
 use crate::node::Services;
@@ -82,26 +82,9 @@ impl Drop for Listed {
 /// See the [module's essay](self).
 #[derive(Debug)]
 pub(crate) struct Talking {
-    state: State,
+    state: Polled<Posted>,
     ready: Arc<Ready>,
     _listed: Listed,
-}
-
-enum State {
-    Here(Box<Connection<Posted>>),
-    /// The hub or the backend is being asked.
-    Asking(BoxFuture<'static, Box<Connection<Posted>>>),
-    Gone,
-}
-
-impl std::fmt::Debug for State {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Here(_) => "Here",
-            Self::Asking(_) => "Asking",
-            Self::Gone => "Gone",
-        })
-    }
 }
 
 impl Talking {
@@ -126,40 +109,23 @@ impl Talking {
         let listed = Listed { secret: ticket.secret(), services: services.clone() };
         let posted = |_| Posted::new(Lines::new(form, &[], Arrival::First), inbox, ready.clone());
         let connection = Connection::begin(posted, carrier, encoding, guest, Some(ticket), services.clone());
-        Self { state: State::Here(Box::new(connection)), ready, _listed: listed }
+        Self { state: Polled::Here(Box::new(connection)), ready, _listed: listed }
     }
 
     /// Goes on until there is nothing to be done for now; ready when the conversation is over.
     fn poll_turns(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
-            match std::mem::replace(&mut self.state, State::Gone) {
-                State::Gone => return Poll::Ready(()),
-                State::Asking(mut asking) => match asking.as_mut().poll(cx) {
-                    Poll::Ready(connection) => self.state = State::Here(connection),
-                    Poll::Pending => {
-                        self.state = State::Asking(asking);
-                        return Poll::Pending;
-                    }
-                },
-                State::Here(mut connection) => {
-                    let turn = connection.poll_turn(cx);
-                    if connection.effects.iter().any(asks_hub) {
-                        self.state = State::Asking(Box::pin(async move {
-                            if let Some(asking) = connection.perform_effects() {
-                                asking.await;
-                            }
-                            connection
-                        }));
-                        continue;
-                    }
-                    let is_over = connection.is_over();
-                    self.state = State::Here(connection);
-                    if is_over {
-                        return Poll::Ready(());
-                    }
-                    ready!(turn);
-                }
+            ready!(self.state.poll_asking(cx));
+            let Some(connection) = self.state.here() else { return Poll::Ready(()) };
+            let turn = connection.poll_turn(cx);
+            let is_over = connection.is_over();
+            if self.state.ask() {
+                continue;
             }
+            if is_over {
+                return Poll::Ready(());
+            }
+            ready!(turn);
         }
     }
 }
@@ -202,7 +168,7 @@ impl Body for Talking {
             return Poll::Ready(Some(Ok(Frame::data(chunk))));
         }
         ready!(turns);
-        self.state = State::Gone;
+        self.state = Polled::Gone;
         Poll::Ready(None)
     }
 }

@@ -321,7 +321,7 @@ fn lists_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
 }
 
 /// The subprotocols that the client offers, in its order of preference. What is a token in disguise is none.
-fn offered(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+pub(super) fn offered(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     tokens(headers, &header::SEC_WEBSOCKET_PROTOCOL).filter(|name| !is_bearer(name))
 }
 

@@ -26,9 +26,6 @@ use crate::connection::Membership;
 use crate::events::Destination;
 use crate::node::Services;
 
-/// How a client says which version of the protocol it speaks: the one that is spoken here.
-const VERSION: &str = "protocol=7";
-
 /// The most calls of one request that are made at the same time.
 const CALLS_AT_ONCE: usize = 32;
 
@@ -107,13 +104,12 @@ fn kinds_of(event: AppEvent) -> Kinds {
 /// Opens a conversation. A client that cannot have one is told so in it: the code of a Close is all that it understands.
 pub(super) fn upgrade(peer: &Peer, request: Request<Incoming>, services: &Arc<Services>) -> Answer {
     let key = request.uri().path().trim_start_matches("/app/");
-    let is_spoken = |query: &str| query.split('&').any(|pair| pair == VERSION);
-    let membership = match services.settings().realm_of_key(key) {
-        None => Membership::Refused(CloseReason::NotFound),
-        Some(_) if !request.uri().query().is_some_and(is_spoken) => {
-            Membership::Refused(CloseReason::NotOffered)
-        }
-        Some(namespace) => Membership::Of(namespace.into()),
+    let version =
+        pusher::version(request.uri().query().unwrap_or_default(), handshake::offered(request.headers()));
+    let membership = match (services.settings().realm_of_key(key), version) {
+        (None, _) => Membership::Refused(CloseReason::NotFound),
+        (Some(_), Err(reason)) => Membership::Refused(reason),
+        (Some(namespace), Ok(())) => Membership::Of(namespace.into()),
     };
     handshake::upgrade(peer, request, Purpose::Session(&pusher::OFFER), membership, services)
 }
@@ -150,5 +146,5 @@ async fn call(request: Request<Incoming>, services: &Services) -> Result<Vec<u8>
         Err(_) if !plan.needs(call) => Ok(ApiReply::Done),
         reply => reply,
     });
-    Ok(plan.encode(&replies.collect::<Result<Vec<_>, _>>()?))
+    Ok(plan.encode(&replies.collect::<Result<Vec<_>, _>>()?, services.clock.unix()))
 }

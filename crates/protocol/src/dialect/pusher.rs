@@ -45,8 +45,30 @@ const MANNERS: Manners = Manners {
     ..Manners::PLAIN
 };
 
-/// What is agreed on at its endpoint: there are no subprotocols.
-pub const OFFER: Offer = Offer { default: Encoding::Pusher, encodings: &[], by_query: |_| None };
+/// What is agreed on at its endpoint.
+pub const OFFER: Offer =
+    Offer { default: Encoding::Pusher, encodings: &[Encoding::Pusher], by_query: |_| None };
+
+/// The version that is spoken here.
+const VERSION: &str = "7";
+
+/// Whether a client speaks the version that is spoken here: by the query of the URL or, where that says nothing of it, by a
+/// subprotocol that it offers.
+///
+/// # Errors
+/// Why it is sent away: it speaks another one, or does not say.
+pub fn version<'a>(query: &str, subprotocols: impl IntoIterator<Item = &'a str>) -> Result<(), CloseReason> {
+    let in_query = || query.split('&').filter_map(|pair| pair.strip_prefix("protocol="));
+    let mut said = subprotocols.into_iter().filter_map(|name| name.strip_prefix("pusher-channels-protocol-"));
+    let is_spoken = match in_query().next() {
+        Some(_) => in_query().any(|version| version == VERSION),
+        None => match said.next() {
+            Some(first) => first == VERSION || said.any(|version| version == VERSION),
+            None => return Err(CloseReason::Unsaid),
+        },
+    };
+    if is_spoken { Ok(()) } else { Err(CloseReason::NotOffered) }
+}
 
 /// Version 7, in text frames.
 #[derive(Clone, Copy, Debug)]
@@ -115,6 +137,7 @@ fn close(reason: CloseReason) -> (u16, &'static str) {
         }
         It::NotFound => 4001,
         It::NotOffered => 4007,
+        It::Unsaid => 4008,
         It::BadRequest | It::Unauthorized | It::Late | It::Expired | It::Forbidden => 4009,
         It::Internal | It::TryAgainLater | It::LimitReached | It::RateLimited | It::SlowConsumer => 4100,
         It::GoingAway => 4200,
@@ -123,6 +146,7 @@ fn close(reason: CloseReason) -> (u16, &'static str) {
     let words = match reason {
         It::NotFound => "there is no application with this key",
         It::NotOffered => "this version of the protocol is not spoken here: connect with protocol=7",
+        It::Unsaid => "say which version of the protocol you speak: connect with protocol=7",
         _ => reason.explanation(),
     };
     (code, words)

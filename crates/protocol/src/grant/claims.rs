@@ -92,8 +92,15 @@ struct Terms<'a> {
 /// What is otherwise than the channel's namespace has it. The rest of these are not this holder's matter.
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Overrides {
+pub(crate) struct Overrides {
     force_push_join_leave: Switch,
+}
+
+impl Overrides {
+    /// Whether the holder is told who joins and leaves without asking.
+    pub(crate) const fn notices(&self) -> bool {
+        self.force_push_join_leave.value
+    }
 }
 
 #[derive(Default, Deserialize)]
@@ -260,7 +267,7 @@ impl Terms<'_> {
         Ok(Pass {
             profile: profile(self.info, self.b64info.as_deref())?,
             greeting,
-            notices: self.r#override.force_push_join_leave.value,
+            notices: self.r#override.notices(),
             ..Pass::default()
         })
     }

@@ -25,6 +25,7 @@ fn ann() -> Grant {
         ends: Some(UnixMicros(1_767_225_660_000_000)),
         issued: Some(7),
         channels: vec![Channel::parse("news").unwrap()],
+        meta: Some(Box::new(Payload::parse(r#"{"plan": "free"}"#).unwrap())),
         ..Grant::default()
     }
 }
@@ -47,7 +48,8 @@ fn a_question_says_what_is_asked_and_about_whom() {
         (
             Question::Connect { payload: Some(&payload) },
             Some(ann()),
-            json!({"type": "connect", "user": "ann", "info": {"name": "Ann"}, "expires": 1_767_225_660, "data": {"a": 1}}),
+            json!({"type": "connect", "user": "ann", "info": {"name": "Ann"}, "meta": {"plan": "free"}, "expires": 1_767_225_660,
+                "data": {"a": 1}}),
         ),
         (
             Question::Subscribe { channel: &channel },
@@ -77,7 +79,7 @@ fn one_question_is_about_many_clients_that_are_to_stay() {
     let (ann, nobody) = (ann(), Grant::default());
     let body = refresh([(session(1), &ann), (session(2), &nobody)], "n", NOW);
     let expected = json!({"type": "refresh", "time": 1_767_225_600_000_u64, "node": "n", "clients": [
-        {"session": "01".repeat(16), "user": "ann", "info": {"name": "Ann"}},
+        {"session": "01".repeat(16), "user": "ann", "info": {"name": "Ann"}, "meta": {"plan": "free"}},
         {"session": "02".repeat(16), "user": null}]});
     assert_eq!(serde_json::from_slice::<Value>(&body).unwrap(), expected);
     let none = refresh([], "n", NOW);

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 
 use super::*;
 use crate::outbox::{Batch, Outbox, Socket};
+use crate::registry::chain::tests::chained;
 use crate::registry::{Left, Registry, SMALL};
 use crate::wakes::Wakes;
 
@@ -348,7 +349,7 @@ fn nothing_is_kept_for_differences_that_nobody_is_told() {
         let crowd = subscribers.0.lock();
         crowd.round.as_ref().map(|round| (round.links.len(), round.publications.len()))
     };
-    let one = Outbox::new(SessionId::from_random([255; 16]), Encoding::CentrifugoJson, usize::MAX);
+    let one = Outbox::new(SessionId::from_random([255; 16]), chained()[0], usize::MAX);
     let terms = Terms { wording: Wording::Differences, ..Terms::default() };
     scene.registry.join(&scene.room, &one, terms);
     scene.publish(2);

@@ -45,7 +45,7 @@ pub(super) const fn disconnect(reason: CloseReason) -> (u16, &'static str) {
         CloseReason::HeartbeatTimeout => (3012, "no pong"),
         CloseReason::RateLimited => (3013, "too many requests"),
         CloseReason::Unauthorized => (3500, "invalid token"),
-        CloseReason::BadRequest | CloseReason::UnsupportedData => (3501, "bad request"),
+        CloseReason::BadRequest | CloseReason::Unsaid | CloseReason::UnsupportedData => (3501, "bad request"),
         CloseReason::Late => (3502, "stale"),
         CloseReason::Forbidden => (3503, "force disconnect"),
         CloseReason::LimitReached => (3504, "connection limit"),

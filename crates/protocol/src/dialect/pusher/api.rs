@@ -3,6 +3,7 @@
 //! A request becomes a [`Plan`]: the neutral calls that it comes to, and what is made of their answers.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
@@ -10,13 +11,14 @@ use serde_json::value::RawValue;
 
 use super::encode::local;
 use super::names::{self, Access, Kind};
+use super::rules::LAST;
 use super::{admission, text};
 use crate::channel::Channel;
 use crate::close::CloseReason;
 use crate::error::{ErrorCode, Failure};
 use crate::grant::Pattern;
 use crate::id::SessionId;
-use crate::publication::{LABEL_BYTES_MAX, Label, Payload};
+use crate::publication::{LABEL_BYTES_MAX, Label, Payload, Publication};
 use crate::realm::Realm;
 use crate::server_api::{ApiCall, ApiReply, Whom};
 use crate::time::UnixMicros;
@@ -46,7 +48,7 @@ pub struct Asked<'a> {
 /// What a request comes to.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// To be made, in any order.
+    /// To be made, begun in this order, so that a channel hears the events of a batch in theirs.
     pub calls: Vec<ApiCall>,
     answer: Answer,
 }
@@ -56,10 +58,9 @@ pub struct Plan {
 enum Answer {
     /// Nothing but that it was done.
     Done,
-    /// Of how many of the calls the answers do not matter, and whether what is said of the channels is a list or a map.
+    /// What is wanted of the channel of each event; of those of which something is, the answers follow those of the events.
     Published {
-        events: usize,
-        wanted: Wanted,
+        wanted: Vec<Wanted>,
         is_batch: bool,
     },
     Channel {
@@ -92,6 +93,10 @@ impl Wanted {
 
     const fn has(self, bit: u8) -> bool {
         self.0 & bit != 0
+    }
+
+    const fn is_any(self) -> bool {
+        self.0 != 0
     }
 }
 
@@ -245,14 +250,12 @@ fn published(
     events: impl IntoIterator<Item = Event>,
     is_batch: bool,
 ) -> Result<Plan, Failure> {
-    let (mut calls, mut counts) = (Vec::new(), Vec::new());
-    let mut wanted = Wanted::default();
+    let (mut calls, mut counts, mut wanted) = (Vec::new(), Vec::new(), Vec::new());
     for event in events {
         let label = label(&event.name)?;
         let payload = text::to_payload(&event.data).labelled(Some(label));
         let exclude = event.socket_id.as_deref().filter(|id| !id.is_empty()).map(socket).transpose()?;
         let of_event = event.info.as_deref().map_or(Wanted::default(), Wanted::parse);
-        wanted.0 |= of_event.0;
         let names: Vec<_> = event.channels.into_iter().flatten().chain(event.channel).collect();
         if names.is_empty() || names.len() > CHANNELS_MAX {
             return Err(bad(format!(
@@ -262,17 +265,15 @@ fn published(
         }
         for name in names {
             let channel = channel(realm, &name)?;
-            if of_event.0 != 0 || is_batch {
+            if of_event.is_any() {
                 counts.push(ApiCall::Presence { channel: channel.clone(), members: false });
             }
+            wanted.push(of_event);
             calls.push(ApiCall::Publish { channel, payload: payload.clone(), key: None, exclude });
         }
     }
-    let events = calls.len();
-    if wanted.0 != 0 {
-        calls.extend(counts);
-    }
-    Ok(Plan { calls, answer: Answer::Published { events, wanted, is_batch } })
+    calls.extend(counts);
+    Ok(Plan { calls, answer: Answer::Published { wanted, is_batch } })
 }
 
 fn socket(id: &str) -> Result<SessionId, Failure> {
@@ -315,6 +316,8 @@ struct About<'a> {
 #[derive(Serialize)]
 struct Cache<'a> {
     data: &'a RawValue,
+    /// For how many seconds it is kept yet.
+    ttl: u64,
 }
 
 #[derive(Serialize)]
@@ -340,17 +343,22 @@ struct User<'a> {
 impl Plan {
     /// Whether the request fails with this call. What is only asked beside an event does not: it has been published by then.
     pub fn needs(&self, call: usize) -> bool {
-        !matches!(self.answer, Answer::Published { events, .. } if call >= events)
+        !matches!(&self.answer, Answer::Published { wanted, .. } if call >= wanted.len())
     }
 
-    /// Spells the answers to the calls, given in their order.
-    pub fn encode(&self, replies: &[ApiReply]) -> Vec<u8> {
+    /// Spells the answers to the calls, given in their order, as things are now.
+    pub fn encode(&self, replies: &[ApiReply], now: UnixMicros) -> Vec<u8> {
         match &self.answer {
             Answer::Done => b"{}".to_vec(),
-            Answer::Published { wanted, .. } if wanted.0 == 0 => b"{}".to_vec(),
-            Answer::Published { events, wanted, is_batch } => {
-                let counts = replies.get(*events..).unwrap_or_default().iter();
-                let told = counts.map(|reply| about(reply, *wanted));
+            Answer::Published { wanted, .. } if !wanted.iter().any(|of_event| of_event.is_any()) => {
+                b"{}".to_vec()
+            }
+            Answer::Published { wanted, is_batch } => {
+                let mut counts = replies.get(wanted.len()..).unwrap_or_default().iter();
+                let told = wanted.iter().map(|of_event| {
+                    let count = of_event.is_any().then(|| counts.next()).flatten();
+                    count.and_then(|reply| about(reply, *of_event))
+                });
                 if *is_batch {
                     let batch = told.map(|it| it.map(|(_, about)| about).unwrap_or_default());
                     json(&OfBatch { batch: batch.collect() })
@@ -381,8 +389,8 @@ impl Plan {
                     ApiReply::Past { page, .. } => page.publications.first(),
                     _ => None,
                 });
-                let kept = kept.map(|publication| quoted(&publication.payload));
-                told.cache = kept.as_deref().map(|data| Cache { data });
+                let kept = kept.map(|publication| (quoted(&publication.payload), left(publication, now)));
+                told.cache = kept.as_ref().map(|(data, ttl)| Cache { data, ttl: *ttl });
                 json(&told)
             }
             Answer::Users => {
@@ -416,6 +424,12 @@ fn of_counts(users: u64, connections: u64, wanted: Wanted) -> About<'static> {
         subscription_count: wanted.has(Wanted::SUBSCRIPTIONS).then_some(connections),
         ..About::default()
     }
+}
+
+/// For how many seconds what a cache channel keeps is kept yet, by the clock of the node that took it.
+fn left(publication: &Publication, now: UnixMicros) -> u64 {
+    let age = Duration::from_micros(now.0.saturating_sub(publication.received.0));
+    LAST.ttl.saturating_sub(age).as_secs()
 }
 
 /// Data as a string in JSON.

@@ -270,3 +270,38 @@ pub(super) fn local(channel: &Channel) -> &str {
 fn json(fields: &impl Serialize) -> String {
     serde_json::to_string(fields).expect("these fields have string keys")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::publication::{Draft, Payload, Sender};
+    use crate::time::UnixMicros;
+
+    #[test]
+    fn who_published_is_told_on_presence_channels_alone() {
+        for (name, is_told) in [
+            ("news", false),
+            ("cache-news", false),
+            ("private-a", false),
+            ("private-encrypted-a", false),
+            ("#server-to-user-7", false),
+            ("presence-a", true),
+            ("presence-cache-a", true),
+        ] {
+            let sender = Sender { user: Some(UserId::new("ann")), ..Sender::default() };
+            let draft = Draft {
+                channel: Channel::parse(&format!("shop:{name}")).unwrap(),
+                payload: Payload::parse("1").unwrap().labelled(Label::parse("client-e")),
+                sender: Some(sender.into()),
+                exclude: None,
+                received: UnixMicros(0),
+                retention: None,
+                key: None,
+            };
+            let frame = publication(&Publication::new(draft, None));
+            let user = if is_told { r#""user_id":"ann","# } else { "" };
+            let expected = format!(r#"{{"event":"client-e","channel":"{name}",{user}"data":"1"}}"#);
+            assert_eq!(str::from_utf8(frame.payload()), Ok(&*expected));
+        }
+    }
+}

@@ -30,7 +30,7 @@ pub enum Numbers {
 }
 
 /// What is told to who subscribes to a cache channel.
-const LAST: Retention = Retention {
+pub(super) const LAST: Retention = Retention {
     size: NonZeroU32::new(1).unwrap(),
     ttl: Duration::from_secs(30 * 60),
     idempotency_ttl: Duration::from_secs(60),
@@ -91,7 +91,12 @@ mod tests {
             assert_eq!(chatty.may_publish(&channel, None, true).is_ok(), takes_client_events, "{name}");
             assert!(chatty.may_publish(&channel, None, false).is_err(), "{name}: who is not subscribed");
             assert!(quiet.may_publish(&channel, None, true).is_err(), "{name}: client events are off");
-            assert_eq!((rule.history.is_some(), rule.presence), (keeps, presence), "{name}");
+            let kept = rule.history.map(|it| it.size.get());
+            assert_eq!(
+                (kept, rule.presence),
+                (keeps.then_some(1), presence),
+                "{name}: the last event, or nothing"
+            );
             assert_eq!((rule.rate, rule.payload_bytes), (ten.filter(|_| takes_client_events), Some(100)));
         }
         let counting = of(Terms { numbers: Numbers::Told, ..terms(None) });

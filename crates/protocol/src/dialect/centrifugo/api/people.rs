@@ -12,6 +12,7 @@ use super::{Call, bad, named};
 use crate::close::CloseReason;
 use crate::command::Start;
 use crate::error::Failure;
+use crate::grant::claims::Overrides;
 use crate::grant::{Amendment, Pass, TOKEN_BYTES_MAX};
 use crate::id::{SessionId, UserId};
 use crate::publication::Payload;
@@ -46,19 +47,6 @@ pub(super) struct Fields<'a> {
     disconnect: Disconnect,
     #[serde(borrow)]
     whitelist: Vec<Cow<'a, str>>,
-}
-
-/// What is otherwise than the channel's namespace has it; the rest is the namespace's matter.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Overrides {
-    force_push_join_leave: Switch,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Switch {
-    value: bool,
 }
 
 #[derive(Default, Deserialize)]
@@ -118,7 +106,7 @@ impl Fields<'_> {
             profile: self.shown()?,
             expires: self.expires().map(|seconds| UnixMicros(seconds.saturating_mul(1_000_000))),
             greeting,
-            notices: self.r#override.force_push_join_leave.value,
+            notices: self.r#override.notices(),
         })
     }
 

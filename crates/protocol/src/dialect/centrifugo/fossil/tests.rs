@@ -1,4 +1,4 @@
-//! Deltas against a reader of the format that shares nothing with their writer. The SDKs' own reads them in `tests/centrifugo`.
+//! Deltas against a reader of the format that shares nothing with their writer. The SDKs' own reads them in `tests/sdk`.
 
 use proptest::prelude::*;
 

@@ -42,7 +42,7 @@ fn present(name: &str, users: u64, connections: u64, members: &[&str]) -> ApiRep
 }
 
 fn told(plan: &Plan, replies: &[ApiReply]) -> String {
-    String::from_utf8(plan.encode(replies)).unwrap()
+    String::from_utf8(plan.encode(replies, THEN)).unwrap()
 }
 
 /// The example of the protocol's documentation.
@@ -132,10 +132,22 @@ fn what_is_asked_about_the_channels_of_an_event_is_told() {
     let answer = told(&plan, &[ApiReply::Done, present("presence-a", 2, 3, &[])]);
     assert_eq!(answer, r#"{"channels":{"presence-a":{"user_count":2,"subscription_count":3}}}"#);
     let batch = r#"{"batch":[{"name":"e","data":"x","channel":"a","info":"subscription_count"},
-        {"name":"f","data":"y","channel":"b"}]}"#;
+        {"name":"f","data":"y","channel":"b"},
+        {"name":"f","data":"y","channel":"presence-c","info":"user_count"}]}"#;
     let plan = planned("POST", "/apps/3/batch_events", "", batch).unwrap();
-    let replies = [ApiReply::Done, ApiReply::Done, present("a", 1, 1, &[]), present("b", 0, 0, &[])];
-    assert_eq!(told(&plan, &replies), r#"{"batch":[{"subscription_count":1},{"subscription_count":0}]}"#);
+    let done = [ApiReply::Done, ApiReply::Done, ApiReply::Done];
+    let counts = [present("a", 1, 1, &[]), present("presence-c", 2, 3, &[])];
+    let answer = told(&plan, &[&done[..], &counts].concat());
+    assert_eq!(
+        answer, r#"{"batch":[{"subscription_count":1},{},{"user_count":2}]}"#,
+        "to each what it asked for"
+    );
+    let unheard = [ApiReply::Done, ApiReply::Done, ApiReply::Done, ApiReply::Done, counts[1].clone()];
+    assert_eq!(
+        told(&plan, &unheard),
+        r#"{"batch":[{},{},{"user_count":2}]}"#,
+        "one of them could not be told"
+    );
 }
 
 #[test]
@@ -162,7 +174,12 @@ fn a_channel_is_told_of_by_its_name_within_the_application() {
     let publications = vec![Arc::new(Publication::new(draft, None))];
     let page = Page { epoch: Epoch(1), top: Offset(1), publications };
     let replies = [present("cache-a", 1, 1, &[]), ApiReply::Past { channel: within("cache-a"), page }];
-    assert_eq!(told(&plan, &replies), r#"{"occupied":true,"cache":{"data":"{\"a\":1}"}}"#);
+    for (seconds_later, ttl) in [(0, 1800), (1, 1799), (1790, 10), (1800, 0), (9000, 0)] {
+        let now = UnixMicros(THEN.0 + seconds_later * 1_000_000);
+        let answer = String::from_utf8(plan.encode(&replies, now)).unwrap();
+        let expected = format!(r#"{{"occupied":true,"cache":{{"data":"{{\"a\":1}}","ttl":{ttl}}}}}"#);
+        assert_eq!(answer, expected);
+    }
 
     let plan = planned("GET", "/apps/3/channels/presence-a/users", "", "").unwrap();
     let answer = told(&plan, &[present("presence-a", 2, 3, &["bob", "ann", "bob"])]);

@@ -1,24 +1,10 @@
-/** The SDK of Centrifugo, unmodified, against one gateway: every call that it has, in both of its formats and by each transport. */
+/** The SDK of Centrifugo, unmodified, on three nodes behind nginx: every call that it has, in both of its formats and by each transport. */
 
 import assert from 'node:assert/strict';
-import { once } from 'node:events';
-import { createServer } from 'node:http';
-import { after, before, describe, test } from 'node:test';
+import { describe, test } from 'node:test';
 import WebSocket from 'ws';
-import { Gateway, signed } from '../browser/support/gateway.mjs';
-import { Clients, Heard, WAYS, api, bounded, call, refusal, said, saying, subscribed, until } from './support.mjs';
+import { Clients, Heard, WAYS, api, bounded, call, cluster, refusal, said, saying, signed, subscribed, until } from './support.mjs';
 
-const SECRET = 'a-secret-of-at-least-32-characters!!';
-const SETTINGS = [
-  `auth.jwt.hmac_secret=${SECRET}`,
-  'auth.anonymous=true',
-  'namespaces.default.publish=anyone',
-  'namespaces.room.publish=subscribers',
-  'namespaces.room.presence=true',
-  'namespaces.room.history.size=100',
-  'namespaces.vip.subscribe=token',
-  'namespaces.quiet.publish=none',
-];
 const now = () => Math.floor(Date.now() / 1000);
 
 /** A WebSocket that counts what it is told. */
@@ -29,10 +15,6 @@ const counting = (told) => class extends WebSocket {
   }
 };
 
-let gateway;
-before(async () => { gateway = await Gateway.start(SETTINGS); });
-after(() => gateway.stop());
-
 /** A test for each way to speak, whose clients end with it. */
 function each(name, run) {
   describe(name, { concurrency: true }, () => {
@@ -41,8 +23,8 @@ function each(name, run) {
         const clients = new Clients();
         try {
           await run({
-            connect: (options, url = gateway.url) => clients.connected(url, options, way),
-            client: (options) => clients.client(gateway.url, options, way),
+            connect: (options) => clients.connected(cluster.url, options, way),
+            client: (options) => clients.client(cluster.url, options, way),
             own: said.replaceAll(' ', '-'),
           });
         } finally {
@@ -54,7 +36,7 @@ function each(name, run) {
 }
 
 each('what is published is heard once, in order, with its publisher', async ({ connect, own }) => {
-  const ann = await connect({ token: gateway.token('ann', { info: { name: 'Ann' } }) });
+  const ann = await connect({ token: cluster.token('ann', { info: { name: 'Ann' } }) });
   const bob = await connect();
   const heard = new Heard(await subscribed(bob, `room:${own}`), 'publication');
   const room = await subscribed(ann, `room:${own}`);
@@ -78,15 +60,15 @@ each('who asks for differences is told those, and makes the same of them', async
   // Characters that begin with the same bytes, and quotes, which are escaped where a delta is a string.
   const value = (n) => ({ n, letters: 'éèêë'[n % 4] + '日本語の文字'[n % 6], text: '"the same" in all of them; '.repeat(40), list: Array(n % 5).fill('more') });
   const expected = [...Array(40).keys()].map(value);
-  for (const it of expected.slice(0, 30)) await api(gateway.internal, 'publish', { channel, data: it });
+  for (const it of expected.slice(0, 30)) await api(cluster.internal, 'publish', { channel, data: it });
   await heard.count(30);
   // Thirty times a kilobyte, of which one is told whole.
   if (told.bytes > 0) assert.ok(told.bytes < 10_000, `${told.bytes} bytes`);
   subscription.unsubscribe();
-  for (const it of expected.slice(30, 35)) await api(gateway.internal, 'publish', { channel, data: it });
+  for (const it of expected.slice(30, 35)) await api(cluster.internal, 'publish', { channel, data: it });
   subscription.subscribe();
   assert.equal((await again.first()).recovered, true);
-  for (const it of expected.slice(35)) await api(gateway.internal, 'publish', { channel, data: it });
+  for (const it of expected.slice(35)) await api(cluster.internal, 'publish', { channel, data: it });
   await heard.count(40);
   await everything.count(40);
   assert.deepEqual(heard.all.map((it) => said(it.data)), expected);
@@ -119,7 +101,7 @@ each('who asks by tags is told what they let through, live and recovered', async
   const again = new Heard(subscription, 'subscribed');
   const publish = async (data, tags) => {
     const headers = { 'X-API-Key': 'any' };
-    const answer = await fetch(`${gateway.internal}/api/publish`, { method: 'POST', headers, body: JSON.stringify({ channel, data, tags }) });
+    const answer = await fetch(`${cluster.internal}/api/publish`, { method: 'POST', headers, body: JSON.stringify({ channel, data, tags }) });
     assert.ok((await answer.json()).result, 'published');
   };
   await publish(1, { ticker: 'A', price: '100.0' });
@@ -142,8 +124,8 @@ each('who asks by tags is told what they let through, live and recovered', async
 });
 
 each('the past, and who is there', async ({ connect }) => {
-  const ann = await connect({ token: gateway.token('ann', { info: { name: 'Ann' } }) });
-  const bob = await connect({ token: gateway.token('bob') });
+  const ann = await connect({ token: cluster.token('ann', { info: { name: 'Ann' } }) });
+  const bob = await connect({ token: cluster.token('bob') });
   const channel = `room:past-${Math.random()}`;
   const anns = await subscribed(ann, channel, { joinLeave: true });
   const joined = new Heard(anns, 'join');
@@ -170,12 +152,11 @@ each('the past, and who is there', async ({ connect }) => {
 });
 
 each('what is not allowed is refused with the code of Centrifugo', async ({ connect }) => {
-  const ann = await connect({ token: gateway.token('ann') });
+  const ann = await connect({ token: cluster.token('ann') });
   assert.equal(await refusal(ann.publish('room:1', saying(ann, 1))), 103, 'only subscribers may');
   assert.equal(await refusal(ann.publish('other:1', saying(ann, 1))), 102, 'there is no such namespace');
   assert.equal(await refusal(ann.history('quiet:1', { limit: 1 })), 108, 'no history is kept');
   assert.equal(await refusal(ann.presence('quiet:1')), 108, 'presence is off');
-  assert.equal(await refusal(ann.rpc('sum', saying(ann, {}))), 108, 'nobody answers');
   const refused = async (channel, options) => {
     const subscription = ann.newSubscription(channel, options);
     const unsubscribed = new Heard(subscription, 'unsubscribed');
@@ -189,11 +170,11 @@ each('what is not allowed is refused with the code of Centrifugo', async ({ conn
 });
 
 each('a channel of its own token: let in, let in again, and out when it ends', async ({ connect }) => {
-  const ann = await connect({ token: gateway.token('ann') });
-  const pass = (channel, claims) => signed(SECRET, { sub: 'ann', channel, ...claims });
+  const ann = await connect({ token: cluster.token('ann') });
+  const pass = (channel, claims) => signed({ sub: 'ann', channel, ...claims });
   const room = await subscribed(ann, '$room:secret', { token: pass('$room:secret') });
   const heard = new Heard(room, 'publication');
-  await api(gateway.internal, 'publish', { channel: '$room:secret', data: { for: 'ann' } });
+  await api(cluster.internal, 'publish', { channel: '$room:secret', data: { for: 'ann' } });
   assert.deepEqual(said((await heard.first()).data), { for: 'ann' });
   let asked = 0;
   const getToken = async () => pass('vip:1', { exp: now() + (asked++ === 0 ? -60 : asked === 2 ? 2 : 3600) });
@@ -210,28 +191,28 @@ each('a channel of its own token: let in, let in again, and out when it ends', a
 });
 
 each('what a token lists is subscribed to, and told with the greeting', async ({ client }) => {
-  const ann = client({ token: gateway.token('ann', { channels: ['room:listed'] }) });
+  const ann = client({ token: cluster.token('ann', { channels: ['room:listed'] }) });
   const subscribed = new Heard(ann, 'subscribed');
   const publication = new Heard(ann, 'publication');
   ann.connect();
   assert.equal((await subscribed.first()).channel, 'room:listed');
   assert.equal(subscribed.all[0].recoverable, true);
-  await api(gateway.internal, 'publish', { channel: 'room:listed', data: 'hello' });
+  await api(cluster.internal, 'publish', { channel: 'room:listed', data: 'hello' });
   const { channel, data } = await publication.first();
   assert.deepEqual([channel, said(data)], ['room:listed', 'hello']);
 });
 
 each('a token is refreshed, an expired one replaced, and a bad one is the end', async ({ client }) => {
   let asked = 0;
-  const getToken = async () => gateway.token('ann', { exp: now() + (asked++ === 0 ? 2 : 3600) });
-  const ann = client({ token: gateway.token('ann', { exp: now() - 60 }), getToken });
+  const getToken = async () => cluster.token('ann', { exp: now() + (asked++ === 0 ? 2 : 3600) });
+  const ann = client({ token: cluster.token('ann', { exp: now() - 60 }), getToken });
   const disconnected = new Heard(ann, 'disconnected');
   ann.connect();
   await bounded(ann.ready(), 'connected with a fresh token');
   const refreshed = async () => { while (asked < 2) await new Promise((resolve) => setTimeout(resolve, 20)); };
   await bounded(refreshed(), 'the token is refreshed');
   assert.deepEqual([ann.state, disconnected.all], ['connected', []]);
-  const forger = client({ token: `${gateway.token('ann')}x` });
+  const forger = client({ token: `${cluster.token('ann')}x` });
   const out = new Heard(forger, 'disconnected');
   forger.connect();
   assert.equal((await out.first()).code, 3500);
@@ -239,23 +220,23 @@ each('a token is refreshed, an expired one replaced, and a bad one is the end', 
 
 each('a backend sends a client away, for good or to come back', async ({ connect, own }) => {
   const user = `sent-away-${own}`;
-  const ann = await connect({ token: gateway.token(user) });
+  const ann = await connect({ token: cluster.token(user) });
   const connecting = new Heard(ann, 'connecting');
-  await api(gateway.internal, 'disconnect', { user, code: 1001 });
+  await api(cluster.internal, 'disconnect', { user, code: 1001 });
   assert.equal((await connecting.first()).code, 3001);
   await bounded(ann.ready(), 'back');
   const disconnected = new Heard(ann, 'disconnected');
-  await api(gateway.internal, 'disconnect', { user });
+  await api(cluster.internal, 'disconnect', { user });
   assert.equal((await disconnected.first()).code, 3503);
 });
 
 each("the HTTP API of Centrifugo reaches its clients", async ({ connect, own }) => {
   const call = async (method, body, headers = { 'X-API-Key': 'any, where there are none' }) => {
-    const answer = await fetch(`${gateway.internal}/api/${method}`, { method: 'POST', headers, body: JSON.stringify(body) });
+    const answer = await fetch(`${cluster.internal}/api/${method}`, { method: 'POST', headers, body: JSON.stringify(body) });
     return [answer.status, await answer.json()];
   };
   const user = `by-api-${own}`;
-  const ann = await connect({ token: gateway.token(user) });
+  const ann = await connect({ token: cluster.token(user) });
   const [one, two] = [`room:${Math.random()}`, `room:${Math.random()}`];
   const heard = new Heard(await subscribed(ann, one), 'publication');
   const others = new Heard(await subscribed(ann, two), 'publication');
@@ -282,10 +263,10 @@ each("the HTTP API of Centrifugo reaches its clients", async ({ connect, own }) 
 
 each('a backend has clients hear a channel, on its terms, and no longer', async ({ connect, own }) => {
   const user = `steered-${own}`;
-  const [ann, other] = [await connect({ token: gateway.token(user) }), await connect({ token: gateway.token(user) })];
-  const bob = await connect({ token: gateway.token('bob') });
+  const [ann, other] = [await connect({ token: cluster.token(user) }), await connect({ token: cluster.token(user) })];
+  const bob = await connect({ token: cluster.token('bob') });
   const channel = `room:steered-${own}-${Math.random()}`;
-  const [first, second] = [await call(gateway.internal, 'publish', { channel, data: 1 }), await call(gateway.internal, 'publish', { channel, data: 2 })];
+  const [first, second] = [await call(cluster.internal, 'publish', { channel, data: 1 }), await call(cluster.internal, 'publish', { channel, data: 2 })];
   assert.deepEqual([first.offset, second.offset], [1, 2]);
   const entered = new Heard(ann, 'subscribed');
   const heard = new Heard(ann, 'publication');
@@ -293,7 +274,7 @@ each('a backend has clients hear a channel, on its terms, and no longer', async 
   const left = new Heard(ann, 'unsubscribed');
   const others = new Heard(other, 'subscribed');
   const terms = { data: { hello: 'Ann' }, info: { seat: 7 }, override: { force_push_join_leave: { value: true } } };
-  await call(gateway.internal, 'subscribe', { user, client: ann._client, channel, recover_since: { offset: 1, epoch: first.epoch }, ...terms });
+  await call(cluster.internal, 'subscribe', { user, client: ann._client, channel, recover_since: { offset: 1, epoch: first.epoch }, ...terms });
   const context = await entered.first((it) => it.channel === channel);
   assert.deepEqual([said(context.data), context.recoverable, context.positioned], [{ hello: 'Ann' }, true, true]);
   assert.equal(said((await heard.first()).data), 2, 'what it missed since');
@@ -301,16 +282,16 @@ each('a backend has clients hear a channel, on its terms, and no longer', async 
   assert.equal((await joined.first((it) => it.channel === channel)).info.user, 'bob');
   let member;
   await until('it is known to be there', async () => {
-    member = (await call(gateway.internal, 'presence', { channel })).presence[ann._client];
+    member = (await call(cluster.internal, 'presence', { channel })).presence[ann._client];
     return member;
   });
   assert.deepEqual(member, { user, client: ann._client, chan_info: { seat: 7 } });
-  await call(gateway.internal, 'unsubscribe', { user, channel });
+  await call(cluster.internal, 'unsubscribe', { user, channel });
   assert.equal((await left.first()).channel, channel);
-  await call(gateway.internal, 'publish', { channel, data: 3 });
-  await call(gateway.internal, 'subscribe', { user, session: 'f'.repeat(32), channel });
-  await call(gateway.internal, 'subscribe', { user: 'bob', client: ann._client, channel });
-  await call(gateway.internal, 'subscribe', { user, channel: `${channel}-last` });
+  await call(cluster.internal, 'publish', { channel, data: 3 });
+  await call(cluster.internal, 'subscribe', { user, session: 'f'.repeat(32), channel });
+  await call(cluster.internal, 'subscribe', { user: 'bob', client: ann._client, channel });
+  await call(cluster.internal, 'subscribe', { user, channel: `${channel}-last` });
   await others.first((it) => it.channel === `${channel}-last`);
   assert.deepEqual(others.all.map((it) => it.channel), [`${channel}-last`], 'it alone was meant, and then all of the user');
   assert.deepEqual(heard.all.map((it) => said(it.data)), [2]);
@@ -318,11 +299,11 @@ each('a backend has clients hear a channel, on its terms, and no longer', async 
 
 each('a backend says for how long a client may stay, and what others see of it', async ({ connect, own }) => {
   const user = `refreshed-${own}`;
-  const [ann, kept] = [await connect({ token: gateway.token(user, { info: 'old' }) }), await connect({ token: gateway.token(user) })];
+  const [ann, kept] = [await connect({ token: cluster.token(user, { info: 'old' }) }), await connect({ token: cluster.token(user) })];
   const channel = `room:refreshed-${own}`;
   const room = await subscribed(ann, channel);
   const heard = new Heard(await subscribed(kept, channel), 'publication');
-  assert.deepEqual(await call(gateway.internal, 'refresh', { user, client: ann._client, expire_at: now() + 3600, info: 'new' }), {});
+  assert.deepEqual(await call(cluster.internal, 'refresh', { user, client: ann._client, expire_at: now() + 3600, info: 'new' }), {});
   // The order is obeyed a moment later: what it publishes by then shows it.
   await until('it is shown as the backend says', async () => {
     await room.publish(saying(ann, 1));
@@ -330,34 +311,34 @@ each('a backend says for how long a client may stay, and what others see of it',
   });
   const gone = new Heard(ann, 'connecting');
   const stays = new Heard(kept, 'connecting');
-  await call(gateway.internal, 'refresh', { user, client: ann._client, expired: true });
+  await call(cluster.internal, 'refresh', { user, client: ann._client, expired: true });
   assert.equal((await gone.first()).code, 3005);
   await bounded(ann.ready(), 'back with its token');
-  await call(gateway.internal, 'refresh', { user, client: ann._client, expire_at: now() - 1 });
+  await call(cluster.internal, 'refresh', { user, client: ann._client, expire_at: now() - 1 });
   await gone.count(2);
   assert.deepEqual([gone.all.map((it) => it.code), stays.all], [[3005, 3005], []]);
 });
 
 each('a backend sends away all of a user but some', async ({ connect, own }) => {
   const user = `but-some-${own}`;
-  const [ann, kept] = [await connect({ token: gateway.token(user) }), await connect({ token: gateway.token(user) })];
+  const [ann, kept] = [await connect({ token: cluster.token(user) }), await connect({ token: cluster.token(user) })];
   const gone = new Heard(ann, 'disconnected');
   const stays = new Heard(kept, 'disconnected');
-  const { connections } = await call(gateway.internal, 'connections', { user });
+  const { connections } = await call(cluster.internal, 'connections', { user });
   assert.deepEqual(Object.keys(connections).sort(), [ann._client, kept._client].sort());
   assert.ok(Object.values(connections).every((it) => it.user === user));
-  await call(gateway.internal, 'disconnect', { user, whitelist: [kept._client], disconnect: { code: 4500, reason: 'bye' } });
+  await call(cluster.internal, 'disconnect', { user, whitelist: [kept._client], disconnect: { code: 4500, reason: 'bye' } });
   assert.equal((await gone.first()).code, 3503);
-  await until('it alone is left', async () => Object.keys((await call(gateway.internal, 'connections', { user })).connections).length === 1);
+  await until('it alone is left', async () => Object.keys((await call(cluster.internal, 'connections', { user })).connections).length === 1);
   assert.deepEqual(stays.all, []);
 });
 
 each('what tokens say of a channel others see there, and the client is told', async ({ connect, client, own }) => {
   const channel = `room:terms-${own}`;
   const subs = { [channel]: { info: { seat: 7 }, data: { hello: 'Ann' }, override: { force_push_join_leave: { value: true } } } };
-  const bob = await connect({ token: gateway.token('bob') });
+  const bob = await connect({ token: cluster.token('bob') });
   const heard = new Heard(await subscribed(bob, channel), 'publication');
-  const ann = client({ token: gateway.token('ann', { info: { name: 'Ann' }, subs, meta: { plan: 'free' } }) });
+  const ann = client({ token: cluster.token('ann', { info: { name: 'Ann' }, subs, meta: { plan: 'free' } }) });
   const entered = new Heard(ann, 'subscribed');
   const joined = new Heard(ann, 'join');
   ann.connect();
@@ -366,10 +347,10 @@ each('what tokens say of a channel others see there, and the client is told', as
   await bounded(ann.publish(channel, saying(ann, 1)), 'published');
   const { info } = await heard.first();
   assert.deepEqual([said(info.connInfo), said(info.chanInfo), info.client], [{ name: 'Ann' }, { seat: 7 }, ann._client]);
-  const eve = await connect({ token: gateway.token('eve') });
+  const eve = await connect({ token: cluster.token('eve') });
   await subscribed(eve, channel);
   assert.equal((await joined.first((it) => it.info.user === 'eve')).channel, channel);
-  const pass = signed(SECRET, { sub: 'bob', channel: `vip:${own}`, info: { seat: 8 }, data: 'welcome' });
+  const pass = signed({ sub: 'bob', channel: `vip:${own}`, info: { seat: 8 }, data: 'welcome' });
   const vip = bob.newSubscription(`vip:${own}`, { token: pass });
   const letIn = new Heard(vip, 'subscribed');
   vip.subscribe();
@@ -378,10 +359,10 @@ each('what tokens say of a channel others see there, and the client is told', as
 
 each('native clients and those of Centrifugo hear each other', async ({ connect }) => {
   const channel = `room:cross-${Math.random()}`;
-  const ann = await connect({ token: gateway.token('ann') });
+  const ann = await connect({ token: cluster.token('ann') });
   const subscription = await subscribed(ann, channel);
   const heard = new Heard(subscription, 'publication');
-  const native = new WebSocket(`${gateway.url.replace('http', 'ws')}/ws`, 'fanfare.v1.json');
+  const native = new WebSocket(`${cluster.url.replace('http', 'ws')}/ws`, 'fanfare.v1.json');
   const told = [];
   let tell;
   const news = new Promise((resolve) => { tell = resolve; });
@@ -399,62 +380,36 @@ each('native clients and those of Centrifugo hear each other', async ({ connect 
   native.close();
 });
 
-each('a backend answers calls, and hears what it is told', async ({ connect }) => {
-  let tell;
-  const told = new Promise((resolve) => { tell = resolve; });
-  const backend = createServer(async (request, response) => {
-    let body = '';
-    for await (const part of request) body += part;
-    const asked = JSON.parse(body);
-    if (asked.type === 'tell') tell(asked);
-    const answer = asked.method === 'price'
-      ? { data: { of: asked.data, for: asked.user } }
-      : asked.type === 'call' ? { error: { reason: 'forbidden', message: 'no such method' } } : {};
-    response.end(JSON.stringify(answer));
-  }).listen(0, '127.0.0.1');
-  await once(backend, 'listening');
-  const called = await Gateway.start([...SETTINGS, `hooks.call=http://127.0.0.1:${backend.address().port}/`]);
-  try {
-    const ann = await connect({ token: called.token('ann') }, called.url);
-    const { data } = await bounded(ann.rpc('price', saying(ann, 'tea')), 'answered');
-    assert.deepEqual(said(data), { of: 'tea', for: 'ann' });
-    assert.equal(await refusal(ann.rpc('cost', saying(ann, null))), 103);
-    await ann.send(saying(ann, { seen: 7 }));
-    await bounded(ann.rpc('price', saying(ann, 0)), 'answered after that');
-    const { data: seen, user } = await bounded(told, 'told');
-    assert.deepEqual([seen, user], [{ seen: 7 }, 'ann']);
-    assert.deepEqual(await call(called.internal, 'rpc', { method: 'price', params: 'cake' }), { data: { of: 'cake', for: null } });
-    assert.equal((await call(called.internal, 'rpc', { method: 'cost' })).error.code, 103);
-    assert.equal((await call(gateway.internal, 'rpc', { method: 'price' })).error.code, 108, 'nobody is asked there');
-    ann.disconnect();
-  } finally {
-    await called.stop();
-    backend.close();
-  }
+/** What the application was asked of this kind, by these clients alone. */
+async function asked(type, is) {
+  const questions = await (await fetch(new URL('hook', process.env.FANFARE_APPLICATION_URL))).json();
+  return questions.filter((it) => it.type === type && is(it));
+}
+
+each('a backend answers calls, and hears what it is told, and what the token says for it alone', async ({ connect, own }) => {
+  const user = `caller-${own}`;
+  const ann = await connect({ token: cluster.token(user, { meta: { plan: 'free' } }) });
+  const { data } = await bounded(ann.rpc('price', saying(ann, 'tea')), 'answered');
+  assert.deepEqual(said(data), { of: 'tea', for: user, plan: 'free' });
+  assert.equal(await refusal(ann.rpc('cost', saying(ann, null))), 103);
+  await ann.send(saying(ann, { seen: 7 }));
+  await bounded(ann.rpc('price', saying(ann, 0)), 'answered after that');
+  let told;
+  await until('told', async () => {
+    told = await asked('tell', (it) => it.user === user);
+    return told.length > 0;
+  });
+  assert.deepEqual(told.map((it) => [it.data, it.meta]), [[{ seen: 7 }, { plan: 'free' }]]);
+  assert.deepEqual(await call(cluster.internal, 'rpc', { method: 'price', params: 'cake' }), { data: { of: 'cake', for: null } });
+  assert.equal((await call(cluster.internal, 'rpc', { method: 'cost' })).error.code, 103);
 });
 
-each('a backend is told what a client says when it connects', async ({ connect }) => {
-  const seen = [];
-  const backend = createServer(async (request, response) => {
-    let body = '';
-    for await (const part of request) body += part;
-    const { type, data } = JSON.parse(body);
-    seen.push([type, data]);
-    response.end(JSON.stringify({ user: data?.as }));
-  }).listen(0, '127.0.0.1');
-  await once(backend, 'listening');
-  const asking = await Gateway.start([...SETTINGS, `hooks.connect=http://127.0.0.1:${backend.address().port}/`]);
-  try {
-    const nobody = await connect({}, asking.url);
-    const ann = await connect({ data: saying(nobody, { as: 'ann' }) }, asking.url);
-    const heard = new Heard(await subscribed(nobody, 'room:told'), 'publication');
-    await (await subscribed(ann, 'room:told')).publish(saying(ann, 'it is me'));
-    assert.equal((await heard.first()).info.user, 'ann');
-    assert.deepEqual(seen, [['connect', undefined], ['connect', { as: 'ann' }]]);
-    nobody.disconnect();
-    ann.disconnect();
-  } finally {
-    await asking.stop();
-    backend.close();
-  }
+each('a backend is told what a client says when it connects', async ({ connect, own }) => {
+  const nobody = await connect();
+  const as = `told-${own}`;
+  const ann = await connect({ data: saying(nobody, { as }) });
+  const heard = new Heard(await subscribed(nobody, `room:told-${own}`), 'publication');
+  await (await subscribed(ann, `room:told-${own}`)).publish(saying(ann, 'it is me'));
+  assert.equal((await heard.first()).info.user, as);
+  assert.equal((await asked('connect', (it) => it.data.as === as)).length, 1);
 });

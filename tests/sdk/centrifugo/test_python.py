@@ -1,6 +1,6 @@
 """The SDK of Centrifugo for Python, unmodified, against three nodes behind nginx with Redis, in both of its formats.
 
-The cluster is that of scripts/centrifugo-test, which tells where it is by the variables of `scripts/cluster env`.
+The cluster is that of scripts/sdk-test, which tells where it is by the variables of `scripts/cluster env`.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ import urllib.request
 from centrifuge import Client, ClientEventHandler, DeltaType, ReplyError, SubscriptionEventHandler
 
 SECRET = os.environ["FANFARE__AUTH__JWT__HMAC_SECRET"]
-CLUSTER = os.path.join(os.path.dirname(__file__), "../../scripts/cluster")
+CLUSTER = os.path.join(os.path.dirname(__file__), "../../../scripts/cluster")
 WAIT_SECONDS = 30
 FORMATS = {"json": False, "protobuf": True}
 LONG = "what is the same in all of them, and is said once"
@@ -31,8 +31,8 @@ def signed(claims):
     return f"{content}.{part(hmac.digest(SECRET.encode(), content.encode(), hashlib.sha256))}"
 
 
-def token(user, lasts=3600):
-    return signed({"sub": user, "exp": int(time.time()) + lasts})
+def token(user, lasts=3600, **claims):
+    return signed({"sub": user, "exp": int(time.time()) + lasts, **claims})
 
 
 def fetch(url, body=None):
@@ -108,7 +108,7 @@ class Sdk(unittest.IsolatedAsyncioTestCase):
     async def test_what_is_published_is_heard_on_another_node_once_and_in_order(self):
         for name, binary in FORMATS.items():
             with self.subTest(name):
-                channel = f"python:{name}"
+                channel = f"room:python-{name}"
                 ann = await self.connected(1, token=token("ann"), use_protobuf=binary)
                 bob = await self.connected(2, token=token("bob"), use_protobuf=binary)
                 _, heard = await self.subscribed(bob, channel, "on_publication")
@@ -126,14 +126,80 @@ class Sdk(unittest.IsolatedAsyncioTestCase):
                 self.assertEqual({it.user for it in there.clients.values()}, {"ann", "bob"})
                 stats = await room.presence_stats()
                 self.assertEqual((stats.num_clients, stats.num_users), (2, 2))
-                with self.assertRaises(ReplyError) as refused:
-                    await ann.rpc("sum", say({}))
-                self.assertEqual(refused.exception.code, 108)
+                answer = (await ann.rpc("price", say("tea"))).data
+                self.assertEqual((json.loads(answer) if binary else answer)["of"], "tea")
+                for refused, code in (
+                    (ann.rpc("cost", say({})), 103),
+                    (ann.publish("room:elsewhere", say({})), 103),
+                    (ann.history("quiet:1"), 108),
+                    (ann.presence("other:1"), 102),
+                ):
+                    with self.assertRaises(ReplyError) as error:
+                        await refused
+                    self.assertEqual(error.exception.code, code)
+
+    async def test_who_comes_and_goes_is_told(self):
+        for name, binary in FORMATS.items():
+            with self.subTest(name):
+                channel = f"room:python-joined-{name}"
+                ann = await self.connected(1, token=token("ann"), use_protobuf=binary)
+                bob = await self.connected(2, token=token("bob", info={"name": "Bob"}), use_protobuf=binary)
+                _, heard = await self.subscribed(ann, channel, "on_join", "on_leave", join_leave=True)
+                bobs, _ = await self.subscribed(bob, channel)
+                _, joined = await heard.until(lambda it: it[0] == "on_join" and it[1].info.user == "bob")
+                info = joined.info.conn_info
+                self.assertEqual(json.loads(info) if binary else info, {"name": "Bob"})
+                await bobs.unsubscribe()
+                await heard.until(lambda it: it[0] == "on_leave" and it[1].info.user == "bob")
+
+    async def test_a_private_channel_takes_a_token_of_its_own_which_is_refreshed(self):
+        for name, binary in FORMATS.items():
+            with self.subTest(name):
+                ann = await self.connected(1, token=token("ann"), use_protobuf=binary)
+                private = f"$room:python-{name}"
+                heard = Heard(SubscriptionEventHandler, "on_unsubscribed")
+                refused = ann.new_subscription(private, events=heard.events)
+                await refused.subscribe()
+                self.assertEqual((await heard.until(lambda it: True))[1].code, 103)
+                ann.remove_subscription(refused)
+                asked = asyncio.Queue()
+
+                async def get_token(channel):
+                    asked.put_nowait(channel)
+                    return token("ann", 2 if asked.qsize() == 1 else 3600, channel=channel)
+
+                room, heard = await self.subscribed(ann, private, "on_publication", "on_unsubscribed", get_token=get_token)
+                async with asyncio.timeout(WAIT_SECONDS):
+                    while asked.qsize() < 2:
+                        await asyncio.sleep(0.02)
+                await room.presence_stats()  # The refresh has been answered when this is.
+                await api(3, "publish", {"channel": private, "data": 1})
+                await heard.until(lambda it: it[0] == "on_publication")
+                self.assertEqual([name for name, _ in heard.all], ["on_publication"], "and not put out")
+
+    async def test_a_token_of_another_channel_is_the_end(self):
+        for name, binary in FORMATS.items():
+            with self.subTest(name):
+                heard = Heard(ClientEventHandler, "on_disconnected")
+                ann = await self.connected(1, events=heard.events, token=token("ann"), use_protobuf=binary)
+                await ann.new_subscription("$room:one", token=token("ann", channel="$room:another")).subscribe()
+                self.assertEqual((await heard.until(lambda it: True))[1].code, 3500)
+
+    async def test_what_a_token_lists_is_subscribed_to(self):
+        for name, binary in FORMATS.items():
+            with self.subTest(name):
+                channel = f"room:python-listed-{name}"
+                heard = Heard(ClientEventHandler, "on_subscribed", "on_publication")
+                await self.connected(2, events=heard.events, token=token("ann", channels=[channel]), use_protobuf=binary)
+                await heard.until(lambda it: it[0] == "on_subscribed" and it[1].channel == channel and it[1].recoverable)
+                await api(1, "publish", {"channel": channel, "data": "hello"})
+                _, told = await heard.until(lambda it: it[0] == "on_publication")
+                self.assertEqual(json.loads(told.pub.data) if binary else told.pub.data, "hello")
 
     async def test_what_was_missed_while_a_node_was_killed_is_recovered(self):
         for name, binary in FORMATS.items():
             with self.subTest(name):
-                channel = f"python:recovered-{name}"
+                channel = f"room:python-recovered-{name}"
                 ann = await self.connected(None, use_protobuf=binary)
                 _, heard = await self.subscribed(ann, channel, "on_publication", "on_subscribed", "on_subscribing")
                 # The same as differences, each of which needs the one before.
@@ -180,7 +246,7 @@ class Sdk(unittest.IsolatedAsyncioTestCase):
                 async with asyncio.timeout(WAIT_SECONDS):
                     while asked.qsize() < 2:
                         await asyncio.sleep(0.02)
-                await ann.presence_stats("python:here")  # The refresh has been answered when this is.
+                await ann.presence_stats("room:python-here")  # The refresh has been answered when this is.
                 self.assertEqual([name for name, _ in heard.all], ["on_connecting"])
 
     async def test_a_backend_sends_a_client_away_for_good(self):

@@ -1,16 +1,12 @@
 // Watchlists: who signs in is told who of it is there, on whichever node of the cluster.
 
 import assert from "node:assert/strict";
-import { execFile } from "node:child_process";
 import { EventEmitter, once } from "node:events";
 import { afterEach, test } from "node:test";
 import { setTimeout } from "node:timers/promises";
-import { promisify } from "node:util";
-import { app, backend, client, closeAll, fresh, heard, node, other } from "./scene.mjs";
+import { app, backend, client, closeAll, cluster, fresh, heard, node, other } from "./scene.mjs";
 
 afterEach(closeAll);
-
-const cluster = (...command) => promisify(execFile)(new URL("../../scripts/cluster", import.meta.url).pathname, command);
 
 /** Signs in as a user with a watchlist; `told` is what it was told of each user, in order, and `until` waits for the last of it. */
 async function watching(how) {

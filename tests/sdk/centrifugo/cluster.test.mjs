@@ -4,11 +4,10 @@ import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
 import { test } from 'node:test';
 import { promisify } from 'node:util';
-import { signed } from '../browser/support/gateway.mjs';
-import { Clients, Heard, WAYS, api, bounded, call, said, saying, subscribed, until } from './support.mjs';
+import { Clients, Heard, WAYS, api, bounded, call, cluster, said, saying, subscribed, until } from './support.mjs';
 
-const SCRIPT = new URL('../../scripts/cluster', import.meta.url).pathname;
-const cluster = async (...words) => promisify(execFile)(SCRIPT, words);
+const SCRIPT = new URL('../../../scripts/cluster', import.meta.url).pathname;
+const order = async (...words) => promisify(execFile)(SCRIPT, words);
 const urls = process.env;
 const LONG = 'what is the same in all of them, and is said once';
 
@@ -34,7 +33,7 @@ for (const [name, way] of Object.entries(WAYS)) {
         await api(node, 'publish', { channel: long, data: { n: published, text: LONG } });
       };
       for (let n = 0; n < 20; n++) await publish();
-      await cluster('kill-node', victim);
+      await order('kill-node', victim);
       await gone.first();
       // It is away for half a second at least: these are missed.
       for (let n = 0; n < 20; n++) await publish();
@@ -47,7 +46,7 @@ for (const [name, way] of Object.entries(WAYS)) {
       await differences.first((it) => said(it.data).n === published);
       assert.deepEqual(differences.all.map((it) => said(it.data)), [...Array(published).keys()].map((n) => ({ n: n + 1, text: LONG })));
       assert.notEqual(ann._node, `node-${victim}`);
-      await cluster('restart-node', victim);
+      await order('restart-node', victim);
     } finally {
       clients.close();
     }
@@ -109,7 +108,7 @@ test('what a backend says by one node holds for the clients of all', async () =>
   try {
     const nodes = [1, 2, 3].map((n) => [urls[`CLUSTER_NODE_${n}_URL`], urls[`CLUSTER_NODE_${n}_INTERNAL`]]);
     const internal = nodes[1][1];
-    const token = () => signed(process.env.FANFARE__AUTH__JWT__HMAC_SECRET, { sub: 'everywhere' });
+    const token = () => cluster.token('everywhere');
     const ways = [WAYS.JSON, WAYS['JSON by SSE'], WAYS['Protobuf by HTTP streaming']];
     const all = await Promise.all(nodes.map(([url], at) => clients.connected(url, { token: token() }, ways[at])));
     const user = 'everywhere';

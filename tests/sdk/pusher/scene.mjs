@@ -1,23 +1,27 @@
 // What the tests share: clients of the real libraries on the cluster under test, and ways to wait for what they hear.
 //
-// FANFARE_URL is where clients connect (nginx before the cluster, say), FANFARE_INTERNAL_URL the internal listener of one node,
-// both without a path. The application is that of scripts/pusher-test.
+// Clients connect by nginx, the application asks one node. Both are what scripts/sdk-test starts.
 
+import { execFile } from "node:child_process";
 import { EventEmitter, once } from "node:events";
+import { promisify } from "node:util";
 import Pusher from "pusher-js";
 import Backend from "pusher";
 
-export const url = new URL(process.env.FANFARE_URL);
-export const internal = new URL(process.env.FANFARE_INTERNAL_URL);
+export const url = new URL(process.env.CLUSTER_URL);
+export const internal = new URL(process.env.CLUSTER_NODE_2_INTERNAL);
 /** A node of the cluster, past the proxy. */
 export const node = (n) => new URL(process.env[`CLUSTER_NODE_${n}_URL`]);
 export const app = { id: "4711", key: "shop-key", secret: "shop-secret" };
 export const other = { id: "4712", key: "other-key", secret: "other-secret" };
 
-/** The application's backend. */
-export function backend({ id, key, secret } = app) {
-  return new Backend({ appId: id, key, secret, host: internal.hostname, port: internal.port, useTLS: false });
+/** The application's backend; `at` is whom it asks. */
+export function backend({ id, key, secret } = app, { at = internal, ...how } = {}) {
+  return new Backend({ appId: id, key, secret, host: at.hostname, port: at.port, useTLS: false, ...how });
 }
+
+/** A command of the cluster. */
+export const cluster = (...words) => promisify(execFile)(new URL("../../../scripts/cluster", import.meta.url).pathname, words);
 
 const open = new Set();
 
@@ -47,7 +51,11 @@ export function options({ user, application = app, watchlist, at = url } = {}) {
 
 /** A client that is about to connect. */
 export function connecting(key, how) {
-  const pusher = new Pusher(key, how);
+  return closing(new Pusher(key, how));
+}
+
+/** A client that ends with its test. */
+export function closing(pusher) {
   open.add(pusher);
   return pusher;
 }

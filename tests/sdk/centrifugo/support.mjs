@@ -5,6 +5,7 @@ import { EventSource } from 'eventsource';
 import WebSocket from 'ws';
 import { Centrifuge } from 'centrifuge';
 import { Centrifuge as CentrifugeProtobuf } from 'centrifuge/build/protobuf';
+import { signed as signedBy } from '../../browser/support/gateway.mjs';
 
 /** The bound of every wait: far more than anything here takes. */
 const WAIT_MS = 30_000;
@@ -115,6 +116,20 @@ export async function until(what, is) {
   const look = async () => { while (!(await is())) await new Promise((resolve) => setTimeout(resolve, 20)); };
   await bounded(look(), what);
 }
+
+/** The cluster of scripts/sdk-test: where clients connect, and one of its nodes for backends. */
+export const cluster = {
+  url: process.env.CLUSTER_URL,
+  internal: process.env.CLUSTER_NODE_2_INTERNAL,
+
+  /** A token of this user, good for an hour unless `claims` say otherwise. */
+  token(user, claims = {}) {
+    return signed({ sub: user, exp: Math.floor(Date.now() / 1000) + 3600, ...claims });
+  },
+};
+
+/** A token with these claims. */
+export const signed = (claims) => signedBy(process.env.FANFARE__AUTH__JWT__HMAC_SECRET, claims);
 
 /** A call of the server API. */
 export async function api(internal, method, body) {

@@ -2,14 +2,12 @@
 // clients of other dialects.
 
 import assert from "node:assert/strict";
-import { createHmac } from "node:crypto";
-import { once } from "node:events";
 import { afterEach, test } from "node:test";
 import Echo from "laravel-echo";
 import Pusher from "pusher-js";
 import WebSocket from "ws";
 import {
-  app, backend, client, closeAll, connecting, fresh, gathered, heard, internal, node, options, other, subscribed, url,
+  app, backend, client, closeAll, closing, connecting, fresh, gathered, heard, node, options, other, subscribed, url,
 } from "./scene.mjs";
 
 afterEach(closeAll);
@@ -22,16 +20,6 @@ test("an event reaches the subscribers of its channel on every node, under its n
   for (const { until } of heardBy) {
     assert.deepEqual((await until(4)).map(({ data }) => data), [{ text: "é" }, "plain", [1, 2], 7]);
   }
-});
-
-test("who triggers an event with its socket id does not hear it itself", async () => {
-  const name = fresh("news-");
-  const [ann, bob] = [await client(), await client()];
-  const [byAnn, byBob] = [gathered(await subscribed(ann, name), "e"), gathered(await subscribed(bob, name), "e")];
-  await backend().trigger(name, "e", 1, { socket_id: ann.connection.socket_id });
-  await backend().trigger(name, "e", 2);
-  assert.deepEqual((await byBob.until(2)).map((it) => it.data), [1, 2]);
-  assert.deepEqual((await byAnn.until(1)).map((it) => it.data), [2]);
 });
 
 test("a private channel takes the application's signature", async () => {
@@ -155,25 +143,6 @@ test("a user who has signed in hears what is meant for it, and can be sent away"
   assert.equal((await error).data.code, 4009);
 });
 
-test("a backend asks who is where", async () => {
-  const [presence, news] = [fresh("presence-"), fresh("news-")];
-  await subscribed(await client({ user: "ann" }), presence);
-  await subscribed(await client({ user: "bob" }), presence);
-  await subscribed(await client(), news);
-  const ask = async (path, params = {}) => (await backend().get({ path, params })).json();
-  assert.deepEqual(await ask(`/channels/${presence}`, { info: "user_count,subscription_count" }), {
-    occupied: true,
-    user_count: 2,
-    subscription_count: 2,
-  });
-  assert.deepEqual(await ask(`/channels/${fresh("news-")}`), { occupied: false });
-  assert.deepEqual(await ask(`/channels/${presence}/users`), { users: [{ id: "ann" }, { id: "bob" }] });
-  const { channels } = await ask("/channels", { filter_by_prefix: "presence-", info: "user_count" });
-  assert.deepEqual(channels[presence], { user_count: 2 });
-  assert.equal(channels[news], undefined);
-  assert.ok(news in (await ask("/channels")).channels);
-});
-
 test("applications of one cluster do not hear each other", async () => {
   const name = fresh("news-");
   const mine = gathered(await subscribed(await client(), name), "e");
@@ -184,36 +153,36 @@ test("applications of one cluster do not hear each other", async () => {
   assert.deepEqual((await theirs.until(1)).map((it) => it.data), ["theirs"]);
 });
 
-test("a request that is not signed as it must be is refused", async () => {
-  const forger = backend({ ...app, secret: "another" });
-  await assert.rejects(forger.trigger("news", "e", 1), (error) => error.status === 401);
-  const stranger = backend({ ...app, id: "nobody" });
-  await assert.rejects(stranger.trigger("news", "e", 1), (error) => error.status === 404);
-  await assert.rejects(backend().trigger("news", "e", "x".repeat(11_000)), (error) => error.status === 413);
-});
+/** Connects without a library; what it is told until it is closed, or until it is connected. */
+async function greeted(query, subprotocols = []) {
+  const socket = new WebSocket(new URL(`/app/${app.key}?${query}`, url.href.replace("http", "ws")), subprotocols);
+  const texts = [];
+  const code = await new Promise((resolve) => {
+    socket.on("close", resolve);
+    socket.on("message", (text) => {
+      texts.push(JSON.parse(text));
+      if (texts[0].event === "pusher:connection_established") resolve();
+    });
+  });
+  socket.close();
+  return { code, texts, subprotocol: socket.protocol };
+}
 
-test("a request that was signed more than ten minutes ago, or for then, is refused", async () => {
-  const ask = async (seconds) => {
-    const query = `auth_key=${app.key}&auth_timestamp=${Math.floor(Date.now() / 1000) + seconds}&auth_version=1.0`;
-    const path = `/apps/${app.id}/channels`;
-    const signature = createHmac("sha256", app.secret).update(`GET\n${path}\n${query}`).digest("hex");
-    return (await fetch(new URL(`${path}?${query}&auth_signature=${signature}`, internal))).status;
-  };
-  assert.deepEqual([await ask(0), await ask(-500), await ask(500)], [200, 200, 200]);
-  assert.deepEqual([await ask(-700), await ask(700)], [401, 401]);
-});
-
-test("a client of another version of the protocol is told so with 4007", async () => {
-  for (const version of ["protocol=6", "protocol=8", "client=js"]) {
-    const socket = new WebSocket(new URL(`/app/${app.key}?${version}`, url.href.replace("http", "ws")));
-    const texts = [];
-    socket.on("message", (text) => texts.push(JSON.parse(text)));
-    const [code] = await once(socket, "close");
-    assert.equal(code, 4007, version);
-    const told = texts.find(({ event }) => event === "pusher:error");
-    assert.equal(told?.data.code, 4007, version);
-    assert.ok(!texts.some(({ event }) => event.includes("subscription")), version);
+test("a client of another version of the protocol is told so with 4007, and one of none with 4008", async () => {
+  for (const [query, expected] of [["protocol=6", 4007], ["protocol=8", 4007], ["client=js", 4008]]) {
+    const { code, texts } = await greeted(query);
+    assert.deepEqual([code, texts.map(({ event, data }) => [event, data.code])], [expected, [["pusher:error", expected]]], query);
   }
+});
+
+test("a client says its version by a subprotocol, too, and hears that it was chosen", async () => {
+  const spoken = "pusher-channels-protocol-7";
+  for (const [query, subprotocols] of [["client=swift", [spoken]], ["protocol=7", [spoken]], ["", ["another", spoken]]]) {
+    const { texts, subprotocol } = await greeted(query, subprotocols);
+    assert.deepEqual([texts.length, texts[0].event, subprotocol], [1, "pusher:connection_established", spoken], query);
+  }
+  const { texts, subprotocol } = await greeted("protocol=7");
+  assert.deepEqual([texts[0].event, subprotocol], ["pusher:connection_established", ""], "none is chosen of none");
 });
 
 test("a client of no application is told so, and does not come back", async () => {
@@ -224,29 +193,38 @@ test("a client of no application is told so, and does not come back", async () =
   await gone;
 });
 
-test("Laravel Echo hears public, private and presence channels, and whispers", async () => {
-  const [news, room, hall] = [fresh("news-"), fresh("room-"), fresh("hall-")];
-  const echo = (user) => new Echo({ broadcaster: "pusher", key: app.key, Pusher, client: connecting(app.key, options({ user })) });
-  const [ann, bob] = [echo("ann"), echo("bob")];
-  const on = (subscribe) => new Promise((resolve) => subscribe(resolve));
-  const shipped = on((done) => ann.channel(news).subscribed(() => done("there")).error(done));
-  assert.equal(await shipped, "there");
-  const order = on((done) => ann.channel(news).listen(".OrderShipped", done));
-  await backend().trigger(news, "OrderShipped", { id: 1 });
-  assert.deepEqual(await order, { id: 1 });
+for (const broadcaster of ["pusher", "reverb"]) {
+  test(`Laravel Echo hears public, private and presence channels, and whispers (${broadcaster})`, async () => {
+    const [news, room, hall] = [fresh("news-"), fresh("room-"), fresh("hall-")];
+    const echo = (user) => {
+      const made = new Echo({ broadcaster, key: app.key, Pusher, ...options({ user }) });
+      closing(made.connector.pusher);
+      return made;
+    };
+    const [ann, bob] = [echo("ann"), echo("bob")];
+    const on = (subscribe) => new Promise((resolve) => subscribe(resolve));
+    const shipped = on((done) => ann.channel(news).subscribed(() => done("there")).error(done));
+    assert.equal(await shipped, "there");
+    const order = on((done) => ann.channel(news).listen(".OrderShipped", done));
+    await backend().trigger(news, "OrderShipped", { id: 1 });
+    assert.deepEqual(await order, { id: 1 });
 
-  const whispered = on((done) => ann.private(room).listenForWhisper("typing", done));
-  await on((done) => ann.private(room).subscribed(done));
-  await on((done) => bob.private(room).subscribed(done));
-  bob.private(room).whisper("typing", { by: "bob" });
-  assert.deepEqual(await whispered, { by: "bob" });
+    const whispered = on((done) => ann.private(room).listenForWhisper("typing", done));
+    await on((done) => ann.private(room).subscribed(done));
+    await on((done) => bob.private(room).subscribed(done));
+    bob.private(room).whisper("typing", { by: "bob" });
+    assert.deepEqual(await whispered, { by: "bob" });
 
-  const here = await on((done) => ann.join(hall).here(done));
-  assert.deepEqual(here, [{ name: "ann" }]);
-  const joining = on((done) => ann.join(hall).joining(done));
-  bob.join(hall);
-  assert.deepEqual(await joining, { name: "bob" });
-});
+    const here = await on((done) => ann.join(hall).here(done));
+    assert.deepEqual(here, [{ name: "ann" }]);
+    const joining = on((done) => ann.join(hall).joining(done));
+    bob.join(hall);
+    assert.deepEqual(await joining, { name: "bob" });
+    const leaving = on((done) => ann.join(hall).leaving(done));
+    bob.leave(hall);
+    assert.deepEqual(await leaving, { name: "bob" });
+  });
+}
 
 test("what a backend triggers is heard by the native client and by SSE, and the other way round", async () => {
   const name = fresh("news-");
@@ -267,7 +245,7 @@ test("what a backend triggers is heard by the native client and by SSE, and the 
   assert.deepEqual(await lines.until((it) => it.type === "message"), expected);
   assert.deepEqual((await byPusher.until(1))[0].data, { id: 7 });
 
-  const published = await fetch(`${process.env.FANFARE_INTERNAL_URL}/api/publish`, {
+  const published = await fetch(`${process.env.CLUSTER_NODE_2_INTERNAL}/api/publish`, {
     method: "POST",
     body: JSON.stringify({ channel: `${app.id}:${name}`, label: "order", data: { id: 8 } }),
   });

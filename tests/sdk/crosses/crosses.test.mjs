@@ -1,26 +1,27 @@
 /**
- * Whoever publishes, by whatever SDK, library or API, everybody hears, by whatever SDK and transport: one cluster of three nodes
- * behind nginx with Redis, whose application 4711 is one of Pusher's.
+ * Whoever publishes, by whatever SDK, library or API, everybody hears, by whatever SDK and transport: on one channel of the application
+ * 4711 of Pusher's. The libraries for Python are in a program of their own, voices.py.
  */
 
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
 import { after, before, test } from 'node:test';
+import { createInterface } from 'node:readline';
 import { EventSource } from 'eventsource';
+import Echo from 'laravel-echo';
 import Backend from 'pusher';
 import PusherClient from 'pusher-js';
 import WebSocket from 'ws';
-import { signed } from '../browser/support/gateway.mjs';
-import { Clients, WAYS, bounded, said, saying, subscribed } from './support.mjs';
+import { Clients, WAYS, bounded, cluster, said, saying, subscribed } from '../centrifugo/support.mjs';
 
 const { CLUSTER_URL, CLUSTER_NODE_1_URL, CLUSTER_NODE_1_INTERNAL, CLUSTER_NODE_2_INTERNAL, CLUSTER_NODE_3_INTERNAL } = process.env;
 const CHANNEL = '4711:crossing';
 
 /** Somebody who may publish where clients of the application may not. */
-const token = signed(process.env.FANFARE__AUTH__JWT__HMAC_SECRET, {
-  sub: 'ann',
-  exp: Math.floor(Date.now() / 1000) + 3600,
-  allow: [{ channels: ['4711:*'], can: ['subscribe', 'publish'] }],
-});
+const token = cluster.token('ann', { allow: [{ channels: ['4711:*'], can: ['subscribe', 'publish'] }] });
+
+const { hostname: wsHost, port: wsPort } = new URL(CLUSTER_URL);
+const place = { cluster: 'none', wsHost, wsPort: Number(wsPort), forceTLS: false, enabledTransports: ['ws'], enableStats: false };
 
 const clients = new Clients();
 const toClose = [];
@@ -70,7 +71,26 @@ async function post(url, body, headers = {}) {
   return answer.json();
 }
 
+/** The libraries for Python: they tell what they hear, a line each, and publish what they are told to. */
+async function python() {
+  const voices = spawn(process.env.FANFARE_PYTHON, [new URL('voices.py', import.meta.url).pathname, CHANNEL, token], {
+    stdio: ['pipe', 'pipe', 'inherit'],
+  });
+  toClose.push(() => voices.stdin.end());
+  await bounded(new Promise((resolve, reject) => {
+    voices.on('exit', (code) => reject(new Error(`voices.py has ended: ${code}`)));
+    createInterface({ input: voices.stdout }).on('line', (line) => {
+      const { ears: names, ear, data } = JSON.parse(line);
+      names?.forEach((name) => { ears[name] = new Ear(); });
+      if (names) resolve();
+      else ears[ear].hear(data);
+    });
+  }), 'the libraries for Python are subscribed');
+  return (by, data) => voices.stdin.write(`${JSON.stringify({ by, data })}\n`);
+}
+
 let speaker;
+let voices;
 let anns = {};
 
 before(async () => {
@@ -94,13 +114,18 @@ before(async () => {
     };
   }), 'the stream of events is subscribed');
   ears['pusher-js'] = new Ear();
-  const { hostname, port } = new URL(CLUSTER_URL);
-  const place = { cluster: 'none', wsHost: hostname, wsPort: Number(port), forceTLS: false, enabledTransports: ['ws'], enableStats: false };
   const pusher = new PusherClient('shop-key', place);
   toClose.push(() => pusher.disconnect());
   const crossing = pusher.subscribe('crossing');
   crossing.bind('message', (data) => ears['pusher-js'].hear(data));
   await bounded(new Promise((resolve) => { crossing.bind('pusher:subscription_succeeded', resolve); }), 'pusher-js is subscribed');
+  ears['Laravel Echo'] = new Ear();
+  const client = new PusherClient('shop-key', place);
+  toClose.push(() => client.disconnect());
+  const echo = new Echo({ broadcaster: 'pusher', key: 'shop-key', Pusher: PusherClient, client });
+  const listening = echo.channel('crossing').listen('.message', (data) => ears['Laravel Echo'].hear(data));
+  await bounded(new Promise((resolve) => { listening.subscribed(resolve); }), 'Laravel Echo is subscribed');
+  voices = await python();
 });
 
 test('whoever publishes is heard by everybody, once and in order', async () => {
@@ -112,6 +137,9 @@ test('whoever publishes is heard by everybody, once and in order', async () => {
     'the server API': (data) => post(`${CLUSTER_NODE_3_INTERNAL}/api/publish`, { channel: CHANNEL, data }),
     'the HTTP API of Centrifugo': (data) => post(`${CLUSTER_NODE_1_INTERNAL}/api/publish`, { channel: CHANNEL, data }, { 'X-API-Key': 'any' }),
   };
+  for (const name of ['the HTTP library of Pusher for Python', 'centrifuge-python, json', 'centrifuge-python, protobuf']) {
+    publishers[name] = async (data) => voices(name, data);
+  }
   for (const [name, { client, subscription }] of Object.entries(anns)) {
     publishers[`centrifuge, ${name}`] = (data) => subscription.publish(saying(client, data));
   }
@@ -125,4 +153,32 @@ test('whoever publishes is heard by everybody, once and in order', async () => {
     }
   }
   for (const [name, ear] of Object.entries(ears)) assert.deepEqual(ear.all, expected, name);
+});
+
+test('what a client of the application says on a private channel those hear whom a token lets in, and the other way round', async () => {
+  const { hostname: host, port } = new URL(CLUSTER_NODE_2_INTERNAL);
+  const backend = new Backend({ appId: '4711', key: 'shop-key', secret: 'shop-secret', host, port, useTLS: false });
+  const customHandler = ({ socketId, channelName }, done) => done(null, backend.authorizeChannel(socketId, channelName));
+  const pusher = new PusherClient('shop-key', { ...place, channelAuthorization: { customHandler } });
+  toClose.push(() => pusher.disconnect());
+  const inside = pusher.subscribe('private-crossing');
+  const byPusher = new Ear();
+  inside.bind('message', (data) => byPusher.hear(data));
+  await bounded(new Promise((resolve) => { inside.bind('pusher:subscription_succeeded', resolve); }), 'pusher-js is subscribed');
+  const [others, rooms] = [[], []];
+  for (const { client } of Object.values(anns)) {
+    const ear = new Ear();
+    const subscription = await subscribed(client, '4711:private-crossing');
+    subscription.on('publication', ({ data }) => ear.hear(said(data)));
+    others.push(ear);
+    rooms.push([client, subscription]);
+  }
+  inside.trigger('client-typing', { by: 'pusher-js' });
+  for (const ear of others) await ear.count(1, 'a client event is heard');
+  const [client, room] = rooms[0];
+  await bounded(room.publish(saying(client, { by: 'centrifuge' })), 'published');
+  await byPusher.count(1, 'pusher-js hears it');
+  for (const ear of others) await ear.count(2, 'all hear it');
+  assert.deepEqual(byPusher.all, [{ by: 'centrifuge' }]);
+  for (const ear of others) assert.deepEqual(ear.all, [{ by: 'pusher-js' }, { by: 'centrifuge' }]);
 });

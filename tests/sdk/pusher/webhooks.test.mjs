@@ -1,5 +1,5 @@
 // What applications are told of their channels: by one node of the cluster, in the form and with the signature that the library for
-// backends takes. The application writes it down at FANFARE_RECORDER_URL (recorder.mjs).
+// backends takes. The application writes it down at FANFARE_APPLICATION_URL (application.mjs).
 
 import assert from "node:assert/strict";
 import { afterEach, test } from "node:test";
@@ -8,7 +8,7 @@ import { app, backend, client, closeAll, fresh, other, subscribed } from "./scen
 
 afterEach(closeAll);
 
-const recorder = (path) => new URL(path, process.env.FANFARE_RECORDER_URL);
+const recorder = (path) => new URL(path, process.env.FANFARE_APPLICATION_URL);
 
 /**
  * The events that an application was told of a channel, in order and at one of its places; each webhook has to be valid by the
