@@ -137,7 +137,7 @@ async fn a_draining_node_says_how_far_it_came() {
 async fn a_broker_that_is_away_stops_the_reading_and_says_so() {
     let mut redis = RedisServer::start().await;
     let config = format!(
-        "[broker]\nkind = \"redis\"\n[redis]\nurls = [\"{}\"]\ntimeout_ms = 500\n\
+        "[broker]\nkind = \"redis\"\n[redis]\nurls = [\"{}\"]\n\
          [namespaces.room.history]\nsize = 1000\nttl_seconds = 600\n",
         redis.url()
     );
@@ -156,13 +156,25 @@ async fn a_broker_that_is_away_stops_the_reading_and_says_so() {
     assert_eq!((&summary["failed"], &summary["failures"][0]["code"]), (&summary["lines"], &json!(4503)));
 
     redis.start_again().await;
-    eventually("it is taken", async || ingest(&node, &[], &lines).await.0 == 200).await;
-    let (status, again) = ingest(&node, &[], &lines).await;
-    assert_eq!((status, &again["published"]), (200, &json!(500)));
-    let all = r#"{"channel": "room:1", "limit": 1000}"#;
-    let page = http::post(node.internal_addr(), "/api/history", &[], all).await.json();
-    let mut kept: Vec<_> =
-        page["messages"].as_array().expect("a list").iter().filter_map(|it| it["data"].as_u64()).collect();
+    let is_ready = async || http::get(node.public_addr(), "/ready").await.status == 200;
+    eventually("every connection to the broker is back", is_ready).await;
+    for _ in 0..2 {
+        let mut summary = Value::Null;
+        eventually("it is taken", async || {
+            summary = ingest(&node, &[], &lines).await.1;
+            summary["failed"] == 0
+        })
+        .await;
+        assert_eq!(summary["published"], 500, "{summary}");
+    }
+    let (mut kept, all) = (Vec::new(), r#"{"channel": "room:1", "limit": 1000}"#);
+    eventually("history is answered", async || {
+        let page = http::post(node.internal_addr(), "/api/history", &[], all).await.json();
+        let messages = page["messages"].as_array().map(Vec::as_slice).unwrap_or_default();
+        kept = messages.iter().filter_map(|it| it["data"].as_u64()).collect();
+        !kept.is_empty()
+    })
+    .await;
     kept.sort_unstable();
     assert_eq!(kept, (0..500).collect::<Vec<_>>(), "each once");
 }
