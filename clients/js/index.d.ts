@@ -163,7 +163,7 @@ export interface FanfareOptions {
   queueMax?: number;
   /** No more is written while the socket holds so many bytes (1 MiB). */
   bufferedBytesMax?: number;
-  /** Without a WebSocket, how often to look whether one is let through by now (60,000, half as much or half more). */
+  /** Without the WebSocket that comes first, how often to look whether one is let through by now (60,000, half as much or half more). */
   probeMs?: number;
   /** In place of `globalThis.WebSocket`, such as that of `ws`. */
   WebSocket?: unknown;

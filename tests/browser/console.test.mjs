@@ -15,6 +15,9 @@ const SECRET = 'a secret of thirty-two bytes and a few more';
 const REFUSED = /Failed to load resource|WebSocket connection to/;
 const HOSTILE = '<img/src=x/onerror="document.title=`owned`"><script>document.title=`owned`</script>';
 
+/** By day, by night and on a phone. */
+const LIGHTS = [['light', { width: 1280, height: 900 }], ['dark', { width: 1280, height: 900 }], ['light', { width: 390, height: 844 }]];
+
 let browser;
 let cluster;
 let tabs;
@@ -97,7 +100,7 @@ test('the page needs no exception from its policy, and asks for a key first', as
   await page.getByRole('alert').filter({ hasText: 'There is no such key.' }).waitFor();
 });
 
-for (const [colorScheme, size] of [['light', { width: 1280, height: 900 }], ['dark', { width: 1280, height: 900 }], ['light', { width: 390, height: 844 }]]) {
+for (const [colorScheme, size] of LIGHTS) {
   const name = size.width < 600 ? 'narrow' : colorScheme;
   test(`the overview shows every node, and its charts move: ${name}`, async () => {
     await busy();
@@ -169,10 +172,36 @@ for (const [colorScheme, size] of [['light', { width: 1280, height: 900 }], ['da
   });
 }
 
+test('figures come by themselves, over the protocol; where they cannot, a node is asked for them', async () => {
+  await crowd.join(cluster.url);
+  const page = await open();
+  const live = page.locator('.bar .pill', { hasText: 'Live' });
+  await live.waitFor();
+  let asked = 0;
+  await page.route('**/api/nodes', (route) => {
+    asked += 1;
+    return route.abort();
+  });
+  const connections = page.locator('.tile', { hasText: 'Connections' }).locator('.figure');
+  const figure = async () => Number(await connections.textContent());
+  const before = await figure();
+  await Promise.all(Array.from({ length: 5 }, () => crowd.join(cluster.url)));
+  await until('five more are counted', async () => (await figure()) >= before + 5);
+  assert.equal(asked, 0);
+  assert.ok(await live.isVisible());
+  // A full node takes no conversation, and answers all the same.
+  const deaf = await tabs.open(cluster.internals[0], { expected: REFUSED, prepare: (it) => it.routeWebSocket(/./, (socket) => socket.close({ code: 1013 })) });
+  await deaf.getByLabel('A key of the server API').fill('root-key/+=');
+  await deaf.getByRole('button', { name: 'Open' }).click();
+  await deaf.locator('.bar .pill', { hasText: 'Asking' }).waitFor();
+  await deaf.getByText('All is well. 3 nodes ready.').waitFor();
+});
+
 test('who may only read is offered nothing else, and the server would refuse it', async () => {
   const [ann] = await busy();
   const page = await open('eye');
   await page.getByText('eye: read only').waitFor();
+  assert.deepEqual(await page.getByRole('navigation').getByRole('link').allTextContents(), ['Overview', 'Channels', 'Clients']);
   await page.goto(`${cluster.internals[0]}/#/client/${ann.session}`);
   await heading(page, 'ann');
   await page.locator('.members').getByRole('link', { name: 'room:lobby' }).waitFor();

@@ -53,7 +53,7 @@ async function until(what, holds) {
 }
 
 test('the page and its assets carry the strict policy', async () => {
-  for (const path of ['/', '/console/console.css', '/console/console.js', '/console/connection.js', '/console/fallback.js', '/console/favicon.svg']) {
+  for (const path of ['/', '/console/base.css', '/console/console.css', '/console/console.js', '/console/connection.js', '/console/fallback.js', '/console/favicon.svg']) {
     const answer = await fetch(URL_BASE + path);
     assert.equal(answer.status, 200, path);
     assert.equal(answer.headers.get('content-security-policy'), POLICY, path);

@@ -370,7 +370,7 @@ export class Fanfare extends Emitter {
   /** While a WebSocket was refused, looks now and then whether one is let through by now. */
   #probeLater() {
     const { transports, probeMs, welcomeMs } = this.#options;
-    if (!transports.includes('websocket')) return;
+    if (transports[0] !== 'websocket') return;
     this.#alarms.set('probe', probeMs * (0.5 + Math.random()), () => {
       const link = this.#link;
       // One at a time: a browser slows down pages whose WebSockets fail too often.

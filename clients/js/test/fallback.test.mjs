@@ -33,11 +33,12 @@ const listener = (url, options, name = channel) => {
   return it.ready();
 };
 
-/** A proxy that takes no upgrade and hands a response on when it has ended; `asked` are the paths. */
-async function holdingBack(t) {
+/** A proxy that takes no upgrade and hands a response on when it has ended; `asked` are the paths, and `fails` says which it cannot serve. */
+async function holdingBack(t, fails = () => false) {
   const asked = [];
   const server = createServer((question, answer) => {
     asked.push(question.url);
+    if (fails(question.url)) return answer.writeHead(502, { 'content-type': 'text/html' }).end('<h1>Bad Gateway</h1>');
     const onward = request(gateway.url + question.url, { method: question.method, headers: question.headers }, async (response) => {
       const parts = await response.toArray().catch(() => []);
       answer.writeHead(response.statusCode, response.headers).end(Buffer.concat(parts));
@@ -141,4 +142,14 @@ test('a proxy that reaches no node is not taken for a yes', async (t) => {
   await assert.rejects(away.publish(channel, 1), { reason: 'timeout' });
   await it.room.publish(1);
   await it.heardAll(1);
+});
+
+test('a publication that a proxy brought to no node is said again, until one has taken it', async (t) => {
+  let failures = 1;
+  const proxy = await holdingBack(t, (path) => path === '/publish' && failures-- > 0);
+  const it = await listener(proxy.url, { transports: ['poll'] });
+  await it.room.publish(1);
+  await it.heardAll(1);
+  assert.equal(proxy.asked.filter((path) => path === '/publish').length, 2);
+  assert.equal(it.losses, 0, 'for that the conversation need not end');
 });

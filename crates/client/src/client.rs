@@ -14,7 +14,7 @@ use crate::driver::Driver;
 use crate::subscriber::Subscriber;
 use crate::subscription::{Subscribe, Subscription};
 use crate::wire::{History, Position, Presence};
-use crate::{Ending, Error, Options, OptionsError};
+use crate::{Ending, Error, Options, OptionsError, Transport};
 
 /// The most orders that wait for the task; further ones wait for a place.
 const ORDERS_MAX: usize = 256;
@@ -35,6 +35,7 @@ pub struct Client {
     orders: mpsc::Sender<Order>,
     options: Arc<Options>,
     node: watch::Receiver<Option<String>>,
+    transport: watch::Receiver<Option<Transport>>,
     /// Set before the task takes no more orders.
     ending: Arc<OnceLock<Ending>>,
     tasks: TaskTracker,
@@ -49,12 +50,13 @@ impl Client {
         let target = options.target()?;
         let (orders, queue) = mpsc::channel(ORDERS_MAX);
         let (connected, node) = watch::channel(None);
+        let (carried, transport) = watch::channel(None);
         let options = Arc::new(options);
         let ending = Arc::default();
         let tasks = TaskTracker::new();
-        tasks.spawn(Driver::new(options.clone(), target, queue, connected).run(Arc::clone(&ending)));
+        tasks.spawn(Driver::new(options.clone(), target, queue, connected, carried).run(Arc::clone(&ending)));
         tasks.close();
-        Ok(Self { orders, options, node, ending, tasks })
+        Ok(Self { orders, options, node, transport, ending, tasks })
     }
 
     /// Subscribes to a channel, and waits until the server has confirmed it.
@@ -164,10 +166,15 @@ impl Client {
         }
     }
 
-    /// The node that the client is connected to; none while it is not. A receiver of the changes, and of the end: it closes
-    /// when the client has ended for good.
+    /// The node that the client is connected to; none while it is not, and an empty name where polls do not say it. A receiver of the
+    /// changes, and of the end: it closes when the client has ended for good.
     pub fn node(&self) -> watch::Receiver<Option<String>> {
         self.node.clone()
+    }
+
+    /// By what it is connected; none while it is not. A receiver like that of [`Client::node`].
+    pub fn transport(&self) -> watch::Receiver<Option<Transport>> {
+        self.transport.clone()
     }
 
     /// Ends the client: subscriptions hear [`Event::Ended`](crate::Event::Ended), calls fail, and the server is told.

@@ -19,13 +19,13 @@ use futures_util::StreamExt;
 use futures_util::future::{BoxFuture, FutureExt};
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::{mpsc, watch};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::backoff::Backoff;
 use crate::calls::{CALLS_MAX, Call, refusal, retry_after};
 use crate::client::{Order, command, field};
 use crate::line::{Gone, Line, Next, Welcome};
-use crate::options::{Options, Target, TokenError};
+use crate::options::{Options, Target, TokenError, Transport};
 use crate::subscriber::{Subscriber, Told};
 use crate::subscription::Cause;
 use crate::wire::{Kind, Position, Said};
@@ -41,6 +41,9 @@ const TOKENS_MAX: u32 = 5;
 const BEFORE_THE_END: Duration = Duration::from_secs(60);
 const ANOTHER_TOKEN: Duration = Duration::from_secs(5);
 
+/// A connection that lived this long was a good one: the next wait is short again.
+const STABLE: Duration = Duration::from_secs(5);
+
 /// What an answer is about.
 #[derive(Debug)]
 enum Asked {
@@ -48,6 +51,8 @@ enum Asked {
     Call(Call),
     /// A `ping` behind a `subscribe`: all that was replayed has come before its answer.
     Settled(String, Position),
+    /// A `ping`, for the server's clock.
+    Time,
     Token,
 }
 
@@ -58,9 +63,12 @@ enum Later {
     /// There is room in a subscriber's queue.
     Room(String),
     Call(Call),
-    /// The token of the connection with this number is about to end.
-    TokenEnds(u64),
+    /// The token of the connection with this number that ends then is about to.
+    TokenEnds(u64, u64),
     Token(u64, Result<Option<String>, TokenError>),
+    /// It is to be tried whether a WebSocket is let through by now.
+    Probe(u64),
+    Probed(u64, Result<Box<(Line, Welcome)>, Gone>),
 }
 
 /// What happens next.
@@ -83,6 +91,7 @@ pub(crate) struct Driver {
     target: Target,
     orders: mpsc::Receiver<Order>,
     node: watch::Sender<Option<String>>,
+    transport: watch::Sender<Option<Transport>>,
     subscribers: HashMap<String, Subscriber>,
     /// What the server has been asked on this connection, by `id`.
     asked: HashMap<u64, Asked>,
@@ -96,6 +105,13 @@ pub(crate) struct Driver {
     connections: u64,
     is_up: bool,
     bytes_max: usize,
+    /// Which transport has its turn.
+    turn: usize,
+    /// A WebSocket that is let through, in place of what there is.
+    better: Option<Box<(Line, Welcome)>>,
+    /// When the token ends, and how far the server's clock is ahead of ours, in milliseconds.
+    expires: Option<u64>,
+    clock_ahead_ms: i128,
 }
 
 impl Driver {
@@ -104,12 +120,14 @@ impl Driver {
         target: Target,
         orders: mpsc::Receiver<Order>,
         node: watch::Sender<Option<String>>,
+        transport: watch::Sender<Option<Transport>>,
     ) -> Self {
         Self {
             options,
             target,
             orders,
             node,
+            transport,
             subscribers: HashMap::new(),
             asked: HashMap::new(),
             waiting: VecDeque::new(),
@@ -119,6 +137,10 @@ impl Driver {
             connections: 0,
             is_up: false,
             bytes_max: usize::MAX,
+            turn: 0,
+            better: None,
+            expires: None,
+            clock_ahead_ms: 0,
         }
     }
 
@@ -153,38 +175,61 @@ impl Driver {
         let mut backoff = Backoff::new();
         let mut refused_tokens = 0;
         loop {
-            let (options, target) = (self.options.clone(), self.target.clone());
-            let connecting = async move {
-                let token = options.token.get().await.map_err(|error| Gone::without_token(&error))?;
-                Line::open(&options, &target, token).await
-            };
-            let gone = match self.meanwhile(connecting.boxed()).await {
+            let gone = match self.open().await {
                 Err(end) => return end,
                 Ok(Err(gone)) => gone,
                 Ok(Ok((line, welcome))) => {
-                    backoff.reset();
                     refused_tokens = 0;
+                    let began = Instant::now();
                     let outcome = self.converse(line, welcome).await;
                     self.lost();
+                    if began.elapsed() >= STABLE {
+                        backoff.reset();
+                    }
                     match outcome {
                         Err(end) => return end,
                         Ok(gone) => gone,
                     }
                 }
             };
+            if self.better.is_some() {
+                continue;
+            }
             let at_least = match gone.next {
                 Next::Again(wait) => wait,
+                // Perhaps it was no word of the gateway's. The last transport is believed.
+                Next::End if gone.is_blocked && self.turn + 1 < self.turns().len() => None,
                 Next::WithAnotherToken if self.options.token.is_fresh() && refused_tokens < TOKENS_MAX => {
                     refused_tokens += 1;
                     None
                 }
                 Next::WithAnotherToken | Next::End => return End::Gone(gone.ending()),
             };
+            if gone.is_blocked {
+                self.turn = (self.turn + 1) % self.turns().len();
+            }
             let wait = sleep(backoff.next(at_least));
             if let Err(end) = self.meanwhile(wait.boxed()).await {
                 return end;
             }
         }
+    }
+
+    /// A connection, by the transport whose turn it is.
+    async fn open(&mut self) -> Result<Result<(Line, Welcome), Gone>, End> {
+        if let Some(better) = self.better.take() {
+            self.turn = 0;
+            return Ok(Ok(*better));
+        }
+        let transport = self.turns()[self.turn];
+        let opening = open(self.options.clone(), self.target.clone(), transport);
+        self.meanwhile(opening.boxed()).await
+    }
+
+    /// A WebSocket has two tries: one may be bad luck.
+    fn turns(&self) -> Vec<Transport> {
+        let times = |it: Transport| if it == Transport::WebSocket { 2 } else { 1 };
+        self.options.transports.iter().flat_map(|it| std::iter::repeat_n(*it, times(*it))).collect()
     }
 
     /// Waits for something without a connection, and takes orders meanwhile.
@@ -218,6 +263,9 @@ impl Driver {
             if let Err(gone) = line.say(&mut self.said).await {
                 return Ok(gone);
             }
+            if self.better.is_some() {
+                return Ok(Gone::because("a WebSocket is let through"));
+            }
             let outcome = match self.next(line.next()).await {
                 Event::Came(Err(gone)) => return Ok(gone),
                 Event::Came(Ok(text)) => {
@@ -247,6 +295,17 @@ impl Driver {
         self.connections += 1;
         self.is_up = true;
         self.bytes_max = welcome.message_bytes;
+        self.expires = None;
+        if self.turns()[self.turn] == Transport::WebSocket {
+            self.turn = 0;
+            if self.options.token.is_fresh() {
+                let id = self.id();
+                self.said.push(ping(id));
+                self.asked.insert(id, Asked::Time);
+            }
+        } else if self.options.transports[0] == Transport::WebSocket {
+            self.later(self.options.probe.mul_f64(0.5 + fastrand::f64()), Later::Probe(self.connections));
+        }
         self.token_ends(welcome.expires);
         // The server's own subscriptions begin anew; ours go on where they were.
         for channel in welcome.channels.iter().filter(|channel| self.subscribers.contains_key(*channel)) {
@@ -259,6 +318,7 @@ impl Driver {
         for call in std::mem::take(&mut self.waiting) {
             self.send(call);
         }
+        self.transport.send_replace(Some(self.turns()[self.turn]));
         self.node.send_replace(Some(welcome.node));
     }
 
@@ -266,6 +326,7 @@ impl Driver {
     fn lost(&mut self) {
         self.is_up = false;
         self.said.clear();
+        self.transport.send_replace(None);
         self.node.send_replace(None);
         let mut asked: Vec<_> = self.asked.drain().collect();
         asked.sort_unstable_by_key(|(id, _)| *id);
@@ -273,7 +334,7 @@ impl Driver {
             match asked {
                 Asked::Call(call) if call.is_repeatable => self.waiting.push_back(call),
                 Asked::Call(call) => call.fail(Error::Unknown),
-                Asked::Subscribe(_) | Asked::Settled(..) | Asked::Token => {}
+                Asked::Subscribe(_) | Asked::Settled(..) | Asked::Time | Asked::Token => {}
             }
         }
         for channel in self.subscribers.keys().cloned().collect::<Vec<_>>() {
@@ -361,8 +422,8 @@ impl Driver {
                 self.ask(channel);
             }
             Later::Call(call) => self.send(call),
-            Later::TokenEnds(connection) => {
-                if self.is_up && connection == self.connections {
+            Later::TokenEnds(connection, expires) => {
+                if self.is_up && connection == self.connections && self.expires == Some(expires) {
                     let options = self.options.clone();
                     let token = async move { Later::Token(connection, options.token.get().await) };
                     self.later.push(token.boxed());
@@ -377,9 +438,26 @@ impl Driver {
                     self.asked.insert(id, Asked::Token);
                 }
                 Ok(None) => {}
-                Err(_) => self.later(ANOTHER_TOKEN, Later::TokenEnds(connection)),
+                Err(_) => self.another_token(),
             },
             Later::Token(..) => {} // The next connection has asked for its own.
+            Later::Probe(connection) if self.is_up && connection == self.connections => {
+                let opening = open(self.options.clone(), self.target.clone(), Transport::WebSocket);
+                let probed = async move { Later::Probed(connection, opening.await.map(Box::new)) };
+                self.later.push(probed.boxed());
+            }
+            Later::Probed(connection, outcome) if self.is_up && connection == self.connections => {
+                match outcome {
+                    Ok(better) => self.better = Some(better),
+                    Err(_) => {
+                        self.later(
+                            self.options.probe.mul_f64(0.5 + fastrand::f64()),
+                            Later::Probe(connection),
+                        );
+                    }
+                }
+            }
+            Later::Probe(_) | Later::Probed(..) => {}
         }
     }
 
@@ -387,14 +465,17 @@ impl Driver {
         self.later.push(sleep(wait).map(|()| later).boxed());
     }
 
-    /// Has the token replaced in time, where another can be had.
+    /// Has the token replaced in time, where another can be had: by the server's clock, as far as that is known.
     fn token_ends(&mut self, expires: Option<u64>) {
-        let Some(expires) = expires.filter(|_| self.options.token.is_fresh()) else { return };
-        #[expect(clippy::disallowed_methods, reason = "a token says in the world's time when it ends")]
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let left = Duration::from_secs(expires).saturating_sub(now);
+        let Some(expires) = expires.filter(|it| self.options.token.is_fresh() && self.expires != Some(*it))
+        else {
+            return;
+        };
+        self.expires = Some(expires);
+        let left_ms = i128::from(expires) * 1000 - now_ms() - self.clock_ahead_ms;
+        let left = Duration::from_millis(u64::try_from(left_ms).unwrap_or(0));
         let wait = left - (left / 4).min(BEFORE_THE_END);
-        self.later(wait, Later::TokenEnds(self.connections));
+        self.later(wait, Later::TokenEnds(self.connections, expires));
     }
 
     fn heard(&mut self, said: &mut Said<'_>) {
@@ -411,11 +492,21 @@ impl Driver {
                 }
             }
             (Kind::Subscribed, Some(Asked::Subscribe(channel))) => self.subscribed(channel, said),
+            (Kind::Subscribed, None) => {
+                let (position, recovered) = (said.position(), said.recovered);
+                if let Some(channel) = said.channel.as_deref() {
+                    self.tell(channel, |subscriber| subscriber.again(position, recovered));
+                }
+            }
             (Kind::Error, Some(Asked::Subscribe(channel))) => self.refused(channel, said),
             (Kind::Refreshed, _) => self.token_ends(said.expires),
-            (Kind::Error, Some(Asked::Token)) => {
-                self.later(ANOTHER_TOKEN, Later::TokenEnds(self.connections))
+            // Over HTTP, where the stream that names them begins after all else.
+            (Kind::Welcome, _) => {
+                self.token_ends(said.expires);
+                self.node.send_replace(said.node.clone());
             }
+            (Kind::Pong, Some(Asked::Time)) => self.clock_is(said.time),
+            (Kind::Error, Some(Asked::Token)) => self.another_token(),
             (Kind::Message, _) => {
                 let message = said.publication();
                 if let (Some(channel), Some(message)) = (said.channel.as_deref(), message) {
@@ -433,6 +524,21 @@ impl Driver {
         }
     }
 
+    /// There was none, or it was refused.
+    fn another_token(&mut self) {
+        if let Some(expires) = self.expires {
+            self.later(ANOTHER_TOKEN, Later::TokenEnds(self.connections, expires));
+        }
+    }
+
+    /// What the server's clock says.
+    fn clock_is(&mut self, time: Option<u64>) {
+        let Some(time) = time else { return };
+        self.clock_ahead_ms = i128::from(time) - now_ms();
+        let expires = self.expires.take();
+        self.token_ends(expires);
+    }
+
     fn subscribed(&mut self, channel: String, said: &Said<'_>) {
         let Some(subscriber) = self.subscribers.get_mut(&channel) else { return };
         if !said.id.is_some_and(|id| subscriber.has_asked(id)) {
@@ -442,7 +548,7 @@ impl Driver {
         self.told(&channel, told);
         if let Some(position) = rewound {
             let id = self.id();
-            self.said.push(format!("{{\"id\":{id},\"type\":\"ping\"}}"));
+            self.said.push(ping(id));
             self.asked.insert(id, Asked::Settled(channel, position));
         }
     }
@@ -507,6 +613,22 @@ impl Driver {
             }
         }
     }
+}
+
+/// A connection, by this transport.
+async fn open(options: Arc<Options>, target: Target, transport: Transport) -> Result<(Line, Welcome), Gone> {
+    let token = options.token.get().await.map_err(|error| Gone::without_token(&error))?;
+    Line::open(&options, &target, transport, token).await
+}
+
+#[expect(clippy::disallowed_methods, reason = "a token says in the world's time when it ends")]
+fn now_ms() -> i128 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i128::try_from(since.as_millis()).unwrap_or(i128::MAX)
+}
+
+fn ping(id: u64) -> String {
+    format!("{{\"id\":{id},\"type\":\"ping\"}}")
 }
 
 /// The command that leaves a channel, to which there is no answer.

@@ -12,6 +12,9 @@ pub enum OptionsError {
     /// A queue without a place.
     #[error("a subscription's queue needs at least one place")]
     Queue,
+    /// No way to connect.
+    #[error("at least one transport is needed")]
+    Transports,
 }
 
 /// Why something that was asked for did not happen, or may not have.

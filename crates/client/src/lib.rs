@@ -21,7 +21,8 @@
 //! **What it does by itself.** It comes back after a lost connection, after a wait with full jitter that doubles up to a bound, or after the
 //! one that the server names; subscribes again to everything, `since` the last message that was handed over; presents a fresh
 //! token before the old one ends; takes a server that is silent for longer than its heartbeat for dead; and sends what waits as one
-//! batch. A publication with a key is sent again until it is answered or its time is up, and published once.
+//! batch. A publication with a key is sent again until it is answered or its time is up, and published once. Where a network lets no
+//! WebSocket through it hears by Server-Sent Events, or by long polls, and publishes by requests, until a WebSocket can be had again.
 //!
 //! **What it never hides.** A subscription hears [`Event::Interrupted`] when its channel falls silent and [`Event::Subscribed`] when
 //! it goes on, with `recovered: Some(false)` where something is gone.
@@ -31,7 +32,7 @@
 
 //!
 //! # Deliberate bugs
-//! Each was put into the code by itself, and the tests of `crates/gateway/tests/client.rs` were run: coming back without `since`, or with the
+//! Each was put into the code by itself, and the tests of `crates/gateway/tests/client` were run: coming back without `since`, or with the
 //! position of `subscribed` before anything was replayed, fails `a_client_whose_node_dies_hears_everything_once_and_in_order` and two
 //! more; no second try for a publication with a key, `a_publication_that_nobody_answered_for_is_sent_again_under_its_key`; no bound on
 //! silence, `a_server_that_falls_silent_is_left`; dropping what does not fit into the queue,
@@ -42,14 +43,16 @@ mod calls;
 mod client;
 mod driver;
 mod error;
+mod http;
 mod line;
 mod options;
+mod socket;
 mod subscriber;
 mod subscription;
 mod wire;
 
 pub use client::Client;
 pub use error::{Ending, Error, OptionsError};
-pub use options::{Options, Token, TokenError};
+pub use options::{Options, Token, TokenError, Transport};
 pub use subscription::{Cause, Event, Subscribe, Subscription};
 pub use wire::{History, Member, Message, Position, Presence, Publisher};

@@ -1,35 +1,28 @@
-//! One connection: a WebSocket that has been welcomed, with a deadline for everything.
+//! One connection, however it is carried: welcomed, with a deadline for everything.
 
 use std::time::Duration;
 
-use futures_util::{SinkExt, StreamExt};
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::client::IntoClientRequest;
-use tokio_tungstenite::tungstenite::http::HeaderValue;
-use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
-use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
+use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use crate::Ending;
-use crate::options::{Options, Target, TokenError};
+use crate::http::Http;
+use crate::options::{Options, Target, TokenError, Transport};
+use crate::socket::Socket;
 use crate::wire::{Kind, Said};
 
 /// How long a step of connecting may take, and how long the server may take none of our bytes.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The longest event that is read. The server's own bound on a client's queue is far below it.
-const EVENT_BYTES_MAX: usize = 64 * 1024 * 1024;
+pub(crate) const EVENT_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// The most commands in a batch; the server's bound is 128 unless configured.
-const BATCH_MAX: usize = 64;
-
-/// Bytes below the WebSocket.
-trait Bytes: AsyncRead + AsyncWrite + Send + Unpin {}
+/// Bytes, with or without TLS below.
+pub(crate) trait Bytes: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Bytes for S {}
 
 /// Why there is no connection, or none any more.
@@ -40,6 +33,8 @@ pub(crate) struct Gone {
     pub(crate) reason: String,
     /// What to do about it.
     pub(crate) next: Next,
+    /// Somebody is there, and this transport does not get through to the gateway.
+    pub(crate) is_blocked: bool,
 }
 
 /// What comes after a connection.
@@ -54,30 +49,39 @@ pub(crate) enum Next {
 }
 
 impl Gone {
-    fn because(reason: impl Into<String>) -> Self {
-        Self { code: None, reason: reason.into(), next: Next::Again(None) }
+    pub(crate) fn because(reason: impl Into<String>) -> Self {
+        Self { code: None, reason: reason.into(), next: Next::Again(None), is_blocked: false }
+    }
+
+    /// As one that another transport may not meet.
+    pub(crate) fn blocked(self) -> Self {
+        Self { is_blocked: true, ..self }
     }
 
     /// A close without a word before it.
-    fn closed(code: u16, reason: String) -> Self {
+    pub(crate) fn closed(code: u16, reason: String) -> Self {
         let next = match code {
             4401 => Next::WithAnotherToken,
             1000 | 1002 | 1003 | 1007 | 1009 | 4400 | 4403 => Next::End,
             _ => Next::Again(None),
         };
-        Self { code: Some(code), reason, next }
+        Self { code: Some(code), next, ..Self::because(reason) }
     }
 
-    fn refused(status: u16, retry_after: Option<Duration>) -> Self {
+    /// An answer that is no success. 429 and those of 500 are the gateway's own, or of a proxy that reaches none: no other transport
+    /// would be better off.
+    pub(crate) fn refused(status: u16, retry_after: Option<Duration>) -> Self {
         let next = match status {
             401 => Next::WithAnotherToken,
             400 | 403 | 426 => Next::End,
             _ => Next::Again(retry_after),
         };
+        let is_blocked = !matches!(status, 401 | 429 | 500..);
         Self {
             code: Some(status),
-            reason: format!("the server refuses the upgrade with status {status}"),
             next,
+            is_blocked,
+            ..Self::because(format!("the server answers with status {status}"))
         }
     }
 
@@ -95,6 +99,7 @@ impl Gone {
 /// What the server said first.
 #[derive(Debug)]
 pub(crate) struct Welcome {
+    /// Unknown over HTTP, where nobody answers before there are channels.
     pub(crate) node: String,
     /// When the token ends, in seconds since 1970.
     pub(crate) expires: Option<u64>,
@@ -103,14 +108,19 @@ pub(crate) struct Welcome {
     pub(crate) channels: Vec<String>,
 }
 
+/// What carries the conversation.
+enum Carrier {
+    Socket(Socket),
+    Http(Http),
+}
+
 /// An open connection.
 pub(crate) struct Line {
-    socket: WebSocketStream<Box<dyn Bytes>>,
-    /// Silence for so long means that the server is dead: it would have pinged.
+    carrier: Carrier,
+    /// Silence for so long means that the server is dead: it would have been heard.
     silence: Duration,
     /// When something was last heard.
     heard: Instant,
-    message_bytes: usize,
     closing: Option<Gone>,
 }
 
@@ -125,75 +135,92 @@ impl Line {
     pub(crate) async fn open(
         options: &Options,
         target: &Target,
+        transport: Transport,
         token: Option<String>,
     ) -> Result<(Self, Welcome), Gone> {
-        let socket = timeout(PATIENCE, upgrade(options, target, token));
-        let socket = socket.await.unwrap_or_else(|_| Err(Gone::because("the server does not answer")))?;
-        let heard = Instant::now();
-        let mut line = Self { socket, silence: PATIENCE, heard, message_bytes: usize::MAX, closing: None };
-        let text = line.next().await?;
-        let said: Said<'_> = serde_json::from_str(&text).map_err(|_| Gone::because("no welcome"))?;
+        if transport != Transport::WebSocket {
+            let http = Http::open(target, transport, token).await?;
+            let welcome = Welcome {
+                node: String::new(),
+                expires: None,
+                message_bytes: usize::MAX,
+                channels: Vec::new(),
+            };
+            return Ok((Self::new(Carrier::Http(http)), welcome));
+        }
+        let socket = Socket::open(options, target, token).await?;
+        let mut line = Self::new(Carrier::Socket(socket));
+        let text =
+            line.next().await.map_err(|gone| if gone.code.is_none() { gone.blocked() } else { gone })?;
+        let said: Said<'_> =
+            serde_json::from_str(&text).map_err(|_| Gone::because("no welcome").blocked())?;
         if said.kind != Kind::Welcome {
-            return Err(Gone::because("the server does not begin with a welcome"));
+            return Err(Gone::because("the server does not begin with a welcome").blocked());
         }
         line.silence = Duration::from_secs(said.heartbeat.unwrap_or(60)) + PATIENCE;
-        line.message_bytes = said.limits.map_or(usize::MAX, |limits| limits.message_bytes);
+        let message_bytes = said.limits.map_or(usize::MAX, |limits| limits.message_bytes);
+        if let Carrier::Socket(socket) = &mut line.carrier {
+            socket.message_bytes = message_bytes;
+        }
         let welcome = Welcome {
             node: said.node.unwrap_or_default(),
             expires: said.expires,
-            message_bytes: line.message_bytes,
+            message_bytes,
             channels: said.channels.unwrap_or_default(),
         };
         Ok((line, welcome))
     }
 
-    /// Sends commands in their order, as few batches as their bytes allow.
-    pub(crate) async fn say(&mut self, commands: &mut Vec<String>) -> Result<(), Gone> {
-        let mut commands = commands.drain(..).peekable();
-        while let Some(first) = commands.next() {
-            let mut batch = first;
-            let mut count = 1;
-            let fits = |batch: &str, next: &String| batch.len() + next.len() + 3 <= self.message_bytes;
-            while count < BATCH_MAX
-                && let Some(next) = commands.next_if(|next| fits(&batch, next))
-            {
-                if count == 1 {
-                    batch.insert(0, '[');
-                }
-                batch.push(',');
-                batch.push_str(&next);
-                count += 1;
-            }
-            if count > 1 {
-                batch.push(']');
-            }
-            match timeout(PATIENCE, self.socket.send(Message::text(batch))).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => return Err(self.gone(Gone::because(error.to_string()))),
-                Err(_) => return Err(self.gone(Gone::because("the server takes nothing"))),
-            }
+    fn new(carrier: Carrier) -> Self {
+        Self { carrier, silence: PATIENCE, heard: Instant::now(), closing: None }
+    }
+
+    /// Whether the server was heard over it.
+    pub(crate) fn is_proven(&self) -> bool {
+        match &self.carrier {
+            Carrier::Socket(_) => true, // It was welcomed.
+            Carrier::Http(http) => http.is_proven(),
         }
-        Ok(())
+    }
+
+    /// Sends commands in their order.
+    pub(crate) async fn say(&mut self, commands: &mut Vec<String>) -> Result<(), Gone> {
+        let said = match &mut self.carrier {
+            Carrier::Socket(socket) => socket.say(commands).await,
+            Carrier::Http(http) => {
+                if !commands.is_empty() {
+                    self.heard = Instant::now(); // Nobody owes us anything from before.
+                }
+                http.say(commands)
+            }
+        };
+        said.map_err(|gone| self.gone(gone))
     }
 
     /// The next event. Nothing is lost when this is dropped halfway.
     pub(crate) async fn next(&mut self) -> Result<Utf8Bytes, Gone> {
         loop {
-            let Ok(next) = timeout_at(self.heard + self.silence, self.socket.next()).await else {
-                return Err(self.gone(Gone::because("the server is silent")));
+            let next = match &mut self.carrier {
+                Carrier::Socket(socket) => timeout_at(self.heard + self.silence, socket.next()).await,
+                Carrier::Http(http) => timeout_at(self.heard + http.silence(), http.next()).await,
             };
-            self.heard = Instant::now();
-            let gone = match next {
-                Some(Ok(Message::Text(text))) => return Ok(text),
-                Some(Ok(Message::Close(Some(frame)))) => {
-                    Gone::closed(frame.code.into(), frame.reason.as_str().to_owned())
+            match next {
+                Err(_) => return Err(self.gone(self.silent())),
+                Ok(Err(gone)) => return Err(self.gone(gone)),
+                Ok(Ok(text)) => {
+                    self.heard = Instant::now();
+                    if let Some(text) = text {
+                        return Ok(text);
+                    }
                 }
-                Some(Ok(Message::Close(None))) | None => Gone::because("the server closed the connection"),
-                Some(Ok(_)) => continue,
-                Some(Err(error)) => Gone::because(error.to_string()),
-            };
-            return Err(self.gone(gone));
+            }
         }
+    }
+
+    /// A response of which nothing has come is held back by somebody until it ends.
+    fn silent(&self) -> Gone {
+        let silent = Gone::because("the server is silent");
+        if self.is_proven() { silent } else { silent.blocked() }
     }
 
     /// Remembers what the server says of the close to come.
@@ -208,14 +235,12 @@ impl Line {
     }
 
     /// Says goodbye, as far as the server listens.
-    pub(crate) async fn close(mut self) {
-        let frame = tokio_tungstenite::tungstenite::protocol::CloseFrame {
-            code: CloseCode::Normal,
-            reason: Utf8Bytes::from_static("normal"),
-        };
+    pub(crate) async fn close(self) {
         let goodbye = async {
-            let _ = self.socket.send(Message::Close(Some(frame))).await;
-            while let Some(Ok(_)) = self.socket.next().await {}
+            match self.carrier {
+                Carrier::Socket(socket) => socket.close().await,
+                Carrier::Http(http) => http.close().await,
+            }
         };
         let _ = timeout(Duration::from_secs(2), goodbye).await; // Whoever does not answer has heard it or is dead.
     }
@@ -226,46 +251,19 @@ impl Line {
     }
 }
 
-async fn upgrade(
-    options: &Options,
-    target: &Target,
-    token: Option<String>,
-) -> Result<WebSocketStream<Box<dyn Bytes>>, Gone> {
+/// A stream of bytes to the server.
+pub(crate) async fn connect(target: &Target) -> Result<Box<dyn Bytes>, Gone> {
     let because = |error: std::io::Error| Gone::because(error.to_string());
-    let socket = TcpStream::connect((target.host.as_str(), target.port)).await.map_err(because)?;
-    socket.set_nodelay(true).map_err(because)?;
-    let stream: Box<dyn Bytes> = match &target.tls {
-        None => Box::new(socket),
-        Some(config) => {
-            let name = ServerName::try_from(target.host.clone());
-            let name = name.map_err(|_| Gone::because("the host is no name of a server"))?;
-            Box::new(TlsConnector::from(config.clone()).connect(name, socket).await.map_err(because)?)
-        }
+    let connecting = async {
+        let socket = TcpStream::connect((target.host.as_str(), target.port)).await.map_err(because)?;
+        socket.set_nodelay(true).map_err(because)?;
+        let Some(config) = &target.tls else { return Ok(Box::new(socket) as Box<dyn Bytes>) };
+        let name = ServerName::try_from(target.host.clone());
+        let name = name.map_err(|_| Gone::because("the host is no name of a server"))?;
+        let stream = TlsConnector::from(config.clone()).connect(name, socket).await.map_err(because)?;
+        Ok(Box::new(stream) as Box<dyn Bytes>)
     };
-    let request = options.url.as_str().into_client_request();
-    let mut request = request.map_err(|error| Gone::because(error.to_string()))?;
-    request.headers_mut().insert("Sec-WebSocket-Protocol", HeaderValue::from_static("fanfare.v1.json"));
-    if let Some(token) = token {
-        let mut value = HeaderValue::from_str(&format!("Bearer {token}")).map_err(|_| Gone {
-            code: None,
-            reason: "the token has characters that a header cannot have".into(),
-            next: Next::WithAnotherToken,
-        })?;
-        value.set_sensitive(true);
-        request.headers_mut().insert("Authorization", value);
-    }
-    let config = WebSocketConfig::default()
-        .read_buffer_size(16 * 1024)
-        .max_message_size(Some(EVENT_BYTES_MAX))
-        .max_frame_size(Some(EVENT_BYTES_MAX));
-    match tokio_tungstenite::client_async_with_config(request, stream, Some(config)).await {
-        Ok((socket, _)) => Ok(socket),
-        Err(Error::Http(answer)) => {
-            let seconds = answer.headers().get("Retry-After").and_then(|it| it.to_str().ok()?.parse().ok());
-            Err(Gone::refused(answer.status().as_u16(), seconds.map(Duration::from_secs)))
-        }
-        Err(error) => Err(Gone::because(error.to_string())),
-    }
+    timeout(PATIENCE, connecting).await.unwrap_or_else(|_| Err(Gone::because("the server does not answer")))
 }
 
 #[cfg(test)]
@@ -286,6 +284,15 @@ mod tests {
         let wait = Some(Duration::from_secs(3));
         for status in [404, 429, 502, 503] {
             assert_eq!(Gone::refused(status, wait).next, Next::Again(wait), "{status}");
+        }
+    }
+
+    #[test]
+    fn only_what_another_transport_may_not_meet_counts_against_one() {
+        for (status, is_blocked) in
+            [(400, true), (403, true), (404, true), (200, true), (401, false), (429, false), (503, false)]
+        {
+            assert_eq!(Gone::refused(status, None).is_blocked, is_blocked, "{status}");
         }
     }
 }

@@ -64,11 +64,28 @@ impl fmt::Debug for Token {
     }
 }
 
+/// How events come and commands go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Transport {
+    /// A WebSocket.
+    WebSocket,
+    /// Server-Sent Events, and a request for each publication: where a network lets no WebSocket through.
+    Sse,
+    /// Long polls, and a request for each publication: where a proxy holds responses back until they end.
+    Poll,
+}
+
 /// How to connect.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// `ws://` or `wss://`, with the path: `ws://127.0.0.1:8000/ws`.
+    /// `ws://` or `wss://`, with the path: `ws://127.0.0.1:8000/ws`. The other transports are beside it.
     pub url: String,
+    /// Which transports, in the order in which they are tried: another one where somebody answers and does not let one through. All of them
+    /// unless changed.
+    pub transports: Vec<Transport>,
+    /// Where a WebSocket comes first, how often it is tried meanwhile whether one is let through by now, give or take a half; a minute unless
+    /// changed.
+    pub probe: Duration,
     /// Who the client is.
     pub token: Token,
     /// How many events a [`Subscription`](crate::Subscription) holds that have not been read; at least 1, 1,024 unless changed.
@@ -82,7 +99,15 @@ pub struct Options {
 impl Options {
     /// An anonymous client of the server at this URL.
     pub fn new(url: impl Into<String>) -> Self {
-        Self { url: url.into(), token: Token::None, queue: 1024, timeout: Duration::from_secs(10), tls: None }
+        Self {
+            url: url.into(),
+            transports: vec![Transport::WebSocket, Transport::Sse, Transport::Poll],
+            probe: Duration::from_secs(60),
+            token: Token::None,
+            queue: 1024,
+            timeout: Duration::from_secs(10),
+            tls: None,
+        }
     }
 
     /// The same as somebody.
@@ -98,6 +123,9 @@ impl Options {
         if self.queue == 0 {
             return Err(OptionsError::Queue);
         }
+        if self.transports.is_empty() {
+            return Err(OptionsError::Transports);
+        }
         // Only to be sure that it will do for a request later.
         let request = self.url.as_str().into_client_request().map_err(|_| bad())?;
         let uri: &Uri = request.uri();
@@ -108,7 +136,11 @@ impl Options {
         };
         let host = uri.host().ok_or_else(bad)?.trim_matches(['[', ']']).to_owned();
         let port = uri.port_u16().unwrap_or(if tls.is_some() { 443 } else { 80 });
-        Ok(Target { host, port, tls })
+        let authority =
+            uri.authority().ok_or_else(bad)?.as_str().rsplit('@').next().unwrap_or_default().to_owned();
+        let path = uri.path().trim_end_matches('/');
+        let base = path.strip_suffix("/ws").unwrap_or(path).to_owned();
+        Ok(Target { host, port, tls, authority, base })
     }
 }
 
@@ -118,6 +150,10 @@ pub(crate) struct Target {
     pub(crate) host: String,
     pub(crate) port: u16,
     pub(crate) tls: Option<Arc<ClientConfig>>,
+    /// For `Host`.
+    pub(crate) authority: String,
+    /// What stands before `/ws`, `/sse` and the others.
+    pub(crate) base: String,
 }
 
 /// Trusts whom browsers trust.
@@ -143,6 +179,11 @@ mod tests {
         for bad in ["", "a.example", "http://a.example/ws", "ws://", "ws:///ws"] {
             assert_eq!(target(bad), Err(OptionsError::Url(bad.into())), "{bad}");
         }
+        let base = |url: &str| Options::new(url).target().map(|it| (it.authority, it.base));
+        assert_eq!(base("ws://a.example:81/ws"), Ok(("a.example:81".into(), String::new())));
+        assert_eq!(base("wss://a.example/live/ws"), Ok(("a.example".into(), "/live".into())));
+        let none = Options { transports: Vec::new(), ..Options::new("ws://a.example/ws") };
+        assert_eq!(none.target().unwrap_err(), OptionsError::Transports);
         let none = Options { queue: 0, ..Options::new("ws://a.example/ws") };
         assert_eq!(none.target().unwrap_err(), OptionsError::Queue);
     }

@@ -109,6 +109,21 @@ impl Subscriber {
         (told, position.filter(|_| rewinds))
     }
 
+    /// It is live without having been asked for by itself: another response goes on where one was given up, for the sake of other channels.
+    pub(crate) fn again(&mut self, position: Option<Position>, recovered: Option<bool>) -> Told {
+        if self.state != State::Live {
+            return Told::Yes; // The server's own subscription, in whose place one has been asked for.
+        }
+        if recovered == Some(true) {
+            self.epoch = position.map(|it| it.epoch);
+            return Told::Yes;
+        }
+        match self.interrupted(Cause::Connection) {
+            Told::Yes => self.subscribed(position, recovered).0,
+            told => told,
+        }
+    }
+
     /// Nothing of a `rewind` is left that could still come.
     pub(crate) fn settled(&mut self, at: Position) {
         if self.heard.is_none() && self.epoch.as_ref() == Some(&at.epoch) {

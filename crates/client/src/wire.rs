@@ -158,6 +158,8 @@ pub(crate) struct Said<'a> {
     pub(crate) after: Option<u64>,
     pub(crate) expires: Option<u64>,
     pub(crate) heartbeat: Option<u64>,
+    pub(crate) ticket: Option<String>,
+    pub(crate) time: Option<u64>,
     pub(crate) node: Option<String>,
     pub(crate) limits: Option<Limits>,
     pub(crate) channels: Option<Vec<String>>,

@@ -9,6 +9,7 @@
 //! - A **bid** is for every node, and is kept for as long as a lost link lasts: whoever starts later has nobody whom it is about.
 //! - **News** are for every node, and are not kept: whoever has missed some hears newer ones.
 //! - The **census** is news of its own: who is alive, and what is asked of all who are.
+//! - **Figures** are what a node says of itself to operators: theirs is the one channel that a client may hear, with a key of the API.
 //! - A **word** is for the node of a name, and is not: whoever needs to know that it was heard waits for an answer.
 //!
 //! **Invariants.** Whoever listens for orders hears first what is kept, then what comes, nothing between left out; or is told that
@@ -24,7 +25,7 @@ use bytes::Bytes;
 use fanfare_metrics::Metrics;
 use fanfare_protocol::command::Start;
 use fanfare_protocol::publication::{Draft, Payload, Retention};
-use fanfare_protocol::rules::RESERVED_NAMESPACE;
+use fanfare_protocol::rules::{FIGURES, RESERVED_NAMESPACE};
 use fanfare_protocol::session::Terms;
 use fanfare_protocol::time::UnixMicros;
 use fanfare_protocol::websocket::Frame;
@@ -119,6 +120,15 @@ pub async fn bid(hub: &Hub, bid: Payload, now: UnixMicros) -> Result<(), BrokerE
 /// As [`order`].
 pub async fn muster(hub: &Hub, line: Payload, now: UnixMicros) -> Result<(), BrokerError> {
     say(hub, channel_of_census(), line, None, now).await
+}
+
+/// Tells operators, whatever node they are on, how this one is.
+///
+/// # Errors
+/// As [`order`].
+pub async fn report(hub: &Hub, facts: Payload, now: UnixMicros) -> Result<(), BrokerError> {
+    let channel = Channel::parse(FIGURES).expect("it is printable");
+    say(hub, channel, facts, None, now).await
 }
 
 /// Tells every node some news, this one included.

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  every 2 s: Alive ──► cluster::muster ──► (every node) hear ──► nodes
+//!             facts ──► cluster::report ──► operators' consoles, where there are any
 //!  connections ─► Asked ──► cluster::muster ──► (those that are meant) examine
 //!        Part ◄── errands' ear ◄── cluster::send ◄──────────────┘
 //! ```
@@ -340,9 +341,12 @@ async fn ask(
 }
 
 async fn say(services: &Services, call: &Call) -> Result<(), BrokerError> {
-    let line = serde_json::to_string(call).expect("plain fields are JSON");
-    let line = Payload::parse(&line).expect("it was just written");
-    cluster::muster(&services.hub, line, services.clock.unix()).await
+    cluster::muster(&services.hub, spelt(call), services.clock.unix()).await
+}
+
+fn spelt(told: &impl Serialize) -> Payload {
+    let line = serde_json::to_string(told).expect("plain fields are JSON");
+    Payload::parse(&line).expect("it was just written")
 }
 
 /// The names of the nodes that are alive, this one among them.
@@ -390,8 +394,12 @@ async fn tell(services: &Services) {
             // All are asked at once: not all of them answer at once.
             () = census.is_wanted.notified() => sleep(BEAT.mul_f64(fastrand::f64() / 8.0)).await,
         }
-        let alive = Call::Alive { life: census.life, is_new: false, facts: facts(services) };
-        if let Err(error) = say(services, &alive).await {
+        let facts = facts(services);
+        let figures = spelt(&facts);
+        let alive = Call::Alive { life: census.life, is_new: false, facts };
+        let reported = cluster::report(&services.hub, figures, services.clock.unix());
+        let (told, reported) = tokio::join!(say(services, &alive), reported);
+        if let Err(error) = told.and(reported) {
             debug!(%error, "the other nodes cannot be told that this one is alive");
         }
     }

@@ -199,6 +199,8 @@ pub enum Verb {
     Presence,
     /// Read what was published.
     History,
+    /// Hear what nodes say of themselves: no token says so, a key of the server API does.
+    Figures,
 }
 
 impl Verb {

@@ -11,6 +11,9 @@ use crate::publication::{IdempotencyKey, Payload, Retention};
 /// The namespace in which nodes speak with each other: to clients and backends there is none of this name.
 pub const RESERVED_NAMESPACE: &str = "$fanfare";
 
+/// The one channel of it that somebody else may hear, an operator: what nodes say of themselves.
+pub const FIGURES: &str = "$fanfare:figures";
+
 /// Who may publish on a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MayPublish {
@@ -120,6 +123,16 @@ impl Rule {
         overflow: Overflow::Disconnect,
         consent_to_subscribe: Consent::Given,
         consent_to_publish: Consent::Given,
+    };
+
+    /// Where nodes say how they are. The newest is what counts, and there is one of each node.
+    const FIGURES: Self = Self {
+        publish: MayPublish::Nobody,
+        subscribe: MaySubscribe::Token,
+        history: None,
+        presence: false,
+        overflow: Overflow::DropOldest,
+        ..Self::OPEN
     };
 
     /// Whether there is a past to ask for.
@@ -271,6 +284,9 @@ impl Rules {
     /// # Errors
     /// 4404 when there is no such namespace, 4403 when neither it nor the token lets the client in.
     pub fn may_hear(&self, channel: &Channel, grant: Option<&Grant>) -> Result<&Rule, Failure> {
+        if channel.as_str() == FIGURES && grant.is_some_and(|grant| grant.allows(Verb::Figures, channel)) {
+            return Ok(&Rule::FIGURES);
+        }
         let rule = self.rule(channel)?;
         if grant.is_some_and(|grant| grant.owns(channel) || grant.allows(Verb::Subscribe, channel)) {
             return Ok(rule);
@@ -376,6 +392,27 @@ mod tests {
         assert!(Rules::of([]).rule(&channel("lobby")).is_ok());
         let reserved = channel("$fanfare:orders");
         assert_eq!(Rules::open().rule(&reserved).unwrap_err().code, ErrorCode::NotFound);
+    }
+
+    #[test]
+    fn what_nodes_say_of_themselves_is_for_operators_alone() {
+        let all = grant::Pattern::parse("*").unwrap();
+        let grant = |verb| {
+            let allowances = vec![grant::Allowance { channels: vec![all.clone()], verbs: vec![verb] }];
+            Grant { allowances, ..Grant::default() }
+        };
+        let channel = |name| Channel::parse(name).unwrap();
+        let (operator, reader) = (grant(Verb::Figures), grant(Verb::Subscribe));
+        let named = Rules::open().with_names(Some(NameRules::DOLLAR_AND_HASH));
+        for rules in [Rules::open(), Rules::of([("room".into(), Rule::OPEN)]), named] {
+            let hears = |name, grant| rules.may_hear(&channel(name), grant).is_ok();
+            assert!(hears(FIGURES, Some(&operator)));
+            assert!(!hears(FIGURES, Some(&reader)) && !hears(FIGURES, None), "a token does not open it");
+            assert!(!hears("$fanfare:orders", Some(&operator)), "the rest is between the nodes");
+            let may_publish = rules.may_publish(&channel(FIGURES), Some(&operator), true);
+            assert_eq!(may_publish.unwrap_err().code, ErrorCode::NotFound);
+        }
+        assert_eq!(Verb::parse("figures"), None);
     }
 
     #[test]

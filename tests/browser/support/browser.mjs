@@ -48,7 +48,7 @@ export class Tabs {
     const page = await context.newPage();
     page.setDefaultTimeout(WAIT_MS);
     this.watch(page, [new URL(url).origin, ...origins], expected);
-    prepare?.(page);
+    await prepare?.(page);
     await page.goto(url);
     return page;
   }
@@ -84,5 +84,7 @@ export async function picture(page, name) {
   const folder = process.env.SCREENSHOTS;
   if (!folder) return;
   await mkdir(folder, { recursive: true });
+  // A bar that sticks would be in the middle of the picture.
+  await page.evaluate(() => window.scrollTo(0, 0));
   await page.screenshot({ path: join(folder, `${name}.png`), animations: 'disabled', fullPage: true });
 }

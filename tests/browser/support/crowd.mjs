@@ -35,6 +35,7 @@ export class Crowd {
       session, node, user, ended,
       say: (channel, data) => socket.send(JSON.stringify({ type: 'publish', channel, data })),
       pause: () => socket._socket.pause(),
+      leave: () => socket.close(1000),
     };
   }
 

@@ -90,8 +90,9 @@ const SCRIPT: &str = "text/javascript; charset=utf-8";
 const SVG: &str = "image/svg+xml";
 
 /// The newcomer's page.
-const ASSETS: [(&str, Asset); 6] = [
+const ASSETS: [(&str, Asset); 7] = [
     ("/", Asset::new(HTML, include_bytes!("console/index.html"))),
+    ("/console/base.css", BASE),
     ("/console/console.css", Asset::new(CSS, include_bytes!("console/console.css"))),
     ("/console/console.js", Asset::new(SCRIPT, include_bytes!("console/console.js"))),
     ("/console/connection.js", CONNECTION),
@@ -100,8 +101,9 @@ const ASSETS: [(&str, Asset); 6] = [
 ];
 
 /// The operators' page.
-const OPERATORS: [(&str, Asset); 17] = [
+const OPERATORS: [(&str, Asset); 18] = [
     ("/", Asset::new(HTML, include_bytes!("console/operators/index.html"))),
+    ("/console/base.css", BASE),
     ("/console/operators.css", Asset::new(CSS, include_bytes!("console/operators/operators.css"))),
     ("/console/main.js", Asset::new(SCRIPT, include_bytes!("console/operators/main.js"))),
     ("/console/api.js", Asset::new(SCRIPT, include_bytes!("console/operators/api.js"))),
@@ -122,6 +124,8 @@ const OPERATORS: [(&str, Asset); 17] = [
 
 /// A conversation with a node, which both pages hold.
 const CONNECTION: Asset = Asset::new(SCRIPT, include_bytes!("console/connection.js"));
+/// The looks that both pages have.
+const BASE: Asset = Asset::new(CSS, include_bytes!("console/base.css"));
 const ICON: Asset = Asset::new(SVG, include_bytes!("console/favicon.svg"));
 
 /// Whether the list of an `If-None-Match` names `etag`, by the weak comparison that RFC 9110 asks for there.
@@ -247,6 +251,6 @@ mod tests {
         let mut tags: Vec<_> = files().map(|(_, file, _)| file.etag()).collect();
         tags.sort();
         tags.dedup();
-        assert_eq!(tags.len(), ASSETS.len() + OPERATORS.len() - 2, "two files belong to both pages");
+        assert_eq!(tags.len(), ASSETS.len() + OPERATORS.len() - 3, "three files belong to both pages");
     }
 }

@@ -153,6 +153,7 @@ impl Rights {
         self.takes(Scope::Read)?;
         let mut verbs = vec![Verb::Subscribe, Verb::Presence, Verb::History];
         verbs.extend(self.takes(Scope::Publish).is_ok().then_some(Verb::Publish));
+        verbs.extend(self.channels.is_none().then_some(Verb::Figures));
         let all = || vec![Pattern::parse("*").expect("a name of one character")];
         let channels = self.channels.clone().unwrap_or_else(all);
         let (allowances, expires) = (vec![Allowance { channels, verbs }], Some(ends.0 / 1_000_000));

@@ -1,10 +1,12 @@
 //! What operators have of a node: their console, what their key lets them do, and hearing channels with it.
 
 use data_encoding::BASE64URL_NOPAD;
+use fanfare_fanout::broker::memory::Bus;
+use fanfare_gateway::node::Node;
 use fanfare_testbed::{Client, http};
 use serde_json::{Value, json};
 
-use crate::support::node;
+use crate::support::{configured, node};
 
 /// A namespace that is closed to clients, pages that may connect elsewhere, and callers of all kinds.
 const GUARDED: &str = "[auth]\nanonymous = true\n[origin]\nallow = [\"https://app.example.com\"]\n\
@@ -104,6 +106,36 @@ async fn a_key_hears_the_channels_that_it_may_read_and_no_other_does() {
     let refused = eye.ask(json!({"type": "publish", "channel": "room:1", "data": 1})).await;
     assert_eq!((&refused["type"], &refused["code"]), (&"error".into(), &4403.into()), "{refused}");
     assert!(root.welcome()["expires"].is_u64(), "a key is looked at again: {}", root.welcome());
+}
+
+/// Figures come by themselves: nobody asks, and a key that is limited to some channels, or a client, does not hear them.
+#[tokio::test]
+async fn a_key_of_the_cluster_hears_what_every_node_says_of_itself() {
+    let bus = Bus::default();
+    let named = |name: &str| configured(&format!("[node]\nname = \"{name}\"\n{GUARDED}"));
+    let node = Node::start_on(&named("node-a"), &bus).await.unwrap();
+    let _other = Node::start_on(&named("node-b"), &bus).await.unwrap();
+    let address = node.internal_addr();
+    let figures = json!({"type": "subscribe", "channel": "$fanfare:figures"});
+    let opened = async |key: &str| {
+        let key = format!("Bearer {key}");
+        let mut client = Client::knock(address, "/ws", &[("Authorization", &key)]).await.unwrap();
+        client.greeted().await.unwrap();
+        client
+    };
+    let mut eye = opened("eye").await;
+    assert_eq!(eye.ask(figures.clone()).await["type"], "subscribed");
+    let mut heard = std::collections::BTreeSet::new();
+    while heard.len() < 2 {
+        let facts = eye.message("$fanfare:figures").await;
+        assert!(facts["connections"].is_u64() && facts["messages_sent_per_second"].is_number(), "{facts}");
+        heard.insert(facts["node"].as_str().unwrap().to_owned());
+    }
+    for mut other in [opened("near").await, Client::connect(node.public_addr()).await] {
+        assert_eq!(other.ask(figures.clone()).await["code"], 4404);
+    }
+    let refused = eye.ask(json!({"type": "publish", "channel": "$fanfare:figures", "data": 1})).await;
+    assert_eq!(refused["type"], "error", "{refused}");
 }
 
 /// A page can have a browser on this machine send it anything, and hopes that nobody asks for a key.

@@ -54,15 +54,21 @@ export class Api extends EventTarget {
   }
 
   async #ask(method, request) {
+    const answer = await this.#fetch(method, { ...request, signal: AbortSignal.timeout(WITHIN_MS) });
+    return answer.ok ? answer.json().catch(() => ({})) : this.#refuse(answer);
+  }
+
+  async #fetch(method, request) {
     const headers = this.#key ? { authorization: `Bearer ${this.#key}` } : {};
-    let answer;
     try {
-      answer = await fetch(`/api/${method}`, { ...request, headers, cache: 'no-store', signal: AbortSignal.timeout(WITHIN_MS) });
+      return await fetch(`/api/${method}`, { ...request, headers, cache: 'no-store' });
     } catch {
       throw new Refused(0);
     }
+  }
+
+  async #refuse(answer) {
     const told = await answer.json().catch(() => ({}));
-    if (answer.ok) return told;
     // The key has been taken out of the configuration, or was never there.
     if (answer.status === 401) this.dispatchEvent(new Event('unauthorized'));
     throw new Refused(answer.status, told);

@@ -6,7 +6,7 @@ import { bytes, isChannel, places, short, since } from './words.js';
 
 const EVERY_MS = 2_000;
 /** As many channels of a client as are listened to at a time. */
-const TRACED_MAX = 50;
+const FOLLOWED_MAX = 50;
 
 const FACTS = ['User', 'Node', 'Address', 'Transport', 'Protocol', 'Connected for', 'Waiting for it', 'Session'];
 
@@ -17,7 +17,7 @@ export function client({ api, live, signal, session }) {
   const heard = make('ul', { class: 'members' });
   const said = make('p', { class: 'empty', role: 'status' });
   const steering = api.can('admin') && actions(api, session, said);
-  const trace = tracePanel(live, () => [...heard.children].map((it) => it.dataset.key), signal);
+  const followed = followPanel(live, () => [...heard.children].map((it) => it.dataset.key), signal);
   let timer;
   const ask = async () => {
     try {
@@ -47,7 +47,7 @@ export function client({ api, live, signal, session }) {
     title,
     make('div', { class: 'room' },
       make('div', { class: 'stack' }, panel('Client', facts, steering), panel('Hears', heard, said)),
-      trace),
+      followed),
   ];
 }
 
@@ -87,7 +87,7 @@ function actions(api, session, said) {
 }
 
 /** Listens to what the client listens to. It is another subscriber: what was dropped or conflated for the client is heard here. */
-function tracePanel(live, channels, signal) {
+function followPanel(live, channels, signal) {
   const log = new Log({ named: true, empty: 'Follow it to hear what is said on its channels.' });
   const button = make('button', { type: 'button', class: 'quiet' }, 'Follow');
   let stops;
@@ -97,9 +97,9 @@ function tracePanel(live, channels, signal) {
       stops = undefined;
     } else {
       const names = channels();
-      const told = names.slice(0, TRACED_MAX);
+      const told = names.slice(0, FOLLOWED_MAX);
       stops = told.map((name) => live.hear(name, { message: (event) => log.message(event), state: () => {}, trouble: ({ code, reason, text }) => log.note(`${name}: ${text ?? `${code} ${reason}`}`, 'bad') }));
-      log.note(names.length > told.length ? `Following the first ${TRACED_MAX} of its ${names.length} channels.` : `Following ${told.length === 1 ? 'its channel' : `its ${told.length} channels`}.`);
+      log.note(names.length > told.length ? `Following the first ${FOLLOWED_MAX} of its ${names.length} channels.` : `Following ${told.length === 1 ? 'its channel' : `its ${told.length} channels`}.`);
     }
     write(button, stops ? 'Stop' : 'Follow');
   });

@@ -1,8 +1,13 @@
 /**
- * What the nodes say of themselves, asked every two seconds, and the last five minutes of it. A tab that nobody looks at asks more
- * seldom; what it has is kept.
+ * What the nodes say of themselves, and the last five minutes of it. Each node says it every two seconds on a channel, heard over the
+ * node's own protocol. Until that has told of all of them, and whenever it does not tell of the node that this page is of, that one is asked
+ * by the server API: it knows itself even with no link to the others. A tab that nobody looks at looks more seldom; what it has is kept.
  */
 
+/** Where nodes say how they are. */
+const FIGURES = '$fanfare:figures';
+/** How long after its last word a node is taken for gone. */
+const SILENCE_MS = 7_000;
 const EVERY_MS = 2_000;
 const EVERY_HIDDEN_MS = 10_000;
 const KEPT = 150;
@@ -26,26 +31,64 @@ export class Cluster extends EventTarget {
   gone = new Map();
   /** Why there is no news. */
   trouble;
+  /** Whether the figures come by themselves. */
+  isTold = false;
   #api;
+  #live;
   #timer;
+  /** Ends the hearing. */
+  #deafen;
+  /** Node → what it said last, and when. */
+  #said = new Map();
+  /** Since when all that is said has been heard. */
+  #hearsSince = Infinity;
 
-  constructor(api) {
+  constructor(api, live) {
     super();
     this.#api = api;
+    this.#live = live;
   }
 
   start() {
     this.stop();
+    this.#deafen = this.#live.hear(FIGURES, {
+      message: ({ data }) => this.#said.set(data.node, { facts: data, at: performance.now() }),
+      state: (known) => {
+        if (known?.state !== 'joined') this.#deaf();
+        else if (this.#hearsSince === Infinity) this.#hearsSince = performance.now();
+      },
+      trouble: () => {},
+    });
     this.#look();
   }
 
   stop() {
     clearTimeout(this.#timer);
+    this.#deafen?.();
+    this.#deafen = undefined;
+  }
+
+  /** What was said before is no news. */
+  #deaf() {
+    this.#hearsSince = Infinity;
+    this.#said.clear();
+  }
+
+  /** All nodes, where they have been heard for long enough; undefined where one has to be asked. */
+  #told() {
+    const now = performance.now();
+    const isWhole = this.nodes.length > 0 && this.nodes.every(({ node }) => this.#said.has(node));
+    if (this.#hearsSince === Infinity || (now - this.#hearsSince < SILENCE_MS && !isWhole)) return undefined;
+    for (const [node, { at }] of this.#said) if (now - at > SILENCE_MS) this.#said.delete(node);
+    if (!this.#said.has(this.#live.state.node)) return undefined;
+    return [...this.#said.values()].map((it) => it.facts).sort((a, b) => (a.node < b.node ? -1 : 1));
   }
 
   async #look() {
     try {
-      const { nodes } = await this.#api.call('nodes');
+      const told = this.#told();
+      this.isTold = told !== undefined;
+      const nodes = told ?? (await this.#api.call('nodes')).nodes;
       this.#took(nodes, Date.now());
       this.trouble = undefined;
     } catch (error) {

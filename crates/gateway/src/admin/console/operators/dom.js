@@ -65,10 +65,12 @@ export function row(columns) {
 /** A link to another view of this page. */
 export const link = (href, text, properties = {}) => make('a', { href, ...properties }, text);
 
-/** A panel with a heading. */
-export function panel(title, ...content) {
+/** A panel with a title. What comes first may be a `heading`: it shares the title's line. */
+export function panel(title, first, ...content) {
   const id = `panel-${title.toLowerCase().replaceAll(/[^a-z]+/g, '-')}`;
-  return make('section', { class: 'panel', 'aria-labelledby': id }, make('h2', { id }, title), ...content);
+  const name = make('h2', { id }, title);
+  const top = first?.className === 'heading' ? [make('div', { class: 'top' }, name, first)] : [name, first];
+  return make('section', { class: 'panel', 'aria-labelledby': id }, ...top, ...content);
 }
 
 /** Asks before something that cannot be undone; the answer is the value of the button that was pressed. */

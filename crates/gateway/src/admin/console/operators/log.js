@@ -47,21 +47,35 @@ export class Log {
   #isDue = false;
   #heard = 0;
   #named;
+  #kept;
 
-  /** `named`: each message says which channel it is of. */
-  constructor({ named = false, empty }) {
+  /** `named`: each message says which channel it is of; `counted` is what they are called. */
+  constructor({ named = false, empty, kept = KEPT, counted = 'heard here', newer = 'Newer messages' }) {
     this.#named = named;
-    this.#newer = make('button', { type: 'button', class: 'newer', hidden: true, onclick: () => this.#toEnd() }, 'Newer messages ↓');
+    this.#kept = kept;
+    this.#newer = make('button', { type: 'button', class: 'newer', hidden: true, onclick: () => this.#toEnd() }, `${newer} ↓`);
     this.#scroll = make('div', { class: 'scroll', tabindex: '0', role: 'group', 'aria-label': 'Messages, newest last', onscroll: () => this.#atEnd() && (this.#newer.hidden = true) },
       make('div', { role: 'log', 'aria-label': 'Messages' }, this.#list, make('p', { class: 'empty' }, empty)));
     this.element = make('div', { class: 'talk' }, this.#scroll, this.#newer,
-      make('p', { class: 'detail' }, this.#count, ' heard here'));
+      make('p', { class: 'detail' }, this.#count, ` ${counted}`));
   }
 
   message(event) {
     const date = new Date();
+    this.add(() => entry(event, { date, named: this.#named }));
+  }
+
+  /** Something of whoever calls, counted like a message. */
+  add(make) {
     this.#heard += 1;
-    this.#add(() => entry(event, { date, named: this.#named }));
+    this.#add(make);
+  }
+
+  /** Has something done to what is shown; who has read to the end stays there. */
+  change(act) {
+    const wasAtEnd = this.#atEnd();
+    act();
+    if (wasAtEnd) this.#toEnd();
   }
 
   note(text, kind = '') {
@@ -71,7 +85,7 @@ export class Log {
 
   #add(entry) {
     this.#waiting.push(entry);
-    if (this.#waiting.length > KEPT) this.#waiting.shift();
+    if (this.#waiting.length > this.#kept) this.#waiting.shift();
     if (this.#isDue) return;
     this.#isDue = true;
     requestAnimationFrame(() => this.#paint());
@@ -82,7 +96,7 @@ export class Log {
     const wasAtEnd = this.#atEnd();
     this.#list.append(...this.#waiting.map((make) => make()));
     this.#waiting = [];
-    while (this.#list.childElementCount > KEPT) this.#list.firstElementChild.remove();
+    while (this.#list.childElementCount > this.#kept) this.#list.firstElementChild.remove();
     write(this.#count, count(this.#heard));
     if (wasAtEnd) this.#toEnd();
     else this.#newer.hidden = false;

@@ -16,8 +16,8 @@ import { places } from './words.js';
 const THEME = 'fanfare.theme';
 
 const api = new Api();
-const cluster = new Cluster(api);
 const live = new Live(api);
+const cluster = new Cluster(api, live);
 let leaving = new AbortController();
 /** Whether the next view is gone to for its search. */
 let isSearching = false;
@@ -133,7 +133,7 @@ $('leave').addEventListener('click', () => {
 // Whether there is news.
 
 function showState() {
-  const [state, text] = cluster.trouble ? ['waiting', 'No news'] : ['open', 'Live'];
+  const [state, text] = cluster.trouble ? ['waiting', 'No news'] : ['open', cluster.isTold ? 'Live' : 'Asking'];
   $('state').dataset.state = state;
   write($('state'), text);
   $('state').hidden = !api.rights || !api.seesCluster;

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
+mod fallback;
+
 use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::Arc;
