@@ -559,7 +559,8 @@ fn a_filter_lets_through_what_it_says_live_and_replayed_in_crowds_of_every_size(
     };
     let reading = reader.next().expect("a read is wanted");
     let publications = (1..=5).map(|offset| marked(&room, offset)).collect();
-    assert_eq!(reader.learn(reading, Page { epoch: Epoch(1), top: Offset(5), publications }).receivers, 0);
+    let page = Page { epoch: Epoch(1), top: Offset(5), publications };
+    assert_eq!(reader.learn(reading, page, None).receivers, 0);
     let entering = registry.enter(&room, one.id(), since(1).start, true);
     assert!(matches!(entering, Entering::Entered(Some(Entry { recovered: true, .. }))), "{entering:?}");
     let _ = registry.go_live(&room, one.id(), reply());

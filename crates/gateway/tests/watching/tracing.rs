@@ -60,8 +60,8 @@ struct Trace {
 impl Trace {
     /// The first event that has not been found yet and has these fields, whatever comes before it.
     async fn find(&mut self, fields: &Value) -> Value {
-        let wanted = fields.as_object().expect("an object");
-        let is_it = |event: &Value| wanted.iter().all(|(name, it)| event[name] == *it);
+        let is_it =
+            |event: &Value| fields.as_object().into_iter().flatten().all(|(name, it)| event[name] == *it);
         loop {
             if let Some(at) = self.seen.iter().position(is_it) {
                 return self.seen.remove(at);

@@ -109,7 +109,7 @@ fn who_is_watched_is_written_to_by_its_task() {
     let (tap, eyes) = looked_at();
     let outbox = outbox(1_000);
     let door = Arc::new(Door(OnceLock::new()));
-    outbox.lend(door.clone());
+    outbox.lend(door);
     assert!(take(&outbox).is_empty(), "its writer sleeps now");
     outbox.watch(&tap);
     assert!(outbox.claim().is_none());
