@@ -121,7 +121,7 @@ pub(super) const SECTIONS: &[Section] = &[
     backends::EVENTS,
     backends::CONSUMERS,
     dialects::PUSHER_APPS,
-    backends::PUSHER_WEBHOOKS,
+    dialects::PUSHER_WEBHOOKS,
     dialects::CENTRIFUGO,
     node::OUTGOING,
     node::CONSOLE,

@@ -1,8 +1,8 @@
 //! Programs of the operator's: those that ask the node for something, and those that it asks and tells.
 
-use super::{NAME, Section, key, unset, whole};
+use super::{Section, key, unset, whole};
 use crate::config::check::Kind;
-use crate::config::choice::{AppEvent, EventKind, OnFailure, Scope, SourceMode};
+use crate::config::choice::{EventKind, OnFailure, Scope, SourceMode};
 use crate::config::consumers::TABLE_BYTES_MAX;
 
 pub(super) const API: Section = Section {
@@ -118,8 +118,8 @@ pub(super) const HOOKS: Section = Section {
 
 pub(super) const EVENTS: Section = Section {
     name: "events",
-    help: "A backend of yours that is told, by POST of a JSON body, what has happened; the keys that say how are those of the \
-           webhooks of `pusher.apps`, too. docs/events.md has the bodies and what is promised of them.",
+    help: "A backend of yours that is told, by POST of a JSON body, what has happened; the keys that say how are those of all \
+           webhooks, too. docs/events.md has the bodies and what is promised of them.",
     keys: &[
         unset(
             "events.url",
@@ -248,31 +248,5 @@ pub(super) const CONSUMERS: Section = Section {
             "1000",
             "Of PostgreSQL: the milliseconds after which the table is looked at without a notification.",
         ),
-    ],
-};
-
-pub(super) const PUSHER_WEBHOOKS: Section = Section {
-    name: "pusher.webhooks",
-    help: "More places where an application is told what happens on its channels. None of them waits for another. A new name is a \
-           place that has been told nothing yet.",
-    keys: &[
-        unset("pusher.webhooks.*.app", NAME, "it takes one", "\"shop\"", "The id of the application.").reloadable(),
-        unset(
-            "pusher.webhooks.*.url",
-            Kind::Url,
-            "it takes one",
-            "\"https://audit.example.com/pusher\"",
-            "Where it is told. How it is told the keys under `events` say.",
-        )
-        .reloadable(),
-        key(
-            "pusher.webhooks.*.events",
-            Kind::Choices(AppEvent::WORDS),
-            "[\"channel_existence\", \"presence\"]",
-            "What is told there. `channel_existence` and `subscription_count` take `counts` of the application.",
-        )
-        .reloadable(),
-        key("pusher.webhooks.*.channels", Kind::Patterns, "[\"*\"]", "Of which channels, as with `webhooks.channels` above.")
-            .reloadable(),
     ],
 };

@@ -76,6 +76,32 @@ pub(super) const PUSHER_APPS: Section = Section {
     ],
 };
 
+pub(super) const PUSHER_WEBHOOKS: Section = Section {
+    name: "pusher.webhooks",
+    help: "More places where an application is told what happens on its channels. None of them waits for another. A new name is a \
+           place that has been told nothing yet.",
+    keys: &[
+        unset("pusher.webhooks.*.app", NAME, "it takes one", "\"shop\"", "The id of the application.").reloadable(),
+        unset(
+            "pusher.webhooks.*.url",
+            Kind::Url,
+            "it takes one",
+            "\"https://audit.example.com/pusher\"",
+            "Where it is told. How it is told the keys under `events` say.",
+        )
+        .reloadable(),
+        key(
+            "pusher.webhooks.*.events",
+            Kind::Choices(AppEvent::WORDS),
+            "[\"channel_existence\", \"presence\"]",
+            "What is told there. `channel_existence` and `subscription_count` take `counts` of the application.",
+        )
+        .reloadable(),
+        key("pusher.webhooks.*.channels", Kind::Patterns, "[\"*\"]", "Of which channels, as with `webhooks.channels` above.")
+            .reloadable(),
+    ],
+};
+
 pub(super) const CENTRIFUGO: Section = Section {
     name: "centrifugo",
     help: "Clients of Centrifugo, by its protocol at `/connection/websocket`.",
