@@ -37,6 +37,7 @@ fuzz_target!(|text: &str| {
                     received: UnixMicros(0),
                     retention: None,
                     key: None,
+                    trace: None,
                 };
                 let bytes_at_most = draft.bytes_at_most();
                 let publication = Publication::new(draft, None);

@@ -362,7 +362,7 @@ impl Shell {
                 assert!(self.joined.contains(&channel), "live without having joined: {channel:?}");
                 return None;
             }
-            Effect::Leave { channel } => {
+            Effect::Leave { channel, .. } => {
                 self.joined.remove(&channel);
                 return None;
             }

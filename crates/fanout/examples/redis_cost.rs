@@ -247,6 +247,7 @@ fn draft() -> Draft {
         received: UnixMicros(1),
         retention: None,
         key: None,
+        trace: None,
     }
 }
 

@@ -157,7 +157,8 @@ async fn say(
     retention: Option<Retention>,
     received: UnixMicros,
 ) -> Result<(), BrokerError> {
-    let draft = Draft { channel, payload, sender: None, exclude: None, received, retention, key: None };
+    let draft =
+        Draft { channel, payload, sender: None, exclude: None, received, retention, key: None, trace: None };
     hub.publish(draft).await.map(drop)
 }
 

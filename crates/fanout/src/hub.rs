@@ -11,11 +11,11 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use fanfare_metrics::{BrokerCall, Metrics, Outcome};
+use fanfare_metrics::{BrokerCall, Metrics, Outcome, Stage};
 use fanfare_protocol::command::Start;
 use fanfare_protocol::event::Entry;
 use fanfare_protocol::history::{Page, Query};
-use fanfare_protocol::publication::{Draft, Position};
+use fanfare_protocol::publication::{Draft, Position, is_sampled};
 use fanfare_protocol::rules::RESERVED_NAMESPACE;
 use fanfare_protocol::session::Terms;
 use fanfare_protocol::time::UnixMicros;
@@ -31,11 +31,14 @@ use crate::broker::{Broker, BrokerError, Heard, LaneEnds, Link, hash};
 use crate::interest::{Interest, Stake};
 use crate::outbox::Outbox;
 use crate::registry::{Entering, Joined, Left, Registry, Slice, Walk};
+use crate::tap::Tap;
 use crate::wakes::Wakes;
 
+mod own;
 mod streams;
 mod turns;
 
+use own::Own;
 use streams::watch_over;
 use turns::Turns;
 
@@ -74,6 +77,8 @@ pub struct Hub {
     losses: AtomicU64,
     /// Since when it could not be asked where streams stand.
     unchecked: Mutex<Option<Instant>>,
+    /// Publications of its own that it may hear, some of them.
+    own: Own,
     /// What the node itself hears.
     attended: AtomicUsize,
     /// The most tasks that walk round one large crowd beside its lane's.
@@ -107,6 +112,7 @@ impl Hub {
             options,
             tasks: tasks.clone(),
             unchecked: Mutex::new(None),
+            own: Own::default(),
             attended: AtomicUsize::new(0),
             // Half of the workers are left for everybody else, and at least one.
             hands: (Handle::current().metrics().num_workers() / 2).saturating_sub(1),
@@ -125,7 +131,19 @@ impl Hub {
     /// # Errors
     /// [`BrokerError`], within the deadline. Then nothing was published, or for a timeout nobody knows.
     pub async fn publish(&self, draft: Draft) -> Result<Option<Position>, BrokerError> {
-        self.call(BrokerCall::Publish, self.broker.publish(draft)).await
+        let received = draft.received;
+        if is_sampled(received) {
+            self.own.note(&draft);
+        }
+        let channel = draft.channel.clone();
+        let placed = self.call(BrokerCall::Publish, self.broker.publish(draft)).await;
+        if placed.is_ok() && channel.within(RESERVED_NAMESPACE).is_none() {
+            self.metrics.namespace_published(channel.namespace());
+        }
+        if is_sampled(received) && placed.is_ok() {
+            self.metrics.stage(Stage::Accepted, (self.options.now)().since(received));
+        }
+        placed
     }
 
     /// Joins a channel and finds the place in its stream from which it is heard, once the node watches it.
@@ -148,6 +166,7 @@ impl Hub {
                     self.metrics.channel_opened();
                 }
                 self.metrics.subscription_added();
+                self.metrics.namespace_subscriptions(channel.namespace(), 1);
                 stake.keep();
             }
         }
@@ -261,17 +280,19 @@ impl Hub {
         Ok(())
     }
 
-    /// Leaves a channel. From the return on nothing of it is queued for this outbox.
-    pub fn unsubscribe(&self, channel: &Channel, outbox: &Outbox) {
+    /// Leaves a channel, and says whether it was there. From the return on nothing of it is queued for this outbox.
+    pub fn unsubscribe(&self, channel: &Channel, outbox: &Outbox) -> bool {
         let left = self.registry.leave(channel, outbox.id());
         if left == Left::WasNotThere {
-            return;
+            return false;
         }
         if left == Left::Last {
             self.metrics.channel_closed();
         }
         self.metrics.subscription_removed();
+        self.metrics.namespace_subscriptions(channel.namespace(), -1);
         self.interest.leave(channel);
+        true
     }
 
     /// Whether this outbox is subscribed to the channel, or about to be.
@@ -288,7 +309,9 @@ impl Hub {
     /// that has panicked, and whose session may not know any more.
     pub fn unsubscribe_all(&self, outbox: &Outbox) -> Vec<Channel> {
         let channels = self.registry.channels_of(outbox.id());
-        channels.iter().for_each(|channel| self.unsubscribe(channel, outbox));
+        for channel in &channels {
+            self.unsubscribe(channel, outbox);
+        }
         channels
     }
 
@@ -300,6 +323,11 @@ impl Hub {
     /// For how long the broker could not be asked where streams stand: zero when the last time was good, or there was nothing to ask.
     pub fn checks_failing_for(&self) -> Duration {
         self.unchecked.lock().map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
+    /// Where it can be seen what becomes of publications.
+    pub fn tap(&self) -> &Arc<Tap> {
+        self.registry.tap()
     }
 
     /// The broker's name.
@@ -329,6 +357,14 @@ impl Hub {
         answer
     }
 
+    /// Takes note of when a publication was heard whose way is measured part by part.
+    fn measure(&self, publication: &Publication, now: UnixMicros) {
+        self.metrics.heard(publication.received.0, now.0);
+        if self.own.take(publication) {
+            self.metrics.stage(Stage::Heard, now.since(publication.received));
+        }
+    }
+
     /// Queues publications for whoever hears them, and empties the list; returns how many deliveries that was.
     fn deliver(&self, publications: &mut Vec<Arc<Publication>>, pending: &mut Pending) -> u64 {
         if publications.is_empty() {
@@ -339,12 +375,28 @@ impl Hub {
             publications.sort_by_cached_key(|publication| hash(&publication.channel));
         }
         self.metrics.publications_received(publications.len() as u64);
-        self.metrics.publication_heard((self.options.now)().since(publications[0].received));
+        let now = (self.options.now)();
+        self.metrics.publication_heard(now.since(publications[0].received));
+        publications.iter().filter(|it| is_sampled(it.received)).for_each(|it| self.measure(it, now));
         self.notice_losses();
         let mut deliveries = 0;
+        let tap = self.registry.tap().on();
         for run in publications.chunk_by(|one, next| one.channel == next.channel) {
             let began = Instant::now();
+            tap.inspect(|tap| tap.heard(run));
             let delivered = self.registry.deliver(&run[0].channel, run, &mut pending.wakes);
+            let crowd = delivered.walk.as_ref().map_or(0, |walk| walk.members() as u64);
+            let receivers = delivered.receivers + crowd;
+            tap.inspect(|tap| tap.fanned_out(run, receivers));
+            if self.registry.tap().records() {
+                self.registry.tap().handed_on(run, now, receivers);
+            }
+            // What nodes say to each other no subscriber hears.
+            let is_ours = run[0].channel.within(RESERVED_NAMESPACE).is_some();
+            if !is_ours {
+                let (count, dropped) = (run.len() as u64 * receivers, delivered.queued.lost());
+                self.metrics.namespace_delivered(run[0].channel.namespace(), count, dropped);
+            }
             delivered.queued.count(&self.metrics);
             match delivered.walk {
                 Some(walk) => {
@@ -353,8 +405,7 @@ impl Hub {
                     }
                     pending.begin(walk);
                 }
-                // What nodes say to each other no subscriber hears.
-                None if run[0].channel.within(RESERVED_NAMESPACE).is_some() => {}
+                None if is_ours => {}
                 None => self.metrics.fanned_out(run.len() as u64, delivered.receivers, began.elapsed()),
             }
             delivered.start_reading.into_iter().for_each(|reader| self.start_reading(reader));
@@ -408,6 +459,7 @@ impl Pending {
         self.wakes.delivered(deliveries);
         self.wakes.go_on(&hub.metrics, hub.options.now);
         let Some(mut walk) = self.walks.pop_front() else { return };
+        self.slice.show(hub.registry.tap().on());
         if walk.step(&mut self.slice) {
             self.walks.push_back(walk);
         }
@@ -452,6 +504,7 @@ async fn carry(hub: Weak<Hub>, mut lane: mpsc::Receiver<Heard>) {
 async fn lend_a_hand(hub: Weak<Hub>, mut walk: Walk) {
     let (mut slice, mut turns) = (Slice::default(), Turns::new());
     while let Some(hub) = hub.upgrade() {
+        slice.show(hub.registry.tap().on());
         let goes_on = walk.step(&mut slice);
         slice.perform(&hub.metrics, hub.options.now);
         if !goes_on {

@@ -24,7 +24,8 @@ pub mod presence;
 mod registry;
 #[cfg(test)]
 mod simulation;
+pub mod tap;
 mod wakes;
 
 pub use hub::{Hub, HubOptions, Overheard};
-pub use outbox::{Batch, Full, Order, Outbox, Queued, Socket, SubscriberId};
+pub use outbox::{Batch, Full, Order, Outbox, Queued, Socket, SubscriberId, taken};

@@ -35,12 +35,14 @@ use bytes::Bytes;
 use fanfare_metrics::{Metrics, Sacrifice};
 use fanfare_protocol::command::Start;
 use fanfare_protocol::grant::{Amendment, Pass};
+use fanfare_protocol::publication::is_sampled;
 use fanfare_protocol::rules::Overflow;
 use fanfare_protocol::time::UnixMicros;
 use fanfare_protocol::websocket::Frame;
 use fanfare_protocol::{Channel, CloseReason, Encoding, Form, Publication, SessionId};
 use parking_lot::{Mutex, MutexGuard};
 
+mod aside;
 mod claim;
 mod queue;
 mod sheaf;
@@ -48,6 +50,8 @@ mod sheaf;
 pub(crate) use claim::{Asleep, Claim, Row};
 pub(crate) use sheaf::{Sheaf, Sheaves};
 
+use crate::tap::Taken;
+use aside::Aside;
 use queue::{Losses, NoRoom, Popped, Queue};
 
 /// The most frames in one gathered write. Past some thirty a frame costs next to nothing more, and Linux takes 1024.
@@ -164,6 +168,11 @@ impl Queued {
         }
     }
 
+    /// Publications that gave way or found no room.
+    pub(crate) const fn lost(&self) -> u64 {
+        self.dropped + self.conflated
+    }
+
     fn of(losses: Losses, grown_bytes: i64) -> Self {
         Self { grown_bytes, dropped: losses.dropped, conflated: losses.conflated }
     }
@@ -215,8 +224,8 @@ struct State {
     socket: Option<Arc<dyn Socket>>,
     /// Somebody else writes to the socket just now.
     claimed: bool,
-    /// What the socket did not take then: before all that is queued.
-    left_over: Option<Box<Batch>>,
+    /// What few have for long; who has any cannot be claimed.
+    aside: Option<Box<Aside>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -248,6 +257,8 @@ pub struct Batch {
     pub oldest: Option<UnixMicros>,
     /// By how many bytes it is shorter for being compressed.
     pub saved_bytes: usize,
+    /// Of whom it is to be told when all is written.
+    pub(crate) watched: Option<Box<Taken>>,
 }
 
 impl Batch {
@@ -269,6 +280,11 @@ impl Batch {
             self.frames.pop_front();
             completed += 1;
         }
+        if self.frames.is_empty()
+            && let Some(watched) = self.watched.take()
+        {
+            watched.written();
+        }
         completed
     }
 }
@@ -285,7 +301,7 @@ impl Outbox {
             wants: Wants::Frames,
             socket: None,
             claimed: false,
-            left_over: None,
+            aside: None,
         };
         Arc::new(Self { id: SubscriberId::next(), session, form, state: Mutex::new(state) })
     }
@@ -340,7 +356,11 @@ impl Outbox {
             if publication.exclude == Some(self.session) {
                 continue;
             }
-            match state.queue.offer(publication, overflow) {
+            let outcome = state.queue.offer(publication, overflow);
+            if state.tap().is_some() {
+                self.tell_of_offer(&state, publication, overflow, outcome);
+            }
+            match outcome {
                 Ok(more) => losses += more,
                 Err(NoRoom) => {
                     state.overflow();
@@ -360,7 +380,7 @@ impl Outbox {
         let mut state = self.state.lock();
         // A task that waits for frames has found the queue empty, and all that it took before is written.
         let is_idle = state.waker.is_some() && state.wants == Wants::Frames && state.phase == Phase::Open;
-        if !is_idle || state.claimed || state.left_over.is_some() {
+        if !is_idle || state.claimed || state.aside.is_some() {
             return None;
         }
         debug_assert!(state.queue.is_empty(), "what comes takes the waker");
@@ -380,7 +400,9 @@ impl Outbox {
     /// # Errors
     /// Those of [`Outbox::push`].
     pub(crate) fn replay(&self, publications: &[Arc<Publication>]) -> Result<Queued, Full> {
-        self.queue_firmly(|queue| queue.replay(publications))
+        let queued = self.queue_firmly(|queue| queue.replay(publications))?;
+        self.tell_of_replay(publications);
+        Ok(queued)
     }
 
     /// Queues a frame of the session's own.
@@ -445,7 +467,7 @@ impl Outbox {
     pub fn discard(&self) -> usize {
         let mut state = self.state.lock();
         state.phase = Phase::Discarded;
-        (state.socket, state.left_over) = (None, None);
+        (state.socket, state.aside) = (None, None);
         state.queue.clear()
     }
 
@@ -483,17 +505,23 @@ impl Outbox {
     pub fn poll_take(&self, cx: &Context<'_>, batch: &mut Batch) -> Poll<usize> {
         debug_assert!(batch.is_empty(), "what was taken is written before more is");
         let mut state = self.state.lock();
-        if let Some(left_over) = state.left_over.take() {
-            *batch = *left_over;
+        if let Some(left_over) = state.take_left_over() {
+            *batch = left_over;
             return Poll::Ready(0);
         }
         batch.oldest = None;
-        state.poll_pop(cx, |Popped { bytes, publication, saved_bytes }| {
-            batch.oldest = batch.oldest.or(publication.map(|it| it.received));
+        let mut watched = state.watched(self);
+        let taken = state.poll_pop(cx, |Popped { bytes, publication, saved_bytes }| {
+            batch.oldest = batch.oldest.or(publication.as_ref().map(|it| it.received));
             batch.bytes += bytes.len();
             batch.saved_bytes += saved_bytes;
             batch.frames.push_back(bytes);
-        })
+            if let Some(watched) = &mut watched {
+                watched.publications.extend(publication);
+            }
+        });
+        batch.watched = watched.filter(|it| !it.publications.is_empty());
+        taken
     }
 
     /// The same, one frame after the other, for a transport that has to know which publication it carries.
@@ -502,7 +530,17 @@ impl Outbox {
         cx: &Context<'_>,
         mut take: impl FnMut(Bytes, Option<&Publication>),
     ) -> Poll<usize> {
-        self.state.lock().poll_pop(cx, |popped| take(popped.bytes, popped.publication.as_deref()))
+        let mut state = self.state.lock();
+        let mut watched = state.watched(self);
+        let taken = state.poll_pop(cx, |popped| {
+            take(popped.bytes, popped.publication.as_deref());
+            if let Some(watched) = &mut watched {
+                watched.publications.extend(popped.publication);
+            }
+        });
+        drop(state);
+        watched.into_iter().for_each(|it| it.written());
+        taken
     }
 
     /// Gives back what a burst has left, if nothing waits: to be told now and then, seldom beside how often a busy
@@ -516,10 +554,16 @@ impl Outbox {
         self.state.lock().queue.bytes()
     }
 
+    /// The messages that wait, and their bytes.
+    pub fn waiting(&self) -> (usize, usize) {
+        let state = self.state.lock();
+        (state.queue.len(), state.queue.bytes())
+    }
+
     /// Whether nothing waits, and nobody else writes.
     pub fn is_empty(&self) -> bool {
         let state = self.state.lock();
-        state.queue.is_empty() && !state.claimed && state.left_over.is_none()
+        state.queue.is_empty() && !state.claimed && state.left_over().is_none()
     }
 
     /// Whether so little waits that a replay of any permitted length fits, with a quarter of the queue to spare.
@@ -551,6 +595,9 @@ impl State {
             frames += 1;
             bytes += popped.bytes.len();
             take(popped);
+        }
+        if self.queue.is_empty() && self.aside.is_some() {
+            self.put_aside(|aside| aside.tap = None);
         }
         before - self.queue.bytes()
     }
@@ -590,6 +637,14 @@ fn wake(mut state: MutexGuard<'_, State>, came: Wants) {
     drop(state);
     if let Some(waker) = waker {
         waker.wake();
+    }
+}
+
+/// Counts that so many sockets have taken a publication that was received then.
+pub fn taken(metrics: &Metrics, sockets: u64, received: UnixMicros, now: UnixMicros) {
+    metrics.publish_to_write_of_many(sockets, now.since(received));
+    if is_sampled(received) {
+        metrics.written_after(received.0, now.0);
     }
 }
 

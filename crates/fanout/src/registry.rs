@@ -45,6 +45,7 @@ use tokio::sync::oneshot;
 use crate::broker::BrokerError;
 use crate::follower::{Entrance, Follower, Reading};
 use crate::outbox::{Asleep, Order, Outbox, Queued, Sheaves, SubscriberId};
+use crate::tap::Tap;
 use crate::wakes::Wakes;
 
 mod chain;
@@ -65,6 +66,7 @@ const SHARDS: usize = 64;
 pub(crate) struct Registry {
     hasher: RandomState,
     shards: Box<[Shard]>,
+    tap: Arc<Tap>,
 }
 
 type Shard = Mutex<HashMap<Channel, Arc<Subscribers>>>;
@@ -182,7 +184,13 @@ pub(crate) enum Entering {
 
 impl Registry {
     pub(crate) fn new() -> Self {
-        Self { hasher: RandomState::new(), shards: (0..SHARDS).map(|_| Mutex::default()).collect() }
+        let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
+        Self { hasher: RandomState::new(), shards, tap: Arc::default() }
+    }
+
+    /// Where it can be seen what becomes of publications.
+    pub(crate) fn tap(&self) -> &Arc<Tap> {
+        &self.tap
     }
 
     /// Adds a subscriber that is joining.
@@ -278,6 +286,8 @@ impl Registry {
         }
         match mem::replace(&mut member.gate, Gate::Live) {
             Gate::Entered(entered) => {
+                let comes = if entered.replay.is_empty() { &entered.since } else { &entered.replay };
+                look_on(self.tap.on(), comes, &member.outbox);
                 queued += member.outbox.replay(&entered.replay).unwrap_or_else(Queued::from);
                 let since = Run { publications: &entered.since, links: &[] };
                 queued += match member.told {
@@ -366,7 +376,7 @@ impl Registry {
         };
         let links = chain.as_mut().map_or_else(Vec::new, |chain| chain.extend(&publications));
         let delivered = if members.len() <= SMALL && round.as_ref().is_none_or(|round| round.is_done()) {
-            walk(members, filters, Run { publications: &publications, links: &links }, wakes)
+            walk(members, filters, Run { publications: &publications, links: &links }, (wakes, self.tap.on()))
         } else if publications.is_empty() {
             Delivered::default()
         } else {
@@ -470,7 +480,7 @@ impl Reader {
     }
 
     /// Takes what was read, and lets those who waited for it try again.
-    pub(crate) fn learn(&self, reading: Reading, page: Page) -> Delivered {
+    pub(crate) fn learn(&self, reading: Reading, page: Page, tap: Option<&Arc<Tap>>) -> Delivered {
         let mut crowd = self.subscribers.0.lock();
         let Crowd { members, stream: Some(stream), round, chain, filters, deserted: false } = &mut *crowd
         else {
@@ -494,7 +504,7 @@ impl Reader {
         }
         let links = chain.as_mut().map_or_else(Vec::new, |chain| chain.extend(&step.deliver));
         let run = Run { publications: &step.deliver, links: &links };
-        let mut delivered = walk(members, filters, run, &mut Wakes::default());
+        let mut delivered = walk(members, filters, run, (&mut Wakes::default(), tap));
         delivered.queued += before;
         delivered
     }
@@ -594,7 +604,12 @@ type Members = IndexMap<SubscriberId, Member>;
 
 /// The hot path: nothing here depends on the receiver but its gate, its encoding, its policy and how it is told. Whoever is
 /// idle is claimed, to be written to past its outbox when its turn comes; for the others it is queued.
-fn walk(members: &mut Members, filters: &Filters, run: Run<'_>, wakes: &mut Wakes) -> Delivered {
+fn walk(
+    members: &mut Members,
+    filters: &Filters,
+    run: Run<'_>,
+    (wakes, tap): (&mut Wakes, Option<&Arc<Tap>>),
+) -> Delivered {
     let publications = run.publications;
     let mut delivered = Delivered::default();
     if publications.is_empty() {
@@ -605,6 +620,7 @@ fn walk(members: &mut Members, filters: &Filters, run: Run<'_>, wakes: &mut Wake
         match &mut member.gate {
             Gate::Live => {
                 delivered.receivers += 1;
+                look_on(tap, publications, &member.outbox);
                 if member.told != Told::Alike {
                     delivered.queued += match member.told {
                         Told::Filtered => filter(member, filters, publications, wakes),
@@ -625,6 +641,16 @@ fn walk(members: &mut Members, filters: &Filters, run: Run<'_>, wakes: &mut Wake
         }
     }
     delivered
+}
+
+/// Has it told what becomes of these for a subscriber, if somebody looks on who wants to know.
+#[inline]
+fn look_on(tap: Option<&Arc<Tap>>, publications: &[Arc<Publication>], outbox: &Outbox) {
+    if let Some(tap) = tap
+        && tap.follows(publications, outbox.id())
+    {
+        outbox.watch(tap);
+    }
 }
 
 /// Queues for a member what its filter lets through.

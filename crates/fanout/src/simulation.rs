@@ -184,6 +184,7 @@ fn draft(number: usize, content: u64) -> Draft {
         received: UnixMicros(content),
         retention: Some(Retention::SHORT),
         key: None,
+        trace: None,
     }
 }
 

@@ -16,15 +16,19 @@ use fanfare_protocol::limits::Bound;
 use fanfare_protocol::publication::Draft;
 use fanfare_protocol::server_api::{ApiCall, ApiReply};
 use fanfare_protocol::session::Policy;
+use fanfare_protocol::trace::TraceContext;
 use futures_util::{StreamExt, stream};
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
 use tokio::time::timeout;
+use tracing::debug;
 
 use crate::connection::{broker_failure, count, exceeded};
 use crate::hooks::About;
 use crate::http::{self, Answer};
 use crate::node::Services;
+use crate::spans::{Kind, Value as Fact};
+use crate::trace::{self, By};
 use crate::{census, orders};
 
 /// What the JSON around the data may add to `limits.message_bytes`.
@@ -39,8 +43,7 @@ mod log;
 mod openapi;
 mod rights;
 
-pub(crate) use rights::Keys;
-use rights::Rights;
+pub(crate) use rights::{Keys, Rights};
 
 /// Answers one call.
 pub(crate) async fn answer(peer: IpAddr, request: Request<Incoming>, services: &Arc<Services>) -> Answer {
@@ -58,18 +61,47 @@ pub(crate) async fn answer(peer: IpAddr, request: Request<Incoming>, services: &
         return http::only_get(request.method(), || rights_of(peer, request.headers(), services));
     }
     let label = label(&method);
+    if method == "trace" {
+        let answer = trace::answer(peer, &request, services);
+        services.metrics.api_request(label, answer.status().as_u16());
+        return answer;
+    }
+    let from = traceparent(request.headers());
+    let begun = services.spans.begin(from.as_ref(), services.clock.unix());
+    // Whether it is recorded is decided once.
+    let unrecorded = || services.spans.is_on().then(|| trace::new_trace(false));
+    let within = begun.map(|begun| begun.context).or(from).or_else(unrecorded);
     let answer = if request.method() != Method::POST {
         http::use_instead("POST")
     } else if method == "ingest" {
-        ingest::answer(peer, request, services).await
+        ingest::answer(peer, request, within, services).await
     } else {
-        match call(peer, &method, request, services).await {
+        match call(peer, &method, request, within, services).await {
             Ok(reply) => http::json(StatusCode::OK, reply),
             Err(failure) => http::failure(&failure),
         }
     };
-    services.metrics.api_request(label, answer.status().as_u16());
+    let status = answer.status().as_u16();
+    services.metrics.api_request(label, status);
+    if let Some(within) = within {
+        debug!(method = label.as_str(), status, trace = %within.trace, "a call was answered");
+    }
+    if let Some(begun) = begun {
+        let facts = vec![
+            ("http.request.method", Fact::text("POST")),
+            ("url.path", Fact::text(&format_args!("/api/{}", label.as_str()))),
+            ("http.response.status_code", Fact::number(status)),
+        ];
+        let failed = (status >= 500).then(|| Failure::new(ErrorCode::Unavailable, "the call failed"));
+        let ended = services.clock.unix();
+        services.spans.end(begun, (Kind::Server, label.as_str()), ended, facts, failed.as_ref());
+    }
     answer
+}
+
+/// The trace that a request belongs to, where its caller says so.
+fn traceparent(headers: &HeaderMap) -> Option<TraceContext> {
+    TraceContext::parse(headers.get("traceparent")?.to_str().ok()?)
 }
 
 /// What the caller may do.
@@ -98,6 +130,7 @@ fn label(method: &str) -> ApiMethod {
         "batch" => ApiMethod::Batch,
         "ingest" => ApiMethod::Ingest,
         "log" => ApiMethod::Log,
+        "trace" => ApiMethod::Trace,
         _ => ApiMethod::Other,
     }
 }
@@ -106,6 +139,7 @@ async fn call(
     peer: IpAddr,
     method: &str,
     request: Request<Incoming>,
+    within: Option<TraceContext>,
     services: &Services,
 ) -> Result<Vec<u8>, Failure> {
     let settings = services.settings();
@@ -116,7 +150,7 @@ async fn call(
         return log::answer(&body);
     }
     let (calls, shape) = native::api::decode_all(method, &body)?;
-    let answers = perform_all(calls, shape.is_ordered(), &rights, &settings.policy, services).await;
+    let answers = perform_all(calls, shape.is_ordered(), &rights, (&settings.policy, within), services).await;
     native::api::encode_all(shape, answers)
 }
 
@@ -125,14 +159,14 @@ async fn perform_all(
     calls: Vec<Result<ApiCall, Failure>>,
     is_ordered: bool,
     rights: &Rights,
-    policy: &Policy,
+    (policy, within): (&Policy, Option<TraceContext>),
     services: &Services,
 ) -> Vec<Result<ApiReply, Failure>> {
     stream::iter(calls)
         .map(|call| async {
             let call = call?;
             rights.check(&call)?;
-            perform(call, policy, services).await.map(|mut reply| {
+            perform_within(within, call, policy, services).await.map(|mut reply| {
                 rights.redact(&mut reply);
                 reply
             })
@@ -170,6 +204,16 @@ pub(crate) async fn perform(
     policy: &Policy,
     services: &Services,
 ) -> Result<ApiReply, Failure> {
+    perform_within(None, call, policy, services).await
+}
+
+/// The same, as part of a trace.
+async fn perform_within(
+    within: Option<TraceContext>,
+    call: ApiCall,
+    policy: &Policy,
+    services: &Services,
+) -> Result<ApiReply, Failure> {
     match call {
         ApiCall::Publish { channel, payload, key, exclude } => {
             let retention = policy.rules.rule(&channel)?.check(&payload, key.as_ref())?;
@@ -181,12 +225,11 @@ pub(crate) async fn perform(
                 received: services.clock.unix(),
                 retention,
                 key,
+                trace: within.map(Box::new),
             };
             policy.limits.check(&draft)?;
-            match services.hub.publish(draft).await {
-                Ok(position) => Ok(ApiReply::Published { channel, position }),
-                Err(error) => Err(broker_failure(&error)),
-            }
+            let position = trace::publish(services, draft, By::Api).await?;
+            Ok(ApiReply::Published { channel, position })
         }
         ApiCall::History { channel, since, limit, reverse } => {
             policy.rules.rule(&channel)?.keeps_history()?;

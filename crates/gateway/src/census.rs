@@ -34,10 +34,11 @@ use tracing::{debug, warn};
 use crate::errands::{self, Waiting};
 use crate::node::Services;
 use crate::orders;
+use crate::trace::{self, Wish};
 
 mod examination;
 
-pub(crate) use examination::Part;
+pub(crate) use examination::{Part, name as transport};
 use examination::{Question, examine, slowest_first};
 
 /// How often a node says that it is alive.
@@ -65,6 +66,10 @@ enum Call {
     Gone { life: u64 },
     /// Those of these lives are to answer the node `from`.
     Asked { id: u64, from: Box<str>, lives: Vec<u64>, question: Question },
+    /// Somebody looks on.
+    LookOn(Wish),
+    /// No longer.
+    LookAway { id: u64 },
 }
 
 /// A node that has been heard.
@@ -344,6 +349,29 @@ fn spelt(told: &impl Serialize) -> Payload {
     Payload::parse(&line).expect("it was just written")
 }
 
+/// The names of the nodes that are alive, this one among them.
+pub(crate) fn names(services: &Services) -> Vec<Box<str>> {
+    let mut names: Vec<_> = services.census.alive().into_keys().map(|(name, _)| name).collect();
+    names.push(services.settings().policy.node.clone());
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+/// Has every node look on, for a while.
+pub(crate) async fn look_on(services: &Services, wish: Wish) {
+    if let Err(error) = say(services, &Call::LookOn(wish)).await {
+        debug!(%error, "the other nodes cannot be asked to look on");
+    }
+}
+
+/// Has them look away.
+pub(crate) async fn look_away(services: &Services, id: u64) {
+    if let Err(error) = say(services, &Call::LookAway { id }).await {
+        debug!(%error, "the other nodes will look away by themselves");
+    }
+}
+
 /// Tells the others that this node goes, so that nobody waits for its answer.
 pub(crate) async fn leave(services: &Services) {
     if let Err(error) = say(services, &Call::Gone { life: services.census.life }).await {
@@ -418,6 +446,8 @@ fn take(services: &Arc<Services>, call: Call, answering: &Arc<Semaphore>) {
             });
         }
         Call::Asked { .. } => {}
+        Call::LookOn(wish) => trace::begin(services, wish),
+        Call::LookAway { id } => trace::end(services, id),
     }
 }
 

@@ -23,6 +23,7 @@ mod serve;
 mod subscribe;
 mod token;
 mod top;
+mod trace;
 
 use serve::Extra;
 
@@ -103,6 +104,8 @@ enum Command {
     Top(top::Watch),
     /// Say how much a node logs, or have it log more or less for a while.
     LogLevel(log_level::Wish),
+    /// Look on while one channel, or one user, is served by the whole cluster.
+    Trace(trace::Wish),
     /// Put a node or a cluster under a load, and say how late and how complete what it delivers is.
     Bench(bench::Load),
     /// Print the SQL that makes the tables of a consumer of PostgreSQL.
@@ -165,6 +168,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         Command::Channels(wanted) => connections::run_channels(wanted, json),
         Command::Top(watch) => top::run(watch, json),
         Command::LogLevel(wish) => log_level::run(wish, json),
+        Command::Trace(wish) => trace::run(wish, json),
         Command::Bench(load) => bench::run(load, json),
         Command::OutboxSql { table } if json => {
             answer(&json!({"table": table, "sql": consumers::schema(table)}))

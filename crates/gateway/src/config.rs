@@ -40,6 +40,7 @@ mod secret;
 mod source;
 mod suggest;
 mod tokens;
+mod tracing;
 mod typed;
 
 #[cfg(test)]
@@ -64,6 +65,7 @@ pub use reload::{Changes, Loaded};
 pub use secret::Secret;
 pub use source::{File, Flag, Source};
 pub use tokens::{Issuer, Jwt, KeyFetching};
+pub use tracing::Tracing;
 pub use typed::{
     Api, Auth, Caller, Centrifugo, Compression, Config, Console, DryRun, Heartbeat, History, Limits, Listen,
     Log, Namespace, Node, Numbers, Origin, Pace, Presence, Proxy, PusherApp, PusherHook, PusherWebhooks,

@@ -25,8 +25,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use fanfare_fanout::{Order, Outbox};
-use fanfare_metrics::{Carrier, Enforcement, Limit, Metrics};
+use fanfare_fanout::{Order, Outbox, taken};
+use fanfare_metrics::{Carrier, Enforcement, Limit, Metrics, Recovery};
 use fanfare_protocol::command::{Decoded, Rejection};
 use fanfare_protocol::dialect::Incoming;
 use fanfare_protocol::grant::{Grant, Visitor};
@@ -44,6 +44,7 @@ use crate::auth::Standing;
 use crate::clock::Clock;
 use crate::hooks::{Caller, Renewal};
 use crate::node::Services;
+use crate::trace;
 use crate::transport::websocket::{Agreed, Read, WebSocket};
 use crate::transport::{ByteStream, Transport};
 
@@ -60,7 +61,7 @@ mod wheel;
 pub(crate) use asking::agreed;
 pub(crate) use effects::{count, failure as broker_failure};
 pub(crate) use facts::exceeded;
-pub(crate) use roster::{Entry, Line, Origin, Roster};
+pub(crate) use roster::{Entry, Line, Origin, Roster, measure};
 pub(crate) use speakers::{Speaker, Speakers};
 pub(crate) use streaming::{Listening, Streaming};
 pub(crate) use talking::{Talking, Talks};
@@ -196,7 +197,10 @@ impl<T: Transport> Connection<T> {
                 self.services.metrics.limit_exceeded(Limit::QueueBytes, Enforcement::Refused);
                 self.take(Input::Overflowed);
             }
-            Order::Lost { channel } => self.take(Input::Lost { channel }),
+            Order::Lost { channel } => {
+                self.services.metrics.recovery(Recovery::Gap);
+                self.take(Input::Lost { channel });
+            }
             Order::Dismiss { reason } => self.take(Input::Dismissed(reason)),
             Order::Enlist { channel, start, pass } => self.take(Input::Enlisted { channel, start, pass }),
             Order::Expel { channel } => self.take(Input::Expelled { channel }),
@@ -225,6 +229,9 @@ impl<T: Transport> Connection<T> {
         if let Some(grant) = grant {
             let now = clock.unix();
             roster.know(&self.outbox, grant, now);
+            if let Some(user) = grant.user.as_ref().filter(|_| self.services.hub.tap().is_on()) {
+                self.services.tracer.know(self.outbox.id(), user);
+            }
             // An order that came since the token was judged did not find us there.
             if revoked.standing(grant, now.0 / 1_000_000) == Standing::Revoked {
                 self.outbox.order(Order::Dismiss { reason: CloseReason::Unauthorized });
@@ -282,7 +289,7 @@ impl<T: Transport> Connection<T> {
                 metrics.written_saved(written.saved as u64);
             }
             if let Some(received) = written.oldest {
-                metrics.publish_to_write(clock.unix().since(received));
+                taken(metrics, 1, received, clock.unix());
             }
         }
     }
@@ -428,9 +435,21 @@ impl<S: ByteStream> Connection<WebSocket<S>> {
     }
 }
 
+impl<T> Connection<T> {
+    /// Who it is, where that is known.
+    fn user(&self) -> Option<&UserId> {
+        self.session.grant().and_then(|grant| grant.user.as_ref())
+    }
+}
+
 impl<T> Drop for Connection<T> {
     fn drop(&mut self) {
         let Services { hub, desk, metrics, roster, events, .. } = &*self.services;
+        if hub.tap().is_on() {
+            let channels: Vec<_> = self.session.channels().collect();
+            let (user, code) = (self.user(), self.session.outcome());
+            trace::disconnected(&self.services, &self.outbox, user, &channels, code);
+        }
         for channel in self.session.channels() {
             hub.unsubscribe(channel, &self.outbox);
             desk.leave(channel, self.session.id());
@@ -450,7 +469,7 @@ impl<T> Drop for Connection<T> {
         }
         roster.leave(&self.outbox);
         let outcome = self.session.outcome();
-        let user = self.session.grant().and_then(|grant| grant.user.as_ref()).map(UserId::as_str);
+        let user = self.user().map(UserId::as_str);
         debug!(session = %self.session.id(), user, code = outcome, "connection ended");
         if outcome == CloseReason::HeartbeatTimeout.number() {
             metrics.heartbeat_timed_out();

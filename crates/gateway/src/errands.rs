@@ -38,6 +38,7 @@ use crate::connection::broker_failure;
 use crate::http;
 use crate::node::Services;
 use crate::orders;
+use crate::trace::Lines;
 use crate::transport::posted::Message;
 
 mod waiting;
@@ -70,6 +71,8 @@ enum Word {
     Probe { number: u64 },
     /// What the node of this life has to say to a question of the census.
     Part { id: u64, life: u64, part: Part },
+    /// What the node of this name has seen of a trace.
+    Seen { id: u64, node: Box<str>, lines: Vec<Box<RawValue>> },
 }
 
 /// The errands that this node waits for.
@@ -192,6 +195,13 @@ pub(crate) async fn told(services: &Services, from: &str, id: u64, life: u64, pa
     }
 }
 
+/// Sends the node that looks on what this one has seen.
+pub(crate) async fn traced(services: &Services, to: &str, id: u64, (node, lines): Lines) {
+    if let Err(error) = send(services, to, &Word::Seen { id, node, lines }).await {
+        debug!(%error, "what was seen could not be told");
+    }
+}
+
 /// Sends word to this node itself.
 pub(crate) async fn probe(services: &Services, number: u64) {
     let node = services.settings().policy.node.clone();
@@ -226,6 +236,7 @@ async fn listen(ear: &Ear, services: &Arc<Services>) {
             match orders::read(&event) {
                 Some(Word::Answer { id, event }) => services.errands.answered(id, event),
                 Some(Word::Probe { number }) => services.readiness.heard(number),
+                Some(Word::Seen { id, node, lines }) => services.tracer.told(id, (node, lines)),
                 Some(Word::Part { id, life, part }) => services.census.answered(id, life, part),
                 Some(Word::Ask { id, from, ticket, client, command }) => {
                     let Some(ticket) = Ticket::parse(&ticket) else { continue };

@@ -25,18 +25,20 @@ use std::time::Duration;
 use ::http::header::CONTENT_TYPE;
 use ::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use bytes::Bytes;
-use fanfare_metrics::{Hook, HookOutcome, Metrics, Purpose};
+use fanfare_metrics::{Hook, HookOutcome, Purpose};
 use fanfare_protocol::error::{ErrorCode, Failure};
 use fanfare_protocol::grant::{Grant, Visitor};
 use fanfare_protocol::hook::{self, Client, Instead, Question, Unreadable, Word};
 use fanfare_protocol::publication::Payload;
 use fanfare_protocol::{Channel, SessionId};
 use ring::hmac;
+use tokio::time::Instant;
 use tracing::debug;
 
 use crate::config::{self, Config, OnFailure};
 use crate::node::Services;
 use crate::outgoing::{Dialer, Outgoing, OutgoingError, Policy};
+use crate::trace;
 
 mod renewals;
 
@@ -313,20 +315,25 @@ impl Hooks {
         };
         let body = question.encode(&client, services.clock.unix());
         let headers = about.caller.map(|caller| caller.headers.clone()).unwrap_or_default();
-        self.post(hook, way, headers, body, services, read).await
+        let channel = match question {
+            Question::Subscribe { channel } | Question::Publish { channel, .. } => Some(channel),
+            Question::Connect { .. } | Question::Call { .. } | Question::Tell { .. } => None,
+        };
+        self.post((hook, about, channel), way, headers, body, services, read).await
     }
 
     /// Sends a question, and makes of what comes back, if anything does, what it means.
     async fn post<A>(
         &self,
-        hook: Hook,
+        (hook, about, channel): (Hook, About<'_>, Option<&Channel>),
         way: Option<&Arc<Way>>,
         mut headers: HeaderMap,
         body: Vec<u8>,
         services: &Services,
         read: impl FnOnce(&[u8]) -> Word<A>,
     ) -> Result<A, No> {
-        let mut counted = Counted { hook, outcome: HookOutcome::Abandoned, metrics: &services.metrics };
+        let (outcome, asked) = (HookOutcome::Abandoned, Instant::now());
+        let mut counted = Counted { hook, outcome, about, channel, asked, services };
         let Some(way) = way else {
             counted.outcome = HookOutcome::NotAsked;
             return Err(No::Failed(unanswered(RETRY_AFTER)));
@@ -415,12 +422,21 @@ impl Way {
 struct Counted<'a> {
     hook: Hook,
     outcome: HookOutcome,
-    metrics: &'a Metrics,
+    about: About<'a>,
+    channel: Option<&'a Channel>,
+    asked: Instant,
+    services: &'a Services,
 }
 
 impl Drop for Counted<'_> {
     fn drop(&mut self) {
-        self.metrics.hook_ended(self.hook, self.outcome);
+        let Self { hook, outcome, about, channel, asked, services } = self;
+        services.metrics.hook_ended(*hook, *outcome);
+        if services.hub.tap().is_on() {
+            let user = about.grant.and_then(|grant| grant.user.as_ref());
+            let words = (hook.as_str(), outcome.as_str());
+            trace::asked(services, words, about.session, user, *channel, asked.elapsed());
+        }
     }
 }
 

@@ -26,6 +26,7 @@ use crate::admission::{Drawn, NoRoom, Place};
 use crate::connection::{Membership, Streaming, Talking};
 use crate::node::Services;
 use crate::proxy::Unreadable;
+use crate::trace::Tail;
 use crate::transport::lines::Form;
 use crate::{admin, api};
 
@@ -43,6 +44,8 @@ pub(crate) use centrifugo::{names, offer};
 use handshake::Purpose;
 pub(crate) use publish::{say, taken};
 pub(crate) use pusher::{counting, destinations, is_counted, realms};
+pub(crate) use query::pairs as parameters;
+pub(crate) use streams::head as stream_head;
 
 /// What every route answers with.
 pub(crate) type Answer = Response<Body>;
@@ -56,6 +59,8 @@ pub(crate) enum Body {
     Stream(Box<Streaming>),
     /// One whose client also speaks.
     Talk(Box<Talking>),
+    /// What is seen of what is looked at.
+    Trace(Box<Tail>),
 }
 
 impl From<Bytes> for Body {
@@ -76,20 +81,21 @@ impl hyper::body::Body for Body {
             Self::Whole(body) => Pin::new(body).poll_frame(cx),
             Self::Stream(body) => Pin::new(body).poll_frame(cx),
             Self::Talk(body) => Pin::new(body).poll_frame(cx),
+            Self::Trace(body) => body.poll_frame(cx).map(|frame| frame.map(Ok)),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Whole(body) => body.is_end_stream(),
-            Self::Stream(_) | Self::Talk(_) => false,
+            Self::Stream(_) | Self::Talk(_) | Self::Trace(_) => false,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Whole(body) => body.size_hint(),
-            Self::Stream(_) | Self::Talk(_) => SizeHint::default(),
+            Self::Stream(_) | Self::Talk(_) | Self::Trace(_) => SizeHint::default(),
         }
     }
 }

@@ -25,6 +25,8 @@ mod orders;
 pub mod outgoing;
 mod proxy;
 mod readiness;
+mod spans;
 mod tls;
+mod trace;
 mod transport;
 mod users;

@@ -12,10 +12,15 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::reload;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, reload};
 
 use crate::config::{Log, LogFormat};
+
+mod rate;
+
+use rate::Rate;
 
 /// How often it is looked whether a level has lasted for as long as it was asked for.
 const LOOK: Duration = Duration::from_secs(1);
@@ -56,22 +61,15 @@ pub(crate) enum Unchanged {
 pub(crate) fn start(log: &Log) -> anyhow::Result<()> {
     let colours = std::io::stderr().is_terminal();
     let filter = read(&log.level).with_context(|| format!("log.level = {:?}", log.level))?;
-    let builder =
-        tracing_subscriber::fmt().with_ansi(colours).with_writer(std::io::stderr).with_env_filter(filter);
-    let exchange: Box<dyn Fn(_) -> _ + Send + Sync> = match log.format {
-        LogFormat::Json => {
-            let builder = builder.json().flatten_event(true).with_filter_reloading();
-            let handle = builder.reload_handle();
-            builder.init();
-            Box::new(move |filter| handle.reload(filter))
-        }
-        LogFormat::Text => {
-            let builder = builder.with_filter_reloading();
-            let handle = builder.reload_handle();
-            builder.init();
-            Box::new(move |filter| handle.reload(filter))
-        }
-    };
+    let (filter, handle) = reload::Layer::new(filter);
+    let text = tracing_subscriber::fmt::layer().with_ansi(colours).with_writer(std::io::stderr);
+    let rate = Rate::new(log.lines_per_second);
+    let all = tracing_subscriber::registry().with(filter);
+    match log.format {
+        LogFormat::Json => all.with(text.json().flatten_event(true)).with(rate).init(),
+        LogFormat::Text => all.with(text).with(rate).init(),
+    }
+    let exchange: Box<dyn Fn(_) -> _ + Send + Sync> = Box::new(move |filter| handle.reload(filter));
     let levels = Mutex::new(Levels { configured: log.level.clone(), passing: None });
     let _ = LOG.set(Filter { exchange, levels }); // It is started once, or `init` would have failed.
     Ok(())

@@ -34,7 +34,7 @@ use crate::auth::{Means, Revoked};
 use crate::census::{self, Census};
 use crate::clock::Clock;
 use crate::config::{self, BrokerKind, Config};
-use crate::connection::{Roster, Speakers, Talks, Wheel};
+use crate::connection::{self, Roster, Speakers, Talks, Wheel};
 use crate::consumers::{self, Consumers};
 use crate::errands::{self, Errands};
 use crate::events::{self, Events};
@@ -44,6 +44,8 @@ use crate::logging;
 use crate::orders::{self, Bids};
 use crate::outgoing::Dialer;
 use crate::readiness::{self, Readiness};
+use crate::spans::{self, Spans};
+use crate::trace::{self, Tracer};
 use crate::users;
 
 mod certificates;
@@ -97,6 +99,12 @@ pub(crate) struct Services {
     pub(crate) revoked: Revoked,
     pub(crate) admission: Admission,
     pub(crate) readiness: Readiness,
+    /// Who looks on.
+    pub(crate) tracer: Arc<Tracer>,
+    /// What a collector of OpenTelemetry is told.
+    pub(crate) spans: Arc<Spans>,
+    /// The listeners stop.
+    pub(crate) stopping: CancellationToken,
     /// For requests of the node's own.
     pub(crate) dialer: Dialer,
     /// How what is fetched for publication is.
@@ -207,6 +215,9 @@ impl Node {
         tasks.spawn(errands::follow(services.clone(), stop.clone()));
         tasks.spawn(orders::follow_bids(services.clone(), stop.clone()));
         tasks.spawn(census::share(services.clone(), stop.clone()));
+        tasks.spawn(connection::measure(services.clone(), stop.clone()));
+        tasks.spawn(spans::share(services.clone(), stop.clone()));
+        tasks.spawn(trace::share(services.clone(), stop.clone()));
         tasks.spawn(readiness::watch(services.clone(), stop.clone()));
         tasks.spawn(logging::watch(stop.clone()));
         // Without what was revoked no token is taken, and a ticket that was given before this node hears others is worth little;
@@ -256,8 +267,10 @@ impl Node {
             new.policy = before.policy.clone();
         }
         certificates::announce(&new, Some(&before), metrics, clock);
+        metrics.namespaces(config.namespaces.keys().map(String::as_str));
         metrics.connections_limit(new.limits.connections.get());
         *settings.write() = Arc::new(new);
+        self.services.spans.configure(config, dialer, self.services.hub.tap());
         self.tell(config);
         if is_known {
             return;
@@ -356,10 +369,15 @@ fn services(
         HubOptions { broker_timeout, check_interval: CHECK_INTERVAL, now: Clock::wall },
     );
     desk.look_around(&hub, &tasks);
+    let spans = Arc::new(Spans::new(metrics.clone()));
+    let tracer = Arc::new(Tracer::new(&config.node.name, clock, spans.clone()));
+    hub.tap().show(tracer.clone());
     let dialer = Dialer::new(&config.authorities, tasks.clone(), metrics.clone());
+    spans.configure(config, &dialer, hub.tap());
     let means = Means { dialer: &dialer, tasks: &tasks, metrics: &metrics, stop };
     let settings = Settings::of(config, None, &means);
     certificates::announce(&settings, None, &metrics, &clock);
+    metrics.namespaces(config.namespaces.keys().map(String::as_str));
     metrics.connections_limit(config.limits.connections.get());
     Services {
         settings: RwLock::new(Arc::new(settings)),
@@ -381,6 +399,9 @@ fn services(
         revoked: Revoked::default(),
         admission: Admission::default(),
         readiness: Readiness::default(),
+        tracer,
+        spans,
+        stopping: stop.clone(),
         echo: config.echo,
         internal: OnceLock::new(),
         tasks,

@@ -9,6 +9,9 @@ use tokio::io::AsyncReadExt;
 use tokio::process::Command;
 use tokio::time::{Duration, timeout};
 
+#[path = "watching/tracing.rs"]
+mod tracing;
+
 const PROGRAM: &str = env!("CARGO_BIN_EXE_fanfare");
 
 async fn run(arguments: &[&str]) -> Output {

@@ -98,6 +98,17 @@ impl Catalog {
         By::new(|values| family.with_label_values(values))
     }
 
+    /// A family whose only label is a namespace, of which the operator makes as many as he likes.
+    pub(crate) fn of_namespaces<V: Collector + Clone + 'static>(
+        &mut self,
+        fact: Fact,
+        make: impl FnOnce(Opts, &[&str]) -> prometheus::Result<V>,
+    ) -> V {
+        let family = make(Opts::new(fact.name, fact.help), &["namespace"]).expect("declared names are valid");
+        let kind = if fact.name.ends_with("_total") { "counter" } else { "gauge" };
+        self.declare(fact, kind, &[("namespace", &[])], family)
+    }
+
     /// A counter that is read from elsewhere.
     pub(crate) fn counter_of(&mut self, fact: Fact, read: impl Fn() -> u64 + Send + Sync + 'static) {
         self.read_out(fact, "counter", MetricType::COUNTER, move |metric| {

@@ -8,6 +8,7 @@ use prometheus::proto::MetricType;
 
 use crate::Metrics;
 use crate::catalog::Declaration;
+use crate::namespaces::NAMESPACES_MAX;
 
 const HEAD: &str = "\
 # Metrics
@@ -47,8 +48,11 @@ fn row(text: &mut String, Declaration { fact, kind, columns }: &Declaration) {
         .iter()
         .map(|(name, values)| {
             // The version changes with each release; the page does not.
-            let values =
-                if *name == "version" { "the release".into() } else { format!("`{}`", values.join("` `")) };
+            let values = match *name {
+                "version" => "the release".into(),
+                "namespace" => format!("the first {NAMESPACES_MAX} that are configured, and `other`"),
+                _ => format!("`{}`", values.join("` `")),
+            };
             format!("`{name}`: {values}")
         })
         .collect();

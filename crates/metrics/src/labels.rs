@@ -368,6 +368,8 @@ label! {
         Ingest = "ingest",
         /// `POST /api/log`.
         Log = "log",
+        /// Looking on while a channel or a user is served.
+        Trace = "trace",
         /// A path under `/api/` that does not exist.
         Other = "other",
     }
@@ -407,7 +409,7 @@ macro_rules! spelt {
     )+};
 }
 
-spelt! { Refusal Command BrokerCall ApiMethod Listener }
+spelt! { Refusal Command BrokerCall ApiMethod Listener Hook HookOutcome }
 
 /// Declares a label whose values are numbers and `other`, and the way from a number to its variant.
 macro_rules! code_label {
@@ -500,6 +502,74 @@ mod tests {
 }
 
 label! {
+    /// A part of a publication's way.
+    pub enum Stage as "stage" {
+        /// From the gateway's receiving it to the broker's accepting it, where both are this node's.
+        Accepted = "accepted",
+        /// From the gateway's receiving it to this node's hearing it, where it is this node's.
+        Heard = "heard",
+        /// From this node's hearing it to a subscriber's socket taking it.
+        Written = "written",
+    }
+}
+
+label! {
+    /// What came of a client's coming back for what it had missed.
+    pub enum Recovery as "outcome" {
+        /// All of it follows.
+        Recovered = "recovered",
+        /// Some of it is gone: the client was told.
+        Lost = "lost",
+        /// A subscriber that was live was told that its place is lost.
+        Gap = "gap",
+    }
+}
+
+label! {
+    /// How much waits for a connection.
+    pub enum Queue as "messages" {
+        /// Nothing.
+        Empty = "0",
+        /// A few.
+        Few = "1-9",
+        /// More.
+        Tens = "10-99",
+        /// Many.
+        Hundreds = "100-999",
+        /// More than that.
+        Thousands = "1000+",
+    }
+}
+
+label! {
+    /// How many bytes wait for a connection.
+    pub enum QueueBytes as "bytes" {
+        /// None.
+        Empty = "0",
+        /// Less than 1 KiB.
+        Bytes = "<1KiB",
+        /// Less than 16 KiB.
+        Little = "<16KiB",
+        /// Less than 256 KiB.
+        Some = "<256KiB",
+        /// More than that.
+        Much = "256KiB+",
+    }
+}
+
+label! {
+    /// What became of spans.
+    pub enum SpanOutcome as "outcome" {
+        /// A collector has them.
+        Exported = "exported",
+        /// There was no room for them.
+        Dropped = "dropped",
+        /// No collector has taken them.
+        Failed = "failed",
+    }
+}
+
+label! {
     /// What the node asks of somebody else's server.
     pub enum Purpose as "purpose" {
         /// The keys that tokens are held against.
@@ -508,6 +578,8 @@ label! {
         Hook = "hook",
         /// To take note of something.
         Webhook = "webhook",
+        /// To keep what was recorded.
+        Spans = "spans",
     }
 }
 

@@ -18,11 +18,13 @@ mod document;
 mod events;
 mod hooks;
 mod labels;
+mod namespaces;
 mod node;
 mod outgoing;
 mod stripes;
 mod tls;
 mod traffic;
+mod ways;
 
 use prometheus::TextEncoder;
 use prometheus::process_collector::ProcessCollector;
@@ -31,8 +33,8 @@ use crate::catalog::Catalog;
 pub use crate::document::document;
 pub use crate::labels::{
     Answered, ApiMethod, BrokerCall, Carrier, Command, Consumed, Enforcement, Errand, EventOutcome, Hook,
-    HookOutcome, HttpVersion, Limit, Listener, Outcome, Purpose, Refusal, Sacrifice, Source, TlsHandshake,
-    TokenRefusal,
+    HookOutcome, HttpVersion, Limit, Listener, Outcome, Purpose, Queue, QueueBytes, Recovery, Refusal,
+    Sacrifice, Source, SpanOutcome, Stage, TlsHandshake, TokenRefusal,
 };
 pub use crate::traffic::Latencies;
 
@@ -52,6 +54,8 @@ pub struct Metrics {
     hooks: hooks::Hooks,
     events: events::Events,
     consumers: consumers::Consumers,
+    namespaces: namespaces::Namespaces,
+    ways: ways::Ways,
     catalog: Catalog,
 }
 
@@ -69,12 +73,28 @@ impl Metrics {
         let hooks = hooks::Hooks::declare(&mut catalog);
         let events = events::Events::declare(&mut catalog);
         let consumers = consumers::Consumers::declare(&mut catalog);
+        let namespaces = namespaces::Namespaces::declare(&mut catalog);
+        let ways = ways::Ways::declare(&mut catalog);
         let node = node::Node::declare(&mut catalog);
         catalog
             .registry
             .register(Box::new(ProcessCollector::for_self()))
             .expect("process metrics have a prefix of their own");
-        Self { connections, traffic, broker, tls, auth, node, outgoing, hooks, events, consumers, catalog }
+        Self {
+            connections,
+            traffic,
+            broker,
+            tls,
+            auth,
+            node,
+            outgoing,
+            hooks,
+            events,
+            consumers,
+            namespaces,
+            ways,
+            catalog,
+        }
     }
 
     /// Every metric in Prometheus' text format 0.0.4, sorted by name.

@@ -8,7 +8,7 @@ use prometheus::{Gauge, IntCounter, IntGauge};
 
 use crate::Metrics;
 use crate::catalog::{By, Catalog, fact};
-use crate::labels::{ApiMethod, Errand, Label, StatusClass};
+use crate::labels::{ApiMethod, Errand, Label, SpanOutcome, StatusClass};
 
 /// The version that every crate of the workspace shares.
 #[derive(Clone, Copy, Debug)]
@@ -29,8 +29,12 @@ impl Label for Version {
 pub(crate) struct Node {
     api: By<(ApiMethod, StatusClass), IntCounter>,
     errands: By<Errand, IntCounter>,
+    traces: IntGauge,
+    trace_left_out: IntCounter,
+    spans: By<SpanOutcome, IntCounter>,
     panics: IntCounter,
     draining: IntGauge,
+    drain_left: IntGauge,
     ready: IntGauge,
     lag: Gauge,
     stall: Gauge,
@@ -60,12 +64,31 @@ impl Node {
                 )
                 .query("sum(rate(fanfare_errands_total[5m])) by (outcome)"),
             ),
+            traces: catalog.gauge(
+                fact("fanfare_traces", "Traces of a channel or a user that this node takes part in.")
+                    .query("max(fanfare_traces)"),
+            ),
+            trace_left_out: catalog.counter(
+                fact(
+                    "fanfare_trace_events_left_out_total",
+                    "Events that those who looked on were not told, since they were over the rate of a trace.",
+                )
+                .query("sum(rate(fanfare_trace_events_left_out_total[5m]))"),
+            ),
+            spans: catalog.counters(
+                fact("fanfare_spans_total", "Spans for a collector of OpenTelemetry, by what became of them.")
+                    .query("sum(rate(fanfare_spans_total{outcome!=\"exported\"}[5m])) by (outcome)"),
+            ),
             panics: catalog.counter(
                 fact("fanfare_panics_total", "Panics: each ended one connection and is a bug of ours.")
                     .query("increase(fanfare_panics_total[1h]) > 0"),
             ),
             draining: catalog
                 .gauge(fact("fanfare_draining", "1 from the moment the node was told to stop, 0 before.")),
+            drain_left: catalog.gauge(
+                fact("fanfare_drain_untold", "Connections that a node which drains has not told yet to go; 0 before.")
+                    .query("sum(fanfare_drain_untold) by (instance)"),
+            ),
             ready: catalog.gauge(
                 fact("fanfare_ready", "1 while the node wants new clients: what `/ready` says.")
                     .query("count(fanfare_ready == 0)"),
@@ -93,6 +116,21 @@ impl Metrics {
     /// A post was handed on to the node of its ticket.
     pub fn errand(&self, outcome: Errand) {
         self.node.errands.of(outcome).inc();
+    }
+
+    /// So many traces are looked at.
+    pub fn traces(&self, count: usize) {
+        self.node.traces.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// So many events are not told.
+    pub fn trace_left_out(&self, count: u64) {
+        self.node.trace_left_out.inc_by(count);
+    }
+
+    /// So many spans have come to their end.
+    pub fn spans_ended(&self, outcome: SpanOutcome, count: usize) {
+        self.node.spans.of(outcome).inc_by(count as u64);
     }
 
     /// A request of a backend was answered with this HTTP status.
@@ -123,6 +161,11 @@ impl Metrics {
         self.node.ready.set(is_ready.into());
         self.node.lag.set(lag.as_secs_f64());
         self.node.stall.set(stall.as_secs_f64());
+    }
+
+    /// So many connections are still to be told to go.
+    pub fn drain_untold(&self, connections: usize) {
+        self.node.drain_left.set(i64::try_from(connections).unwrap_or(i64::MAX));
     }
 
     /// Whether the node is letting go of its clients.

@@ -51,6 +51,7 @@ pub(crate) fn draft(bytes: usize, retention: Option<Retention>) -> Draft {
         received: UnixMicros(1_700_000_000_000_000),
         retention,
         key: None,
+        trace: None,
     }
 }
 

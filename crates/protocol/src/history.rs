@@ -109,6 +109,7 @@ mod tests {
             received: UnixMicros(offset),
             retention: None,
             key: None,
+            trace: None,
         };
         let epoch = if offset <= 6 { OLD } else { NEW };
         Arc::new(Publication::new(draft, Some(Position { epoch, offset: Offset(offset) })))

@@ -30,6 +30,7 @@ pub mod server_api;
 pub mod session;
 pub mod tags;
 pub mod time;
+pub mod trace;
 pub mod websocket;
 
 pub use channel::Channel;

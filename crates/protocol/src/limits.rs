@@ -135,7 +135,16 @@ mod tests {
 
     fn draft(payload: Payload, sender: Option<Box<Sender>>) -> Draft {
         let channel = Channel::parse(&"\"".repeat(255)).unwrap();
-        Draft { channel, payload, sender, exclude: None, received: UnixMicros(0), retention: None, key: None }
+        Draft {
+            channel,
+            payload,
+            sender,
+            exclude: None,
+            received: UnixMicros(0),
+            retention: None,
+            key: None,
+            trace: None,
+        }
     }
 
     /// The worst there is in either format: empty bins, empty exts, long numbers in few characters, and a user to escape.

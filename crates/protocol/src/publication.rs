@@ -15,6 +15,7 @@ use crate::id::{SessionId, UserId};
 use crate::msgpack::{self, Malformed};
 use crate::tags::Tags;
 use crate::time::UnixMicros;
+use crate::trace::TraceContext;
 use crate::websocket::deflate::WINDOWS;
 use crate::websocket::{Frame, Shape};
 
@@ -313,6 +314,8 @@ pub struct Draft {
     /// The same key on the same channel is placed once: a repetition is answered with the first one's position. Takes
     /// retention; without it there is nowhere to remember the key.
     pub key: Option<IdempotencyKey>,
+    /// The trace that it belongs to, where anybody follows one.
+    pub trace: Option<Box<TraceContext>>,
 }
 
 impl Draft {
@@ -420,9 +423,16 @@ pub struct Publication {
     others: OnceLock<Box<Others>>,
 }
 
-/// The frames of a publication but for the first that was needed.
+/// Whether the way of what was received at this moment is measured part by part: every node picks the same, a sixteenth of all.
+pub const fn is_sampled(received: UnixMicros) -> bool {
+    received.0.is_multiple_of(16)
+}
+
+/// The frames of a publication but for the first that was needed, and what else few have.
 #[derive(Debug, Default)]
 struct Others {
+    /// The trace that it belongs to, where anybody follows one.
+    trace: Option<Box<TraceContext>>,
     encoded: [OnceLock<Frame>; ENCODINGS],
     replayed: Sparse<Frame, ENCODINGS>,
     deflated: Deflated,
@@ -481,11 +491,20 @@ impl Publication {
         Some((sender.user.as_ref()?, sender.profile.as_ref()))
     }
 
+    /// The trace that it belongs to, where anybody follows one.
+    #[inline]
+    pub fn trace(&self) -> Option<&TraceContext> {
+        self.others.get()?.trace.as_deref()
+    }
+
     /// A draft that has found its place.
     pub fn new(draft: Draft, position: Option<Position>) -> Self {
-        let Draft { channel, payload, sender, exclude, received, retention: _, key: _ } = draft;
-        let (first, others) = Default::default();
-        Self { channel, payload, sender, exclude, received, position, first, others }
+        let Draft { channel, payload, sender, exclude, received, retention: _, key: _, trace } = draft;
+        let others = match trace {
+            None => OnceLock::new(),
+            trace => OnceLock::from(Box::new(Others { trace, ..Others::default() })),
+        };
+        Self { channel, payload, sender, exclude, received, position, first: OnceLock::new(), others }
     }
 
     /// The same of one that is kept for a while: it is encoded at once, in the way that is native to its format, and what it
@@ -547,7 +566,9 @@ impl Publication {
     /// The same for subscribers of one encoding alone, whether it is live or not.
     fn spelt(&self, encoding: Encoding, frame: Frame) -> Arc<Self> {
         let Self { channel, payload, sender, exclude, received, position, .. } = self;
-        let others = Others { replayed: Sparse::of(encoding as usize, frame.clone()), ..Others::default() };
+        let trace = self.trace().copied().map(Box::new);
+        let replayed = Sparse::of(encoding as usize, frame.clone());
+        let others = Others { trace, replayed, ..Others::default() };
         Arc::new(Self {
             channel: channel.clone(),
             payload: payload.clone(),
@@ -604,6 +625,7 @@ mod tests {
             received: UnixMicros(0),
             retention: None,
             key: None,
+            trace: None,
         }
     }
 

@@ -425,7 +425,16 @@ impl Session {
                 let exclude = (!echo).then_some(self.id);
                 let sender = self.sender(&channel);
                 let retention = None;
-                let draft = Draft { channel, payload, sender, exclude, received: now.unix, retention, key };
+                let draft = Draft {
+                    channel,
+                    payload,
+                    sender,
+                    exclude,
+                    received: now.unix,
+                    retention,
+                    key,
+                    trace: None,
+                };
                 self.publish(now, id, draft, effects);
             }
             Command::History { channel, since, limit, reverse } => match self.may_read(&channel) {

@@ -148,6 +148,7 @@ pub(crate) fn draft(name: &str, number: u64) -> Draft {
         received: UnixMicros(number),
         retention: None,
         key: None,
+        trace: None,
     }
 }
 

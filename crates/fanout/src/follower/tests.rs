@@ -16,6 +16,7 @@ fn publication(epoch: Epoch, offset: u64, content: u64) -> Arc<Publication> {
         received: UnixMicros(0),
         retention: None,
         key: None,
+        trace: None,
     };
     Arc::new(Publication::new(draft, Some(Position { epoch, offset: Offset(offset) })))
 }

@@ -115,7 +115,7 @@ async fn read_on(hub: Weak<Hub>, reader: Reader) {
         hub.notice_losses(); // It may have come over a new link.
         match read {
             Ok(page) => {
-                let delivered = reader.learn(reading, page);
+                let delivered = reader.learn(reading, page, hub.registry.tap().on());
                 delivered.queued.count(&hub.metrics);
             }
             Err(error) => {

@@ -232,6 +232,7 @@ fn draft(number: usize, json: &str, exclude: Option<SessionId>) -> Draft {
         received: UnixMicros(0),
         retention: None,
         key: None,
+        trace: None,
     }
 }
 
@@ -625,7 +626,9 @@ async fn a_thousand_who_come_back_share_a_read() {
         outboxes
     };
     let first = storm("on a node that knows nothing of the channel").await;
-    first[1..].iter().for_each(|outbox| hub.unsubscribe(&channel(0), outbox));
+    for outbox in &first[1..] {
+        hub.unsubscribe(&channel(0), outbox);
+    }
     sleep(OPTIONS.check_interval * 3).await;
     storm("on a node where the channel has been quiet").await;
 }

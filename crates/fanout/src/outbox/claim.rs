@@ -8,7 +8,7 @@ use bytes::Bytes;
 use fanfare_metrics::Metrics;
 use fanfare_protocol::time::UnixMicros;
 
-use super::{Batch, Outbox, Phase, Sheaf, Socket, Wants, signed, wake};
+use super::{Batch, Outbox, Phase, Sheaf, Socket, Wants, signed, taken, wake};
 
 /// The most that is put in a row for one write. More is worth a gathered write, which is the task's.
 const ROW_BYTES: usize = 16 * 1024;
@@ -117,9 +117,11 @@ impl Claim {
         state.claimed = false;
         if state.phase != Phase::Discarded {
             state.socket = Some(socket);
-            state.left_over = left_over.map(Box::new);
+            if left_over.is_some() {
+                state.put_aside(|aside| aside.left_over = left_over);
+            }
         }
-        if !state.queue.is_empty() || state.left_over.is_some() || state.phase != Phase::Open {
+        if !state.queue.is_empty() || state.left_over().is_some() || state.phase != Phase::Open {
             wake(state, Wants::Frames);
         }
     }
@@ -129,7 +131,8 @@ impl Row {
     /// Puts a sheaf and what waits behind it in a row; false where that is nothing, or too much.
     fn fill(&mut self, sheaf: &Sheaf, outbox: &Outbox, flushed: &mut Flushed) -> bool {
         let mut state = outbox.state.lock();
-        if state.queue.is_empty() || state.queue.bytes() + sheaf.bytes().len() > ROW_BYTES {
+        let is_too_much = state.queue.bytes() + sheaf.bytes().len() > ROW_BYTES;
+        if state.queue.is_empty() || is_too_much || state.tap().is_some() {
             return false;
         }
         self.bytes.clear();
@@ -157,6 +160,7 @@ impl Row {
             bytes: whole.len(),
             oldest: (written == 0).then_some(oldest),
             saved_bytes: if written == 0 { saved_bytes } else { 0 },
+            watched: None,
         };
         batch.advance(written);
         batch
@@ -176,7 +180,7 @@ impl Flushed {
             metrics.written_saved(self.saved_bytes as u64);
         }
         if let Some(received) = self.oldest {
-            metrics.publish_to_write(now().since(received));
+            taken(metrics, 1, received, now());
         }
     }
 }

@@ -136,6 +136,11 @@ impl Queue {
         self.bytes
     }
 
+    /// The entries that wait, at most twice as many as messages do.
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     /// Whether nothing waits.
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty()
@@ -219,6 +224,11 @@ impl Queue {
         }
         self.tidy();
         Ok(losses)
+    }
+
+    /// Whether this is the last to have been queued.
+    pub(super) fn ends_with(&self, publication: &Arc<Publication>) -> bool {
+        matches!(self.entries.back(), Some(Entry::Publication(last, _)) if Arc::ptr_eq(last, publication))
     }
 
     /// Takes the first entry out.

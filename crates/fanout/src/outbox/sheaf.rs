@@ -84,6 +84,7 @@ impl Sheaf {
             bytes: self.bytes.len(),
             oldest: (written == 0).then_some(self.oldest),
             saved_bytes: if written == 0 { self.saved_bytes } else { 0 },
+            watched: None,
         };
         batch.advance(written);
         batch

@@ -10,6 +10,7 @@ use super::queue::SLOTS_AT_REST;
 use super::*;
 
 mod claims;
+mod watched;
 
 pub(super) const US: SessionId = SessionId::from_random([1; 16]);
 
@@ -30,6 +31,7 @@ pub(super) fn publication_of(channel: &str, number: usize, exclude: Option<Sessi
         received: UnixMicros(number as u64),
         retention: None,
         key: None,
+        trace: None,
     };
     Arc::new(Publication::new(draft, None))
 }

@@ -40,8 +40,9 @@ use fanfare_protocol::time::UnixMicros;
 use fanfare_protocol::{Form, Publication, SessionId};
 use tokio::time::Instant;
 
-use super::{Crowd, Filters, Gate, Link, Member, Members, Run, Subscribers, Told, apart};
-use crate::outbox::{Claim, Queued, Sheaf};
+use super::{Crowd, Filters, Gate, Link, Member, Members, Run, Subscribers, Told, apart, look_on};
+use crate::outbox::{Claim, Queued, Sheaf, taken};
+use crate::tap::Tap;
 
 /// The members that have their turn in a step: some 300 µs of writing, for which everybody else on this worker waits.
 pub(crate) const MEMBERS: usize = 32;
@@ -247,6 +248,11 @@ impl Walk {
         std::iter::repeat_with(hand).take(new).collect()
     }
 
+    /// How many there are in the crowd.
+    pub(crate) fn members(&self) -> usize {
+        self.members
+    }
+
     /// How many publications are on their way, as far as is known without a look.
     pub(crate) fn on_their_way(&self) -> usize {
         self.on_their_way
@@ -280,6 +286,8 @@ pub(crate) struct Slice {
     bytes: usize,
     /// The publications that have been all the way round: how many heard them, and how long it took.
     done: Vec<(u64, Duration)>,
+    /// Who looks on.
+    tap: Option<Arc<Tap>>,
 }
 
 /// What members have in common who are written the same.
@@ -293,11 +301,17 @@ struct Audience {
 }
 
 impl Slice {
+    /// Has somebody look on at the next step, or nobody.
+    pub(crate) fn show(&mut self, tap: Option<&Arc<Tap>>) {
+        self.tap = tap.cloned();
+    }
+
     fn take(&mut self, member: &mut Member, filters: &Filters, run: &Run<'_>, from: usize) {
         if from == run.publications.len() {
             return;
         }
         let outbox = &member.outbox;
+        look_on(self.tap.as_ref(), &run.publications[from..], outbox);
         // A conflating channel's are counted for each receiver.
         let is_same_for_all =
             member.overflow != Overflow::Conflate && !self.excluded.contains(&outbox.session());
@@ -351,14 +365,14 @@ impl Slice {
                 writes += 1;
             } else if bytes > 0 {
                 metrics.written(sheaf.frames_in(bytes), bytes as u64);
-                metrics.publish_to_write(now().since(sheaf.oldest()));
+                taken(metrics, 1, sheaf.oldest(), now());
             }
             if claims.peek().is_none_or(|(_, next)| *next != index) && writes > 0 {
                 metrics.written_to_many(writes, sheaf.len() as u64, whole as u64);
                 if sheaf.saved_bytes() > 0 {
                     metrics.written_saved(writes * sheaf.saved_bytes() as u64);
                 }
-                metrics.publish_to_write_of_many(writes, now().since(sheaf.oldest()));
+                taken(metrics, writes, sheaf.oldest(), now());
                 writes = 0;
             }
         }

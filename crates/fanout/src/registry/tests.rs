@@ -32,6 +32,7 @@ fn draft(channel: &Channel, number: usize, exclude: Option<SessionId>) -> Draft 
         received: UnixMicros(0),
         retention: None,
         key: None,
+        trace: None,
     }
 }
 
@@ -205,7 +206,7 @@ fn stand_at_three(registry: &Registry, room: &Channel, outbox: &Arc<Outbox>) -> 
     let reader = start_reading.expect("nobody else reads");
     let reading = reader.next().expect("it was asked for");
     assert!(answer.try_recv().is_err(), "nothing has been read");
-    reader.learn(reading, page(room, 1..=3));
+    reader.learn(reading, page(room, 1..=3), None);
     assert!(answer.try_recv().expect("it is told").is_ok());
     let entering = registry.enter(room, outbox.id(), since(1).start, true);
     assert!(matches!(entering, Entering::Entered(Some(entry)) if entry.recovered), "{entering:?}");
@@ -244,7 +245,7 @@ fn everyone_is_told_of_a_gap_once() {
     registry.enter(&room, entered.id(), since(3).start, false);
     let reader = registry.hear(&room, &[placed(&room, 7)]).start_reading.expect("there is a gap");
     let reading = reader.next().expect("it is to be closed");
-    reader.learn(reading, page(&room, 6..=8));
+    reader.learn(reading, page(&room, 6..=8), None);
     let lost = [Order::Lost { channel: room.clone() }];
     assert_eq!((orders(&live), orders(&entered)), (lost.to_vec(), vec![]));
     let _ = registry.go_live(&room, entered.id(), reply()).unwrap();
@@ -264,7 +265,7 @@ fn a_loss_is_not_told_of_the_subscription_after_it() {
         let _ = registry.go_live(name, one.id(), reply()).unwrap();
         let reader = registry.hear(name, &[placed(name, 7)]).start_reading.expect("there is a gap");
         let reading = reader.next().expect("it is to be closed");
-        reader.learn(reading, page(name, 6..=8));
+        reader.learn(reading, page(name, 6..=8), None);
     }
     registry.leave(&room, one.id());
     stand_at_three(&registry, &room, &one);
@@ -302,10 +303,10 @@ fn whoever_comes_during_a_read_waits_for_the_next() {
     else {
         panic!("it is ahead of the node, and somebody reads already")
     };
-    reader.learn(reading, page(&room, 4..=5));
+    reader.learn(reading, page(&room, 4..=5), None);
     assert!(answer.try_recv().is_err());
     let reading = reader.next().expect("it is read once more");
-    reader.learn(reading, page(&room, 6..=7));
+    reader.learn(reading, page(&room, 6..=7), None);
     assert!(answer.try_recv().expect("it is told").is_ok());
     let entering = registry.enter(&room, two.id(), since(6).start, true);
     assert!(matches!(entering, Entering::Entered(Some(entry)) if entry.recovered), "{entering:?}");
@@ -345,7 +346,7 @@ fn a_page_is_not_shown_to_a_stream_that_has_taken_the_name() {
     };
     let new = start_reading.expect("the old reader does not count");
     assert_ne!(old, new);
-    old.learn(reading, page(&room, 4..=5));
+    old.learn(reading, page(&room, 4..=5), None);
     assert!(answer.try_recv().is_err());
     assert_eq!(old.next(), None, "its duty is over");
     assert!(new.next().is_some());
@@ -558,7 +559,8 @@ fn a_filter_lets_through_what_it_says_live_and_replayed_in_crowds_of_every_size(
     };
     let reading = reader.next().expect("a read is wanted");
     let publications = (1..=5).map(|offset| marked(&room, offset)).collect();
-    assert_eq!(reader.learn(reading, Page { epoch: Epoch(1), top: Offset(5), publications }).receivers, 0);
+    let page = Page { epoch: Epoch(1), top: Offset(5), publications };
+    assert_eq!(reader.learn(reading, page, None).receivers, 0);
     let entering = registry.enter(&room, one.id(), since(1).start, true);
     assert!(matches!(entering, Entering::Entered(Some(Entry { recovered: true, .. }))), "{entering:?}");
     let _ = registry.go_live(&room, one.id(), reply());

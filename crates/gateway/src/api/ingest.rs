@@ -24,6 +24,7 @@ use fanfare_protocol::dialect::native;
 use fanfare_protocol::error::{ErrorCode, Failure};
 use fanfare_protocol::server_api::ApiReply;
 use fanfare_protocol::session::Policy;
+use fanfare_protocol::trace::TraceContext;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesOrdered;
 use http_body_util::BodyExt;
@@ -31,7 +32,7 @@ use hyper::body::Incoming;
 use serde::Serialize;
 use tokio::time::timeout;
 
-use super::{ENVELOPE_BYTES, Rights, bearer, perform};
+use super::{ENVELOPE_BYTES, Rights, bearer, perform_within};
 use crate::http::{self, Answer};
 use crate::node::Services;
 
@@ -68,7 +69,12 @@ struct Failed {
 }
 
 /// Answers one request.
-pub(super) async fn answer(peer: IpAddr, request: Request<Incoming>, services: &Arc<Services>) -> Answer {
+pub(super) async fn answer(
+    peer: IpAddr,
+    request: Request<Incoming>,
+    within: Option<TraceContext>,
+    services: &Arc<Services>,
+) -> Answer {
     let settings = services.settings();
     let rights = match settings.api_keys.authorise(peer, bearer(request.headers())) {
         Ok(rights) => rights,
@@ -78,14 +84,14 @@ pub(super) async fn answer(peer: IpAddr, request: Request<Incoming>, services: &
         let text = "lines come as they are, without Content-Encoding";
         return http::failure(&Failure::new(ErrorCode::BadRequest, text));
     }
-    let (summary, status) = ingest(request.into_body(), &rights, &settings.policy, services).await;
+    let (summary, status) = ingest(request.into_body(), &rights, (&settings.policy, within), services).await;
     http::json(status, serde_json::to_vec(&summary).expect("plain fields are JSON"))
 }
 
 async fn ingest(
     mut body: Incoming,
     rights: &Rights,
-    policy: &Policy,
+    (policy, within): (&Policy, Option<TraceContext>),
     services: &Services,
 ) -> (Summary, StatusCode) {
     let mut lines = Lines::new(policy.limits.message_bytes + ENVELOPE_BYTES);
@@ -133,7 +139,8 @@ async fn ingest(
                 break;
             }
             summary.lines += 1;
-            under_way.push_back(async move { (number, publish(line, rights, policy, services).await) });
+            under_way
+                .push_back(async move { (number, publish(line, rights, (policy, within), services).await) });
         }
     }
     while let Some((number, outcome)) = under_way.next().await {
@@ -145,7 +152,7 @@ async fn ingest(
 async fn publish(
     line: Result<Vec<u8>, Failure>,
     rights: &Rights,
-    policy: &Policy,
+    (policy, within): (&Policy, Option<TraceContext>),
     services: &Services,
 ) -> Result<(), Failure> {
     let line = line?;
@@ -154,7 +161,7 @@ async fn publish(
     }
     let call = native::api::decode("publish", &line)?;
     rights.check(&call)?;
-    perform(call, policy, services).await.map(|_: ApiReply| ())
+    perform_within(within, call, policy, services).await.map(|_: ApiReply| ())
 }
 
 impl Summary {

@@ -11,7 +11,7 @@ use fanfare_protocol::dialect::centrifugo::api;
 use fanfare_protocol::error::{ErrorCode, Failure};
 use hyper::body::Incoming;
 
-use super::{body, label, perform_all};
+use super::{body, label, perform_all, traceparent};
 use crate::http::{self, Answer};
 use crate::node::Services;
 
@@ -66,9 +66,10 @@ async fn calls(
         ErrorCode::Unauthorized => Failure::new(failure.code, "send X-API-Key with one of api.keys"),
         _ => failure,
     })?;
+    let within = traceparent(request.headers());
     let body = body(request, services).await?;
     let (calls, shape) = api::decode(method, &body);
-    let answers = perform_all(calls, shape.is_ordered(), &rights, &settings.policy, services).await;
+    let answers = perform_all(calls, shape.is_ordered(), &rights, (&settings.policy, within), services).await;
     Ok(api::encode(&shape, &answers))
 }
 

@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 
 use super::log::{LEVEL_BYTES_MAX, PATTERN, SECONDS_MAX};
 use crate::config::Scope;
+use crate::trace::SECONDS_MAX as SECONDS_LOOKED_ON_MAX;
 
 /// A method of the API.
 struct Method {
@@ -158,6 +159,7 @@ fn document() -> Value {
     paths.insert("/api/ingest".into(), ingest());
     paths.insert("/api/log".into(), path(&LOG));
     paths.insert("/api/rights".into(), rights());
+    paths.insert("/api/trace".into(), trace());
     json!({
         "openapi": "3.1.0",
         "info": {
@@ -245,6 +247,36 @@ fn rights() -> Value {
                 "200": { "description": "Done.", "content": of("Rights") },
                 "401": { "description": failure(401), "content": of("Error") },
                 "403": { "description": failure(403), "content": of("Error") },
+            },
+        },
+    })
+}
+
+/// The one whose answer does not end by itself.
+fn trace() -> Value {
+    let of = |schema: &str| json!({ "application/json": { "schema": { "$ref": format!("#/components/schemas/{schema}") } } });
+    let asked = |name: &str, schema: Value, text: &str| json!({ "name": name, "in": "query", "schema": schema, "description": text });
+    let lines = json!({ "type": "string", "description": "An object a line: see `Traced`." });
+    json!({
+        "get": {
+            "operationId": "trace",
+            "summary": "Look on while one channel, or one user, is served by all nodes.",
+            "description": "Takes the scope `admin`.",
+            "parameters": [
+                asked("channel", channel(), "What to look at: this, or `user`."),
+                asked("user", user(), "What to look at: this, or `channel`."),
+                asked("payload", json!({ "type": "boolean", "default": false }), "Whether what is published is told."),
+                asked("seconds", json!({ "type": "integer", "minimum": 1, "maximum": SECONDS_LOOKED_ON_MAX, "default": 600 }), "For how long."),
+            ],
+            "responses": {
+                "200": {
+                    "description": "What is seen, as it happens.",
+                    "content": { "application/x-ndjson": { "schema": lines }, "text/event-stream": { "schema": lines } },
+                },
+                "400": { "description": failure(400), "content": of("Error") },
+                "401": { "description": failure(401), "content": of("Error") },
+                "403": { "description": failure(403), "content": of("Error") },
+                "503": { "description": "Too many look on at once: try again.", "content": of("Error") },
             },
         },
     })
@@ -475,6 +507,10 @@ fn schemas() -> Value {
         })),
         "Log": typed("log", &["level", "seconds"], json!({
             "level": word(), "seconds": { "type": ["integer", "null"], "minimum": 0 },
+        })),
+        "Traced": object(&["type", "at", "node"], json!({
+            "type": word(), "at": { "type": "number" }, "node": word(), "session": session(), "user": nullable(),
+            "channel": word(), "trace": word(), "epoch": word(), "offset": count(), "payload": {},
         })),
         "Nodes": typed("nodes", &["nodes"], json!({ "nodes": list(node_facts()) })),
     })

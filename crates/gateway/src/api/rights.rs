@@ -129,6 +129,22 @@ impl Rights {
         }
     }
 
+    /// Whether it may look on while a channel is served, or while anybody is.
+    ///
+    /// # Errors
+    /// 4403, and what it takes.
+    pub(crate) fn check_looking_on(&self, channel: Option<&Channel>) -> Result<(), Failure> {
+        self.takes(Scope::Admin)?;
+        match (&self.channels, channel) {
+            (None, _) => Ok(()),
+            (Some(patterns), Some(channel)) if is_within(patterns, channel) => Ok(()),
+            (Some(_), Some(channel)) => {
+                Err(self.refusal(&format!("is limited to other channels than {:?}", channel.as_str())))
+            }
+            (Some(_), None) => Err(self.refusal(MORE_THAN_A_CHANNEL)),
+        }
+    }
+
     /// What a conversation with these rights may do, until this moment.
     ///
     /// # Errors

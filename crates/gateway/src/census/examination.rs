@@ -91,7 +91,7 @@ pub(super) async fn examine(services: &Services, question: &Question, life: u64)
     }
 }
 
-const fn name(carrier: Carrier) -> &'static str {
+pub(crate) const fn name(carrier: Carrier) -> &'static str {
     match carrier {
         Carrier::WebSocket => "websocket",
         Carrier::Events => "sse",

@@ -1,6 +1,6 @@
 //! A caller of the server API, for the subcommands that are one.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,6 +12,9 @@ use serde_json::Value;
 
 /// How long connecting, and each read after it, may take: longer than a node waits for the others.
 const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a node that has promised lines may say nothing: three times what it may.
+const SILENCE: Duration = Duration::from_secs(30);
 
 /// Which node is asked, and by whom.
 #[derive(Debug, Args)]
@@ -30,12 +33,8 @@ pub(super) struct Caller {
 impl Caller {
     /// What a method of the API answers.
     pub(super) fn call(&self, method: &str, body: &Value) -> anyhow::Result<Value> {
-        let uri: Uri = self.api.parse().with_context(|| format!("{:?} is not a URL", self.api))?;
-        let (Some("http"), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
-            bail!("--api takes a URL such as http://127.0.0.1:8001, not {:?}", self.api);
-        };
-        let answer =
-            self.post(authority.host(), authority.port_u16().unwrap_or(80), method, &body.to_string());
+        let (host, port) = self.place()?;
+        let answer = self.post(&host, port, method, &body.to_string());
         let (status, answer) = answer
             .with_context(|| format!("{} (--api takes the internal listener of a running node)", self.api))?;
         if status != "200" {
@@ -46,17 +45,62 @@ impl Caller {
         Ok(answer)
     }
 
-    fn post(&self, host: &str, port: u16, method: &str, body: &str) -> anyhow::Result<(String, Value)> {
+    /// Hands on the lines that a method answers with, for as long as they are wanted and come.
+    pub(super) fn follow(
+        &self,
+        method: &str,
+        query: &str,
+        mut wants_more: impl FnMut(&str) -> anyhow::Result<bool>,
+    ) -> anyhow::Result<()> {
+        let (host, port) = self.place()?;
+        // HTTP/1.0 has no chunks: the body is all that comes.
+        let head =
+            format!("GET /api/{method}?{query} HTTP/1.0\r\nHost: {host}\r\n{}\r\n", self.authorization()?);
+        let mut socket = connect(&host, port, SILENCE)?;
+        socket.write_all(head.as_bytes())?;
+        let mut lines = BufReader::new(socket);
+        let (mut status, mut line) = (String::new(), String::new());
+        lines.read_line(&mut status)?;
+        while lines.read_line(&mut line)? > 2 {
+            line.clear();
+        }
+        let status = status.get(9..12).context("the answer is not HTTP")?;
+        if status != "200" {
+            let mut answer = String::new();
+            lines.read_to_string(&mut answer)?;
+            let answer: Value = serde_json::from_str(&answer).unwrap_or_default();
+            let told = answer["message"].as_str().unwrap_or("no reason is given");
+            bail!("{}/api/{method} answers {status}: {told}", self.api);
+        }
+        for line in lines.lines() {
+            let line = line.context("the node is silent")?;
+            if !line.is_empty() && !wants_more(&line)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn place(&self) -> anyhow::Result<(String, u16)> {
+        let uri: Uri = self.api.parse().with_context(|| format!("{:?} is not a URL", self.api))?;
+        let (Some("http"), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
+            bail!("--api takes a URL such as http://127.0.0.1:8001, not {:?}", self.api);
+        };
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+        Ok((host.to_owned(), authority.port_u16().unwrap_or(80)))
+    }
+
+    fn authorization(&self) -> anyhow::Result<String> {
         let key = match &self.key_file {
             Some(file) => Some(std::fs::read_to_string(file).with_context(|| format!("{}", file.display()))?),
             None => self.key.clone(),
         };
-        let authorization =
-            key.map_or_else(String::new, |key| format!("Authorization: Bearer {}\r\n", key.trim()));
-        let host = host.trim_start_matches('[').trim_end_matches(']');
-        let address = (host, port).to_socket_addrs()?.next().context("the host has no address")?;
-        let mut socket = TcpStream::connect_timeout(&address, TIMEOUT)?;
-        socket.set_read_timeout(Some(TIMEOUT))?;
+        Ok(key.map_or_else(String::new, |key| format!("Authorization: Bearer {}\r\n", key.trim())))
+    }
+
+    fn post(&self, host: &str, port: u16, method: &str, body: &str) -> anyhow::Result<(String, Value)> {
+        let authorization = self.authorization()?;
+        let mut socket = connect(host, port, TIMEOUT)?;
         write!(
             socket,
             "POST /api/{method} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{authorization}Content-Length: {}\r\n\r\n{body}",
@@ -74,6 +118,13 @@ impl Caller {
             serde_json::from_slice(body).with_context(|| format!("the answer is {status}, and no JSON"))?;
         Ok((status.to_owned(), value))
     }
+}
+
+fn connect(host: &str, port: u16, patience: Duration) -> anyhow::Result<TcpStream> {
+    let address = (host, port).to_socket_addrs()?.next().context("the host has no address")?;
+    let socket = TcpStream::connect_timeout(&address, TIMEOUT)?;
+    socket.set_read_timeout(Some(patience))?;
+    Ok(socket)
 }
 
 /// Rows under a heading, each column as wide as its longest cell.

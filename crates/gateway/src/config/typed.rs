@@ -19,6 +19,7 @@ use super::merge::Merged;
 use super::network::Network;
 use super::secret::Secret;
 use super::tokens::Jwt;
+use super::tracing::Tracing;
 
 /// A node's whole configuration, checked. `Debug` shows no secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,6 +72,8 @@ pub struct Config {
     pub events: Events,
     /// What is fetched to be published, by its consumers' names.
     pub consumers: BTreeMap<String, Consumer>,
+    /// Where spans go.
+    pub tracing: Tracing,
     /// What is logged, and how.
     pub log: Log,
     /// Whether `/echo` is served, for conformance suites. No key sets it: `fanfare echo` does, on loopback.
@@ -414,6 +417,8 @@ pub struct Log {
     pub format: LogFormat,
     /// Directives that `EnvFilter` understands.
     pub level: String,
+    /// The most lines of one place in the code; 0 for as many as there are.
+    pub lines_per_second: u32,
 }
 
 impl Config {
@@ -496,10 +501,7 @@ pub(super) fn build(merged: &Merged, default_name: &str) -> Config {
             interval: seconds(merged, "heartbeat.interval_seconds"),
             timeout: seconds(merged, "heartbeat.timeout_seconds"),
         },
-        presence: Presence {
-            grace: seconds(merged, "presence.grace_seconds"),
-            heartbeat: seconds(merged, "presence.heartbeat_seconds"),
-        },
+        presence: presence(merged),
         namespaces: namespaces.collect(),
         readiness: readiness(merged),
         api: Api {
@@ -514,7 +516,8 @@ pub(super) fn build(merged: &Merged, default_name: &str) -> Config {
         pusher_webhooks: pusher_hooks(merged),
         consumers: merged.names("consumers").map(|name| (name.clone(), Consumer::of(merged, name))).collect(),
         console: console(merged, loopback),
-        log: Log { format: LogFormat::of(&text(merged, "log.format")), level: text(merged, "log.level") },
+        tracing: Tracing::of(merged),
+        log: log(merged),
         echo: false,
         listen,
     }
@@ -589,6 +592,22 @@ fn namespace(merged: &Merged, name: &str) -> Namespace {
             ttl: seconds(merged, &path("history.ttl_seconds")),
             idempotency_ttl: seconds(merged, &path("history.idempotency_ttl_seconds")),
         }),
+    }
+}
+
+fn presence(merged: &Merged) -> Presence {
+    Presence {
+        grace: seconds(merged, "presence.grace_seconds"),
+        heartbeat: seconds(merged, "presence.heartbeat_seconds"),
+    }
+}
+
+fn log(merged: &Merged) -> Log {
+    let lines = merged.whole("log.lines_per_second").expect("the key has a default");
+    Log {
+        format: LogFormat::of(&text(merged, "log.format")),
+        level: text(merged, "log.level"),
+        lines_per_second: u32::try_from(lines).unwrap_or(u32::MAX),
     }
 }
 

@@ -16,7 +16,7 @@ use std::time::Duration;
 use fanfare_fanout::broker::BrokerError;
 use fanfare_fanout::presence::{Desk, Listening};
 use fanfare_fanout::{Outbox, Queued};
-use fanfare_metrics::Metrics;
+use fanfare_metrics::{Metrics, Recovery};
 use fanfare_protocol::command::Start;
 use fanfare_protocol::dialect::Dialect;
 use fanfare_protocol::error::{ErrorCode, Failure};
@@ -35,6 +35,8 @@ use tokio::time::timeout;
 use super::{Connection, Told, facts, mem};
 use crate::hooks::Renewals;
 use crate::node::Services;
+use crate::spans::{Begun, Kind, Value as Fact};
+use crate::trace::{self, By};
 use crate::transport::Transport;
 
 /// The most publications of one connection that the broker has not answered yet.
@@ -73,6 +75,7 @@ impl<T: Transport> Connection<T> {
             {
                 is_patient = is_patient && self.has_made_room().await;
             }
+            let mut asked = Asked::of(&effect, &services);
             match effect {
                 Effect::Authenticate { id, token } => self.authenticate(id, &token).await,
                 Effect::Introduce { .. } | Effect::Call { .. } | Effect::Tell { .. } => {
@@ -97,6 +100,7 @@ impl<T: Transport> Connection<T> {
                 Effect::Join { id, channel, terms } => {
                     let (start, wording) = (terms.start, terms.wording);
                     let outcome = self.join(&channel, terms).await;
+                    self.record(asked.take(), outcome.as_ref().err());
                     self.answer(Input::Joined { id, channel, start, wording, outcome });
                 }
                 Effect::Survey { channel, member } => {
@@ -108,19 +112,32 @@ impl<T: Transport> Connection<T> {
                 Effect::Read { id, channel, excerpt } => {
                     let answer = self.while_writing(services.hub.history(&channel, excerpt.query())).await;
                     let outcome = answer.map_err(|error| failure(&error));
+                    self.record(asked.take(), outcome.as_ref().err());
                     self.answer(Input::Read { id, channel, excerpt, outcome });
                 }
                 Effect::Count { id, channel, members } => {
                     let most = self.session.limits().queue_bytes / 2;
                     let outcome = self.while_writing(count(&services.desk, &channel, members, most)).await;
+                    self.record(asked.take(), outcome.as_ref().err());
                     self.answer(Input::Counted { id, channel, outcome });
                 }
                 prompt => self.perform(prompt),
             }
+            self.record(asked, None);
         }
         while let Some(placed) = self.while_writing(placing.next()).await {
             self.answer(placed);
         }
+    }
+
+    /// Has it recorded what a client has asked and what came of it, where it is.
+    fn record(&self, asked: Option<Asked>, failure: Option<&Failure>) {
+        let Some(Asked { begun, name, channel }) = asked else { return };
+        let mut facts = vec![("fanfare.session", Fact::text(&self.session.id()))];
+        facts.extend(self.user().map(|user| ("enduser.id", Fact::text(user.as_str()))));
+        facts.extend(channel.map(|channel| ("fanfare.channel", Fact::text(channel.as_str()))));
+        let Services { spans, clock, .. } = &*self.services;
+        spans.end(begun, (Kind::Server, name), clock.unix(), facts, failure);
     }
 
     /// Finds out whose a token is: by the application whose client this is, or by the keys that are configured.
@@ -192,26 +209,7 @@ impl<T: Transport> Connection<T> {
                 services.metrics.heartbeat_sent();
                 queue(&self.outbox, &services.metrics, self.dialect().ping());
             }
-            Effect::GoLive { channel, reply } => {
-                let frame = reply.as_ref().and_then(|reply| self.dialect().encode(reply));
-                if let (Some(Reply { event: Event::Subscribed { entry, .. }, .. }), Some(frame)) =
-                    (&reply, &frame)
-                {
-                    self.transport.entering(&channel, *entry, frame);
-                }
-                let is_empty = matches!(
-                    &reply,
-                    Some(Reply { event: Event::Subscribed { start: Start::Rewind(_), .. }, .. })
-                ) && !services.hub.replays(&channel, &self.outbox);
-                services.hub.go_live(&channel, &self.outbox, frame);
-                if is_empty {
-                    if services.events.wants(&channel, Kinds::NOTHING_KEPT) {
-                        let happening = Happening::NothingKept { channel: channel.clone() };
-                        services.events.of_channel(&channel, &happening);
-                    }
-                    self.send(&Reply::unasked(Event::NothingKept { channel }));
-                }
-            }
+            Effect::GoLive { channel, reply } => self.go_live(channel, reply.as_ref()),
             Effect::Heed { channel, crowd } => {
                 services.desk.heed(&channel, self.session.id(), &crowd);
             }
@@ -219,10 +217,7 @@ impl<T: Transport> Connection<T> {
                 services.desk.enter(&channel, member, listening(told, &self.outbox));
             }
             Effect::LookOut { acquaintances } => services.desk.look_out(&self.outbox, acquaintances),
-            Effect::Leave { channel } => {
-                services.hub.unsubscribe(&channel, &self.outbox);
-                services.desk.leave(&channel, self.session.id());
-            }
+            Effect::Leave { channel, cause } => self.leave(&channel, cause),
             Effect::Close { reason, farewell } => {
                 if let Event::Closing { after, .. } = farewell.event {
                     self.transport.closing(after);
@@ -254,6 +249,45 @@ impl<T: Transport> Connection<T> {
         }
     }
 
+    /// Opens the gate of a channel, after what the client is told before that.
+    fn go_live(&mut self, channel: Channel, reply: Option<&Reply>) {
+        let Services { hub, events, .. } = &*self.services;
+        let frame = reply.and_then(|reply| self.dialect().encode(reply));
+        let mut is_empty = false;
+        if let Some(Reply { event: Event::Subscribed { entry, start, .. }, .. }) = reply {
+            if let Some(frame) = &frame {
+                self.transport.entering(&channel, *entry, frame);
+            }
+            is_empty = matches!(start, Start::Rewind(_)) && !hub.replays(&channel, &self.outbox);
+            if let (Some(entry), Start::Since(_)) = (entry, start) {
+                let outcome = if entry.recovered { Recovery::Recovered } else { Recovery::Lost };
+                self.services.metrics.recovery(outcome);
+            }
+            if hub.tap().is_on() {
+                let was_there = matches!(start, Start::Since(_));
+                let replays = hub.replays(&channel, &self.outbox);
+                let came = (*entry, was_there);
+                trace::subscribed(&self.services, &self.outbox, self.user(), &channel, came, replays);
+            }
+        }
+        hub.go_live(&channel, &self.outbox, frame);
+        if is_empty {
+            if events.wants(&channel, Kinds::NOTHING_KEPT) {
+                let happening = Happening::NothingKept { channel: channel.clone() };
+                events.of_channel(&channel, &happening);
+            }
+            self.send(&Reply::unasked(Event::NothingKept { channel }));
+        }
+    }
+
+    fn leave(&self, channel: &Channel, cause: Option<ErrorCode>) {
+        let Services { hub, desk, .. } = &*self.services;
+        if hub.unsubscribe(channel, &self.outbox) && hub.tap().is_on() {
+            trace::unsubscribed(&self.services, &self.outbox, self.user(), channel, cause);
+        }
+        desk.leave(channel, self.session.id());
+    }
+
     /// Takes one of the places of the user that a client turns out to be, unless it is somebody already: a conversation keeps
     /// its user. Where there is none it may come back when those of its connections that are dead have been found out.
     pub(super) fn belong(&mut self, grant: Arc<Grant>) -> Result<Arc<Grant>, Failure> {
@@ -271,11 +305,18 @@ impl<T: Transport> Connection<T> {
     fn send(&mut self, reply: &Reply) {
         if let (Event::Welcome(welcome), Told::NotYet) = (&reply.event, self.told) {
             self.told = Told::Opened;
+            if self.services.hub.tap().is_on() {
+                trace::connected(&self.services, &self.outbox, welcome.user.as_ref());
+            }
             let (session, user) = (welcome.session, welcome.user.clone());
             self.services.events.of_connection(|| Happening::Connected { session, user });
         }
-        if let Event::Refused { failure, .. } = &reply.event {
+        if let Event::Refused { failure, channel } = &reply.event {
             self.transport.refused(failure);
+            if self.services.hub.tap().is_on() {
+                let who = (Some(self.session.id()), self.user());
+                trace::refused(&self.services, who, channel.as_ref(), failure, None);
+            }
             self.services.metrics.command_refused(failure.code.number());
         }
         if let Some(frame) = self.dialect().encode(reply) {
@@ -290,6 +331,31 @@ impl<T: Transport> Connection<T> {
 
     fn dialect(&self) -> &'static dyn Dialect {
         self.outbox.encoding().dialect()
+    }
+}
+
+/// What a client has asked that is recorded, and what is not: publications are where they are published.
+struct Asked {
+    begun: Begun,
+    name: &'static str,
+    channel: Option<Channel>,
+}
+
+impl Asked {
+    fn of(effect: &Effect, services: &Services) -> Option<Self> {
+        if !services.spans.is_on() {
+            return None;
+        }
+        let (name, channel) = match effect {
+            Effect::Authenticate { .. } | Effect::Introduce { .. } => ("auth", None),
+            Effect::Call { .. } => ("call", None),
+            Effect::Join { channel, .. } => ("subscribe", Some(channel)),
+            Effect::Read { channel, .. } => ("history", Some(channel)),
+            Effect::Count { channel, .. } => ("presence", Some(channel)),
+            _ => return None,
+        };
+        let begun = services.spans.begin(None, services.clock.unix())?;
+        Some(Self { begun, name, channel: channel.cloned() })
     }
 }
 
@@ -316,7 +382,7 @@ async fn place(services: &Services, session: SessionId, id: Option<RequestId>, d
         let user = draft.sender.as_ref().and_then(|sender| sender.user.clone());
         Happening::Published { channel: channel.clone(), payload: draft.payload.clone(), session, user }
     });
-    let outcome = services.hub.publish(draft).await.map_err(|error| failure(&error));
+    let outcome = trace::publish(services, draft, By::Client(session)).await;
     if let (Ok(_), Some(happening)) = (&outcome, told) {
         services.events.of_channel(&channel, &happening);
     }

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::Arc;
+use std::time::Duration;
 
 use fanfare_fanout::{Outbox, SubscriberId};
 use fanfare_metrics::Carrier;
@@ -16,6 +17,17 @@ use fanfare_protocol::grant::Grant;
 use fanfare_protocol::server_api::Whom;
 use fanfare_protocol::time::UnixMicros;
 use parking_lot::Mutex;
+use tokio::task::yield_now;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use crate::node::Services;
+
+/// How often it is looked how much waits for each connection.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// How many connections are looked at before others run.
+const RUN: usize = 1024;
 
 /// The outboxes of all open connections.
 #[derive(Debug, Default)]
@@ -76,6 +88,25 @@ impl Roster {
     /// Those that are open now.
     pub(crate) fn all(&self) -> Vec<Arc<Outbox>> {
         self.open.lock().values().map(|line| line.outbox.clone()).collect()
+    }
+
+    /// The one of this place.
+    pub(crate) fn find(&self, id: SubscriberId) -> Option<Line> {
+        self.open.lock().get(&id).cloned()
+    }
+
+    /// What waits for each connection, a run of them at a time, so that no walk keeps others waiting.
+    pub(crate) async fn waiting(&self) -> Vec<(usize, usize)> {
+        let (mut all, mut after) = (Vec::new(), None);
+        loop {
+            let run = self.run(None, after, RUN);
+            after = run.last().map(|line| line.outbox.id());
+            all.extend(run.iter().map(|line| line.outbox.waiting()));
+            if run.len() < RUN {
+                return all;
+            }
+            yield_now().await;
+        }
     }
 
     /// How many users are known.
@@ -153,4 +184,17 @@ impl Roster {
             }
         }
     }
+}
+
+/// Counts now and then how much waits for each connection, until told to stop.
+pub(crate) async fn measure(services: Arc<Services>, stop: CancellationToken) {
+    let looking = async {
+        let mut tick = interval(LOOK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            services.metrics.queues(services.roster.waiting().await);
+        }
+    };
+    stop.run_until_cancelled(looking).await;
 }

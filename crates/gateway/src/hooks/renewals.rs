@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
-use super::{Hooks, No, RETRY_AFTER, unanswered};
+use super::{About, Hooks, No, RETRY_AFTER, unanswered};
 use crate::node::Services;
 
 /// How long the first waits for others.
@@ -92,8 +92,17 @@ impl Hooks {
             };
             Ok(Ok(clients.iter().map(one).collect::<Vec<_>>()))
         };
-        let asked =
-            self.post(Hook::Refresh, self.refresh.as_ref(), HeaderMap::new(), body, services, read).await;
+        let nobody = About { session: None, caller: None, grant: None };
+        let asked = self
+            .post(
+                (Hook::Refresh, nobody, None),
+                self.refresh.as_ref(),
+                HeaderMap::new(),
+                body,
+                services,
+                read,
+            )
+            .await;
         let mut answers = asked.map(Vec::into_iter);
         for client in clients {
             let answer = match &mut answers {

@@ -27,10 +27,11 @@ use serde_json::value::RawValue;
 use super::cors::{Page, sender};
 use super::{Answer, Body, Peer, count_command, failure, json, use_instead};
 use crate::api;
-use crate::connection::{Speaker, agreed, broker_failure, exceeded, new_session_id};
+use crate::connection::{Speaker, agreed, exceeded, new_session_id};
 use crate::errands;
 use crate::hooks::Caller;
 use crate::node::Services;
+use crate::trace::{self, By};
 
 const METHODS: &str = "POST, OPTIONS";
 
@@ -229,7 +230,7 @@ async fn perform(decoded: Decoded, client: IpAddr, voice: Voice, services: &Serv
             Err(failure) => Err(failure),
         };
         let outcome = match outcome {
-            Ok(draft) => services.hub.publish(draft).await.map_err(|error| broker_failure(&error)),
+            Ok(draft) => trace::publish(services, draft, By::Client(id_of_session)).await,
             Err(failure) => Err(failure),
         };
         let placed = Input::Placed { id: Some(RequestId::Number(0)), channel, outcome };

@@ -109,7 +109,7 @@ pub(super) fn value<'a>(uri: &'a Uri, name: &str) -> Option<Option<Cow<'a, str>>
 }
 
 /// The parameters in their order; a value that is not text is none.
-fn pairs(query: &str) -> impl Iterator<Item = (Cow<'_, str>, Option<Cow<'_, str>>)> {
+pub(crate) fn pairs(query: &str) -> impl Iterator<Item = (Cow<'_, str>, Option<Cow<'_, str>>)> {
     query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         (decode(name).unwrap_or(Cow::Borrowed(name)), decode(value))

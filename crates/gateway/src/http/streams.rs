@@ -91,7 +91,7 @@ pub(super) fn label(why: &Failure) -> Refusal {
 }
 
 /// The answer to a request for a stream, without the stream.
-pub(super) fn head(form: Form) -> Answer {
+pub(crate) fn head(form: Form) -> Answer {
     let content_type = match form {
         Form::Events => "text/event-stream",
         Form::Lines => "application/x-ndjson",

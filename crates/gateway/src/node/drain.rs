@@ -35,6 +35,7 @@ pub(super) async fn run(services: &Services) {
             outbox.order(Order::Drain { after });
         }
         told = due;
+        services.metrics.drain_untold(leaving.len() - told);
         if told == leaving.len() {
             break;
         }

@@ -206,6 +206,7 @@ mod tests {
             received: UnixMicros(0),
             retention: None,
             key: None,
+            trace: None,
         };
         Publication::new(draft, position)
     }

@@ -30,6 +30,7 @@ mod hygiene;
 mod ingesting;
 mod issuers;
 mod limits;
+mod measures;
 mod operators;
 mod placing;
 mod presence;

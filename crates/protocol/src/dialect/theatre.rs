@@ -508,7 +508,7 @@ impl Theatre {
                 let outcome = self.hub.crowd(&channel, members);
                 self.feed(Input::Counted { id, channel, outcome });
             }
-            Effect::Leave { channel } => self.hub.leave(&channel),
+            Effect::Leave { channel, .. } => self.hub.leave(&channel),
             Effect::Publish { id, draft, consent } => self.publish(id, draft, consent),
             Effect::Close { reason, farewell } => {
                 self.say_event(&farewell);
@@ -678,6 +678,7 @@ pub(super) fn draft(channel: &str, json: &str) -> Draft {
         received: UnixMicros(0),
         retention: None,
         key: None,
+        trace: None,
     }
 }
 

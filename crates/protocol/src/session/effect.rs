@@ -7,6 +7,7 @@ use super::Input;
 use crate::channel::Channel;
 use crate::close::CloseReason;
 use crate::command::{Hearing, Start, Wording};
+use crate::error::ErrorCode;
 use crate::event::{Crowd, Member, Reply};
 use crate::grant::{Acquaintance, Grant, Proof, Token};
 use crate::history::Excerpt;
@@ -136,6 +137,8 @@ pub enum Effect {
     Leave {
         /// Which.
         channel: Channel,
+        /// Why, where that is not the client's wish.
+        cause: Option<ErrorCode>,
     },
     /// Publish, and answer with [`Input::Placed`].
     Publish {

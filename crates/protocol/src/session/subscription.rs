@@ -190,7 +190,7 @@ impl Session {
             self.subscriptions.iter().filter(|(_, it)| is_over(it)).map(|(channel, _)| channel.clone());
         for channel in over.collect::<Vec<_>>() {
             self.let_go(&channel);
-            effects.push(Effect::Leave { channel: channel.clone() });
+            effects.push(Effect::Leave { channel: channel.clone(), cause: Some(ErrorCode::Expired) });
             let event = Event::Unsubscribed { channel, cause: Some(ErrorCode::Expired) };
             effects.push(Effect::Send(Reply::unasked(event)));
         }
@@ -281,7 +281,7 @@ impl Session {
             return self.close(now, CloseReason::TryAgainLater, Duration::ZERO, effects);
         }
         if self.let_go(&channel) {
-            effects.push(Effect::Leave { channel: channel.clone() });
+            effects.push(Effect::Leave { channel: channel.clone(), cause: Some(ErrorCode::Gap) });
             let event = Event::Unsubscribed { channel, cause: Some(ErrorCode::Gap) };
             effects.push(Effect::Send(Reply::unasked(event)));
         }
@@ -316,7 +316,7 @@ impl Session {
                 let State::Open(_) = self.state else { return };
                 if let Err(failure) = self.still_hears(&channel) {
                     self.let_go(&channel); // The policy or the token changed while the hub was asked.
-                    effects.push(Effect::Leave { channel: channel.clone() });
+                    effects.push(Effect::Leave { channel: channel.clone(), cause: None });
                     return refuse(id, Some(channel), failure, effects);
                 }
                 if self.is_shown_crowd(&channel, notices) {
@@ -369,7 +369,7 @@ impl Session {
         self.answered(&channel, outcome.is_ok());
         let State::Open(_) = self.state else { return };
         if !is_wanted {
-            return effects.push(Effect::Leave { channel }); // It has entered since it left.
+            return effects.push(Effect::Leave { channel, cause: None }); // It has entered since it left.
         }
         let Some(arriving) = arriving else { return }; // It has been answered by the crowd that another attempt found.
         let Arriving { id, entry, start, wording, lasts } = *arriving;
@@ -390,7 +390,7 @@ impl Session {
             }
             Err(failure) => {
                 self.let_go(&channel);
-                effects.push(Effect::Leave { channel: channel.clone() });
+                effects.push(Effect::Leave { channel: channel.clone(), cause: None });
                 refuse(id, Some(channel), failure, effects);
             }
         }
@@ -486,7 +486,7 @@ impl Session {
     pub(super) fn expelled(&mut self, channel: &Channel, effects: &mut Vec<Effect>) {
         let State::Open(_) = self.state else { return };
         if self.let_go(channel) {
-            effects.push(Effect::Leave { channel: channel.clone() });
+            effects.push(Effect::Leave { channel: channel.clone(), cause: Some(ErrorCode::Forbidden) });
             let event = Event::Unsubscribed { channel: channel.clone(), cause: Some(ErrorCode::Forbidden) };
             effects.push(Effect::Send(Reply::unasked(event)));
         }
@@ -501,7 +501,7 @@ impl Session {
             let failure = Failure::new(ErrorCode::NotFound, "not subscribed to this channel");
             return refuse(id, Some(channel), failure, effects);
         }
-        effects.push(Effect::Leave { channel: channel.clone() });
+        effects.push(Effect::Leave { channel: channel.clone(), cause: None });
         if id.is_some() {
             effects.push(Effect::Send(Reply { id, event: Event::Unsubscribed { channel, cause: None } }));
         }
@@ -539,7 +539,7 @@ impl Session {
             live.filter_map(|(channel, _)| Some((channel.clone(), self.still_hears(channel).err()?.code)));
         for (channel, cause) in withdrawn.collect::<Vec<_>>() {
             self.let_go(&channel);
-            effects.push(Effect::Leave { channel: channel.clone() });
+            effects.push(Effect::Leave { channel: channel.clone(), cause: Some(cause) });
             let event = Event::Unsubscribed { channel, cause: Some(cause) };
             effects.push(Effect::Send(Reply::unasked(event)));
         }

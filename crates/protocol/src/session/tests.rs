@@ -345,7 +345,7 @@ impl Play {
                 assert_eq!(member.user, self.session.grant().and_then(|grant| grant.user.clone()));
                 self.members.insert(channel);
             }
-            Effect::Leave { channel } => {
+            Effect::Leave { channel, .. } => {
                 self.members.remove(&channel);
                 self.joined.remove(&channel);
             }
@@ -493,7 +493,10 @@ impl Play {
         let is_heard = self.session.stage() == Stage::Open && self.session.is_wanted(channel);
         let effects = self.feed(Input::Lost { channel: channel.clone() });
         let event = Event::Unsubscribed { channel: channel.clone(), cause: Some(ErrorCode::Gap) };
-        let told = [Effect::Leave { channel: channel.clone() }, Effect::Send(Reply::unasked(event))];
+        let told = [
+            Effect::Leave { channel: channel.clone(), cause: Some(ErrorCode::Gap) },
+            Effect::Send(Reply::unasked(event)),
+        ];
         assert_eq!(effects, if is_heard { &told[..] } else { &[] });
         assert!(!is_heard || !self.session.is_wanted(channel));
         self.effects.extend(effects.into_iter().map(|effect| (None, effect)));

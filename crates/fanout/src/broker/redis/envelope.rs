@@ -6,7 +6,7 @@
 //!  u64 the offset, only with an epoch  ┘
 //!  u8  flags: 1 exclude, 2 sender, 4 profile,       ┐
 //!             8 the payload is MessagePack,        │
-//!             16 label, 32 tags,                   │
+//!             16 label, 32 tags, 128 trace,        │
 //!             64 the sender's session              │
 //!  u64 received, µs since the Unix epoch            │
 //!  16  the session that must not hear it, if flag 1 │ the body: what a publisher knows
@@ -17,6 +17,7 @@
 //!  u32 length, the payload's label, UTF-8, if 16    │
 //!  u32 how many tags, and of each the key and the   │
 //!      value, u32 length and UTF-8 each, if 32      │
+//!  25  the trace, if flag 128                        │
 //!  …   the payload to the end: JSON unless flag 8   ┘
 //! ```
 //!
@@ -30,8 +31,8 @@
 //! UTF-8, since it ends up in text frames; that it is JSON is the sending node's promise. MessagePack is checked whole, since
 //! it is translated for those who speak JSON.
 //!
-//! A flag that a node does not know makes an envelope malformed to it: nodes from before MessagePack drop such publications,
-//! and read the others; those of their envelopes that history has kept are read here as ever.
+//! All eight flags have a meaning by now: whatever comes next takes another version. A flag that a node does not know makes an envelope malformed to it: nodes from before MessagePack, or from before traces, drop
+//! such publications, and read the others; those of their envelopes that history has kept are read here as ever.
 
 use std::io::{self, Write};
 
@@ -39,6 +40,7 @@ use bytes::Bytes;
 use fanfare_protocol::publication::{Draft, Epoch, Format, Label, Offset, Payload, Position, Sender};
 use fanfare_protocol::tags::{TAGS_MAX, Tags};
 use fanfare_protocol::time::UnixMicros;
+use fanfare_protocol::trace::TraceContext;
 use fanfare_protocol::{Channel, Publication, SessionId, UserId};
 use redis::{RedisWrite, ToRedisArgs};
 
@@ -61,7 +63,7 @@ mod flag {
     pub(super) const LABEL: u8 = 16;
     pub(super) const TAGS: u8 = 32;
     pub(super) const SESSION: u8 = 64;
-    pub(super) const ALL: u8 = EXCLUDE | SENDER | PROFILE | MESSAGE_PACK | LABEL | TAGS | SESSION;
+    pub(super) const TRACE: u8 = 128;
 }
 
 /// A draft, and its position when that is known to the sender, on their way out.
@@ -89,7 +91,8 @@ impl Envelope<'_> {
         let tags = self.draft.payload.tags();
         let each_tag = tags.iter().map(|(key, value)| 8 + key.len() + value.len());
         let tags = if tags.is_empty() { 0 } else { 4 + each_tag.sum::<usize>() };
-        1 + position + 9 + exclude + sender + label + tags + self.draft.payload.as_bytes().len()
+        let trace = self.draft.trace.as_ref().map_or(0, |_| TraceContext::BYTES);
+        1 + position + 9 + exclude + sender + label + tags + trace + self.draft.payload.as_bytes().len()
     }
 
     fn write(&self, out: &mut impl Write) -> io::Result<()> {
@@ -108,7 +111,7 @@ pub(super) struct Body<'a>(pub(super) &'a Draft);
 
 impl Body<'_> {
     fn write(self, out: &mut impl Write) -> io::Result<()> {
-        let Draft { payload, sender, exclude, received, .. } = self.0;
+        let Draft { payload, sender, exclude, received, trace, .. } = self.0;
         let user = sender.as_ref().and_then(|it| it.user.as_ref());
         let profile = sender.as_ref().and_then(|it| it.profile.as_ref());
         let session = sender.as_ref().and_then(|it| it.session);
@@ -118,6 +121,7 @@ impl Body<'_> {
             | session.map_or(0, |_| flag::SESSION)
             | payload.label().map_or(0, |_| flag::LABEL)
             | if payload.tags().is_empty() { 0 } else { flag::TAGS }
+            | trace.as_ref().map_or(0, |_| flag::TRACE)
             | if payload.format() == Format::MessagePack { flag::MESSAGE_PACK } else { 0 }])?;
         out.write_all(&received.0.to_be_bytes())?;
         if let Some(session) = exclude {
@@ -141,6 +145,9 @@ impl Body<'_> {
         for (key, value) in tags.iter() {
             write_text(out, key.as_bytes())?;
             write_text(out, value.as_bytes())?;
+        }
+        if let Some(trace) = trace {
+            out.write_all(&trace.to_bytes())?;
         }
         out.write_all(payload.as_bytes())
     }
@@ -194,7 +201,7 @@ pub(super) fn open(channel: Channel, envelope: &[u8]) -> Result<Publication, Mal
     };
     let flags = rest.byte()?;
     let is_nobodys = flags & (flag::SENDER | flag::SESSION) == 0;
-    if flags & !flag::ALL != 0 || flags & flag::PROFILE != 0 && is_nobodys {
+    if flags & flag::PROFILE != 0 && is_nobodys {
         return Err(Malformed);
     }
     let received = UnixMicros(u64::from_be_bytes(rest.array()?));
@@ -207,6 +214,10 @@ pub(super) fn open(channel: Channel, envelope: &[u8]) -> Result<Publication, Mal
         0 => None,
         _ => Some(rest.notes(flags)?),
     };
+    let trace = match flags & flag::TRACE {
+        0 => None,
+        _ => Some(Box::new(TraceContext::from_bytes(rest.array()?).ok_or(Malformed)?)),
+    };
     let payload = match flags & flag::MESSAGE_PACK {
         0 => payload(rest.text(rest.0.len())?)?,
         _ => Payload::parse_msgpack(rest.0).map_err(|_| Malformed)?,
@@ -216,7 +227,7 @@ pub(super) fn open(channel: Channel, envelope: &[u8]) -> Result<Publication, Mal
         Some((label, tags)) => payload.labelled(label).tagged(tags),
     };
     Ok(Publication::new(
-        Draft { channel, payload, sender, exclude, received, retention: None, key: None },
+        Draft { channel, payload, sender, exclude, received, retention: None, key: None, trace },
         position,
     ))
 }
@@ -322,6 +333,7 @@ mod tests {
             received in any::<u64>(),
             label in proptest::option::of(".{1,20}"),
             tags in proptest::collection::vec((".{0,9}", ".{0,9}"), 0..4),
+            trace in proptest::option::of(any::<[u8; TraceContext::BYTES]>()),
         ) -> Draft {
             let json = |text: String| Payload::from_trusted(Bytes::from(text));
             let (session, note) = session.unzip();
@@ -342,6 +354,7 @@ mod tests {
                 received: UnixMicros(received),
                 retention: None,
                 key: None,
+                trace: trace.and_then(TraceContext::from_bytes).map(Box::new),
             }
         }
     }
@@ -358,6 +371,7 @@ mod tests {
         fn what_is_sent_is_what_is_read(draft in drafts(), position in positions()) {
             let read = open(draft.channel.clone(), &bytes(&draft, position.as_ref())).unwrap();
             prop_assert_eq!(&read.position, &position);
+            prop_assert_eq!(read.trace(), draft.trace.as_deref());
             prop_assert_eq!(read, Publication::new(draft, position));
         }
 
@@ -386,6 +400,7 @@ mod tests {
             received: UnixMicros(7),
             retention: None,
             key: None,
+            trace: None,
         };
         let good = bytes(&draft, None);
         let with = |at: usize, byte: u8| {
@@ -402,9 +417,9 @@ mod tests {
             ("empty", vec![]),
             ("another version", with(0, 2)),
             ("an epoch that is cut off", with(1, 200)),
-            ("an unknown flag", with(9, 128)),
             ("tags that are cut off", with(9, flag::TAGS)),
             ("more tags than there may be, though of one key", tagged(33)),
+            ("a trace that is cut off", with(9, flag::TRACE)),
             ("a label that is cut off", with(9, flag::LABEL)),
             ("MessagePack that is none", with(9, flag::MESSAGE_PACK).into_iter().chain([b'1']).collect()),
             ("a profile without a sender", with(9, flag::PROFILE)),

@@ -525,6 +525,7 @@ fn draft(publication: &Publication) -> Draft {
         received: publication.received,
         retention: None,
         key: None,
+        trace: None,
     }
 }
 

@@ -212,6 +212,7 @@ fn publication(room: &Channel, number: usize, exclude: Option<SessionId>) -> Arc
         received: UnixMicros(0),
         retention: None,
         key: None,
+        trace: None,
     };
     let position = Position { epoch: Epoch(1), offset: Offset(number as u64 + 1) };
     Arc::new(Publication::new(draft, Some(position)))

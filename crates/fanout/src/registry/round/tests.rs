@@ -92,6 +92,7 @@ fn publication(channel: &Channel, number: usize) -> Arc<Publication> {
         received: UnixMicros(0),
         retention: None,
         key: None,
+        trace: None,
     };
     Arc::new(Publication::new(draft, None))
 }

@@ -297,6 +297,7 @@ mod tests {
                 received: UnixMicros(0),
                 retention: None,
                 key: None,
+                trace: None,
             };
             let frame = publication(&Publication::new(draft, None));
             let user = if is_told { r#""user_id":"ann","# } else { "" };

@@ -170,6 +170,7 @@ fn a_channel_is_told_of_by_its_name_within_the_application() {
         received: THEN,
         retention: None,
         key: None,
+        trace: None,
     };
     let publications = vec![Arc::new(Publication::new(draft, None))];
     let page = Page { epoch: Epoch(1), top: Offset(1), publications };
