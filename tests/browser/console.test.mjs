@@ -197,6 +197,69 @@ test('figures come by themselves, over the protocol; where they cannot, a node i
   await deaf.getByText('All is well. 3 nodes ready.').waitFor();
 });
 
+test('a trace tells of one channel on all nodes, step by step, and of the way of each publication', async () => {
+  const [ann, bob] = await Promise.all(['ann', 'bob'].map((user, at) => crowd.join(cluster.publics[at], { token: token(user), channels: ['room:lobby'] })));
+  const page = await open(undefined, { place: '#/trace' });
+  await heading(page, 'Trace');
+  await page.getByLabel('Name of the channel or user').fill('room:lobby');
+  await page.getByLabel('With what is said').check();
+  await page.getByRole('button', { name: 'Trace', exact: true }).click();
+  await page.locator('.pill', { hasText: 'Tracing' }).waitFor();
+  for (const node of ['node-1', 'node-2', 'node-3']) await page.locator('.tracing .pill[data-state="open"]', { hasText: node }).waitFor();
+  ann.say('room:lobby', 'is it traced?');
+  const step = (kind, node) => page.locator('.step', { has: page.locator('.kind', { hasText: new RegExp(`^${kind}$`) }) }).filter({ hasText: node });
+  await step('published', ann.node).filter({ hasText: 'by ann' }).filter({ hasText: 'is it traced?' }).waitFor();
+  for (const [user, node] of [['ann', ann.node], ['bob', bob.node]]) {
+    await step('heard', node).first().waitFor();
+    await step('written', node).filter({ hasText: `to ${user}` }).first().waitFor();
+  }
+  const cleo = await crowd.join(cluster.publics[2], { token: token('cleo'), channels: ['room:lobby'] });
+  await step('subscribed', cleo.node).filter({ hasText: 'cleo' }).waitFor();
+  ann.say('room:lobby', 'and this?');
+  await step('written', cleo.node).filter({ hasText: 'to cleo' }).first().waitFor();
+  // Its way: on each node heard and written once, and its steps marked among the others.
+  const way = page.locator('.ways > li').first();
+  await way.getByRole('button', { name: /by ann/ }).click();
+  for (const { node } of [ann, bob, cleo]) await way.locator('.way li', { hasText: node }).filter({ hasText: '1 written' }).waitFor();
+  await way.locator('.way li', { hasText: `placed for ${ann.node}` }).waitFor();
+  await page.locator('.step.chosen').first().waitFor();
+  assert.ok(await page.locator('.step:not(.chosen)').count() > 0);
+  await page.getByLabel('Deliveries').uncheck();
+  assert.ok(await step('published', ann.node).first().isVisible());
+  assert.ok(!(await step('written', ann.node).first().isVisible()));
+  await page.getByLabel('Deliveries').check();
+  cleo.leave();
+  await step('disconnected', cleo.node).filter({ hasText: 'cleo' }).waitFor();
+  for (const [colorScheme, size] of LIGHTS) {
+    await page.emulateMedia({ colorScheme });
+    await page.setViewportSize(size);
+    const { needed, given } = await page.locator('html').evaluate((it) => ({ needed: it.scrollWidth, given: it.clientWidth }));
+    assert.ok(needed <= given, `it needs ${needed} px and has ${given}`);
+    await accessible(page);
+    await picture(page, `console-trace-${size.width < 600 ? 'narrow' : colorScheme}`);
+  }
+  await page.getByRole('button', { name: 'Stop' }).click();
+  await page.locator('.pill', { hasText: 'Not tracing' }).waitFor();
+});
+
+test('a trace tells of one user, whatever node it is on and whatever channels it hears; a node that dies is told, and one that starts', async () => {
+  const page = await open(undefined, { place: '#/trace?user=ann' });
+  for (const node of ['node-1', 'node-2', 'node-3']) await page.locator('.tracing .pill[data-state="open"]', { hasText: node }).waitFor();
+  const ann = await crowd.join(cluster.publics[2], { token: token('ann'), channels: ['room:1', 'room:2'] });
+  const step = (kind) => page.locator('.step', { has: page.locator('.kind', { hasText: new RegExp(`^${kind}$`) }) });
+  await step('connected').filter({ hasText: 'by websocket' }).waitFor();
+  for (const channel of ['room:1', 'room:2']) await step('subscribed').filter({ hasText: channel }).waitFor();
+  await step('subscribed').first().getByRole('link', { name: 'ann' }).click();
+  await heading(page, 'ann');
+  await page.getByRole('link', { name: 'Trace this user' }).click();
+  await page.locator('.pill', { hasText: 'Tracing' }).waitFor();
+  await page.locator('.tracing .pill[data-state="open"]', { hasText: ann.node }).waitFor();
+  await cluster.kill('node-3');
+  await page.locator('.tracing .pill[data-state="stopped"]', { hasText: 'node-3' }).waitFor();
+  await cluster.restart('node-3');
+  await page.locator('.tracing .pill[data-state="open"]', { hasText: 'node-3' }).waitFor();
+});
+
 test('who may only read is offered nothing else, and the server would refuse it', async () => {
   const [ann] = await busy();
   const page = await open('eye');
@@ -293,9 +356,14 @@ for (const width of [320, 430, 768]) {
     const long = `room:${'long'.repeat(50)}`;
     const mallory = await crowd.join(cluster.url, { token: token('u'.repeat(60)), channels: [long] });
     const page = await open(undefined, { viewport: { width, height: 800 } });
-    for (const place of ['#/', '#/channels', '#/clients', `#/channel/${encodeURIComponent(long)}`, `#/client/${mallory.session}`]) {
+    for (const place of ['#/', '#/channels', '#/clients', '#/trace', `#/trace?channel=${encodeURIComponent(long)}`, `#/channel/${encodeURIComponent(long)}`, `#/client/${mallory.session}`]) {
       await page.goto(`${cluster.internals[0]}/${place}`);
       await page.getByRole('heading', { level: 1 }).waitFor();
+      if (place.includes('trace?')) {
+        await page.locator('.tracing .pill[data-state="open"]').first().waitFor();
+        mallory.say(long, 'w'.repeat(600));
+        await page.locator('.step').first().waitFor();
+      }
       if (place.includes('channel/')) {
         await page.locator('.pill', { hasText: 'Listening' }).waitFor();
         mallory.say(long, 'w'.repeat(600));

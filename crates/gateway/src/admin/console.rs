@@ -101,7 +101,7 @@ const ASSETS: [(&str, Asset); 7] = [
 ];
 
 /// The operators' page.
-const OPERATORS: [(&str, Asset); 18] = [
+const OPERATORS: [(&str, Asset); 20] = [
     ("/", Asset::new(HTML, include_bytes!("console/operators/index.html"))),
     ("/console/base.css", BASE),
     ("/console/operators.css", Asset::new(CSS, include_bytes!("console/operators/operators.css"))),
@@ -113,6 +113,8 @@ const OPERATORS: [(&str, Asset); 18] = [
     ("/console/cluster.js", Asset::new(SCRIPT, include_bytes!("console/operators/cluster.js"))),
     ("/console/alerts.js", Asset::new(SCRIPT, include_bytes!("console/operators/alerts.js"))),
     ("/console/live.js", Asset::new(SCRIPT, include_bytes!("console/operators/live.js"))),
+    ("/console/trace.js", Asset::new(SCRIPT, include_bytes!("console/operators/trace.js"))),
+    ("/console/ways.js", Asset::new(SCRIPT, include_bytes!("console/operators/ways.js"))),
     ("/console/log.js", Asset::new(SCRIPT, include_bytes!("console/operators/log.js"))),
     ("/console/overview.js", Asset::new(SCRIPT, include_bytes!("console/operators/overview.js"))),
     ("/console/lists.js", Asset::new(SCRIPT, include_bytes!("console/operators/lists.js"))),

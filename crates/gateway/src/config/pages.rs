@@ -24,7 +24,7 @@ Unknown keys are refused, and all mistakes are told at once, each with its place
 On `SIGHUP` a node reads all layers again and takes the keys with a yes under *reload* without dropping anybody; it logs
 which keys have changed, and which of them wait for a restart. A configuration with a mistake changes nothing.
 
-This page is generated from `crates/gateway/src/config/keys.rs`: `FANFARE_WRITE_DOCS=1 cargo test -p fanfare-gateway config`
+This page is generated from `crates/gateway/src/config/keys.rs` and its parts: `FANFARE_WRITE_DOCS=1 cargo test -p fanfare-gateway config`
 rewrites it, and a test fails while it is stale.
 ";
 

@@ -66,12 +66,15 @@ async fn one_token_is_revoked_by_its_name_and_a_connection_that_renewed_it_stays
     let ([a, b], _bus) = pair().await;
     let named = |name: &str| token(&json!({"sub": "ann", "jti": name}));
     let mut first = connect(a.public_addr(), &named("t1")).await;
+    let mut beside = connect(b.public_addr(), &named("t1")).await;
     let mut second = connect(b.public_addr(), &named("t2")).await;
     let mut renewed = connect(b.public_addr(), &named("t1")).await;
     let refreshed = renewed.ask(json!({"type": "auth", "token": named("t3")})).await;
     assert_eq!(refreshed["type"], "refreshed", "{refreshed}");
     order(&b, "revoke", json!({"token": "t1"})).await;
-    assert_eq!(first.goodbye().await.code, Some(4401));
+    for client in [&mut first, &mut beside] {
+        assert_eq!(client.goodbye().await.code, Some(4401));
+    }
     second.publish("room:1", json!(1)).await;
     renewed.publish("room:1", json!(1)).await;
     let refused = second.ask(json!({"type": "auth", "token": named("t1")})).await;

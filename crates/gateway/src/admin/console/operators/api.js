@@ -53,6 +53,22 @@ export class Api extends EventTarget {
     return this.#ask(method, { method: 'POST', body: JSON.stringify(body) });
   }
 
+  /** Has `take` told each line of an answer that goes on and on, until that ends. */
+  async lines(method, take, signal) {
+    const answer = await this.#fetch(method, { method: 'GET', signal });
+    if (!answer.ok) await this.#refuse(answer);
+    let rest = '';
+    try {
+      for await (const part of answer.body.pipeThrough(new TextDecoderStream())) {
+        const lines = (rest + part).split('\n');
+        rest = lines.pop();
+        lines.filter(Boolean).forEach((line) => take(JSON.parse(line)));
+      }
+    } catch {
+      throw new Refused(0);
+    }
+  }
+
   async #ask(method, request) {
     const answer = await this.#fetch(method, { ...request, signal: AbortSignal.timeout(WITHIN_MS) });
     return answer.ok ? answer.json().catch(() => ({})) : this.#refuse(answer);

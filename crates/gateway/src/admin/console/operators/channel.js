@@ -2,7 +2,7 @@
 
 import { confirm, link, make, panel, sync, write } from './dom.js';
 import { Log, entry, hue } from './log.js';
-import { count, places, plural, short, typed } from './words.js';
+import { count, places, plural, short, trace, typed } from './words.js';
 
 const EVERY_MS = 4_000;
 const MEMBERS_SHOWN = 100;
@@ -14,7 +14,7 @@ export function channel({ api, live, signal, name }) {
   const now = nowPanel(api, live, name, signal);
   return [
     make('h1', { tabindex: '-1' }, make('span', { class: `tag big ${hue(name)}` }, name)),
-    make('p', { class: 'facts-line' }, members.counts, api.seesCluster && link(places.clientsOf('channel', name), 'Its clients')),
+    make('p', { class: 'facts-line' }, members.counts, api.seesCluster && link(places.clientsOf('channel', name), 'Its clients'), api.can('admin') && link(trace('channel', name), 'Trace it')),
     make('div', { class: 'room' }, now, make('div', { class: 'stack' }, members.element, past)),
   ];
 }

@@ -2,7 +2,7 @@
 
 import { confirm, link, make, panel, sync, write } from './dom.js';
 import { Log, hue } from './log.js';
-import { bytes, isChannel, places, short, since } from './words.js';
+import { bytes, isChannel, places, short, since, trace } from './words.js';
 
 const EVERY_MS = 2_000;
 /** As many channels of a client as are listened to at a time. */
@@ -16,6 +16,7 @@ export function client({ api, live, signal, session }) {
   const facts = make('dl', { class: 'facts' }, ...FACTS.map((name, at) => make('div', {}, make('dt', {}, name), values[at])));
   const heard = make('ul', { class: 'members' });
   const said = make('p', { class: 'empty', role: 'status' });
+  const traced = link(places.trace, 'Trace this user', { hidden: true });
   const steering = api.can('admin') && actions(api, session, said);
   const followed = followPanel(live, () => [...heard.children].map((it) => it.dataset.key), signal);
   let timer;
@@ -26,6 +27,8 @@ export function client({ api, live, signal, session }) {
       if (it) {
         write(title, it.user ?? 'Anonymous client');
         [it.user ?? 'anonymous', it.node, it.address, it.transport, it.protocol, since(it.connected), bytes(it.queued_bytes), it.session].forEach((text, at) => write(values[at], text));
+        traced.hidden = it.user === null || !api.can('admin');
+        if (!traced.hidden) traced.href = trace('user', it.user);
         const channels = it.channels ?? [];
         sync(heard, channels, (name) => name, (name) => channelItem(api, session, name, said), () => {});
         write(said, channels.length === 0 ? 'It hears nothing.' : '');
@@ -45,6 +48,7 @@ export function client({ api, live, signal, session }) {
   ask();
   return [
     title,
+    make('p', { class: 'facts-line' }, traced),
     make('div', { class: 'room' },
       make('div', { class: 'stack' }, panel('Client', facts, steering), panel('Hears', heard, said)),
       followed),

@@ -11,6 +11,7 @@ import { $, make, write } from './dom.js';
 import { channels, clients } from './lists.js';
 import { Live } from './live.js';
 import { overview } from './overview.js';
+import { trace } from './trace.js';
 import { places } from './words.js';
 
 const THEME = 'fanfare.theme';
@@ -34,6 +35,7 @@ function route(hash) {
   const asked = new URLSearchParams(query);
   if (kind === 'channel' && name) return { view: channel, menu: 'channels', title: name, name };
   if (kind === 'client' && name && api.seesCluster) return { view: client, menu: 'clients', title: 'Client', session: name };
+  if (kind === 'trace' && api.can('admin')) return { view: trace, menu: 'trace', title: 'Trace', query: asked };
   if (kind === 'clients' && api.seesCluster) return { view: clients, menu: 'clients', title: 'Clients', query: asked };
   if (kind === 'channels' || !api.seesCluster) return { view: channels, menu: 'channels', title: 'Channels', query: asked };
   return { view: overview, menu: 'overview', title: 'Overview' };
@@ -79,6 +81,7 @@ function opened() {
   $('menu').hidden = false;
   for (const it of document.querySelectorAll('#menu [data-cluster]')) it.hidden = !api.seesCluster;
   $('menu').querySelector('[data-menu="channels"]').hidden = !api.can('read');
+  $('menu').querySelector('[data-menu="trace"]').hidden = !api.can('admin');
   if (api.seesCluster) cluster.start();
   show();
 }
@@ -161,7 +164,7 @@ $('theme').addEventListener('click', () => {
 
 // By keyboard.
 
-const KEYS = { o: places.overview, c: places.channels, l: places.clients };
+const KEYS = { o: places.overview, c: places.channels, l: places.clients, t: places.trace };
 
 window.addEventListener('keydown', (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || !api.rights || event.target.closest('input, textarea, select, dialog')) return;

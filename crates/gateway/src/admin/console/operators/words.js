@@ -65,5 +65,9 @@ export const places = {
   clients: '#/clients',
   channel: (name) => `#/channel/${encodeURIComponent(name)}`,
   client: (session) => `#/client/${encodeURIComponent(session)}`,
+  trace: '#/trace',
   clientsOf: (kind, name) => `#/clients?${new URLSearchParams({ [kind]: name })}`,
 };
+
+/** The address of what traces a channel or a user. */
+export const trace = (of, name, hasPayload = false) => `#/trace?${new URLSearchParams({ [of]: name, ...(hasPayload && { payload: '1' }) })}`;
