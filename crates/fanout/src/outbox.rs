@@ -267,6 +267,13 @@ impl Batch {
         self.frames.is_empty()
     }
 
+    fn add(&mut self, Popped { bytes, publication, saved_bytes }: Popped) {
+        self.oldest = self.oldest.or(publication.map(|it| it.received));
+        self.bytes += bytes.len();
+        self.saved_bytes += saved_bytes;
+        self.frames.push_back(bytes);
+    }
+
     /// Forgets the first `written` bytes and returns how many frames they completed.
     pub fn advance(&mut self, mut written: usize) -> u64 {
         let mut completed = 0;
@@ -505,20 +512,32 @@ impl Outbox {
     pub fn poll_take(&self, cx: &Context<'_>, batch: &mut Batch) -> Poll<usize> {
         debug_assert!(batch.is_empty(), "what was taken is written before more is");
         let mut state = self.state.lock();
+        if state.aside.is_some() {
+            return self.poll_take_aside(state, cx, batch);
+        }
+        batch.oldest = None;
+        state.poll_pop(cx, |popped| batch.add(popped))
+    }
+
+    /// The same of one that few are: what was left over comes first, and who looks on is told when what is taken is written.
+    #[cold]
+    fn poll_take_aside(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        cx: &Context<'_>,
+        batch: &mut Batch,
+    ) -> Poll<usize> {
         if let Some(left_over) = state.take_left_over() {
             *batch = left_over;
             return Poll::Ready(0);
         }
         batch.oldest = None;
         let mut watched = state.watched(self);
-        let taken = state.poll_pop(cx, |Popped { bytes, publication, saved_bytes }| {
-            batch.oldest = batch.oldest.or(publication.as_ref().map(|it| it.received));
-            batch.bytes += bytes.len();
-            batch.saved_bytes += saved_bytes;
-            batch.frames.push_back(bytes);
+        let taken = state.poll_pop(cx, |popped| {
             if let Some(watched) = &mut watched {
-                watched.publications.extend(publication);
+                watched.publications.extend(popped.publication.clone());
             }
+            batch.add(popped);
         });
         batch.watched = watched.filter(|it| !it.publications.is_empty());
         taken

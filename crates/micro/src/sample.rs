@@ -48,7 +48,8 @@ pub(crate) fn draft(bytes: usize, retention: Option<Retention>) -> Draft {
         payload: payload(bytes),
         sender: None,
         exclude: None,
-        received: UnixMicros(1_700_000_000_000_000),
+        // Fifteen of sixteen are like this: their way is not measured part by part.
+        received: UnixMicros(1_700_000_000_000_001),
         retention,
         key: None,
         trace: None,
