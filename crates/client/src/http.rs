@@ -131,12 +131,16 @@ impl Http {
         token: Option<String>,
     ) -> Result<Self, Gone> {
         Request::get(target, "/health", None)?.answer().await?.succeeded()?;
+        Ok(Self::new(target, transport, token))
+    }
+
+    fn new(target: &Target, transport: Transport, token: Option<String>) -> Self {
         let (near, came) = mpsc::channel(CAME_MAX);
         let (posts, posted) = mpsc::channel(CALLS_MAX);
         let (speaker, speaks) = watch::channel(Speaker { token, ticket: Ticket::None });
         let mut tasks = JoinSet::new();
         tasks.spawn(posting::post_all(target.clone(), posted, speaks, near.clone()));
-        Ok(Self {
+        Self {
             target: target.clone(),
             transport,
             speaker,
@@ -153,7 +157,7 @@ impl Http {
             told: VecDeque::new(),
             heartbeat: Duration::ZERO,
             is_proven: false,
-        })
+        }
     }
 
     /// Whether the server was heard over it.
@@ -351,5 +355,37 @@ impl Http {
         }
         self.speaker.send_modify(|it| it.ticket = Ticket::None);
         Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A conversation with nobody: what its tasks would bring comes from the test.
+    fn conversation() -> Http {
+        let (host, authority) = ("127.0.0.1".into(), "127.0.0.1:1".into());
+        let target = Target { host, port: 1, tls: None, authority, base: String::new() };
+        Http::new(&target, Transport::Sse, None)
+    }
+
+    #[tokio::test]
+    async fn what_comes_late_of_a_request_that_was_given_up_is_not_heard() {
+        let mut http = conversation();
+        let subscribe = |channel: &str| format!(r#"{{"type":"subscribe","id":1,"channel":"{channel}"}}"#);
+        let message =
+            |data: u8| format!(r#"{{"type":"message","channel":"b","offset":{data},"data":{data}}}"#);
+        http.say(&mut vec![subscribe("b")]).unwrap();
+        let first = http.number;
+        http.say(&mut vec![subscribe("a"), r#"{"type":"unsubscribe","channel":"a"}"#.into()]).unwrap();
+        http.say(&mut vec![subscribe("c")]).unwrap();
+        http.listening = JoinSet::new();
+        for (number, data) in [(first, 1), (http.number, 2)] {
+            let cursor = Some(if number == first { "e:1".into() } else { "e:2,-".into() });
+            http.near.send(Came::Event(number, message(data), cursor)).await.unwrap();
+        }
+        assert_eq!(http.next().await.unwrap(), None);
+        assert_eq!(http.next().await.unwrap().as_deref(), Some(&*message(2)));
+        assert_eq!(http.cursor().as_deref(), Some("e:2,-"), "nor is its place");
     }
 }

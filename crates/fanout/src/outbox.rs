@@ -267,6 +267,8 @@ impl Batch {
         self.frames.is_empty()
     }
 
+    #[expect(clippy::inline_always, reason = "for each frame that is written")]
+    #[inline(always)]
     fn add(&mut self, Popped { bytes, publication, saved_bytes }: Popped) {
         self.oldest = self.oldest.or(publication.map(|it| it.received));
         self.bytes += bytes.len();
@@ -660,6 +662,7 @@ fn wake(mut state: MutexGuard<'_, State>, came: Wants) {
 }
 
 /// Counts that so many sockets have taken a publication that was received then.
+#[inline]
 pub fn taken(metrics: &Metrics, sockets: u64, received: UnixMicros, now: UnixMicros) {
     metrics.publish_to_write_of_many(sockets, now.since(received));
     if is_sampled(received) {

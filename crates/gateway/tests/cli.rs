@@ -259,7 +259,7 @@ async fn what_is_published_in_one_terminal_is_printed_in_another() {
 }
 
 /// Every command that people use, and one of which they have to know more than its name.
-const COMMANDS: [&str; 15] = [
+const COMMANDS: [&str; 16] = [
     "serve",
     "check-config",
     "default-config",
@@ -271,6 +271,7 @@ const COMMANDS: [&str; 15] = [
     "channels",
     "top",
     "log-level",
+    "trace",
     "bench",
     "outbox-sql",
     "completions",

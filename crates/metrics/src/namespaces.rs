@@ -2,10 +2,12 @@
 //!
 //! A namespace is a label that grows with the configuration, not with what clients send. Still there is a bound: the first
 //! [`NAMESPACES_MAX`] have series of their own, and everybody else's are counted together as `other`.
+//!
+//! Each run of publications is counted here, so whoever counts takes no lock: names come to stay, one place after the other.
 
-use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::iter;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
@@ -23,13 +25,16 @@ pub(crate) struct Namespaces {
     deliveries: IntCounterVec,
     dropped: IntCounterVec,
     subscriptions: IntGaugeVec,
-    known: RwLock<HashMap<Box<str>, Arc<Series>>>,
-    other: Arc<Series>,
+    /// Each after the one before.
+    known: Box<[OnceLock<Series>]>,
+    naming: Mutex<()>,
+    other: Series,
 }
 
 /// Those of one namespace.
 #[derive(Debug)]
 struct Series {
+    name: Box<str>,
     published: IntCounter,
     deliveries: IntCounter,
     dropped: IntCounter,
@@ -65,21 +70,29 @@ impl Namespaces {
             .query("sum(fanfare_namespace_subscriptions) by (namespace)"),
             IntGaugeVec::new,
         );
-        let other = Arc::new(Series::of(OTHER, (&published, &deliveries, &dropped, &subscriptions)));
-        Self { published, deliveries, dropped, subscriptions, known: RwLock::default(), other }
+        let other = Series::of(OTHER, (&published, &deliveries, &dropped, &subscriptions));
+        let known = iter::repeat_with(OnceLock::new).take(NAMESPACES_MAX).collect();
+        Self { published, deliveries, dropped, subscriptions, known, naming: Mutex::default(), other }
     }
 
     fn name(&self, name: &str) {
-        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        if known.len() < NAMESPACES_MAX && name != OTHER {
+        let _naming = self.naming.lock().unwrap_or_else(PoisonError::into_inner);
+        if name == OTHER || self.find(name).is_some() {
+            return;
+        }
+        if let Some(place) = self.known.iter().find(|place| place.get().is_none()) {
             let families = (&self.published, &self.deliveries, &self.dropped, &self.subscriptions);
-            known.entry(name.into()).or_insert_with(|| Arc::new(Series::of(name, families)));
+            place.get_or_init(|| Series::of(name, families));
         }
     }
 
-    fn of(&self, name: &str) -> Arc<Series> {
-        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        known.get(name).unwrap_or(&self.other).clone()
+    /// Looks at one after the other: they are few, and most differ in length.
+    fn find(&self, name: &str) -> Option<&Series> {
+        self.known.iter().map_while(OnceLock::get).find(|series| *series.name == *name)
+    }
+
+    fn of(&self, name: &str) -> &Series {
+        self.find(name).unwrap_or(&self.other)
     }
 }
 
@@ -89,6 +102,7 @@ impl Series {
     fn of(name: &str, (published, deliveries, dropped, subscriptions): Families<'_>) -> Self {
         let label = &[name];
         Self {
+            name: name.into(),
             published: published.with_label_values(label),
             deliveries: deliveries.with_label_values(label),
             dropped: dropped.with_label_values(label),

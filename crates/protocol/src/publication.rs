@@ -441,6 +441,14 @@ struct Others {
     whole: Sparse<Option<Arc<Publication>>, ENCODINGS>,
 }
 
+impl Others {
+    /// Of its own, so that publications without a trace do not pay for it.
+    #[cold]
+    fn of_trace(trace: Box<TraceContext>) -> OnceLock<Box<Self>> {
+        OnceLock::from(Box::new(Self { trace: Some(trace), ..Self::default() }))
+    }
+}
+
 const ENCODINGS: usize = Encoding::ALL.len();
 
 /// Compressed frames by encoding and window; nothing for those that would not have been shorter.
@@ -498,12 +506,11 @@ impl Publication {
     }
 
     /// A draft that has found its place.
+    #[expect(clippy::inline_always, reason = "a draft is long, and is copied for each call that remains")]
+    #[inline(always)]
     pub fn new(draft: Draft, position: Option<Position>) -> Self {
         let Draft { channel, payload, sender, exclude, received, retention: _, key: _, trace } = draft;
-        let others = match trace {
-            None => OnceLock::new(),
-            trace => OnceLock::from(Box::new(Others { trace, ..Others::default() })),
-        };
+        let others = trace.map_or_else(OnceLock::new, Others::of_trace);
         Self { channel, payload, sender, exclude, received, position, first: OnceLock::new(), others }
     }
 

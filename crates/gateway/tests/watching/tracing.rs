@@ -211,3 +211,49 @@ async fn the_command_line_prints_what_is_seen_until_its_time_is_over() {
     let wrong = run(&["trace", "--api", &api, "--channel", "room:1"]).await;
     assert!(!wrong.status.success() && told(&wrong).contains("401"), "{}", told(&wrong));
 }
+
+/// Looking on is for whoever may do everything on the channel, and for eight at a time; it is told in whichever form is asked for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn eight_may_look_on_by_a_node_and_nobody_who_may_not_administer() {
+    let callers = [
+        "api.keys=a-key",
+        "api.callers.reader.keys=reads",
+        "api.callers.reader.scopes=read",
+        "api.callers.part.keys=administers-a-part",
+        "api.callers.part.scopes=admin",
+        "api.callers.part.channels=room:*",
+    ];
+    let node = Gateway::start(Path::new(PROGRAM), &callers).await;
+    let look = async |query: &str, key: &str, accept: &str| {
+        let (key, accept) = (format!("Authorization: Bearer {key}"), format!("Accept: {accept}"));
+        LineStream::open(node.internal(), &format!("/api/trace?{query}"), &[&key, &accept]).await
+    };
+    for (query, key, status, why) in [
+        ("channel=room:1", "nobody's", 401, "key"),
+        ("channel=room:1", "reads", 403, "admin"),
+        ("channel=news:1", "administers-a-part", 403, "news:1"),
+        ("user=ann", "administers-a-part", 403, "channel"),
+        ("", "a-key", 400, "`channel` or `user`"),
+        ("channel=room:1&user=ann", "a-key", 400, "not both"),
+        ("channel=room:1&seconds=3601", "a-key", 400, "3600"),
+        ("channel=room:1&payload=perhaps", "a-key", 400, "true or false"),
+    ] {
+        let refused = look(query, key, "*/*").await.expect_err(query);
+        assert_eq!(refused.status, status, "{query} by {key}");
+        assert!(refused.text().contains(why), "{query} by {key}: {}", refused.text());
+    }
+    let mut events = look("channel=room:1", "administers-a-part", "text/event-stream").await.expect("it may");
+    assert_eq!(events.head().header("Content-Type"), Some("text/event-stream"));
+    let first = events.line().await.expect("it begins");
+    let first: Value = serde_json::from_str(first.strip_prefix("data: ").expect("an event")).unwrap();
+    assert_eq!(first["type"], "tracing");
+    let mut others = Vec::new();
+    for _ in 1..8 {
+        others.push(look("user=ann", "a-key", "*/*").await.expect("there is room"));
+    }
+    let ninth = look("user=ann", "a-key", "*/*").await.expect_err("there is none");
+    assert_eq!((ninth.status, &ninth.json()["code"]), (503, &json!(4503)), "{}", ninth.text());
+    drop(events);
+    let again = async || look("user=ann", "a-key", "*/*").await.is_ok();
+    eventually("one that is over makes room", again).await;
+}

@@ -31,8 +31,9 @@
 //! UTF-8, since it ends up in text frames; that it is JSON is the sending node's promise. MessagePack is checked whole, since
 //! it is translated for those who speak JSON.
 //!
-//! All eight flags have a meaning by now: whatever comes next takes another version. A flag that a node does not know makes an envelope malformed to it: nodes from before MessagePack, or from before traces, drop
-//! such publications, and read the others; those of their envelopes that history has kept are read here as ever.
+//! All eight flags have a meaning by now: whatever comes next takes another version. A flag that a node does not know makes
+//! an envelope malformed to it: nodes from before MessagePack, or from before traces, drop such publications, and read the
+//! others; those of their envelopes that history has kept are read here as ever.
 
 use std::io::{self, Write};
 
@@ -210,21 +211,17 @@ pub(super) fn open(channel: Channel, envelope: &[u8]) -> Result<Publication, Mal
         _ => Some(SessionId::from_random(rest.array()?)),
     };
     let sender = if is_nobodys { None } else { Some(Box::new(rest.sender(flags)?)) };
-    let notes = match flags & (flag::LABEL | flag::TAGS) {
+    let notes = match flags & (flag::LABEL | flag::TAGS | flag::TRACE) {
         0 => None,
         _ => Some(rest.notes(flags)?),
-    };
-    let trace = match flags & flag::TRACE {
-        0 => None,
-        _ => Some(Box::new(TraceContext::from_bytes(rest.array()?).ok_or(Malformed)?)),
     };
     let payload = match flags & flag::MESSAGE_PACK {
         0 => payload(rest.text(rest.0.len())?)?,
         _ => Payload::parse_msgpack(rest.0).map_err(|_| Malformed)?,
     };
-    let payload = match notes {
-        None => payload,
-        Some((label, tags)) => payload.labelled(label).tagged(tags),
+    let (payload, trace) = match notes {
+        None => (payload, None),
+        Some(Notes { label, tags, trace }) => (payload.labelled(label).tagged(tags), trace),
     };
     Ok(Publication::new(
         Draft { channel, payload, sender, exclude, received, retention: None, key: None, trace },
@@ -237,6 +234,13 @@ fn payload(json: &str) -> Result<Payload, Malformed> {
         return Err(Malformed);
     }
     Ok(Payload::from_trusted(Bytes::copy_from_slice(json.as_bytes())))
+}
+
+/// What few publications have beside what they say.
+struct Notes {
+    label: Option<Label>,
+    tags: Tags,
+    trace: Option<Box<TraceContext>>,
 }
 
 /// What has not been read yet.
@@ -279,9 +283,9 @@ impl<'a> Rest<'a> {
         Ok(sender)
     }
 
-    /// What few publications have beside what they say. Of its own, so that the others do not pay for it.
+    /// Of its own, so that the others do not pay for it.
     #[inline(never)]
-    fn notes(&mut self, flags: u8) -> Result<(Option<Label>, Tags), Malformed> {
+    fn notes(&mut self, flags: u8) -> Result<Notes, Malformed> {
         let label = match flags & flag::LABEL {
             0 => None,
             _ => Some(Label::parse(self.text_with_length()?).ok_or(Malformed)?),
@@ -294,7 +298,12 @@ impl<'a> Rest<'a> {
         };
         let tag = |_| -> Result<_, Malformed> { Ok((self.text_with_length()?, self.text_with_length()?)) };
         let tags = (0..count).map(tag).collect::<Result<Vec<_>, Malformed>>()?;
-        Ok((label, Tags::parse(tags).ok_or(Malformed)?))
+        let tags = Tags::parse(tags).ok_or(Malformed)?;
+        let trace = match flags & flag::TRACE {
+            0 => None,
+            _ => Some(Box::new(TraceContext::from_bytes(self.array()?).ok_or(Malformed)?)),
+        };
+        Ok(Notes { label, tags, trace })
     }
 
     fn text_with_length(&mut self) -> Result<&'a str, Malformed> {
