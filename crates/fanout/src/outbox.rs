@@ -409,9 +409,11 @@ impl Outbox {
     /// # Errors
     /// Those of [`Outbox::push`].
     pub(crate) fn replay(&self, publications: &[Arc<Publication>]) -> Result<Queued, Full> {
-        let queued = self.queue_firmly(|queue| queue.replay(publications))?;
-        self.tell_of_replay(publications);
-        Ok(queued)
+        self.queue_firmly(|state| {
+            let losses = state.queue.replay(publications)?;
+            self.tell_of_replay(state, publications);
+            Ok(losses)
+        })
     }
 
     /// Queues a frame of the session's own.
@@ -421,7 +423,7 @@ impl Outbox {
     /// outbox has concluded. It holds by how many bytes the queue shrank.
     pub fn push(&self, frame: Frame) -> Result<Queued, Full> {
         let (frame, saved_bytes) = self.compress(frame);
-        self.queue_firmly(|queue| queue.push(frame, saved_bytes))
+        self.queue_firmly(|state| state.queue.push(frame, saved_bytes))
     }
 
     /// A frame of the session's in the form of this outbox, and by how many bytes that is shorter. A long answer takes a
@@ -436,13 +438,13 @@ impl Outbox {
         }
     }
 
-    fn queue_firmly(&self, queue: impl FnOnce(&mut Queue) -> Result<Losses, NoRoom>) -> Result<Queued, Full> {
+    fn queue_firmly(&self, queue: impl FnOnce(&mut State) -> Result<Losses, NoRoom>) -> Result<Queued, Full> {
         let mut state = self.state.lock();
         if state.phase != Phase::Open {
             return Err(Full { discarded: 0 });
         }
         let before = state.queue.bytes();
-        let outcome = match queue(&mut state.queue) {
+        let outcome = match queue(&mut state) {
             Ok(losses) => Ok(Queued::of(losses, signed(state.queue.bytes()) - signed(before))),
             Err(NoRoom) => {
                 state.overflow();

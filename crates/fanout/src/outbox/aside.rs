@@ -58,14 +58,11 @@ impl Outbox {
         }
     }
 
-    pub(super) fn tell_of_replay(&self, publications: &[Arc<Publication>]) {
-        let (tap, bytes) = {
-            let state = self.state.lock();
-            let Some(tap) = state.tap() else { return };
-            (tap.clone(), state.queue.bytes())
-        };
+    pub(super) fn tell_of_replay(&self, state: &State, publications: &[Arc<Publication>]) {
+        let Some(tap) = state.tap() else { return };
+        let fate = Fate::Queued { bytes: state.queue.bytes(), is_replayed: true };
         for publication in publications {
-            tap.met(self.receiver(), publication, Fate::Queued { bytes, is_replayed: true });
+            tap.met(self.receiver(), publication, fate);
         }
     }
 }
