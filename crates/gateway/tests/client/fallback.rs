@@ -1,18 +1,17 @@
 //! Where a network lets no WebSocket through, in the ways in which it does not.
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use fanfare_client::{Client, Error, Event, Options, Subscribe, Token, Transport};
+use fanfare_client::{Client, Error, Event, Options, Subscribe, Transport};
 use fanfare_testbed::{Gateway, PATIENCE, eventually};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::{Cluster, HISTORY, PROGRAM, PUBLISH, SECRET, gateway, next, speaks, until, url};
+use super::{Cluster, HISTORY, PUBLISH, SECRET, fresh_tokens, gateway, next, speaks, until, url};
 
 const HTTP: [Transport; 2] = [Transport::Sse, Transport::Poll];
 
@@ -167,20 +166,7 @@ async fn over_http_a_fresh_token_is_in_time() {
     let settings = [&secret, "auth.jwt.leeway_seconds=0", "namespaces.default.subscribe=authenticated"];
     let history = "namespaces.default.history.size=100";
     let node = gateway(&[&settings[..], &[history, "namespaces.default.publish=subscribers"]].concat()).await;
-    let made = Arc::new(AtomicU64::new(0));
-    let count = made.clone();
-    let token = Token::fresh(move || {
-        let number = count.fetch_add(1, Ordering::Relaxed);
-        let secret = secret.clone();
-        async move {
-            let lasts = if number < 2 { "3" } else { "3600" };
-            let mut command = tokio::process::Command::new(Path::new(PROGRAM));
-            command.args(["token", "--user", "ann", "--ttl", lasts, "--set", &secret]).env_clear();
-            let output = command.output().await?;
-            assert!(output.status.success(), "{output:?}");
-            Ok(String::from_utf8(output.stdout)?.trim_end().to_owned())
-        }
-    });
+    let (token, made) = fresh_tokens(secret);
     let by = Options { transports: vec![Transport::Sse], timeout: PATIENCE, ..Options::new(url(&node)) };
     let client = Client::start(by.token(token)).unwrap();
     let mut a = client.subscribe("a", Subscribe::default()).await.unwrap();

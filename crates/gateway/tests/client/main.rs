@@ -251,11 +251,8 @@ async fn refusals_end_what_they_concern() {
     assert!(open.next().await.is_none());
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_fresh_token_keeps_the_connection() {
-    let secret = format!("auth.jwt.hmac_secret={SECRET}");
-    let node =
-        gateway(&[&secret, "auth.jwt.leeway_seconds=0", "namespaces.default.subscribe=authenticated"]).await;
+/// Tokens of ann by the command, and how many there have been: two that last for three seconds, and then for an hour.
+fn fresh_tokens(secret: String) -> (Token, Arc<AtomicU64>) {
     let made = Arc::new(AtomicU64::new(0));
     let count = made.clone();
     let token = Token::fresh(move || {
@@ -270,6 +267,15 @@ async fn a_fresh_token_keeps_the_connection() {
             Ok(String::from_utf8(output.stdout)?.trim_end().to_owned())
         }
     });
+    (token, made)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fresh_token_keeps_the_connection() {
+    let secret = format!("auth.jwt.hmac_secret={SECRET}");
+    let node =
+        gateway(&[&secret, "auth.jwt.leeway_seconds=0", "namespaces.default.subscribe=authenticated"]).await;
+    let (token, made) = fresh_tokens(secret);
     let client = Client::start(Options::new(url(&node)).token(token)).unwrap();
     let mut a = client.subscribe("a", Subscribe::default()).await.unwrap();
     assert!(matches!(next(&mut a).await, Event::Subscribed { .. }));
